@@ -1,0 +1,54 @@
+#include "commands.h"
+
+#include <attend/core/error.h>
+#include <attend/version.h>
+
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <string>
+
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kWrongUsage = 2;
+
+/// One line on standard error, whatever the message holds.
+int report(std::string message, int status) {
+    while (!message.empty() && message.back() == '\n') message.pop_back();
+    for (char& c : message) {
+        if (c == '\n') c = ' ';
+    }
+    std::cerr << "attend: error: " << message << '\n';
+    return status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::ios::sync_with_stdio(false);
+    CLI::App app{"attend: attention for C++, from the kernel to the application", "attend"};
+    app.set_version_flag("--version", "attend " + std::string(attend::version()), "Print the version and exit");
+    app.set_help_flag("-h,--help", "Print this help and exit");
+    app.require_subcommand(1);
+    app.footer("`attend COMMAND --help` tells the options of a command.");
+    try {
+        attend::apps::add_explain(app);
+        attend::apps::add_compute(app);
+        attend::apps::add_plot(app);
+        app.parse(argc, argv);
+        std::cout.flush();
+        if (!std::cout) return report("expected to write standard output, found it closed or full", kFailed);
+        return 0;
+    } catch (const CLI::Success& request) {  // --help, --version
+        return app.exit(request);
+    } catch (const CLI::ParseError& error) {
+        return report(std::string("expected valid usage (see attend --help), found: ") + error.what(), kWrongUsage);
+    } catch (const attend::Error& error) {
+        return report(error.detail(), kFailed);
+    } catch (const std::bad_alloc&) {
+        return report("expected enough memory, found none left", kFailed);
+    } catch (const std::exception& error) {
+        return report(error.what(), kFailed);
+    }
+}

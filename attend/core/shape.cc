@@ -1,0 +1,72 @@
+#include <attend/core/error.h>
+#include <attend/core/shape.h>
+
+namespace attend {
+
+Shape::Shape(std::initializer_list<std::int64_t> values)
+    : Shape(std::span<const std::int64_t>(values.begin(), values.size())) {}
+
+Shape::Shape(std::span<const std::int64_t> values) {
+    for (const std::int64_t value : values) push_back(value);
+}
+
+void Shape::push_back(std::int64_t value) {
+    if (rank_ == kMaxRank) {
+        throw ShapeError("shape", "expected at most " + std::to_string(kMaxRank) + " dimensions, found more");
+    }
+    values_[static_cast<std::size_t>(rank_++)] = value;
+}
+
+std::int64_t Shape::numel() const {
+    std::int64_t product = 1;
+    bool has_zero = false;
+    for (const std::int64_t extent : *this) {
+        if (extent < 0) throw ShapeError("shape", "expected extents of at least 0, found " + to_string(*this));
+        has_zero = has_zero || extent == 0;
+    }
+    if (has_zero) return 0;
+    for (const std::int64_t extent : *this) {
+        if (__builtin_mul_overflow(product, extent, &product)) {
+            throw ShapeError("shape", "expected at most 2^63 - 1 elements, found shape " + to_string(*this));
+        }
+    }
+    return product;
+}
+
+std::string to_string(const Shape& shape) {
+    std::string text = "[";
+    for (int dim = 0; dim < shape.rank(); ++dim) {
+        if (dim > 0) text += ", ";
+        text += std::to_string(shape[dim]);
+    }
+    return text + "]";
+}
+
+Shape contiguous_strides(const Shape& shape) {
+    Shape strides = shape;
+    std::uint64_t step = 1;  // unsigned: an empty shape may have other extents whose product wraps
+    for (int dim = shape.rank() - 1; dim >= 0; --dim) {
+        strides[dim] = static_cast<std::int64_t>(step);
+        step *= static_cast<std::uint64_t>(std::max<std::int64_t>(shape[dim], 1));
+    }
+    return strides;
+}
+
+Shape broadcast_shapes(const std::string& operation, const Shape& a, const Shape& b) {
+    const Shape& longer = a.rank() >= b.rank() ? a : b;
+    const Shape& shorter = a.rank() >= b.rank() ? b : a;
+    Shape result = longer;
+    const int skipped = longer.rank() - shorter.rank();
+    for (int dim = 0; dim < shorter.rank(); ++dim) {
+        const std::int64_t x = longer[dim + skipped];
+        const std::int64_t y = shorter[dim];
+        if (x != y && x != 1 && y != 1) {
+            throw ShapeError(operation, "expected shapes that broadcast together, found " + to_string(a) + " and " +
+                                            to_string(b));
+        }
+        result[dim + skipped] = x == 1 ? y : x;
+    }
+    return result;
+}
+
+}  // namespace attend

@@ -1,0 +1,59 @@
+/// @file
+/// Extents and strides of tensors: a short list of integers without heap memory.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+
+namespace attend {
+
+/// The largest number of dimensions a tensor can have.
+inline constexpr int kMaxRank = 8;
+
+/// A list of up to kMaxRank integers: the extents of a tensor, or its strides in elements.
+class Shape {
+public:
+    Shape() = default;
+    /// @throws ShapeError when there are more than kMaxRank values
+    Shape(std::initializer_list<std::int64_t> values);
+    /// @copydoc Shape(std::initializer_list<std::int64_t>)
+    explicit Shape(std::span<const std::int64_t> values);
+
+    int rank() const noexcept { return rank_; }
+    const std::int64_t* begin() const noexcept { return values_.data(); }
+    const std::int64_t* end() const noexcept { return values_.data() + rank_; }
+
+    /// Value of dimension `dim` (not checked).
+    std::int64_t operator[](int dim) const noexcept { return values_[static_cast<std::size_t>(dim)]; }
+    std::int64_t& operator[](int dim) noexcept { return values_[static_cast<std::size_t>(dim)]; }
+
+    /// Adds a dimension at the end. @throws ShapeError when there are kMaxRank already
+    void push_back(std::int64_t value);
+
+    /// Product of all extents, 1 for rank 0. @throws ShapeError for a negative extent or a product beyond 2^63 - 1
+    std::int64_t numel() const;
+
+    friend bool operator==(const Shape& a, const Shape& b) noexcept {
+        return std::equal(a.begin(), a.end(), b.begin(), b.end());
+    }
+
+private:
+    std::array<std::int64_t, kMaxRank> values_{};
+    int rank_ = 0;
+};
+
+/// "[2, 8, 77, 64]".
+std::string to_string(const Shape& shape);
+
+/// Row-major strides, in elements.
+Shape contiguous_strides(const Shape& shape);
+
+/// The shape that both broadcast to by NumPy's rules. @throws ShapeError when there is none; `operation` names the caller
+Shape broadcast_shapes(const std::string& operation, const Shape& a, const Shape& b);
+
+}  // namespace attend

@@ -1,0 +1,203 @@
+#include <attend/core/error.h>
+#include <attend/core/threads.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace attend {
+
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+/// True while this thread works on a job, so that nested calls run where they are.
+thread_local bool inside_parallel_for = false;
+
+int default_num_threads() noexcept {
+    if (const char* text = std::getenv("ATTEND_NUM_THREADS")) {
+        const long count = std::strtol(text, nullptr, 10);
+        if (count >= 1) return static_cast<int>(std::min<long>(count, kMaxThreads));
+    }
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return std::clamp(CPU_COUNT(&allowed), 1, kMaxThreads);
+#endif
+    return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads);
+}
+
+/// One call of parallel_for: threads take the next index until none is left.
+class Job {
+public:
+    Job(std::int64_t count, const std::function<void(std::int64_t)>& task) : count_(count), task_(task) {}
+
+    void work() noexcept {
+        inside_parallel_for = true;
+        for (;;) {
+            const std::int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
+            if (index >= count_) break;
+            try {
+                task_(index);
+            } catch (...) {
+                const std::lock_guard lock(mutex_);
+                if (!error_) error_ = std::current_exception();
+                next_.store(count_, std::memory_order_relaxed);
+            }
+        }
+        inside_parallel_for = false;
+    }
+
+    void rethrow() const {
+        if (error_) std::rethrow_exception(error_);
+    }
+
+private:
+    std::int64_t count_;
+    const std::function<void(std::int64_t)>& task_;
+    std::atomic<std::int64_t> next_{0};
+    std::mutex mutex_;
+    std::exception_ptr error_;
+};
+
+class Pool {
+public:
+    explicit Pool(int workers) {
+        try {
+            for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { serve(); });
+        } catch (const std::system_error&) {
+            // The system grants no more threads: those that started, and the caller, do the work.
+        }
+    }
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+    ~Pool() {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread& thread : threads_) thread.join();
+    }
+
+    void run(Job& job) {
+        {
+            const std::lock_guard lock(mutex_);
+            job_ = &job;
+            ++generation_;
+        }
+        wake_.notify_all();
+        job.work();
+        // Workers that did not wake up in time find no job; those inside are waited for.
+        std::unique_lock lock(mutex_);
+        job_ = nullptr;
+        idle_.wait(lock, [this] { return active_ == 0; });
+    }
+
+private:
+    void serve() {
+        std::uint64_t seen = 0;
+        std::unique_lock lock(mutex_);
+        for (;;) {
+            wake_.wait(lock, [&] { return stopping_ || (job_ != nullptr && generation_ != seen); });
+            if (stopping_) return;
+            seen = generation_;
+            Job* job = job_;
+            ++active_;
+            lock.unlock();
+            job->work();
+            lock.lock();
+            if (--active_ == 0) idle_.notify_all();
+        }
+    }
+
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::condition_variable idle_;
+    Job* job_ = nullptr;
+    std::uint64_t generation_ = 0;
+    int active_ = 0;
+    bool stopping_ = false;
+    std::vector<std::thread> threads_;
+};
+
+struct State {
+    std::mutex taken;  // held by the caller whose tasks the pool works on
+    std::atomic<int> count{0};
+    std::unique_ptr<Pool> pool;
+    pid_t owner = 0;  // the process whose threads are in the pool
+
+    /// A child of fork() has none of its parent's threads: it must not wait for them.
+    void forget_pool_of_parent() {
+        if (pool && owner != getpid()) static_cast<void>(pool.release());  // NOLINT(bugprone-unused-return-value)
+    }
+};
+
+State& state() {
+    // Never destroyed: threads of the program may still compute while static objects are destroyed at exit.
+    static State* instance = new State;
+    return *instance;
+}
+
+}  // namespace
+
+void set_num_threads(int count) {
+    if (count < 0 || count > kMaxThreads) {
+        throw ValueError("set_num_threads", "expected a count in [0, " + std::to_string(kMaxThreads) + "], found " +
+                                                std::to_string(count));
+    }
+    if (inside_parallel_for) {
+        throw ValueError("set_num_threads", "expected a call outside of parallel work, found one inside");
+    }
+    State& shared = state();
+    const std::lock_guard lock(shared.taken);
+    shared.forget_pool_of_parent();
+    shared.pool.reset();
+    shared.count = count;
+}
+
+int num_threads() noexcept {
+    State& shared = state();
+    int count = shared.count;
+    if (count == 0) {
+        count = default_num_threads();
+        int expected = 0;
+        if (!shared.count.compare_exchange_strong(expected, count)) count = expected;
+    }
+    return count;
+}
+
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
+    if (count <= 0) return;
+    const int threads = num_threads();
+    State& shared = state();
+    std::unique_lock lock(shared.taken, std::defer_lock);
+    if (count == 1 || threads == 1 || inside_parallel_for || !lock.try_lock()) {
+        for (std::int64_t i = 0; i < count; ++i) task(i);
+        return;
+    }
+    shared.forget_pool_of_parent();
+    if (!shared.pool) {
+        shared.pool = std::make_unique<Pool>(threads - 1);
+        shared.owner = getpid();
+    }
+    Job job(count, task);
+    shared.pool->run(job);
+    job.rethrow();
+}
+
+}  // namespace attend

@@ -1,0 +1,26 @@
+/// @file
+/// The library's one pool of threads.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace attend {
+
+/// Sets how many threads work on one call: the calling thread and count - 1 of the pool. 0 restores the default: the
+/// processors this process may run on, or ATTEND_NUM_THREADS. No result depends on it. Waits for running calls.
+/// @throws ValueError for a negative count or one above 1024
+void set_num_threads(int count);
+
+/// How many threads work on one call.
+int num_threads() noexcept;
+
+/// Calls task(0), ..., task(count - 1), each once, on the pool and the calling thread, and returns when all are done.
+/// The order is not defined, so tasks must not depend on one another. The first exception is thrown again here.
+///
+/// A caller never waits for another's work: while the pool is taken (by another thread of the program, or by the very
+/// call this one is nested in) the tasks run on the calling thread alone. A program that has threads of its own
+/// therefore gets no more running threads than it started plus one pool.
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task);
+
+}  // namespace attend

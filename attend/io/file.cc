@@ -1,0 +1,148 @@
+#include <attend/core/error.h>
+#include <attend/io/file.h>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+namespace attend {
+
+namespace {
+
+[[noreturn]] void fail(const std::string& expected, const std::string& path, const std::string& found) {
+    throw FileError("file", "expected " + expected + " '" + path + "', found: " + found);
+}
+
+/// Closes a descriptor at the end of a scope.
+class Descriptor {
+public:
+    explicit Descriptor(int value) : value_(value) {}
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    ~Descriptor() {
+        if (value_ >= 0) ::close(value_);
+    }
+    int get() const { return value_; }
+
+private:
+    int value_;
+};
+
+std::string read_all(int descriptor, const std::string& path) {
+    std::string content;
+    constexpr std::size_t kBlock = std::size_t{1} << 16U;
+    for (;;) {
+        const std::size_t size = content.size();
+        content.resize(size + kBlock);
+        const ssize_t count = ::read(descriptor, content.data() + size, kBlock);
+        if (count < 0 && errno != EINTR) fail("to read", path, std::strerror(errno));
+        content.resize(size + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+        if (count == 0) return content;
+    }
+}
+
+}  // namespace
+
+MappedFile MappedFile::open(const std::string& path) {
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.get() < 0) fail("to open", path, std::strerror(errno));
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0) fail("to open", path, std::strerror(errno));
+    if (S_ISDIR(status.st_mode)) fail("a file at", path, "a directory");
+    if (S_ISREG(status.st_mode) && status.st_size > 0) {
+        const auto size = static_cast<std::size_t>(status.st_size);
+        void* mapping = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+        if (mapping != MAP_FAILED) {
+            MappedFile result;
+            result.mapping_ = mapping;
+            result.size_ = size;
+            result.name_ = path;
+            return result;
+        }
+    }
+    return from_bytes(read_all(file.get(), path), path);
+}
+
+MappedFile MappedFile::from_bytes(std::string bytes, std::string name) {
+    MappedFile result;
+    result.content_ = new std::string(std::move(bytes));
+    result.name_ = std::move(name);
+    return result;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : mapping_(std::exchange(other.mapping_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      content_(std::exchange(other.content_, nullptr)),
+      name_(std::move(other.name_)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+    std::swap(mapping_, other.mapping_);
+    std::swap(size_, other.size_);
+    std::swap(content_, other.content_);
+    std::swap(name_, other.name_);
+    return *this;
+}
+
+MappedFile::~MappedFile() {
+    if (mapping_ != nullptr) ::munmap(mapping_, size_);
+    delete content_;
+}
+
+std::span<const std::byte> MappedFile::bytes() const noexcept {
+    if (content_ != nullptr) return std::as_bytes(std::span(*content_));
+    return {static_cast<const std::byte*>(mapping_), size_};
+}
+
+std::string read_file(const std::string& path) {
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.get() < 0) fail("to open", path, std::strerror(errno));
+    return read_all(file.get(), path);
+}
+
+void write_file(const std::string& path, const std::function<void(std::ostream&)>& write) {
+    namespace fs = std::filesystem;
+    static std::atomic<unsigned> counter{0};
+    std::error_code error;
+    // A symbolic link stays one: what it points to is replaced. Devices and pipes cannot be replaced and are written.
+    fs::path target = fs::is_symlink(path, error) ? fs::weakly_canonical(path, error) : fs::path(path);
+    if (error || target.empty()) target = path;
+    if (fs::is_directory(target, error)) fail("to write the file", path, "a directory");
+    const bool special = fs::exists(target, error) && !fs::is_regular_file(target, error);
+    const std::string temporary =
+        special ? target.string()
+                : target.string() + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(counter++);
+    try {
+        errno = 0;
+        std::ofstream stream(temporary, std::ios::binary | std::ios::trunc);
+        if (!stream) fail("to write", path, errno != 0 ? std::strerror(errno) : "an error");
+        write(stream);
+        stream.flush();
+        if (!stream) fail("to write", path, errno != 0 ? std::strerror(errno) : "an error");
+        stream.close();
+        if (special) return;
+        const Descriptor file(::open(temporary.c_str(), O_RDONLY | O_CLOEXEC));
+        if (file.get() < 0 || ::fsync(file.get()) != 0) fail("to write", path, std::strerror(errno));
+        if (::rename(temporary.c_str(), target.c_str()) != 0) fail("to write", path, std::strerror(errno));
+    } catch (...) {
+        if (!special) fs::remove(temporary, error);
+        throw;
+    }
+}
+
+void write_file(const std::string& path, std::string_view content) {
+    write_file(path, [&](std::ostream& stream) {
+        stream.write(content.data(), static_cast<std::streamsize>(content.size()));
+    });
+}
+
+}  // namespace attend

@@ -1,0 +1,56 @@
+/// @file
+/// Whole files: mapped into memory, read, and written so that a reader never sees half of one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <iosfwd>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace attend {
+
+/// A file mapped read-only into memory, or bytes held in memory in its place. Movable, not copyable.
+class MappedFile {
+public:
+    /// Maps `path`. What cannot be mapped (a pipe, a device) is read into memory instead.
+    /// @throws FileError when it cannot be opened or read, or is a directory
+    static MappedFile open(const std::string& path);
+    /// Takes bytes that are in memory already; `name` stands for the path in messages.
+    static MappedFile from_bytes(std::string bytes, std::string name);
+
+    MappedFile(MappedFile&& other) noexcept;
+    MappedFile& operator=(MappedFile&& other) noexcept;
+    MappedFile(const MappedFile&) = delete;
+    MappedFile& operator=(const MappedFile&) = delete;
+    ~MappedFile();
+
+    /// The content. Stays where it is when the object is moved.
+    std::span<const std::byte> bytes() const noexcept;
+    /// The path, for messages.
+    const std::string& name() const noexcept { return name_; }
+
+private:
+    MappedFile() = default;
+
+    void* mapping_ = nullptr;
+    std::size_t size_ = 0;
+    std::string* content_ = nullptr;  // owned; on the heap so that short content does not move with the object
+    std::string name_;
+};
+
+/// The content of a file. @throws FileError
+std::string read_file(const std::string& path);
+
+/// Writes a file by way of a temporary one beside it, renamed when `write` has returned and all bytes are on disk; when
+/// anything fails the temporary file is removed and what stood at `path` stays as it was.
+/// @param write puts the content into the stream it is given; may throw
+/// @throws FileError when the file cannot be created, written or renamed
+void write_file(const std::string& path, const std::function<void(std::ostream&)>& write);
+
+/// @copydoc write_file(const std::string&,const std::function<void(std::ostream&)>&)
+void write_file(const std::string& path, std::string_view content);
+
+}  // namespace attend
