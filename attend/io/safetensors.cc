@@ -61,6 +61,15 @@ SafetensorsFile::SafetensorsFile(MappedFile file) : file_(std::move(file)) {
         detail::parse_safetensors_header(json, bytes.size() - data_begin_, file_.name());
     entries_ = std::move(header.entries);
     metadata_ = std::move(header.metadata);
+    for (const auto& [name, entry] : entries_) {
+        const std::optional<DType> dtype = detail::dtype_of_safetensors(entry.dtype);
+        if (!dtype) continue;
+        const TensorView source = raw_view(name);
+        if (reinterpret_cast<std::uintptr_t>(source.data()) % size_of(*dtype) == 0 || source.numel() == 0) continue;
+        Tensor copy = Tensor::empty(source.shape(), *dtype);
+        std::memcpy(copy.data(), source.data(), entry.end - entry.begin);
+        misaligned_.emplace(name, std::move(copy));
+    }
 }
 
 SafetensorsFile SafetensorsFile::open(const std::string& path) {
@@ -97,21 +106,12 @@ TensorView SafetensorsFile::raw_view(const std::string& name) const {
 }
 
 TensorView SafetensorsFile::view(const std::string& name) const {
-    const TensorView result = raw_view(name);
-    if (reinterpret_cast<std::uintptr_t>(result.data()) % size_of(result.dtype()) != 0) {
-        throw FileError("safetensors", "expected tensor '" + name + "' in '" + file_.name() + "' to be aligned to " +
-                                           std::to_string(size_of(result.dtype())) + " bytes, found it elsewhere; load it");
-    }
-    return result;
+    const auto copy = misaligned_.find(name);
+    return copy == misaligned_.end() ? raw_view(name) : copy->second.view();
 }
 
 Tensor SafetensorsFile::load(const std::string& name) const {
-    const TensorView source = raw_view(name);
-    Tensor result = Tensor::empty(source.shape(), source.dtype());
-    if (result.numel() > 0) {
-        std::memcpy(result.data(), source.data(), static_cast<std::size_t>(result.numel()) * size_of(result.dtype()));
-    }
-    return result;
+    return view(name).clone();
 }
 
 TensorMap SafetensorsFile::load_all() const {

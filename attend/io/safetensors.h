@@ -40,10 +40,11 @@ public:
     bool contains(const std::string& name) const { return entries_.count(name) != 0; }
     /// Entry of a tensor. @throws FileError when there is none; the message names those that there are
     const SafetensorsEntry& entry(const std::string& name) const;
-    /// A view into the file, valid as long as this object. @throws FileError when there is no such tensor, its dtype has
-    /// no counterpart in DType (F8_*, unsigned, I16, complex), or its elements are not aligned in the file: see load
+    /// A view into the file, valid as long as this object. (A tensor that the file does not align to its element size
+    /// was copied on opening; files written here have none.) @throws FileError when there is no such tensor, or its dtype
+    /// has no counterpart in DType (F8_*, unsigned, I16, complex)
     TensorView view(const std::string& name) const;
-    /// A copy of a tensor, aligned. @throws FileError as view does, but for alignment
+    /// A copy of a tensor. @throws FileError as view does
     Tensor load(const std::string& name) const;
     /// Copies of all tensors. @throws FileError
     TensorMap load_all() const;
@@ -60,6 +61,7 @@ private:
     std::size_t data_begin_ = 0;
     std::map<std::string, SafetensorsEntry> entries_;
     std::map<std::string, std::string> metadata_;
+    TensorMap misaligned_;
 };
 
 /// Named views, for writing without copies.

@@ -1,0 +1,27 @@
+#include "files.h"
+
+#include <attend/core/error.h>
+
+#include <iostream>
+#include <iterator>
+#include <utility>
+
+namespace attend::apps {
+
+SafetensorsFile open_safetensors(const std::string& path) {
+    if (path != "-") return SafetensorsFile::open(path);
+    std::string bytes{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+    return SafetensorsFile::from_bytes(std::move(bytes), "standard input");
+}
+
+void write_output(const std::string& path, const std::function<void(std::ostream&)>& write) {
+    if (path != "-") {
+        write_file(path, write);
+        return;
+    }
+    write(std::cout);
+    std::cout.flush();
+    if (!std::cout) throw FileError("output", "expected to write standard output, found it closed or full");
+}
+
+}  // namespace attend::apps

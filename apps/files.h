@@ -1,0 +1,19 @@
+/// @file
+/// Files as the subcommands name them: "-" is standard input or output.
+#pragma once
+
+#include <attend/io/safetensors.h>
+
+#include <functional>
+#include <iosfwd>
+#include <string>
+
+namespace attend::apps {
+
+/// Opens a safetensors file, or reads one from standard input. @throws FileError
+SafetensorsFile open_safetensors(const std::string& path);
+
+/// Writes a file under a temporary name and renames it, or writes standard output. @throws FileError
+void write_output(const std::string& path, const std::function<void(std::ostream&)>& write);
+
+}  // namespace attend::apps

@@ -1,0 +1,83 @@
+#include <attend/attention/attention.h>
+#include <attend/attention/problem.h>
+#include <attend/core/error.h>
+#include <attend/core/scratch.h>
+#include <attend/core/threads.h>
+#include <attend/kernels/cpu/attention.h>
+#include <attend/kernels/reference/attention.h>
+#include <attend/kernels/tile.h>
+
+#include <limits>
+
+namespace attend {
+
+namespace {
+
+constexpr const char* kOperation = "attention";
+
+std::span<double> as_doubles(std::span<std::byte> bytes) {
+    return {reinterpret_cast<double*>(bytes.data()), bytes.size() / sizeof(double)};
+}
+
+void check_floating_target(const std::string& name, const MutableTensorView& view, const Shape& shape) {
+    detail::check_shape(kOperation, name, view, shape);
+    if (!is_floating(view.dtype())) {
+        throw DTypeError(kOperation, "expected " + name + " of a floating type, found " + std::string(name_of(view.dtype())));
+    }
+}
+
+void run(const detail::CheckedProblem& checked, const kernels::AttentionOutputs& outputs, Algorithm algorithm) {
+    const kernels::AttentionProblem& problem = checked.problem();
+    if (outputs.weights) outputs.weights->fill(0.0);
+    const bool reference = algorithm == Algorithm::reference;
+    const std::size_t bytes = reference ? kernels::reference::scratch_size(problem) * sizeof(double)
+                                        : kernels::cpu::scratch_size(problem);
+    detail::for_each_block(
+        problem, problem.heads(), kernels::kQueryTile, [](const kernels::Sequence& s) { return s.query_count; },
+        [&](const kernels::Block& block) {
+            const std::span<std::byte> scratch = thread_scratch(bytes);
+            if (reference) {
+                kernels::reference::attention(problem, outputs, block, as_doubles(scratch));
+            } else {
+                kernels::cpu::attention(problem, outputs, block, scratch);
+            }
+        });
+}
+
+}  // namespace
+
+AttentionResult attention(const TensorView& query, const TensorView& key, const TensorView& value,
+                          const AttentionOptions& options) {
+    const detail::CheckedProblem checked(kOperation, query, key, value, options);
+    AttentionResult result;
+    result.output = Tensor::empty(checked.output_shape(), query.dtype());
+    result.log_sum_exp = Tensor::empty(checked.log_sum_exp_shape(), checked.log_sum_exp_dtype());
+    kernels::AttentionOutputs outputs{.output = result.output.view(), .log_sum_exp = result.log_sum_exp.view()};
+    if (options.return_weights) {
+        result.weights = Tensor::empty(checked.weights_shape(), query.dtype());
+        outputs.weights = result.weights.view();
+    }
+    run(checked, outputs, options.algorithm);
+    return result;
+}
+
+void attention_into(const AttentionTargets& targets, const TensorView& query, const TensorView& key,
+                    const TensorView& value, const AttentionOptions& options) {
+    const detail::CheckedProblem checked(kOperation, query, key, value, options);
+    detail::check_shape(kOperation, "output", targets.output, checked.output_shape());
+    detail::check_dtype(kOperation, "output", targets.output, query.dtype());
+    detail::check_last_dimension(kOperation, "output", targets.output);
+    if (targets.weights) check_floating_target("weights", *targets.weights, checked.weights_shape());
+    Tensor own_log_sum_exp;
+    kernels::AttentionOutputs outputs{.output = targets.output, .log_sum_exp = {}, .weights = targets.weights};
+    if (targets.log_sum_exp) {
+        check_floating_target("log_sum_exp", *targets.log_sum_exp, checked.log_sum_exp_shape());
+        outputs.log_sum_exp = *targets.log_sum_exp;
+    } else {
+        own_log_sum_exp = Tensor::empty(checked.log_sum_exp_shape(), checked.log_sum_exp_dtype());
+        outputs.log_sum_exp = own_log_sum_exp.view();
+    }
+    run(checked, outputs, options.algorithm);
+}
+
+}  // namespace attend

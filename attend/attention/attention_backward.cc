@@ -1,0 +1,166 @@
+#include <attend/attention/attention.h>
+#include <attend/attention/problem.h>
+#include <attend/core/error.h>
+#include <attend/core/scratch.h>
+#include <attend/core/threads.h>
+#include <attend/kernels/cpu/attention.h>
+#include <attend/kernels/reference/attention.h>
+#include <attend/kernels/tile.h>
+
+#include <algorithm>
+
+namespace attend {
+
+namespace {
+
+constexpr const char* kOperation = "attention_backward";
+
+using kernels::AttentionProblem;
+using kernels::AttentionSaved;
+using kernels::Block;
+using kernels::Sequence;
+
+/// Strides of a row-major tensor of the bias's own shape over [batch, heads, Lq, Lk], 0 where it is broadcast.
+Shape bias_strides(const TensorView& bias, const Shape& broadcast) {
+    const TensorView dense(nullptr, bias.dtype(), bias.shape(), contiguous_strides(bias.shape()));
+    return dense.broadcast_to(broadcast).strides();
+}
+
+void run_reference(const detail::CheckedProblem& checked, const AttentionGradientTargets& targets,
+                   const TensorView& grad_output, const AttentionOptions& options) {
+    const AttentionProblem& problem = checked.problem();
+    Tensor query = zeros(problem.query.shape(), DType::float64);
+    Tensor key = zeros(problem.key.shape(), DType::float64);
+    Tensor value = zeros(problem.value.shape(), DType::float64);
+    Tensor bias = targets.bias ? zeros(options.bias->shape(), DType::float64) : Tensor();
+    const auto span_of = [](Tensor& tensor) {
+        return std::span<double>(tensor.data<double>(), static_cast<std::size_t>(tensor.numel()));
+    };
+    kernels::reference::Gradients gradients{span_of(query), span_of(key), span_of(value), {}, {}};
+    if (targets.bias) {
+        gradients.bias = span_of(bias);
+        gradients.bias_strides = bias_strides(*options.bias, checked.weights_shape());
+    }
+    Tensor scratch({static_cast<std::int64_t>(kernels::reference::scratch_size(problem))}, DType::float64);
+    for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
+        for (std::int64_t head = 0; head < problem.heads(); ++head) {
+            kernels::reference::attention_backward(
+                problem, grad_output, gradients,
+                {static_cast<std::int64_t>(s), head, 0, problem.sequences[s].query_count}, span_of(scratch));
+        }
+    }
+    targets.query.copy_from(query);
+    targets.key.copy_from(key);
+    targets.value.copy_from(value);
+    if (targets.bias) targets.bias->copy_from(bias);
+}
+
+/// Sums of d s_ij over what the bias was broadcast over. Rows of queries, heads or batches that share elements of the
+/// bias are added by one task, in order; tasks work on different elements.
+void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved, const TensorView& bias,
+              const MutableTensorView& target) {
+    const AttentionProblem& problem = checked.problem();
+    Tensor sums(bias.shape(), problem.query.dtype() == DType::float64 ? DType::float64 : DType::float32);
+    const Shape strides = bias_strides(bias, checked.weights_shape());
+    const MutableTensorView broadcast(sums.data(), sums.dtype(), checked.weights_shape(), strides);
+    const std::size_t bytes = kernels::cpu::scratch_size(problem);
+    const std::int64_t batches = strides[0] == 0 ? 1 : checked.weights_shape()[0];
+    const std::int64_t heads = strides[1] == 0 ? 1 : problem.heads();
+    const std::int64_t blocks =
+        strides[2] == 0 ? 1 : kernels::block_count(checked.weights_shape()[2], kernels::kQueryTile);
+    parallel_for(batches * heads * blocks, [&](std::int64_t task) {
+        const std::int64_t own_batch = task / (heads * blocks);
+        const std::int64_t own_head = task / blocks % heads;
+        const std::int64_t own_block = task % blocks;
+        for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
+            const Sequence& sequence = problem.sequences[s];
+            if (batches > 1 && sequence.batch != own_batch) continue;
+            for (std::int64_t head = 0; head < problem.heads(); ++head) {
+                if (heads > 1 && head != own_head) continue;
+                for (std::int64_t begin = 0; begin < sequence.query_count; begin += kernels::kQueryTile) {
+                    // Blocks of packed sequences start anywhere; each goes to the task that owns its first row.
+                    if (blocks > 1 && (sequence.query_begin + begin) / kernels::kQueryTile != own_block) continue;
+                    kernels::cpu::attention_grad_bias(
+                        problem, saved,
+                        {static_cast<std::int64_t>(s), head, begin,
+                         std::min(begin + kernels::kQueryTile, sequence.query_count)},
+                        broadcast, thread_scratch(bytes));
+                }
+            }
+        }
+    });
+    target.copy_from(sums);
+}
+
+void run_flash(const detail::CheckedProblem& checked, const AttentionGradientTargets& targets,
+               const AttentionSaved& saved, const AttentionOptions& options) {
+    const AttentionProblem& problem = checked.problem();
+    const std::size_t bytes = kernels::cpu::scratch_size(problem);
+    detail::for_each_block(
+        problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
+        [&](const Block& block) {
+            kernels::cpu::attention_grad_query(problem, saved, block, targets.query, thread_scratch(bytes));
+        });
+    detail::for_each_block(
+        problem, problem.key.shape()[1], kernels::kKeyTile, [](const Sequence& s) { return s.key_count; },
+        [&](const Block& block) {
+            kernels::cpu::attention_grad_key_value(problem, saved, block, targets.key, targets.value,
+                                                   thread_scratch(bytes));
+        });
+    if (targets.bias) run_bias(checked, saved, *options.bias, *targets.bias);
+}
+
+void check_target(const std::string& name, const MutableTensorView& target, const TensorView& like) {
+    detail::check_shape(kOperation, name, target, like.shape());
+    detail::check_dtype(kOperation, name, target, like.dtype());
+    detail::check_last_dimension(kOperation, name, target);
+}
+
+}  // namespace
+
+void attention_backward_into(const AttentionGradientTargets& targets, const TensorView& grad_output,
+                             const TensorView& query, const TensorView& key, const TensorView& value,
+                             const TensorView& output, const TensorView& log_sum_exp,
+                             const AttentionOptions& options) {
+    const detail::CheckedProblem checked(kOperation, query, key, value, options);
+    detail::check_shape(kOperation, "grad_output", grad_output, checked.output_shape());
+    detail::check_dtype(kOperation, "grad_output", grad_output, query.dtype());
+    detail::check_last_dimension(kOperation, "grad_output", grad_output);
+    check_target("the gradient of the query", targets.query, query);
+    check_target("the gradient of the key", targets.key, key);
+    check_target("the gradient of the value", targets.value, value);
+    if (targets.bias) {
+        if (!options.bias) throw ValueError(kOperation, "expected options.bias for its gradient, found none");
+        detail::check_shape(kOperation, "the gradient of the bias", *targets.bias, options.bias->shape());
+    }
+    if (options.algorithm == Algorithm::reference) {
+        run_reference(checked, targets, grad_output, options);
+        return;
+    }
+    detail::check_shape(kOperation, "the output of forward", output, checked.output_shape());
+    detail::check_dtype(kOperation, "the output of forward", output, query.dtype());
+    detail::check_last_dimension(kOperation, "the output of forward", output);
+    detail::check_shape(kOperation, "the log_sum_exp of forward", log_sum_exp, checked.log_sum_exp_shape());
+    if (!is_floating(log_sum_exp.dtype())) {
+        throw DTypeError(kOperation, "expected the log_sum_exp of forward to be floating, found " +
+                                         std::string(name_of(log_sum_exp.dtype())));
+    }
+    run_flash(checked, targets, {grad_output, output, log_sum_exp}, options);
+}
+
+AttentionGradients attention_backward(const TensorView& grad_output, const TensorView& query, const TensorView& key,
+                                      const TensorView& value, const AttentionResult& result,
+                                      const AttentionOptions& options) {
+    AttentionGradients gradients{Tensor::empty(query.shape(), query.dtype()), Tensor::empty(key.shape(), key.dtype()),
+                                 Tensor::empty(value.shape(), value.dtype()), Tensor()};
+    AttentionGradientTargets targets{gradients.query.view(), gradients.key.view(), gradients.value.view(), {}};
+    if (options.bias) {
+        gradients.bias = Tensor::empty(options.bias->shape(), options.bias->dtype());
+        targets.bias = gradients.bias.view();
+    }
+    attention_backward_into(targets, grad_output, query, key, value, result.output.view(), result.log_sum_exp.view(),
+                            options);
+    return gradients;
+}
+
+}  // namespace attend

@@ -1,0 +1,116 @@
+#include <attend/attention/mask.h>
+#include <attend/core/error.h>
+
+#include <string>
+#include <utility>
+
+namespace attend {
+
+namespace {
+
+void check_extent(const char* side, const std::optional<std::int64_t>& extent) {
+    if (extent && *extent < 0) {
+        throw ValueError("mask", std::string("expected a ") + side + " window extent of at least 0 (nothing means unbounded), found " +
+                                     std::to_string(*extent));
+    }
+}
+
+}  // namespace
+
+Mask Mask::of_band(Band band) {
+    Mask mask;
+    mask.bands_.push_back(std::move(band));
+    return mask;
+}
+
+Mask Mask::causal() {
+    return of_band({.alignment = Alignment::equal_lengths, .right = 0});
+}
+
+Mask Mask::causal_top_left() {
+    return of_band({.alignment = Alignment::top_left, .right = 0});
+}
+
+Mask Mask::causal_bottom_right() {
+    return of_band({.alignment = Alignment::bottom_right, .right = 0});
+}
+
+Mask Mask::causal(std::int64_t query_offset) {
+    return of_band({.alignment = Alignment::given, .offsets = {query_offset}, .right = 0});
+}
+
+Mask Mask::causal(std::vector<std::int64_t> query_offsets) {
+    return of_band({.alignment = Alignment::given, .offsets = std::move(query_offsets), .right = 0});
+}
+
+Mask Mask::window(std::optional<std::int64_t> left, std::optional<std::int64_t> right) {
+    check_extent("left", left);
+    check_extent("right", right);
+    return of_band({.left = left, .right = right});
+}
+
+Mask Mask::boolean(const TensorView& allowed) {
+    if (allowed.dtype() != DType::boolean) {
+        throw DTypeError("mask", "expected a bool tensor (true = attend), found " + std::string(name_of(allowed.dtype())));
+    }
+    Mask mask;
+    mask.allowed_.push_back(allowed);
+    return mask;
+}
+
+Mask Mask::boolean(Tensor&& allowed) {
+    auto owned = std::make_shared<const Tensor>(std::move(allowed));
+    Mask mask = boolean(owned->view());
+    mask.owned_.push_back(std::move(owned));
+    return mask;
+}
+
+Mask Mask::key_lengths(std::vector<std::int64_t> lengths) {
+    Mask mask;
+    mask.key_lengths_ = std::move(lengths);
+    return mask;
+}
+
+Mask Mask::packed(std::vector<std::int64_t> query_starts, std::vector<std::int64_t> key_starts) {
+    if (query_starts.size() != key_starts.size()) {
+        throw ValueError("mask", "expected as many starts of keys as of queries, found " +
+                                     std::to_string(key_starts.size()) + " and " + std::to_string(query_starts.size()));
+    }
+    Mask mask;
+    mask.query_starts_ = std::move(query_starts);
+    mask.key_starts_ = std::move(key_starts);
+    return mask;
+}
+
+Mask Mask::packed(std::vector<std::int64_t> starts) {
+    std::vector<std::int64_t> key_starts = starts;
+    return packed(std::move(starts), std::move(key_starts));
+}
+
+Mask Mask::with_query_offset(std::int64_t offset) const {
+    return with_query_offset(std::vector<std::int64_t>{offset});
+}
+
+Mask Mask::with_query_offset(std::vector<std::int64_t> offsets) const {
+    return *this & of_band({.alignment = Alignment::given, .offsets = std::move(offsets)});
+}
+
+Mask operator&(Mask a, const Mask& b) {
+    if (a.key_lengths_ && b.key_lengths_) {
+        throw ValueError("mask", "expected key lengths once, found them in both masks");
+    }
+    if (a.query_starts_ && b.query_starts_) {
+        throw ValueError("mask", "expected packed sequences once, found them in both masks");
+    }
+    a.bands_.insert(a.bands_.end(), b.bands_.begin(), b.bands_.end());
+    a.allowed_.insert(a.allowed_.end(), b.allowed_.begin(), b.allowed_.end());
+    a.owned_.insert(a.owned_.end(), b.owned_.begin(), b.owned_.end());
+    if (b.key_lengths_) a.key_lengths_ = b.key_lengths_;
+    if (b.query_starts_) {
+        a.query_starts_ = b.query_starts_;
+        a.key_starts_ = b.key_starts_;
+    }
+    return a;
+}
+
+}  // namespace attend

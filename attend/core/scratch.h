@@ -1,0 +1,14 @@
+/// @file
+/// Working memory of a thread, kept from call to call.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+namespace attend {
+
+/// At least `bytes` bytes, aligned to 64, of the calling thread; valid until the thread asks again. Grows to the largest
+/// request and is given back when the thread ends. @throws std::bad_alloc
+std::span<std::byte> thread_scratch(std::size_t bytes);
+
+}  // namespace attend

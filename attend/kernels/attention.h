@@ -1,0 +1,95 @@
+/// @file
+/// What every attention kernel takes: one description of the problem, shared by the oracle and the fast paths.
+///
+/// For query i and key j of one sequence, head h (keys and values of head h / (heads / kv_heads)):
+///
+///     x_ij = scale q_i . k_j                          (softcap c: c tanh(x_ij / c))
+///     s_ij = x_ij + bias_ij - slope_h |i + offset - j|
+///     p_ij = exp(s_ij) / sum_j' exp(s_ij')            over the keys j' that i attends to
+///     o_i  = sum_j p_ij d_ij v_j                      d_ij = 0 or 1 / (1 - dropout)
+#pragma once
+
+#include <attend/core/tensor.h>
+#include <attend/kernels/mask.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+namespace attend::kernels {
+
+/// One call of attention, checked: all views have rank 4 (slopes: 2) and a contiguous last dimension, shapes fit.
+struct AttentionProblem {
+    TensorView query;                          ///< [batch, heads, Lq, d]
+    TensorView key;                            ///< [batch, kv_heads, Lk, d]
+    TensorView value;                          ///< [batch, kv_heads, Lk, dv]
+    std::span<const Sequence> sequences = {};  ///< the rows of query and key that belong together, and their mask
+    std::span<const TensorView> allowed = {};  ///< bool masks, each broadcast to [batch, heads, Lq, Lk]; all must allow
+    std::optional<TensorView> bias = {};       ///< floating, broadcast to [batch, heads, Lq, Lk]
+    std::optional<TensorView> slopes = {};     ///< ALiBi, float32, broadcast to [batch, heads]
+    double scale = 1.0;                        ///< of the scores
+    double softcap = 0.0;                      ///< 0: none
+    double dropout = 0.0;                      ///< probability, in [0, 1]
+    std::uint64_t seed = 0;                    ///< of the dropout
+
+    std::int64_t heads() const { return query.shape()[1]; }
+    /// The head of key and value that `head` of the query reads.
+    std::int64_t kv_head(std::int64_t head) const { return head / (query.shape()[1] / key.shape()[1]); }
+};
+
+/// Where forward writes. Rows that no sequence covers are not written.
+struct AttentionOutputs {
+    MutableTensorView output;                        ///< [batch, heads, Lq, dv]
+    MutableTensorView log_sum_exp;                   ///< [batch, heads, Lq], float32 or float64, natural logarithm
+    std::optional<MutableTensorView> weights = {};   ///< [batch, heads, Lq, Lk], zeroed; p_ij d_ij is written
+};
+
+/// What backward reads besides the problem.
+struct AttentionSaved {
+    TensorView grad_output;  ///< [batch, heads, Lq, dv]
+    TensorView output;       ///< [batch, heads, Lq, dv], of forward
+    TensorView log_sum_exp;  ///< [batch, heads, Lq], of forward
+};
+
+/// Rows [begin, end) of one sequence and head: the unit of work that a scheduler hands out.
+struct Block {
+    std::int64_t sequence = 0;
+    std::int64_t head = 0;  ///< of the query; for gradients of key and value, of those
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+};
+
+/// Probability that a weight is kept, and by what it is then multiplied.
+struct Dropout {
+    /// @param probability in [0, 1]
+    Dropout(double probability, std::uint64_t seed);
+
+    /// Factors d_ij of keys [key, key + count) for one query row, all indices counted within the sequence. Drawn from
+    /// Philox by (seed, sequence, head, query, key), so that every tiling and every pass draws the same.
+    template <typename T>
+    void factors(std::int64_t sequence, std::int64_t head, std::int64_t query, std::int64_t key, std::int64_t count,
+                 T* out) const;
+
+    std::uint64_t threshold;  ///< 32-bit draws below it are dropped
+    double keep_factor;       ///< 1 / (1 - probability); 0 when everything is dropped
+    std::uint64_t seed;
+};
+
+extern template void Dropout::factors<float>(std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                                             float*) const;
+extern template void Dropout::factors<double>(std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                                              double*) const;
+
+/// Address of row `row` (counted in the whole tensor) of batch `batch` and head `head` of a rank-4 view.
+inline const std::byte* row_address(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
+    const std::int64_t offset = batch * view.strides()[0] + head * view.strides()[1] + row * view.strides()[2];
+    return static_cast<const std::byte*>(view.data()) + offset * static_cast<std::int64_t>(size_of(view.dtype()));
+}
+
+/// @copydoc row_address(const TensorView&,std::int64_t,std::int64_t,std::int64_t)
+inline std::byte* row_address(const MutableTensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
+    return const_cast<std::byte*>(row_address(static_cast<const TensorView&>(view), batch, head, row));
+}
+
+}  // namespace attend::kernels

@@ -1,0 +1,37 @@
+/// @file
+/// Hands out parts of a scratch buffer, each aligned to 64 bytes.
+#pragma once
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace attend::kernels::cpu {
+
+/// Bytes that `count` elements take in an Arena.
+template <typename T>
+constexpr std::size_t arena_bytes(std::int64_t count) {
+    return (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+}
+
+/// A cursor over scratch memory.
+class Arena {
+public:
+    explicit Arena(std::span<std::byte> memory) : memory_(memory) {}
+
+    /// The next `count` elements, not initialized.
+    template <typename T>
+    T* take(std::int64_t count) {
+        const std::size_t bytes = arena_bytes<T>(count);
+        assert(bytes <= memory_.size());
+        T* result = reinterpret_cast<T*>(memory_.data());
+        memory_ = memory_.subspan(bytes);
+        return result;
+    }
+
+private:
+    std::span<std::byte> memory_;
+};
+
+}  // namespace attend::kernels::cpu

@@ -1,0 +1,254 @@
+#include <attend/core/element.h>
+#include <attend/kernels/cpu/arena.h>
+#include <attend/kernels/cpu/attention.h>
+#include <attend/kernels/cpu/score_tile.h>
+#include <attend/kernels/cpu/tile_product.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace attend::kernels::cpu {
+
+namespace {
+
+constexpr std::int64_t kTile = kQueryTile * kKeyTile;
+
+/// Computes, for one tile after the other, p_ij d_ij and d s_ij (see the equations above the oracle's backward) from
+/// the saved log-sum-exp. The three passes below differ in which of their sums they take.
+template <typename T>
+class Backward {
+public:
+    Backward(const AttentionProblem& problem, const AttentionSaved& saved, const Sequence& sequence,
+             std::int64_t sequence_index, std::span<std::byte> scratch)
+        : problem_(problem),
+          saved_(saved),
+          sequence_(sequence),
+          sequence_index_(sequence_index),
+          dropout_(problem.dropout, problem.seed),
+          d_(problem.query.shape()[3]),
+          dv_(problem.value.shape()[3]) {
+        Arena arena(scratch);
+        query_ = arena.take<T>(kQueryTile * d_);
+        grad_ = arena.take<T>(kQueryTile * dv_);
+        output_ = arena.take<T>(kQueryTile * dv_);
+        key_columns_ = arena.take<T>(kKeyTile * d_);
+        value_columns_ = arena.take<T>(kKeyTile * dv_);
+        weights_ = arena.take<T>(kTile);
+        grad_scores_ = arena.take<T>(kTile);
+        slope_ = arena.take<T>(kTile);
+        factors_ = arena.take<T>(kKeyTile);
+        attended_ = arena.take<std::uint8_t>(kTile);
+        log_sum_exp_ = arena.take<T>(kQueryTile);
+        delta_ = arena.take<T>(kQueryTile);
+        key_rows_ = arena.take<T>(kKeyTile * d_);
+        sum_d_ = arena.take<T>(kKeyTile * d_);
+        sum_dv_ = arena.take<T>(kKeyTile * dv_);
+    }
+
+    void grad_query(const Block& block, const MutableTensorView& grad_query) {
+        load_queries(block.head, block.begin, block.end - block.begin);
+        std::fill(sum_d_, sum_d_ + rows_ * d_, T{0});
+        for_each_key_tile([&](const TilePosition& tile, Visibility visible) {
+            load_rows(problem_.key, sequence_.batch, problem_.kv_head(block.head),
+                      sequence_.key_begin + tile.key_begin, tile.key_count, key_rows_);
+            to_grad_products(tile);
+            accumulate(grad_scores_, mask_of(visible), key_rows_, rows_, tile.key_count, d_, sum_d_);
+        });
+        store(grad_query, block.head, sequence_.query_begin + block.begin, rows_, d_, sum_d_);
+    }
+
+    void grad_key_value(const Block& block, const MutableTensorView& grad_key, const MutableTensorView& grad_value) {
+        const std::int64_t keys = block.end - block.begin;
+        load_keys(block.head, block.begin, keys);
+        std::fill(sum_d_, sum_d_ + keys * d_, T{0});
+        std::fill(sum_dv_, sum_dv_ + keys * dv_, T{0});
+        const std::int64_t group = problem_.heads() / problem_.key.shape()[1];
+        const KeyRange queries = sequence_.queries_of(block.begin, block.end);
+        for (std::int64_t head = block.head * group; head < (block.head + 1) * group; ++head) {
+            for (std::int64_t begin = queries.begin / kQueryTile * kQueryTile; begin < queries.end; begin += kQueryTile) {
+                load_queries(head, begin, std::min(kQueryTile, sequence_.query_count - begin));
+                const TilePosition tile{sequence_, head, begin, rows_, block.begin, keys};
+                const Visibility visible = compute(tile);
+                if (visible == Visibility::none) continue;
+                accumulate_transposed(weights_, mask_of(visible), grad_, rows_, keys, dv_, sum_dv_);
+                to_grad_products(tile);
+                accumulate_transposed(grad_scores_, mask_of(visible), query_, rows_, keys, d_, sum_d_);
+            }
+        }
+        store(grad_key, block.head, sequence_.key_begin + block.begin, keys, d_, sum_d_);
+        store(grad_value, block.head, sequence_.key_begin + block.begin, keys, dv_, sum_dv_);
+    }
+
+    void grad_bias(const Block& block, const MutableTensorView& sums) {
+        load_queries(block.head, block.begin, block.end - block.begin);
+        for_each_key_tile([&](const TilePosition& tile, Visibility visible) {
+            const std::uint8_t* attended = mask_of(visible);
+            for (std::int64_t r = 0; r < rows_; ++r) {
+                T* row = reinterpret_cast<T*>(row_address(sums, sequence_.batch, block.head,
+                                                          sequence_.query_begin + block.begin + r));
+                for (std::int64_t j = 0; j < tile.key_count; ++j) {
+                    if (attended != nullptr && attended[r * kKeyTile + j] == 0) continue;
+                    row[(sequence_.key_begin + tile.key_begin + j) * sums.strides()[3]] += grad_scores_[r * kKeyTile + j];
+                }
+            }
+        });
+    }
+
+private:
+    const std::uint8_t* mask_of(Visibility visible) const {
+        return visible == Visibility::partial ? attended_ : nullptr;
+    }
+
+    void load_queries(std::int64_t head, std::int64_t begin, std::int64_t count) {
+        head_ = head;
+        query_begin_ = begin;
+        rows_ = count;
+        const std::int64_t row = sequence_.query_begin + begin;
+        load_rows(problem_.query, sequence_.batch, head, row, count, query_);
+        load_rows(saved_.grad_output, sequence_.batch, head, row, count, grad_);
+        load_rows(saved_.output, sequence_.batch, head, row, count, output_);
+        const Shape& strides = saved_.log_sum_exp.strides();
+        for (std::int64_t r = 0; r < count; ++r) {
+            log_sum_exp_[r] = static_cast<T>(
+                load_element(saved_.log_sum_exp.data(), saved_.log_sum_exp.dtype(),
+                             sequence_.batch * strides[0] + head * strides[1] + (row + r) * strides[2]));
+            // delta_i = sum_j p_ij d_ij (do_i . v_j) = do_i . o_i
+            T delta = 0;
+            for (std::int64_t c = 0; c < dv_; ++c) delta += grad_[r * dv_ + c] * output_[r * dv_ + c];
+            delta_[r] = delta;
+        }
+    }
+
+    void load_keys(std::int64_t kv_head, std::int64_t begin, std::int64_t count) {
+        const std::int64_t row = sequence_.key_begin + begin;
+        load_columns(problem_.key, sequence_.batch, kv_head, row, count, key_columns_);
+        load_columns(problem_.value, sequence_.batch, kv_head, row, count, value_columns_);
+    }
+
+    /// Calls run(tile, visibility) for the key tiles that the loaded queries see.
+    template <typename Run>
+    void for_each_key_tile(const Run& run) {
+        const KeyRange keys = sequence_.keys_of(query_begin_, query_begin_ + rows_);
+        for (std::int64_t key = keys.begin / kKeyTile * kKeyTile; key < keys.end; key += kKeyTile) {
+            const TilePosition tile{sequence_, head_, query_begin_, rows_, key, std::min(kKeyTile, keys.end - key)};
+            load_keys(problem_.kv_head(head_), key, tile.key_count);
+            const Visibility visible = compute(tile);
+            if (visible != Visibility::none) run(tile, visible);
+        }
+    }
+
+    /// weights_ = p_ij d_ij and grad_scores_ = d s_ij = p_ij (d_ij (do_i . v_j) - delta_i) of a tile.
+    Visibility compute(const TilePosition& tile) {
+        const Visibility visible = visibility(problem_, tile, attended_);
+        if (visible == Visibility::none) return visible;
+        multiply(query_, key_columns_, rows_, d_, weights_);
+        finish_scores<T>(problem_, tile, visible, attended_, weights_, slope_);
+        multiply(grad_, value_columns_, rows_, dv_, grad_scores_);
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            T* weight = weights_ + r * kKeyTile;
+            T* grad = grad_scores_ + r * kKeyTile;
+            const bool dead = log_sum_exp_[r] == -std::numeric_limits<T>::infinity();
+            if (problem_.dropout > 0.0) {
+                dropout_.factors(sequence_index_, head_, query_begin_ + r, tile.key_begin, tile.key_count, factors_);
+            } else {
+                std::fill(factors_, factors_ + tile.key_count, T{1});
+            }
+            for (std::int64_t j = 0; j < tile.key_count; ++j) {
+                const T p = dead ? T{0} : std::exp(weight[j] - log_sum_exp_[r]);
+                grad[j] = dead ? T{0} : p * (factors_[j] * grad[j] - delta_[r]);
+                weight[j] = p * factors_[j];
+            }
+        }
+        return visible;
+    }
+
+    /// d (q_i . k_j) = scale (1 - tanh^2) d s_ij, in place.
+    void to_grad_products(const TilePosition& tile) {
+        const T scale = static_cast<T>(problem_.scale);
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            for (std::int64_t j = 0; j < tile.key_count; ++j) {
+                grad_scores_[r * kKeyTile + j] *= scale * slope_[r * kKeyTile + j];
+            }
+        }
+    }
+
+    void store(const MutableTensorView& view, std::int64_t head, std::int64_t row, std::int64_t count,
+               std::int64_t width, const T* sums) {
+        for (std::int64_t r = 0; r < count; ++r) {
+            convert_elements(row_address(view, sequence_.batch, head, row + r), view.dtype(), 1, sums + r * width,
+                             dtype_of<T>, 1, width);
+        }
+    }
+
+    const AttentionProblem& problem_;
+    const AttentionSaved& saved_;
+    const Sequence& sequence_;
+    std::int64_t sequence_index_;
+    Dropout dropout_;
+    std::int64_t d_;
+    std::int64_t dv_;
+    std::int64_t head_ = 0;
+    std::int64_t query_begin_ = 0;
+    std::int64_t rows_ = 0;
+    T* query_ = nullptr;
+    T* grad_ = nullptr;
+    T* output_ = nullptr;
+    T* key_columns_ = nullptr;
+    T* value_columns_ = nullptr;
+    T* weights_ = nullptr;
+    T* grad_scores_ = nullptr;
+    T* slope_ = nullptr;
+    T* factors_ = nullptr;
+    std::uint8_t* attended_ = nullptr;
+    T* log_sum_exp_ = nullptr;
+    T* delta_ = nullptr;
+    T* key_rows_ = nullptr;
+    T* sum_d_ = nullptr;
+    T* sum_dv_ = nullptr;
+};
+
+/// Calls run(pass) with the pass of the problem's precision.
+template <typename Run>
+void with_backward(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,
+                   std::span<std::byte> scratch, const Run& run) {
+    const Sequence& sequence = problem.sequences[static_cast<std::size_t>(block.sequence)];
+    if (problem.query.dtype() == DType::float64) {
+        Backward<double> pass(problem, saved, sequence, block.sequence, scratch);
+        run(pass);
+    } else {
+        Backward<float> pass(problem, saved, sequence, block.sequence, scratch);
+        run(pass);
+    }
+}
+
+}  // namespace
+
+std::size_t scratch_size(const AttentionProblem& problem) {
+    const std::int64_t d = problem.query.shape()[3];
+    const std::int64_t dv = problem.value.shape()[3];
+    // Sized for backward in double, which needs the most.
+    return arena_bytes<double>(kQueryTile * d) + 2 * arena_bytes<double>(kQueryTile * dv) +
+           3 * arena_bytes<double>(kKeyTile * d) + 2 * arena_bytes<double>(kKeyTile * dv) +
+           3 * arena_bytes<double>(kTile) + arena_bytes<double>(kKeyTile) + arena_bytes<std::uint8_t>(kTile) +
+           2 * arena_bytes<double>(kQueryTile);
+}
+
+void attention_grad_query(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,
+                          const MutableTensorView& grad_query, std::span<std::byte> scratch) {
+    with_backward(problem, saved, block, scratch, [&](auto& pass) { pass.grad_query(block, grad_query); });
+}
+
+void attention_grad_key_value(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,
+                              const MutableTensorView& grad_key, const MutableTensorView& grad_value,
+                              std::span<std::byte> scratch) {
+    with_backward(problem, saved, block, scratch,
+                  [&](auto& pass) { pass.grad_key_value(block, grad_key, grad_value); });
+}
+
+void attention_grad_bias(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,
+                         const MutableTensorView& sums, std::span<std::byte> scratch) {
+    with_backward(problem, saved, block, scratch, [&](auto& pass) { pass.grad_bias(block, sums); });
+}
+
+}  // namespace attend::kernels::cpu
