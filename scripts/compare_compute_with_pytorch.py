@@ -96,9 +96,10 @@ def expected(case, dtype):
     """The equations in `dtype`; gradients by autograd. Returns float64 tensors."""
     t = case["tensors"]
     q, k, v = [t[n].to(dtype).requires_grad_() for n in ("query", "key", "value")]
-    bias = t["bias"].to(dtype).requires_grad_() if "bias" in t else None
     batch, heads, lq, d = q.shape
     lk = k.shape[2]
+    bias = t["bias"].to(dtype).requires_grad_() if "bias" in t else None
+    wide = bias.expand(batch, heads, lq, lk) if bias is not None else None
     group = heads // k.shape[1]
     kk, vv = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     scale = float(option(case, "--scale", d ** -0.5))
@@ -106,7 +107,7 @@ def expected(case, dtype):
     if (cap := option(case, "--softcap")) is not None:
         x = float(cap) * torch.tanh(x / float(cap))
     if bias is not None:
-        x = x + bias
+        x = x + wide
     lengths = t.get("key_lengths", torch.full((batch,), lk))
     causal = option(case, "--causal")
     if causal == "top-left":
@@ -118,7 +119,7 @@ def expected(case, dtype):
     position = (torch.arange(lq)[None, :] + offset[:, None])[:, None, :, None]
     j = torch.arange(lk)[None, None, None, :]
     if "alibi_slopes" in t:
-        x = x - (t["alibi_slopes"][None, :, None, None] * (position - j).abs()).to(dtype)
+        x = x - t["alibi_slopes"].to(dtype)[None, :, None, None] * (position - j).abs()
     allowed = (j < lengths[:, None, None, None]) & torch.ones(batch, heads, lq, lk, dtype=torch.bool)
     if causal is not None:
         allowed = allowed & (j <= position)
@@ -138,15 +139,17 @@ def expected(case, dtype):
     if probability > 0:
         p = p * dropout_factors((batch, heads, lq, lk), probability, int(option(case, "--seed", 0))).to(dtype)
     output = p @ vv
-    inputs = [q, k, v] + ([bias] if bias is not None else [])
+    inputs = [q, k, v] + ([bias, wide] if bias is not None else [])
     grads = torch.autograd.grad(output, inputs, t["grad_output"].to(dtype), allow_unused=True)
     result = {"output": output, "weights": p, "log_sum_exp": lse}
-    for name, x, g in zip(("query", "key", "value", "bias"), inputs, grads):
-        result["grad_" + name] = torch.zeros_like(x) if g is None else torch.nan_to_num(g)
+    for name, x, g in zip(("grad_query", "grad_key", "grad_value", "grad_bias", "summands"), inputs, grads):
+        result[name] = torch.zeros_like(x) if g is None else torch.nan_to_num(g)
+    if bias is not None:  # the size of a sum that may cancel is that of what is summed
+        result["summands"] = result["summands"].abs().sum_to_size(bias.shape)
     return {name: x.detach().double() for name, x in result.items()}
 
 
-def row_error(found, want):
+def row_error(found, want, size=None):
     """Largest error relative to the largest element of the row (of the tensor, for rows that nearly vanish)."""
     if want.numel() == 0:
         return 0.0
@@ -155,7 +158,7 @@ def row_error(found, want):
         return float("inf")
     keep = torch.isfinite(want)
     error = (found - want).abs().masked_fill(~keep, 0.0)
-    size = want.abs().masked_fill(~keep, 0.0)
+    size = (want if size is None else size).abs().masked_fill(~keep, 0.0)
     if want.dim() < 4:
         size, error = size[..., None], error[..., None]
     rows = size.amax(-1, keepdim=True).clamp_min(1e-2 * size.max().item() + 1e-30)
@@ -184,6 +187,7 @@ def main():
                 failures += 1
                 continue
             found, want = load_file(target), expected(case, torch.float64)
+            summands = want.pop("summands", None)
             if set(found) != set(want):
                 print(f"case {number}: expected tensors {sorted(want)}, found {sorted(found)}")
                 failures += 1
@@ -191,11 +195,12 @@ def main():
             low = case["dtype"] in ("bfloat16", "float16")
             naive = expected(case, DTYPES[case["dtype"]]) if low else None
             for name, x in want.items():
-                error = row_error(found[name], x)
+                size = summands if name == "grad_bias" else None
+                error = row_error(found[name], x, size)
                 if low:
                     factor = 3 if name.startswith("grad") else 2
                     last = torch.finfo(DTYPES[case["dtype"]]).eps
-                    bound = max(factor * row_error(naive[name], x), last)
+                    bound = max(factor * row_error(naive[name], x, size), last)
                     error, bound = error / bound, 1.0
                 else:
                     bound = {"float32": 1e-5, "float64": 1e-12}[case["dtype"]]

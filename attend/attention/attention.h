@@ -7,8 +7,8 @@
 /// [batch, length, heads, d] is `.transpose(1, 2)` of a view and a packed [batch, length, 3, heads, d] is
 /// `.select(2, 0).transpose(1, 2)`: no copies.
 ///
-/// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32 (float64
-/// for float64) or wider. Results have the dtype of the query. They are the same bits for any number of threads, and
+/// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32 or wider, in
+/// float64 for float64. Results have the dtype of the query. They are the same bits for any number of threads, and
 /// for a sequence alone or in a batch.
 #pragma once
 
@@ -84,8 +84,8 @@ struct AttentionGradients {
 /// Sums over a group of heads, and over what the bias was broadcast over, run in a fixed order. Rows that attend to
 /// nothing have gradients of 0.
 /// @param grad_output [batch, heads, Lq, dv], dtype of the query
-/// @param result what attention returned for the same inputs and options (output and log_sum_exp are read; with
-/// Algorithm::reference nothing is)
+/// @param result what attention returned for the same inputs and options; a fast path reads output and log_sum_exp
+/// where that is exact enough, and recomputes them where it is not
 /// @throws ShapeError, DTypeError, ValueError
 AttentionGradients attention_backward(const TensorView& grad_output, const TensorView& query, const TensorView& key,
                                       const TensorView& value, const AttentionResult& result,

@@ -60,7 +60,7 @@ void run_reference(const detail::CheckedProblem& checked, const AttentionGradien
 void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved, const TensorView& bias,
               const MutableTensorView& target) {
     const AttentionProblem& problem = checked.problem();
-    Tensor sums(bias.shape(), problem.query.dtype() == DType::float64 ? DType::float64 : DType::float32);
+    Tensor sums(bias.shape(), saved.statistics.dtype());
     const Shape strides = bias_strides(bias, checked.weights_shape());
     const MutableTensorView broadcast(sums.data(), sums.dtype(), checked.weights_shape(), strides);
     const std::size_t bytes = kernels::cpu::scratch_size(problem);
@@ -93,9 +93,19 @@ void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved
 }
 
 void run_flash(const detail::CheckedProblem& checked, const AttentionGradientTargets& targets,
-               const AttentionSaved& saved, const AttentionOptions& options) {
+               const TensorView& grad_output, const AttentionOptions& options) {
     const AttentionProblem& problem = checked.problem();
     const std::size_t bytes = kernels::cpu::scratch_size(problem);
+    Shape rows = checked.log_sum_exp_shape();
+    rows.push_back(2);
+    Tensor statistics =
+        Tensor::empty(rows, kernels::cpu::computes_in_double(problem) ? DType::float64 : DType::float32);
+    const AttentionSaved saved{grad_output, statistics.view()};
+    detail::for_each_block(
+        problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
+        [&](const Block& block) {
+            kernels::cpu::attention_row_statistics(problem, saved, block, thread_scratch(bytes));
+        });
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
         [&](const Block& block) {
@@ -145,7 +155,7 @@ void attention_backward_into(const AttentionGradientTargets& targets, const Tens
         throw DTypeError(kOperation, "expected the log_sum_exp of forward to be floating, found " +
                                          std::string(name_of(log_sum_exp.dtype())));
     }
-    run_flash(checked, targets, {grad_output, output, log_sum_exp}, options);
+    run_flash(checked, targets, grad_output, options);
 }
 
 AttentionGradients attention_backward(const TensorView& grad_output, const TensorView& query, const TensorView& key,

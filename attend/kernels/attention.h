@@ -47,9 +47,8 @@ struct AttentionOutputs {
 
 /// What backward reads besides the problem.
 struct AttentionSaved {
-    TensorView grad_output;  ///< [batch, heads, Lq, dv]
-    TensorView output;       ///< [batch, heads, Lq, dv], of forward
-    TensorView log_sum_exp;  ///< [batch, heads, Lq], of forward
+    TensorView grad_output;        ///< [batch, heads, Lq, dv]
+    MutableTensorView statistics;  ///< [batch, heads, Lq, 2]: log-sum-exp and delta_i of each row, as computed
 };
 
 /// Rows [begin, end) of one sequence and head: the unit of work that a scheduler hands out.

@@ -168,7 +168,7 @@ private:
 
 void attention(const AttentionProblem& problem, const AttentionOutputs& outputs, const Block& block,
                std::span<std::byte> scratch) {
-    if (problem.query.dtype() == DType::float64) {
+    if (computes_in_double(problem)) {
         Forward<double>(problem, outputs, block, scratch).run();
     } else {
         Forward<float>(problem, outputs, block, scratch).run();

@@ -14,8 +14,8 @@ namespace {
 
 constexpr std::int64_t kTile = kQueryTile * kKeyTile;
 
-/// Computes, for one tile after the other, p_ij d_ij and d s_ij (see the equations above the oracle's backward) from
-/// the saved log-sum-exp. The three passes below differ in which of their sums they take.
+/// Computes, for one tile after the other, p_ij d_ij and d s_ij (see the equations above the oracle's backward). The
+/// first pass finds each row's log-sum-exp and delta; the three others differ in which sums of d s_ij they take.
 template <typename T>
 class Backward {
 public:
@@ -31,7 +31,6 @@ public:
         Arena arena(scratch);
         query_ = arena.take<T>(kQueryTile * d_);
         grad_ = arena.take<T>(kQueryTile * dv_);
-        output_ = arena.take<T>(kQueryTile * dv_);
         key_columns_ = arena.take<T>(kKeyTile * d_);
         value_columns_ = arena.take<T>(kKeyTile * dv_);
         weights_ = arena.take<T>(kTile);
@@ -46,10 +45,48 @@ public:
         sum_dv_ = arena.take<T>(kKeyTile * dv_);
     }
 
+    /// An online softmax as in forward, over the scalars d_ij (do_i . v_j) in place of the rows v_j.
+    void statistics(const Block& block) {
+        load_queries(block.head, block.begin, block.end - block.begin);
+        T maximum[kQueryTile];
+        T sum[kQueryTile] = {};
+        std::fill(maximum, maximum + kQueryTile, -kInfinity);
+        std::fill(delta_, delta_ + rows_, T{0});
+        for_each_key_tile([this](const TilePosition& tile) { return products(tile); },
+                          [&](const TilePosition& tile, Visibility visible) {
+            for (std::int64_t r = 0; r < rows_; ++r) {
+                const T* score = weights_ + r * kKeyTile;
+                const std::uint8_t* attended = visible == Visibility::partial ? attended_ + r * kKeyTile : nullptr;
+                const T before = maximum[r];
+                for (std::int64_t j = 0; j < tile.key_count; ++j) maximum[r] = std::max(maximum[r], score[j]);
+                const T shift = maximum[r] == -kInfinity ? T{0} : maximum[r];
+                if (before != maximum[r]) {
+                    sum[r] *= std::exp(before - shift);
+                    delta_[r] *= std::exp(before - shift);
+                }
+                draw_factors(tile, r);
+                for (std::int64_t j = 0; j < tile.key_count; ++j) {
+                    if (attended != nullptr && attended[j] == 0) continue;
+                    const T weight = std::exp(score[j] - shift);
+                    sum[r] += weight;
+                    delta_[r] += weight * factors_[j] * grad_scores_[r * kKeyTile + j];
+                }
+            }
+        });
+        T* out = statistics_of(block.head, sequence_.query_begin + block.begin);
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            const bool dead = sum[r] == T{0};
+            const T shift = maximum[r] == -kInfinity ? T{0} : maximum[r];
+            out[2 * r] = dead ? -kInfinity : shift + std::log(sum[r]);
+            out[2 * r + 1] = dead ? T{0} : delta_[r] / sum[r];
+        }
+    }
+
     void grad_query(const Block& block, const MutableTensorView& grad_query) {
         load_queries(block.head, block.begin, block.end - block.begin);
         std::fill(sum_d_, sum_d_ + rows_ * d_, T{0});
-        for_each_key_tile([&](const TilePosition& tile, Visibility visible) {
+        for_each_key_tile([this](const TilePosition& tile) { return compute(tile); },
+                          [&](const TilePosition& tile, Visibility visible) {
             load_rows(problem_.key, sequence_.batch, problem_.kv_head(block.head),
                       sequence_.key_begin + tile.key_begin, tile.key_count, key_rows_);
             to_grad_products(tile);
@@ -82,7 +119,8 @@ public:
 
     void grad_bias(const Block& block, const MutableTensorView& sums) {
         load_queries(block.head, block.begin, block.end - block.begin);
-        for_each_key_tile([&](const TilePosition& tile, Visibility visible) {
+        for_each_key_tile([this](const TilePosition& tile) { return compute(tile); },
+                          [&](const TilePosition& tile, Visibility visible) {
             const std::uint8_t* attended = mask_of(visible);
             for (std::int64_t r = 0; r < rows_; ++r) {
                 T* row = reinterpret_cast<T*>(row_address(sums, sequence_.batch, block.head,
@@ -96,6 +134,8 @@ public:
     }
 
 private:
+    static constexpr T kInfinity = std::numeric_limits<T>::infinity();
+
     const std::uint8_t* mask_of(Visibility visible) const {
         return visible == Visibility::partial ? attended_ : nullptr;
     }
@@ -107,17 +147,15 @@ private:
         const std::int64_t row = sequence_.query_begin + begin;
         load_rows(problem_.query, sequence_.batch, head, row, count, query_);
         load_rows(saved_.grad_output, sequence_.batch, head, row, count, grad_);
-        load_rows(saved_.output, sequence_.batch, head, row, count, output_);
-        const Shape& strides = saved_.log_sum_exp.strides();
+        const T* statistics = statistics_of(head, row);
         for (std::int64_t r = 0; r < count; ++r) {
-            log_sum_exp_[r] = static_cast<T>(
-                load_element(saved_.log_sum_exp.data(), saved_.log_sum_exp.dtype(),
-                             sequence_.batch * strides[0] + head * strides[1] + (row + r) * strides[2]));
-            // delta_i = sum_j p_ij d_ij (do_i . v_j) = do_i . o_i
-            T delta = 0;
-            for (std::int64_t c = 0; c < dv_; ++c) delta += grad_[r * dv_ + c] * output_[r * dv_ + c];
-            delta_[r] = delta;
+            log_sum_exp_[r] = statistics[2 * r];
+            delta_[r] = statistics[2 * r + 1];
         }
+    }
+
+    T* statistics_of(std::int64_t head, std::int64_t row) const {
+        return reinterpret_cast<T*>(row_address(saved_.statistics, sequence_.batch, head, row));
     }
 
     void load_keys(std::int64_t kv_head, std::int64_t begin, std::int64_t count) {
@@ -126,9 +164,9 @@ private:
         load_columns(problem_.value, sequence_.batch, kv_head, row, count, value_columns_);
     }
 
-    /// Calls run(tile, visibility) for the key tiles that the loaded queries see.
-    template <typename Run>
-    void for_each_key_tile(const Run& run) {
+    /// Calls run(tile, visibility) for the key tiles that the loaded queries see, after `compute` has filled them.
+    template <typename Compute, typename Run>
+    void for_each_key_tile(const Compute& compute, const Run& run) {
         const KeyRange keys = sequence_.keys_of(query_begin_, query_begin_ + rows_);
         for (std::int64_t key = keys.begin / kKeyTile * kKeyTile; key < keys.end; key += kKeyTile) {
             const TilePosition tile{sequence_, head_, query_begin_, rows_, key, std::min(kKeyTile, keys.end - key)};
@@ -138,22 +176,34 @@ private:
         }
     }
 
-    /// weights_ = p_ij d_ij and grad_scores_ = d s_ij = p_ij (d_ij (do_i . v_j) - delta_i) of a tile.
-    Visibility compute(const TilePosition& tile) {
+    /// weights_ = s_ij and grad_scores_ = do_i . v_j of a tile.
+    Visibility products(const TilePosition& tile) {
         const Visibility visible = visibility(problem_, tile, attended_);
         if (visible == Visibility::none) return visible;
         multiply(query_, key_columns_, rows_, d_, weights_);
         finish_scores<T>(problem_, tile, visible, attended_, weights_, slope_);
         multiply(grad_, value_columns_, rows_, dv_, grad_scores_);
+        return visible;
+    }
+
+    /// d_ij of one row of a tile.
+    void draw_factors(const TilePosition& tile, std::int64_t r) {
+        if (problem_.dropout > 0.0) {
+            dropout_.factors(sequence_index_, head_, query_begin_ + r, tile.key_begin, tile.key_count, factors_);
+        } else {
+            std::fill(factors_, factors_ + tile.key_count, T{1});
+        }
+    }
+
+    /// weights_ = p_ij d_ij and grad_scores_ = d s_ij = p_ij (d_ij (do_i . v_j) - delta_i) of a tile.
+    Visibility compute(const TilePosition& tile) {
+        const Visibility visible = products(tile);
+        if (visible == Visibility::none) return visible;
         for (std::int64_t r = 0; r < rows_; ++r) {
             T* weight = weights_ + r * kKeyTile;
             T* grad = grad_scores_ + r * kKeyTile;
-            const bool dead = log_sum_exp_[r] == -std::numeric_limits<T>::infinity();
-            if (problem_.dropout > 0.0) {
-                dropout_.factors(sequence_index_, head_, query_begin_ + r, tile.key_begin, tile.key_count, factors_);
-            } else {
-                std::fill(factors_, factors_ + tile.key_count, T{1});
-            }
+            const bool dead = log_sum_exp_[r] == -kInfinity;
+            draw_factors(tile, r);
             for (std::int64_t j = 0; j < tile.key_count; ++j) {
                 const T p = dead ? T{0} : std::exp(weight[j] - log_sum_exp_[r]);
                 grad[j] = dead ? T{0} : p * (factors_[j] * grad[j] - delta_[r]);
@@ -193,7 +243,6 @@ private:
     std::int64_t rows_ = 0;
     T* query_ = nullptr;
     T* grad_ = nullptr;
-    T* output_ = nullptr;
     T* key_columns_ = nullptr;
     T* value_columns_ = nullptr;
     T* weights_ = nullptr;
@@ -213,7 +262,7 @@ template <typename Run>
 void with_backward(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,
                    std::span<std::byte> scratch, const Run& run) {
     const Sequence& sequence = problem.sequences[static_cast<std::size_t>(block.sequence)];
-    if (problem.query.dtype() == DType::float64) {
+    if (computes_in_double(problem)) {
         Backward<double> pass(problem, saved, sequence, block.sequence, scratch);
         run(pass);
     } else {
@@ -228,10 +277,15 @@ std::size_t scratch_size(const AttentionProblem& problem) {
     const std::int64_t d = problem.query.shape()[3];
     const std::int64_t dv = problem.value.shape()[3];
     // Sized for backward in double, which needs the most.
-    return arena_bytes<double>(kQueryTile * d) + 2 * arena_bytes<double>(kQueryTile * dv) +
+    return arena_bytes<double>(kQueryTile * d) + arena_bytes<double>(kQueryTile * dv) +
            3 * arena_bytes<double>(kKeyTile * d) + 2 * arena_bytes<double>(kKeyTile * dv) +
            3 * arena_bytes<double>(kTile) + arena_bytes<double>(kKeyTile) + arena_bytes<std::uint8_t>(kTile) +
            2 * arena_bytes<double>(kQueryTile);
+}
+
+void attention_row_statistics(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,
+                              std::span<std::byte> scratch) {
+    with_backward(problem, saved, block, scratch, [&](auto& pass) { pass.statistics(block); });
 }
 
 void attention_grad_query(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,
