@@ -1,0 +1,365 @@
+// docs/semantics: a test for each trap that libraries fell into.
+#include "cases.h"
+
+#include "tests/support/compare.h"
+
+#include <attend/core/error.h>
+#include <attend/core/philox.h>
+#include <attend/core/threads.h>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+namespace attend::testing {
+namespace {
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+/// Both implementations: whatever holds, holds for each.
+class Semantics : public ::testing::TestWithParam<Algorithm> {
+protected:
+    AttentionResult run(const TensorView& q, const TensorView& k, const TensorView& v, AttentionOptions options = {}) {
+        options.algorithm = GetParam();
+        options.return_weights = true;
+        return attention(q, k, v, options);
+    }
+};
+
+INSTANTIATE_TEST_SUITE_P(Algorithms, Semantics, ::testing::Values(Algorithm::reference, Algorithm::flash),
+                         [](const auto& info) { return info.param == Algorithm::flash ? "flash" : "reference"; });
+
+/// Which keys have weight, as "1" and "0" for each query, of a problem whose weights are otherwise uniform.
+std::string pattern(Algorithm algorithm, std::int64_t queries, std::int64_t keys, const Mask& mask) {
+    const Tensor q = zeros({1, 1, queries, 4});
+    const Tensor k = zeros({1, 1, keys, 4});
+    const Tensor v = zeros({1, 1, keys, 4});
+    const AttentionResult y = attention(q, k, v, {.mask = mask, .return_weights = true, .algorithm = algorithm});
+    std::string text;
+    for (std::int64_t i = 0; i < queries; ++i) {
+        if (i > 0) text += ' ';
+        for (std::int64_t j = 0; j < keys; ++j) text += y.weights.at<float>({0, 0, i, j}) > 0 ? '1' : '0';
+    }
+    return text;
+}
+
+TEST_P(Semantics, CausalAlignmentIsExplicit) {
+    EXPECT_EQ(pattern(GetParam(), 3, 3, Mask::causal()), "100 110 111");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::causal_top_left()), "1000 1100");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::causal_bottom_right()), "1110 1111");
+    EXPECT_EQ(pattern(GetParam(), 4, 2, Mask::causal_bottom_right()), "00 00 10 11");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::causal(1)), "1100 1110");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::causal(-1)), "0000 1000");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::causal(std::int64_t{1} << 62)), "1111 1111");
+    EXPECT_EQ(message_of<ShapeError>([&] { pattern(GetParam(), 2, 4, Mask::causal()); }),
+              "[attention] expected as many keys as queries for Mask::causal(), found 4 and 2; say "
+              "Mask::causal_top_left(), Mask::causal_bottom_right() or Mask::causal(offset)");
+}
+
+TEST_P(Semantics, WindowIsInclusiveAndTakesTheMasksOffset) {
+    EXPECT_EQ(pattern(GetParam(), 4, 4, Mask::window(1, 0)), "1000 1100 0110 0011");
+    EXPECT_EQ(pattern(GetParam(), 4, 4, Mask::window(0, 1)), "1100 0110 0011 0001");
+    EXPECT_EQ(pattern(GetParam(), 4, 4, Mask::window({}, {})), "1111 1111 1111 1111");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::window(0, 0)), "0010 0001");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::window(0, 0).with_query_offset(1)), "0100 0010");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::window(1, {}) & Mask::causal_top_left()), "1000 1100");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::causal(2) & Mask::window(1, {})), "0110 0011");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::causal(2) & Mask::causal_top_left()), "1000 1100");
+    EXPECT_THROW(Mask::window(-1, 0), ValueError);
+}
+
+TEST_P(Semantics, KeyLengthsMoveTheBottomRightCorner) {
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::key_lengths({3})), "1110 1110");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::key_lengths({3}) & Mask::causal_bottom_right()), "1100 1110");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::key_lengths({3}) & Mask::causal_top_left()), "1000 1100");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::key_lengths({0})), "0000 0000");
+    EXPECT_EQ(pattern(GetParam(), 4, 4, Mask::packed({0, 1, 3}) & Mask::causal()), "1000 0100 0110 0000");
+}
+
+TEST_P(Semantics, BooleanMaskIsTrueForAttend) {
+    const Tensor allowed = Tensor::from<bool>({true, false, true, false, false, false}, Shape{2, 3});
+    EXPECT_EQ(pattern(GetParam(), 2, 3, Mask::boolean(allowed)), "101 000");
+    EXPECT_EQ(pattern(GetParam(), 2, 3, Mask::boolean(allowed) & Mask::boolean(Tensor::from<bool>({false, true, true}))),
+              "001 000");
+    EXPECT_THROW(Mask::boolean(zeros({2, 3})), DTypeError);
+}
+
+// A row without keys: output 0, weights 0, log-sum-exp -inf, gradients 0.
+TEST_P(Semantics, FullyMaskedRow) {
+    const Tensor q = normal({1, 1, 3, 8}, 1);
+    const Tensor k = normal({1, 1, 3, 8}, 2);
+    const Tensor v = normal({1, 1, 3, 8}, 3);
+    const Tensor allowed = Tensor::from<bool>({true, false, true}, Shape{3, 1});
+    AttentionOptions options{.mask = Mask::boolean(allowed), .algorithm = GetParam()};
+    const AttentionResult y = run(q, k, v, options);
+    for (std::int64_t c = 0; c < 8; ++c) EXPECT_EQ(y.output.at<float>({0, 0, 1, c}), 0.0F);
+    for (std::int64_t j = 0; j < 3; ++j) EXPECT_EQ(y.weights.at<float>({0, 0, 1, j}), 0.0F);
+    EXPECT_EQ(y.log_sum_exp.at<float>({0, 0, 1}), -kInf);
+    EXPECT_NE(y.output.at<float>({0, 0, 0, 0}), 0.0F);
+    const AttentionGradients g = attention_backward(ones_like(y.output), q, k, v, y, options);
+    for (std::int64_t c = 0; c < 8; ++c) EXPECT_EQ(g.query.at<float>({0, 0, 1, c}), 0.0F);
+    // The masked query's rows play no part: the same keys' gradients without it.
+    const AttentionOptions rest{.algorithm = GetParam()};
+    Tensor q2({1, 1, 2, 8});
+    q2.view().slice(2, 0, 1).copy_from(q.view().slice(2, 0, 1));
+    q2.view().slice(2, 1, 2).copy_from(q.view().slice(2, 2, 3));
+    const AttentionResult y2 = run(q2, k, v, rest);
+    const AttentionGradients g2 = attention_backward(ones_like(y2.output), q2, k, v, y2, rest);
+    EXPECT_LE(row_error(g.key, g2.key), 1e-6);
+    EXPECT_LE(row_error(g.value, g2.value), 1e-6);
+}
+
+// A bias of -inf everywhere in a row is dead as well, without NaN.
+TEST_P(Semantics, BiasOfMinusInfinity) {
+    const Tensor q = normal({1, 1, 2, 8}, 1);
+    const Tensor k = normal({1, 1, 2, 8}, 2);
+    const Tensor bias = Tensor::from<float>({-kInf, -kInf, 0.0F, -kInf}, Shape{2, 2});
+    const AttentionOptions options{.bias = bias, .algorithm = GetParam()};
+    const AttentionResult y = run(q, k, k, options);
+    EXPECT_EQ(y.output.at<float>({0, 0, 0, 0}), 0.0F);
+    EXPECT_EQ(y.log_sum_exp.at<float>({0, 0, 0}), -kInf);
+    EXPECT_EQ(y.weights.at<float>({0, 0, 1, 0}), 1.0F);
+    EXPECT_EQ(y.weights.at<float>({0, 0, 1, 1}), 0.0F);
+    EXPECT_EQ(y.output.at<float>({0, 0, 1, 3}), k.at<float>({0, 0, 0, 3}));
+    const AttentionGradients g = attention_backward(ones_like(y.output), q, k, k, y, options);
+    EXPECT_EQ(g.query.at<float>({0, 0, 0, 0}), 0.0F);
+    EXPECT_EQ(g.bias.at<float>({0, 1}), 0.0F);
+}
+
+// Scores far below any finite stand-in for -inf are ordinary scores.
+TEST_P(Semantics, NoFiniteStandInForMinusInfinity) {
+    const Tensor q = full({1, 1, 1, 1}, 1.0);
+    const Tensor k = Tensor::from<float>({-1e12F, -1e12F, 5.0F}, Shape{1, 1, 3, 1});
+    const Tensor v = Tensor::from<float>({2.0F, 4.0F, 100.0F}, Shape{1, 1, 3, 1});
+    const AttentionResult y = run(q, k, v, {.mask = Mask::boolean(Tensor::from<bool>({true, true, false})), .scale = 1.0});
+    EXPECT_EQ(y.output.at<float>({0, 0, 0, 0}), 3.0F);
+    EXPECT_EQ(y.weights.at<float>({0, 0, 0, 2}), 0.0F);
+}
+
+// NaN and Inf in an attended key or value reach the rows that attend to it and no other.
+TEST_P(Semantics, NaNReachesExactlyTheRowsThatAttend) {
+    for (const float evil : {kNaN, kInf}) {
+        for (const bool in_key : {true, false}) {
+            const Tensor q = full({1, 1, 70, 4}, 0.5);
+            Tensor k = normal({1, 1, 70, 4}, 2);
+            Tensor v = normal({1, 1, 70, 4}, 3);
+            (in_key ? k : v).at<float>({0, 0, 66, 1}) = evil;
+            const AttentionResult y = run(q, k, v, {.mask = Mask::causal()});
+            for (std::int64_t i = 0; i < 70; ++i) {
+                EXPECT_EQ(std::isfinite(y.output.at<float>({0, 0, i, 1})), i < 66) << i;
+            }
+        }
+    }
+    Tensor q = normal({1, 1, 4, 4}, 1);
+    q.at<float>({0, 0, 2, 0}) = kNaN;
+    const AttentionResult y = run(q, normal({1, 1, 9, 4}, 2), normal({1, 1, 9, 4}, 3));
+    for (std::int64_t i = 0; i < 4; ++i) EXPECT_EQ(std::isnan(y.output.at<float>({0, 0, i, 0})), i == 2);
+}
+
+// What a mask hides may hold NaN: not even its gradient is touched.
+TEST_P(Semantics, MaskedKeysAndValuesAreNeverRead) {
+    for (const Case& c : option_cases()) {
+        if (c.name.find("key_lengths") == std::string::npos) continue;
+        Problem clean(c, DType::float32, 5);
+        Problem poisoned(c, DType::float32, 5);
+        for (const auto& [entry, length] : {std::pair<std::int64_t, std::int64_t>{0, 29}, {1, 50}}) {
+            for (Tensor* tensor : {&poisoned.key, &poisoned.value}) {
+                tensor->view().select(0, entry).slice(1, length, c.keys).fill(kNaN);
+            }
+        }
+        const AttentionResult want = clean.forward(GetParam());
+        const AttentionResult found = poisoned.forward(GetParam());
+        EXPECT_TRUE(same_bits(found.output, want.output)) << c.name;
+        EXPECT_TRUE(same_bits(found.weights, want.weights)) << c.name;
+        const AttentionGradients grad_want = clean.backward(want, GetParam());
+        const AttentionGradients grad = poisoned.backward(found, GetParam());
+        EXPECT_TRUE(same_bits(grad.query, grad_want.query)) << c.name;
+        EXPECT_TRUE(same_bits(grad.key, grad_want.key)) << c.name;
+        EXPECT_TRUE(same_bits(grad.value, grad_want.value)) << c.name;
+    }
+}
+
+TEST_P(Semantics, KeysHiddenByABooleanMaskMayHoldNaN) {
+    const Tensor q = normal({1, 2, 40, 8}, 1);
+    Tensor k = normal({1, 2, 90, 8}, 2);
+    Tensor v = normal({1, 2, 90, 8}, 3);
+    Tensor allowed = full({90}, 1.0, DType::boolean);
+    for (const std::int64_t hidden : {0, 17, 64, 89}) allowed.at<bool>({hidden}) = false;
+    const AttentionOptions options{.mask = Mask::boolean(allowed), .algorithm = GetParam()};
+    const AttentionResult want = run(q, k, v, options);
+    const AttentionGradients grad_want = attention_backward(ones_like(want.output), q, k, v, want, options);
+    for (const std::int64_t hidden : {0, 17, 64, 89}) {
+        k.view().slice(2, hidden, hidden + 1).fill(kNaN);
+        v.view().slice(2, hidden, hidden + 1).fill(kNaN);
+    }
+    const AttentionResult found = run(q, k, v, options);
+    EXPECT_TRUE(same_bits(found.output, want.output));
+    EXPECT_TRUE(same_bits(found.weights, want.weights));
+    const AttentionGradients grad = attention_backward(ones_like(found.output), q, k, v, found, options);
+    EXPECT_TRUE(same_bits(grad.query, grad_want.query));
+    EXPECT_TRUE(same_bits(grad.key, grad_want.key));
+    EXPECT_TRUE(same_bits(grad.value, grad_want.value));
+}
+
+TEST_P(Semantics, ScaleOfZeroIsZeroAndDefaultIsOneOverRoot) {
+    const Tensor q = normal({1, 1, 3, 16}, 1);
+    const Tensor k = normal({1, 1, 5, 16}, 2);
+    const AttentionResult uniform = run(q, k, k, {.scale = 0.0});
+    for (std::int64_t j = 0; j < 5; ++j) EXPECT_FLOAT_EQ(uniform.weights.at<float>({0, 0, 1, j}), 0.2F);
+    EXPECT_TRUE(same_bits(run(q, k, k).output, run(q, k, k, {.scale = 0.25}).output));
+}
+
+// logits = cap(scale q.k) + bias - slope |i + offset - j|, in this order.
+TEST_P(Semantics, OrderOfSoftCapBiasAndAlibi) {
+    const Tensor q = full({1, 1, 1, 1}, 2.0, DType::float64);
+    const Tensor k = Tensor::from<double>({3.0, -1.0}, Shape{1, 1, 2, 1});
+    const Tensor bias = Tensor::from<double>({0.5, -0.25});
+    const Tensor slopes = Tensor::from<float>({0.125F});
+    const AttentionResult y =
+        run(q, k, k, {.mask = Mask::none().with_query_offset(4), .bias = bias, .alibi_slopes = slopes, .scale = 0.7, .softcap = 1.5});
+    const double a = 1.5 * std::tanh(0.7 * 6.0 / 1.5) + 0.5 - 0.125 * 4;
+    const double b = 1.5 * std::tanh(0.7 * -2.0 / 1.5) - 0.25 - 0.125 * 3;
+    EXPECT_NEAR(y.weights.at<double>({0, 0, 0, 0}), 1.0 / (1.0 + std::exp(b - a)), 1e-15);
+    EXPECT_NEAR(y.log_sum_exp.at<double>({0, 0, 0}), std::log(std::exp(a) + std::exp(b)), 1e-15);
+}
+
+TEST_P(Semantics, LogSumExpIsNaturalAndFloat32) {
+    const AttentionResult y = run(zeros({1, 1, 1, 4}), zeros({1, 1, 10, 4}), zeros({1, 1, 10, 4}));
+    EXPECT_EQ(y.log_sum_exp.dtype(), DType::float32);
+    EXPECT_FLOAT_EQ(y.log_sum_exp.at<float>({0, 0, 0}), std::log(10.0F));
+}
+
+// Keyed by (seed, sequence, head, query, key): a part of a problem draws what the whole does.
+TEST_P(Semantics, DropoutIsAFunctionOfPosition) {
+    const Tensor q = zeros({2, 2, 70, 4});
+    const Tensor k = zeros({2, 2, 130, 4});
+    const AttentionResult y = run(q, k, k, {.dropout = 0.25, .seed = 5});
+    std::int64_t kept = 0;
+    for (std::int64_t b = 0; b < 2; ++b) {
+        for (std::int64_t i = 0; i < 70; ++i) {
+            for (std::int64_t j = 0; j < 130; ++j) {
+                const auto words = philox4x32({static_cast<std::uint32_t>(j / 4), static_cast<std::uint32_t>(i), 1U,
+                                               static_cast<std::uint32_t>(b)},
+                                              5);
+                const bool keep = words[static_cast<std::size_t>(j % 4)] >= 0x40000000U;
+                EXPECT_FLOAT_EQ(y.weights.at<float>({b, 1, i, j}), keep ? 1.0F / 130.0F / 0.75F : 0.0F);
+                kept += keep ? 1 : 0;
+            }
+        }
+    }
+    EXPECT_NEAR(static_cast<double>(kept) / (2 * 70 * 130), 0.75, 0.02);
+    const AttentionResult all = run(q, k, ones_like(k), {.dropout = 1.0});
+    EXPECT_EQ(all.output.at<float>({0, 0, 0, 0}), 0.0F);
+}
+
+// [B, L, H, D] and packed [B, L, 3, H, D] are views; results can be written into them.
+TEST_P(Semantics, LayoutsAreViews) {
+    const Tensor qkv = normal({2, 33, 3, 4, 16}, 8);
+    const auto part = [&](int which) { return qkv.view().select(2, which).transpose(1, 2); };
+    const AttentionOptions options{.mask = Mask::causal(), .algorithm = GetParam()};
+    const AttentionResult want = run(part(0).clone(), part(1).clone(), part(2).clone(), options);
+    EXPECT_TRUE(same_bits(run(part(0), part(1), part(2), options).output, want.output));
+
+    Tensor rows({2, 33, 4, 16});
+    poison(rows);
+    attention_into({.output = rows.view().transpose(1, 2)}, part(0), part(1), part(2), options);
+    EXPECT_TRUE(same_bits(rows.view().transpose(1, 2).clone(), want.output));
+
+    const Tensor grad = normal({2, 33, 4, 16}, 9);
+    const AttentionGradients grad_want =
+        attention_backward(grad.view().transpose(1, 2).clone(), part(0), part(1), part(2), want, options);
+    Tensor packed_grad({2, 33, 3, 4, 16});
+    poison(packed_grad);
+    const auto grad_part = [&](int which) { return packed_grad.view().select(2, which).transpose(1, 2); };
+    attention_backward_into({grad_part(0), grad_part(1), grad_part(2), {}}, grad.view().transpose(1, 2), part(0), part(1),
+                            part(2), want.output, want.log_sum_exp, options);
+    EXPECT_TRUE(same_bits(grad_part(0).clone(), grad_want.query));
+    EXPECT_TRUE(same_bits(grad_part(1).clone(), grad_want.key));
+    EXPECT_TRUE(same_bits(grad_part(2).clone(), grad_want.value));
+}
+
+// Grouped heads equal heads whose keys and values are repeated.
+TEST_P(Semantics, GroupedHeads) {
+    const Tensor q = normal({2, 6, 20, 8}, 1);
+    const Tensor k = normal({2, 2, 25, 8}, 2);
+    const Tensor v = normal({2, 2, 25, 8}, 3);
+    const auto repeat = [](const Tensor& t) {
+        return t.view().unsqueeze(2).broadcast_to({2, 2, 3, 25, 8}).clone().view().reshape({2, 6, 25, 8}).clone();
+    };
+    const Tensor kk = repeat(k);
+    const Tensor vv = repeat(v);
+    const AttentionResult found = run(q, k, v);
+    const AttentionResult want = run(q, kk, vv);
+    EXPECT_TRUE(same_bits(found.output, want.output));
+    const AttentionOptions options{.algorithm = GetParam()};
+    const AttentionGradients g = attention_backward(ones_like(found.output), q, k, v, found, options);
+    const AttentionGradients w = attention_backward(ones_like(found.output), q, kk, vv, want, options);
+    Tensor sum = zeros({2, 2, 25, 8}, DType::float64);
+    for (std::int64_t h = 0; h < 6; ++h) {
+        for (std::int64_t e = 0; e < 2 * 25 * 8; ++e) {
+            const std::int64_t b = e / 200;
+            sum.at<double>({b, h / 3, e % 200 / 8, e % 8}) += w.key.at<float>({b, h, e % 200 / 8, e % 8});
+        }
+    }
+    EXPECT_LE(row_error(g.key, sum), 1e-6);
+}
+
+// Packed sequences give the bits of the same sequences in a padded batch, dropout included.
+TEST_P(Semantics, PackedEqualsPadded) {
+    const std::vector<std::int64_t> starts{0, 40, 43, 110};
+    const Tensor q = normal({1, 2, 110, 16}, 1);
+    const Tensor k = normal({1, 2, 110, 16}, 2);
+    const Tensor v = normal({1, 2, 110, 16}, 3);
+    AttentionOptions options{.mask = Mask::packed(starts) & Mask::causal(), .dropout = 0.2, .seed = 3};
+    const AttentionResult packed = run(q, k, v, options);
+    Tensor pq({3, 2, 67, 16});
+    Tensor pk({3, 2, 67, 16});
+    Tensor pv({3, 2, 67, 16});
+    for (std::int64_t s = 0; s < 3; ++s) {
+        const std::int64_t begin = starts[static_cast<std::size_t>(s)];
+        const std::int64_t end = starts[static_cast<std::size_t>(s) + 1];
+        pq.view().select(0, s).slice(1, 0, end - begin).copy_from(q.view().select(0, 0).slice(1, begin, end));
+        pk.view().select(0, s).slice(1, 0, end - begin).copy_from(k.view().select(0, 0).slice(1, begin, end));
+        pv.view().select(0, s).slice(1, 0, end - begin).copy_from(v.view().select(0, 0).slice(1, begin, end));
+    }
+    options.mask = Mask::key_lengths({40, 3, 67}) & Mask::causal();
+    const AttentionResult padded = run(pq, pk, pv, options);
+    for (std::int64_t s = 0; s < 3; ++s) {
+        const std::int64_t begin = starts[static_cast<std::size_t>(s)];
+        const std::int64_t end = starts[static_cast<std::size_t>(s) + 1];
+        EXPECT_TRUE(same_bits(packed.output.view().select(0, 0).slice(1, begin, end).clone(),
+                              padded.output.view().select(0, s).slice(1, 0, end - begin).clone()));
+    }
+}
+
+// The same bits for any number of threads, twice, and alone or in a batch.
+TEST_P(Semantics, BitsDoNotDependOnThreadsOrBatch) {
+    for (Case c : option_cases()) {
+        const Problem p(c, DType::float32, 21);
+        set_num_threads(1);
+        const AttentionResult one = p.forward(GetParam());
+        const AttentionGradients grad_one = p.backward(one, GetParam());
+        for (const int threads : {2, 5}) {
+            set_num_threads(threads);
+            const AttentionResult many = p.forward(GetParam());
+            EXPECT_TRUE(same_bits(one.output, many.output)) << c.name;
+            EXPECT_TRUE(same_bits(one.weights, many.weights)) << c.name;
+            EXPECT_TRUE(same_bits(one.log_sum_exp, many.log_sum_exp)) << c.name;
+            const AttentionGradients grad_many = p.backward(many, GetParam());
+            EXPECT_TRUE(same_bits(grad_one.query, grad_many.query)) << c.name;
+            EXPECT_TRUE(same_bits(grad_one.key, grad_many.key)) << c.name;
+            EXPECT_TRUE(same_bits(grad_one.value, grad_many.value)) << c.name;
+            EXPECT_TRUE(same_bits(grad_one.bias, grad_many.bias)) << c.name;
+        }
+        set_num_threads(0);
+    }
+    const Tensor q = normal({3, 2, 50, 16}, 1);
+    const AttentionResult batch = run(q, q, q, {.mask = Mask::causal()});
+    const TensorView alone = q.view().slice(0, 2, 3);
+    EXPECT_TRUE(same_bits(run(alone, alone, alone, {.mask = Mask::causal()}).output, batch.output.view().slice(0, 2, 3).clone()));
+}
+
+}  // namespace
+}  // namespace attend::testing
