@@ -60,7 +60,8 @@ Mask parse_window(const std::string& text) {
     const auto left = parse_integer(all.substr(0, comma));
     const auto right = comma == std::string::npos ? std::nullopt : parse_integer(all.substr(comma + 1));
     if (!left || !right || *left < -1 || *right < -1) {
-        throw CLI::ValidationError("--window", "expected LEFT,RIGHT of at least -1 (-1 = unbounded), found '" + text + "'");
+        throw CLI::ValidationError("--window",
+                                   "expected LEFT,RIGHT of at least -1 (-1 = unbounded), found '" + text + "'");
     }
     const auto extent = [](std::int64_t value) { return value < 0 ? std::nullopt : std::optional(value); };
     return Mask::window(extent(*left), extent(*right));
@@ -111,8 +112,8 @@ void add_tensor_options(const SafetensorsFile& file, AttentionOptions& options) 
 }
 
 void warn_of_unused(const SafetensorsFile& file, bool backward) {
-    constexpr std::array<std::string_view, 7> kKnown{"query",       "key",          "value",      "mask", "bias",
-                                                     "key_lengths", "alibi_slopes"};
+    constexpr std::array<std::string_view, 7> kKnown{"query", "key",         "value",       "mask",
+                                                     "bias",  "key_lengths", "alibi_slopes"};
     for (const std::string& name : file.names()) {
         const bool known = std::find(kKnown.begin(), kKnown.end(), name) != kKnown.end();
         if (!known && !(backward && name == "grad_output")) {
@@ -160,12 +161,15 @@ void run(const ComputeArguments& arguments) {
 void add_compute(CLI::App& app) {
     CLI::App* command = app.add_subcommand("compute", "Compute attention on tensors of a safetensors file");
     auto arguments = std::make_shared<ComputeArguments>();
-    command->add_option("INPUT", arguments->input,
-                        "Safetensors file ('-': standard input) with query [batch, heads, Lq, d], key [batch, kv_heads, Lk, d], "
-                        "value [batch, kv_heads, Lk, dv]; optional: mask (bool, true = attend) and bias, broadcast to "
-                        "[batch, heads, Lq, Lk]; key_lengths [batch]; alibi_slopes [heads]; grad_output")
+    command
+        ->add_option(
+            "INPUT", arguments->input,
+            "Safetensors file ('-': standard input) with query [batch, heads, Lq, d], key [batch, kv_heads, Lk, d], "
+            "value [batch, kv_heads, Lk, dv]; optional: mask (bool, true = attend) and bias, broadcast to "
+            "[batch, heads, Lq, Lk]; key_lengths [batch]; alibi_slopes [heads]; grad_output")
         ->required();
-    command->add_option("-o,--output", arguments->output, "Safetensors file to write ('-': standard output)")->required();
+    command->add_option("-o,--output", arguments->output, "Safetensors file to write ('-': standard output)")
+        ->required();
     command->add_option("--causal", arguments->causal, "Causal mask: top-left, bottom-right or the position of query 0")
         ->type_name("ALIGNMENT");
     command->add_option("--window", arguments->window, "Keys this far to the left and right are seen (-1 = unbounded)")

@@ -9,8 +9,8 @@
 
 namespace attend {
 
-/// Version of the compiled library, "MAJOR.MINOR.PATCH"; differs from ATTEND_VERSION only when headers and library are of
-/// different builds.
+/// Version of the compiled library, "MAJOR.MINOR.PATCH"; differs from ATTEND_VERSION only when headers and library are
+/// of different builds.
 const char* version() noexcept;
 
 }  // namespace attend

@@ -22,7 +22,8 @@ std::span<double> as_doubles(std::span<std::byte> bytes) {
 void check_floating_target(const std::string& name, const MutableTensorView& view, const Shape& shape) {
     detail::check_shape(kOperation, name, view, shape);
     if (!is_floating(view.dtype())) {
-        throw DTypeError(kOperation, "expected " + name + " of a floating type, found " + std::string(name_of(view.dtype())));
+        throw DTypeError(kOperation,
+                         "expected " + name + " of a floating type, found " + std::string(name_of(view.dtype())));
     }
 }
 
@@ -30,8 +31,8 @@ void run(const detail::CheckedProblem& checked, const kernels::AttentionOutputs&
     const kernels::AttentionProblem& problem = checked.problem();
     if (outputs.weights) outputs.weights->fill(0.0);
     const bool reference = algorithm == Algorithm::reference;
-    const std::size_t bytes = reference ? kernels::reference::scratch_size(problem) * sizeof(double)
-                                        : kernels::cpu::scratch_size(problem);
+    const std::size_t bytes =
+        reference ? kernels::reference::scratch_size(problem) * sizeof(double) : kernels::cpu::scratch_size(problem);
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const kernels::Sequence& s) { return s.query_count; },
         [&](const kernels::Block& block) {

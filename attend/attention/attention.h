@@ -1,14 +1,15 @@
 /// @file
 /// Scaled dot-product attention (Vaswani et al., "Attention Is All You Need", 2017) and its gradients.
 ///
-/// Shapes: query [batch, heads, Lq, d], key [batch, kv_heads, Lk, d], value [batch, kv_heads, Lk, dv]; heads is a multiple
-/// of kv_heads, and a group of heads / kv_heads consecutive heads shares one head of key and value (grouped-query
-/// attention, Ainslie et al. 2023). Views may have any strides as long as the last dimension is contiguous, so
-/// [batch, length, heads, d] is `.transpose(1, 2)` of a view and a packed [batch, length, 3, heads, d] is
+/// Shapes: query [batch, heads, Lq, d], key [batch, kv_heads, Lk, d], value [batch, kv_heads, Lk, dv]; heads is a
+/// multiple of kv_heads, and a group of heads / kv_heads consecutive heads shares one head of key and value
+/// (grouped-query attention, Ainslie et al. 2023). Views may have any strides as long as the last dimension is
+/// contiguous, so [batch, length, heads, d] is `.transpose(1, 2)` of a view and a packed [batch, length, 3, heads, d]
+/// is
 /// `.select(2, 0).transpose(1, 2)`: no copies.
 ///
-/// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32 or wider, in
-/// float64 for float64. Results have the dtype of the query. They are the same bits for any number of threads, and
+/// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32 or wider,
+/// in float64 for float64. Results have the dtype of the query. They are the same bits for any number of threads, and
 /// for a sequence alone or in a batch.
 #pragma once
 
@@ -30,21 +31,22 @@ enum class Algorithm : std::uint8_t {
 
 /// Options of attention; forward and backward take the same.
 struct AttentionOptions {
-    Mask mask = {};                              ///< which keys each query attends to
-    std::optional<TensorView> bias = {};         ///< floating, broadcast to [batch, heads, Lq, Lk], added to scaled scores
-    std::optional<TensorView> alibi_slopes = {}; ///< float32 [heads] or [batch, heads]: -slope |i + offset - j| (Press 2022)
-    std::optional<double> scale = {};            ///< of the scores; 1 / sqrt(d) by default, and 0 is 0
-    std::optional<double> softcap = {};          ///< c > 0: scaled scores x become c tanh(x / c) (Gemma 2, 2024)
-    double dropout = 0.0;                        ///< probability in [0, 1]; kept weights are divided by 1 - dropout
-    std::uint64_t seed = 0;                      ///< of the dropout: Philox by (seed, sequence, head, query, key)
-    bool return_weights = false;                 ///< also return the weights, a [batch, heads, Lq, Lk] tensor
+    Mask mask = {};                       ///< which keys each query attends to
+    std::optional<TensorView> bias = {};  ///< floating, broadcast to [batch, heads, Lq, Lk], added to scaled scores
+    std::optional<TensorView> alibi_slopes =
+        {};                              ///< float32 [heads] or [batch, heads]: -slope |i + offset - j| (Press 2022)
+    std::optional<double> scale = {};    ///< of the scores; 1 / sqrt(d) by default, and 0 is 0
+    std::optional<double> softcap = {};  ///< c > 0: scaled scores x become c tanh(x / c) (Gemma 2, 2024)
+    double dropout = 0.0;                ///< probability in [0, 1]; kept weights are divided by 1 - dropout
+    std::uint64_t seed = 0;              ///< of the dropout: Philox by (seed, sequence, head, query, key)
+    bool return_weights = false;         ///< also return the weights, a [batch, heads, Lq, Lk] tensor
     Algorithm algorithm = Algorithm::automatic;  ///< which implementation
 };
 
 /// What attention returns, and what its backward needs.
 struct AttentionResult {
-    Tensor output;       ///< [batch, heads, Lq, dv], dtype of the query
-    Tensor weights;      ///< [batch, heads, Lq, Lk], dtype of the query, dropout applied; without elements unless asked for
+    Tensor output;   ///< [batch, heads, Lq, dv], dtype of the query
+    Tensor weights;  ///< [batch, heads, Lq, Lk], dtype of the query, dropout applied; without elements unless asked for
     Tensor log_sum_exp;  ///< [batch, heads, Lq], natural logarithm, before dropout; float32 (float64 for float64)
 };
 
@@ -54,8 +56,8 @@ struct AttentionResult {
 /// exactly the rows that attend to them; what the mask hides is never read into a result. A bias of -inf is arithmetic,
 /// not a mask: it gives weight 0, but the key and value are read.
 ///
-/// Time O(batch heads Lq Lk (d + dv)) without the tiles that no query sees; memory besides the results O(d + dv) rows of
-/// a fixed number for each thread (`reference`: O(Lk)).
+/// Time O(batch heads Lq Lk (d + dv)) without the tiles that no query sees; memory besides the results O(d + dv) rows
+/// of a fixed number for each thread (`reference`: O(Lk)).
 /// @throws ShapeError, DTypeError, ValueError
 AttentionResult attention(const TensorView& query, const TensorView& key, const TensorView& value,
                           const AttentionOptions& options = {});

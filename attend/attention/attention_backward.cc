@@ -80,11 +80,10 @@ void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved
                 for (std::int64_t begin = 0; begin < sequence.query_count; begin += kernels::kQueryTile) {
                     // Blocks of packed sequences start anywhere; each goes to the task that owns its first row.
                     if (blocks > 1 && (sequence.query_begin + begin) / kernels::kQueryTile != own_block) continue;
-                    kernels::cpu::attention_grad_bias(
-                        problem, saved,
-                        {static_cast<std::int64_t>(s), head, begin,
-                         std::min(begin + kernels::kQueryTile, sequence.query_count)},
-                        broadcast, thread_scratch(bytes));
+                    kernels::cpu::attention_grad_bias(problem, saved,
+                                                      {static_cast<std::int64_t>(s), head, begin,
+                                                       std::min(begin + kernels::kQueryTile, sequence.query_count)},
+                                                      broadcast, thread_scratch(bytes));
                 }
             }
         }
@@ -130,8 +129,7 @@ void check_target(const std::string& name, const MutableTensorView& target, cons
 
 void attention_backward_into(const AttentionGradientTargets& targets, const TensorView& grad_output,
                              const TensorView& query, const TensorView& key, const TensorView& value,
-                             const TensorView& output, const TensorView& log_sum_exp,
-                             const AttentionOptions& options) {
+                             const TensorView& output, const TensorView& log_sum_exp, const AttentionOptions& options) {
     const detail::CheckedProblem checked(kOperation, query, key, value, options);
     detail::check_shape(kOperation, "grad_output", grad_output, checked.output_shape());
     detail::check_dtype(kOperation, "grad_output", grad_output, query.dtype());

@@ -12,7 +12,8 @@ namespace attend {
 
 /// Options of linear_attention.
 struct LinearAttentionOptions {
-    std::vector<std::int64_t> key_lengths = {};  ///< keys of each batch entry; the rest is padding, never read. Empty: all
+    std::vector<std::int64_t> key_lengths =
+        {};  ///< keys of each batch entry; the rest is padding, never read. Empty: all
     Algorithm algorithm = Algorithm::automatic;  ///< `reference` takes the quadratic form (Q K'^T) V, the oracle
 };
 
@@ -22,8 +23,8 @@ struct LinearAttentionOptions {
 ///
 /// Queries are used as they are: no scale, no softmax. Without keys the output is 0. A NaN in a key reaches every row,
 /// since the softmax of its channel is over all positions.
-/// @param query [batch, heads, Lq, d] @param key [batch, kv_heads, Lk, d] @param value [batch, kv_heads, Lk, dv]; dtypes,
-/// strides and grouped heads as for attention
+/// @param query [batch, heads, Lq, d] @param key [batch, kv_heads, Lk, d] @param value [batch, kv_heads, Lk, dv];
+/// dtypes, strides and grouped heads as for attention
 /// @return [batch, heads, Lq, dv], dtype of the query @throws ShapeError, DTypeError, ValueError
 Tensor linear_attention(const TensorView& query, const TensorView& key, const TensorView& value,
                         const LinearAttentionOptions& options = {});

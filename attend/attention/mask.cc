@@ -10,7 +10,8 @@ namespace {
 
 void check_extent(const char* side, const std::optional<std::int64_t>& extent) {
     if (extent && *extent < 0) {
-        throw ValueError("mask", std::string("expected a ") + side + " window extent of at least 0 (nothing means unbounded), found " +
+        throw ValueError("mask", std::string("expected a ") + side +
+                                     " window extent of at least 0 (nothing means unbounded), found " +
                                      std::to_string(*extent));
     }
 }
@@ -51,7 +52,8 @@ Mask Mask::window(std::optional<std::int64_t> left, std::optional<std::int64_t> 
 
 Mask Mask::boolean(const TensorView& allowed) {
     if (allowed.dtype() != DType::boolean) {
-        throw DTypeError("mask", "expected a bool tensor (true = attend), found " + std::string(name_of(allowed.dtype())));
+        throw DTypeError("mask",
+                         "expected a bool tensor (true = attend), found " + std::string(name_of(allowed.dtype())));
     }
     Mask mask;
     mask.allowed_.push_back(allowed);

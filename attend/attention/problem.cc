@@ -22,8 +22,8 @@ std::string quoted(DType dtype) {
 
 void check_rank4(const std::string& operation, const std::string& name, const TensorView& view) {
     if (view.rank() != 4) {
-        throw ShapeError(operation, "expected " + name + " of shape [batch, heads, length, dim], found " +
-                                        to_string(view.shape()));
+        throw ShapeError(
+            operation, "expected " + name + " of shape [batch, heads, length, dim], found " + to_string(view.shape()));
     }
     check_last_dimension(operation, name, view);
 }
@@ -110,19 +110,23 @@ private:
         const std::int64_t query = mask_.query_starts_->back();
         const std::int64_t key = mask_.key_starts_->back();
         if (query < queries_) {
-            sequences.push_back({.query_begin = query, .query_count = queries_ - query, .key_begin = key, .lower = kFar,
+            sequences.push_back({.query_begin = query,
+                                 .query_count = queries_ - query,
+                                 .key_begin = key,
+                                 .lower = kFar,
                                  .upper = -kFar});
         }
         if (key < keys_) {
-            sequences.push_back({.query_begin = queries_, .key_begin = key, .key_count = keys_ - key, .lower = kFar,
-                                 .upper = -kFar});
+            sequences.push_back(
+                {.query_begin = queries_, .key_begin = key, .key_count = keys_ - key, .lower = kFar, .upper = -kFar});
         }
     }
 
     void apply_key_lengths(std::vector<Sequence>& sequences, std::size_t count) const {
         const std::vector<std::int64_t>& lengths = *mask_.key_lengths_;
         if (lengths.size() != count) {
-            throw ShapeError(operation_, "expected " + std::to_string(count) + " key lengths, one for each sequence, found " +
+            throw ShapeError(operation_, "expected " + std::to_string(count) +
+                                             " key lengths, one for each sequence, found " +
                                              std::to_string(lengths.size()));
         }
         std::vector<Sequence> padding;
@@ -178,9 +182,8 @@ private:
     void resolve_bands(Sequence& sequence, std::size_t index, std::size_t count) const {
         const auto anchor = std::find_if(mask_.bands_.begin(), mask_.bands_.end(),
                                          [](const Band& band) { return band.alignment != Alignment::inherited; });
-        const std::int64_t inherited = anchor == mask_.bands_.end()
-                                           ? sequence.key_count - sequence.query_count
-                                           : offset_of(*anchor, sequence, index, count);
+        const std::int64_t inherited = anchor == mask_.bands_.end() ? sequence.key_count - sequence.query_count
+                                                                    : offset_of(*anchor, sequence, index, count);
         sequence.query_offset = inherited;
         sequence.lower = -kFar;
         sequence.upper = kFar;
@@ -201,14 +204,15 @@ private:
 
 void check_shape(const std::string& operation, const std::string& name, const TensorView& view, const Shape& shape) {
     if (!(view.shape() == shape)) {
-        throw ShapeError(operation, "expected " + name + " of shape " + to_string(shape) + ", found " +
-                                        to_string(view.shape()));
+        throw ShapeError(operation,
+                         "expected " + name + " of shape " + to_string(shape) + ", found " + to_string(view.shape()));
     }
 }
 
 void check_dtype(const std::string& operation, const std::string& name, const TensorView& view, DType dtype) {
     if (view.dtype() != dtype) {
-        throw DTypeError(operation, "expected " + name + " of type " + quoted(dtype) + ", found " + quoted(view.dtype()));
+        throw DTypeError(operation,
+                         "expected " + name + " of type " + quoted(dtype) + ", found " + quoted(view.dtype()));
     }
 }
 
@@ -226,8 +230,8 @@ CheckedProblem::CheckedProblem(const std::string& operation, const TensorView& q
     check_rank4(operation, "key", key);
     check_rank4(operation, "value", value);
     if (!is_floating(query.dtype())) {
-        throw DTypeError(operation, "expected query of type float32, float64, bfloat16 or float16, found " +
-                                        quoted(query.dtype()));
+        throw DTypeError(
+            operation, "expected query of type float32, float64, bfloat16 or float16, found " + quoted(query.dtype()));
     }
     check_dtype(operation, "key", key, query.dtype());
     check_dtype(operation, "value", value, query.dtype());
@@ -253,7 +257,8 @@ CheckedProblem::CheckedProblem(const std::string& operation, const TensorView& q
                                         std::to_string(k[1]) + " key heads, found " + std::to_string(q[1]));
     }
     if (options.dropout < 0.0 || options.dropout > 1.0 || std::isnan(options.dropout)) {
-        throw ValueError(operation, "expected a dropout probability in [0, 1], found " + std::to_string(options.dropout));
+        throw ValueError(operation,
+                         "expected a dropout probability in [0, 1], found " + std::to_string(options.dropout));
     }
     if (options.softcap && !(*options.softcap > 0.0 && std::isfinite(*options.softcap))) {
         throw ValueError(operation, "expected a finite soft cap above 0, found " + std::to_string(*options.softcap));

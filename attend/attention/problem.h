@@ -39,8 +39,8 @@ void check_dtype(const std::string& operation, const std::string& name, const Te
 /// @throws ShapeError unless the last dimension of `view` is contiguous
 void check_last_dimension(const std::string& operation, const std::string& name, const TensorView& view);
 
-/// Runs task(block) on the pool for all blocks of `tile` rows of each sequence and head. @param rows_of number of rows of
-/// a sequence
+/// Runs task(block) on the pool for all blocks of `tile` rows of each sequence and head. @param rows_of number of rows
+/// of a sequence
 void for_each_block(const kernels::AttentionProblem& problem, std::int64_t heads, std::int64_t tile,
                     const std::function<std::int64_t(const kernels::Sequence&)>& rows_of,
                     const std::function<void(const kernels::Block&)>& task);

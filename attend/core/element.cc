@@ -8,7 +8,8 @@ namespace attend {
 
 namespace {
 
-/// Calls run(pointer to a zero T) with the C++ type that stores `dtype`; bool is stored as a byte that may hold any value.
+/// Calls run(pointer to a zero T) with the C++ type that stores `dtype`; bool is stored as a byte that may hold any
+/// value.
 template <typename Run>
 decltype(auto) with_storage(DType dtype, const Run& run) {
     switch (dtype) {

@@ -27,8 +27,8 @@ Tensor fill(const std::string& operation, const Shape& shape, const RandomOption
         throw DTypeError(operation, "expected a floating dtype, found " + std::string(name_of(options.dtype)));
     }
     if (options.position % 4 != 0) {
-        throw ValueError(operation, "expected a position that is a multiple of 4, found " +
-                                        std::to_string(options.position));
+        throw ValueError(operation,
+                         "expected a position that is a multiple of 4, found " + std::to_string(options.position));
     }
     Tensor result = Tensor::empty(shape, options.dtype);
     for (std::int64_t i = 0; i < result.numel(); i += 4) {
@@ -41,7 +41,8 @@ Tensor fill(const std::string& operation, const Shape& shape, const RandomOption
 }
 
 std::array<std::uint32_t, 4> words(std::uint64_t seed, std::uint64_t block, std::uint32_t stream, std::uint32_t part) {
-    return philox4x32({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32U), part, stream}, seed);
+    return philox4x32({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32U), part, stream},
+                      seed);
 }
 
 }  // namespace

@@ -18,10 +18,9 @@ constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c
     for (int round = 0; round < 10; ++round) {
         const std::uint64_t product0 = std::uint64_t{0xD2511F53U} * counter[0];
         const std::uint64_t product1 = std::uint64_t{0xCD9E8D57U} * counter[2];
-        counter = {static_cast<std::uint32_t>(product1 >> 32U) ^ counter[1] ^ key0,
-                   static_cast<std::uint32_t>(product1),
-                   static_cast<std::uint32_t>(product0 >> 32U) ^ counter[3] ^ key1,
-                   static_cast<std::uint32_t>(product0)};
+        counter = {
+            static_cast<std::uint32_t>(product1 >> 32U) ^ counter[1] ^ key0, static_cast<std::uint32_t>(product1),
+            static_cast<std::uint32_t>(product0 >> 32U) ^ counter[3] ^ key1, static_cast<std::uint32_t>(product0)};
         key0 += 0x9E3779B9U;
         key1 += 0xBB67AE85U;
     }
@@ -30,9 +29,9 @@ constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c
 
 /// Options of randn and rand.
 struct RandomOptions {
-    std::uint64_t seed = 0;         ///< key of the generator
-    std::uint64_t position = 0;     ///< first position of the stream that is used, in elements; a multiple of 4
-    DType dtype = DType::float32;   ///< a floating type
+    std::uint64_t seed = 0;        ///< key of the generator
+    std::uint64_t position = 0;    ///< first position of the stream that is used, in elements; a multiple of 4
+    DType dtype = DType::float32;  ///< a floating type
 };
 
 /// Standard normal numbers by Box and Muller's transform (1958): element i depends on the seed and position + i only.

@@ -7,8 +7,8 @@
 
 namespace attend {
 
-/// At least `bytes` bytes, aligned to 64, of the calling thread; valid until the thread asks again. Grows to the largest
-/// request and is given back when the thread ends. @throws std::bad_alloc
+/// At least `bytes` bytes, aligned to 64, of the calling thread; valid until the thread asks again. Grows to the
+/// largest request and is given back when the thread ends. @throws std::bad_alloc
 std::span<std::byte> thread_scratch(std::size_t bytes);
 
 }  // namespace attend

@@ -61,8 +61,8 @@ Shape broadcast_shapes(const std::string& operation, const Shape& a, const Shape
         const std::int64_t x = longer[dim + skipped];
         const std::int64_t y = shorter[dim];
         if (x != y && x != 1 && y != 1) {
-            throw ShapeError(operation, "expected shapes that broadcast together, found " + to_string(a) + " and " +
-                                            to_string(b));
+            throw ShapeError(operation,
+                             "expected shapes that broadcast together, found " + to_string(a) + " and " + to_string(b));
         }
         result[dim + skipped] = x == 1 ? y : x;
     }

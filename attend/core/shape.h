@@ -53,7 +53,8 @@ std::string to_string(const Shape& shape);
 /// Row-major strides, in elements.
 Shape contiguous_strides(const Shape& shape);
 
-/// The shape that both broadcast to by NumPy's rules. @throws ShapeError when there is none; `operation` names the caller
+/// The shape that both broadcast to by NumPy's rules. @throws ShapeError when there is none; `operation` names the
+/// caller
 Shape broadcast_shapes(const std::string& operation, const Shape& a, const Shape& b);
 
 }  // namespace attend

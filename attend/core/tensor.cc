@@ -38,8 +38,8 @@ Shape resolve_shape(const Shape& shape, std::int64_t numel) {
     const std::int64_t known = result.numel();
     if (unknown >= 0 && known > 0 && numel % known == 0) result[unknown] = numel / known;
     if (result.numel() != numel || (unknown >= 0 && known == 0)) {
-        throw ShapeError("reshape", "expected a shape of " + std::to_string(numel) + " elements, found " +
-                                        to_string(shape));
+        throw ShapeError("reshape",
+                         "expected a shape of " + std::to_string(numel) + " elements, found " + to_string(shape));
     }
     return result;
 }
@@ -75,8 +75,8 @@ TensorView::TensorView() : shape_({0}), strides_({1}) {}
 TensorView::TensorView(const void* data, DType dtype, const Shape& shape, const Shape& strides)
     : data_(data), shape_(shape), strides_(strides), numel_(shape.numel()), dtype_(dtype) {
     if (shape.rank() != strides.rank()) {
-        throw ShapeError("tensor", "expected a stride for each extent of " + to_string(shape) + ", found " +
-                                       to_string(strides));
+        throw ShapeError("tensor",
+                         "expected a stride for each extent of " + to_string(shape) + ", found " + to_string(strides));
     }
 }
 
@@ -108,8 +108,8 @@ bool TensorView::is_contiguous() const noexcept {
 
 std::int64_t TensorView::offset_of(std::span<const std::int64_t> index) const {
     if (std::cmp_not_equal(index.size(), rank())) {
-        throw ValueError("tensor", "expected " + std::to_string(rank()) + " indices, found " +
-                                       std::to_string(index.size()));
+        throw ValueError("tensor",
+                         "expected " + std::to_string(rank()) + " indices, found " + std::to_string(index.size()));
     }
     std::int64_t offset = 0;
     for (int dim = 0; dim < rank(); ++dim) {
@@ -160,8 +160,8 @@ TensorView TensorView::select(int dim, std::int64_t index) const {
     const int d = checked_dim(dim, rank());
     const std::int64_t counted = index < 0 ? index + shape_[d] : index;
     if (counted < 0 || counted >= shape_[d]) {
-        throw ValueError("select", "expected an index below " + std::to_string(shape_[d]) + ", found " +
-                                       std::to_string(index));
+        throw ValueError("select",
+                         "expected an index below " + std::to_string(shape_[d]) + ", found " + std::to_string(index));
     }
     const TensorView one = slice(d, counted, counted + 1);
     return one.squeeze(d);
@@ -256,8 +256,8 @@ TensorView TensorView::unsqueeze(int dim) const {
 TensorView TensorView::squeeze(int dim) const {
     const int d = checked_dim(dim, rank());
     if (shape_[d] != 1) {
-        throw ShapeError("squeeze", "expected extent 1 in dimension " + std::to_string(dim) + ", found shape " +
-                                        to_string(shape_));
+        throw ShapeError(
+            "squeeze", "expected extent 1 in dimension " + std::to_string(dim) + ", found shape " + to_string(shape_));
     }
     Shape shape;
     Shape strides;
@@ -281,8 +281,8 @@ TensorView TensorView::broadcast_to(const Shape& shape) const {
         strides[dim] = repeated ? 0 : strides_[dim - added];
     }
     if (added < 0) {
-        throw ShapeError("broadcast", "expected a shape that broadcasts to " + to_string(shape) + ", found " +
-                                          to_string(shape_));
+        throw ShapeError("broadcast",
+                         "expected a shape that broadcasts to " + to_string(shape) + ", found " + to_string(shape_));
     }
     return {data_, dtype_, shape, strides};
 }

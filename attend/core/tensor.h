@@ -31,8 +31,7 @@ public:
     TensorView(const void* data, DType dtype, const Shape& shape, const Shape& strides);
     /// A row-major view of `shape.numel()` elements.
     template <typename T>
-    TensorView(const T* data, const Shape& shape)
-        : TensorView(data, dtype_of<T>, shape, contiguous_strides(shape)) {}
+    TensorView(const T* data, const Shape& shape) : TensorView(data, dtype_of<T>, shape, contiguous_strides(shape)) {}
     /// The elements of `tensor`, row-major.
     TensorView(const Tensor& tensor);  // NOLINT(google-explicit-constructor): an owner is usable wherever a view is
 

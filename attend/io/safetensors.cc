@@ -11,7 +11,8 @@
 
 namespace attend {
 
-static_assert(std::endian::native == std::endian::little, "the format is little endian and elements are mapped as they are");
+static_assert(std::endian::native == std::endian::little,
+              "the format is little endian and elements are mapped as they are");
 
 namespace {
 
@@ -57,8 +58,7 @@ SafetensorsFile::SafetensorsFile(MappedFile file) : file_(std::move(file)) {
     data_begin_ = kLengthBytes + static_cast<std::size_t>(length);
     const std::string_view json(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes,
                                 static_cast<std::size_t>(length));
-    detail::SafetensorsHeader header =
-        detail::parse_safetensors_header(json, bytes.size() - data_begin_, file_.name());
+    detail::SafetensorsHeader header = detail::parse_safetensors_header(json, bytes.size() - data_begin_, file_.name());
     entries_ = std::move(header.entries);
     metadata_ = std::move(header.metadata);
     for (const auto& [name, entry] : entries_) {
@@ -89,8 +89,8 @@ std::vector<std::string> SafetensorsFile::names() const {
 const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
     const auto found = entries_.find(name);
     if (found == entries_.end()) {
-        throw FileError("safetensors", "expected a tensor '" + name + "' in '" + file_.name() + "', found " +
-                                           quoted_names(entries_));
+        throw FileError("safetensors",
+                        "expected a tensor '" + name + "' in '" + file_.name() + "', found " + quoted_names(entries_));
     }
     return found->second;
 }
@@ -135,7 +135,8 @@ void write_safetensors(std::ostream& stream, const TensorViewMap& tensors,
             throw ValueError("safetensors", "expected tensor names other than the reserved '__metadata__', found it");
         }
         const std::size_t bytes = static_cast<std::size_t>(view.numel()) * size_of(view.dtype());
-        header.entries[name] = {std::string(detail::safetensors_name(view.dtype())), view.shape(), offset, offset + bytes};
+        header.entries[name] = {std::string(detail::safetensors_name(view.dtype())), view.shape(), offset,
+                                offset + bytes};
         offset += bytes;
     }
     std::string json = detail::safetensors_header_json(header);

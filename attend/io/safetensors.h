@@ -17,10 +17,10 @@ using TensorMap = std::map<std::string, Tensor>;
 
 /// One tensor's entry in a file's header.
 struct SafetensorsEntry {
-    std::string dtype;       ///< as the format spells it: "F32", "BF16", "I64", "BOOL", ...
-    Shape shape;             ///< extents
-    std::size_t begin = 0;   ///< first byte, counted from the end of the header
-    std::size_t end = 0;     ///< one past the last byte
+    std::string dtype;      ///< as the format spells it: "F32", "BF16", "I64", "BOOL", ...
+    Shape shape;            ///< extents
+    std::size_t begin = 0;  ///< first byte, counted from the end of the header
+    std::size_t end = 0;    ///< one past the last byte
 };
 
 /// A safetensors file, mapped into memory: nothing is read before it is asked for.
@@ -41,8 +41,8 @@ public:
     /// Entry of a tensor. @throws FileError when there is none; the message names those that there are
     const SafetensorsEntry& entry(const std::string& name) const;
     /// A view into the file, valid as long as this object. (A tensor that the file does not align to its element size
-    /// was copied on opening; files written here have none.) @throws FileError when there is no such tensor, or its dtype
-    /// has no counterpart in DType (F8_*, unsigned, I16, complex)
+    /// was copied on opening; files written here have none.) @throws FileError when there is no such tensor, or its
+    /// dtype has no counterpart in DType (F8_*, unsigned, I16, complex)
     TensorView view(const std::string& name) const;
     /// A copy of a tensor. @throws FileError as view does
     Tensor load(const std::string& name) const;

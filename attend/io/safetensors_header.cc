@@ -18,9 +18,9 @@ using Json = nlohmann::ordered_json;
 /// Bits of an element for every dtype that the format knows; 0 for a name that it does not.
 std::size_t element_bits(std::string_view name) {
     constexpr std::array<std::pair<std::string_view, std::size_t>, 20> kBits{{
-        {"BOOL", 8},    {"U8", 8},       {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16},
-        {"U16", 16},    {"F16", 16},     {"BF16", 16}, {"I32", 32},   {"U32", 32},    {"F32", 32},    {"F64", 64},
-        {"I64", 64},    {"U64", 64},     {"C64", 64}, {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},
+        {"BOOL", 8}, {"U8", 8},   {"I8", 8},    {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16},
+        {"U16", 16}, {"F16", 16}, {"BF16", 16}, {"I32", 32},    {"U32", 32},    {"F32", 32},    {"F64", 64},
+        {"I64", 64}, {"U64", 64}, {"C64", 64},  {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},
     }};
     for (const auto& [known, bits] : kBits) {
         if (known == name) return bits;
@@ -41,9 +41,7 @@ public:
     bool number_float(number_float_t, const string_t&) override { return unexpected("a fraction"); }
     bool binary(binary_t&) override { return unexpected("binary data"); }
 
-    bool number_integer(number_integer_t value) override {
-        return unexpected("the number " + std::to_string(value));
-    }
+    bool number_integer(number_integer_t value) override { return unexpected("the number " + std::to_string(value)); }
 
     bool number_unsigned(number_unsigned_t value) override {
         if (state_ != State::shape && state_ != State::offsets) return unexpected("a number");
@@ -213,7 +211,8 @@ private:
 /// Sizes that fit shapes, and ranges that cover the data exactly once.
 void check_layout(const SafetensorsHeader& header, std::size_t data_size, const std::string& file) {
     const auto fail = [&](const std::string& name, const std::string& expected, const std::string& found) {
-        throw FileError("safetensors", "expected " + expected + " for tensor '" + name + "' in '" + file + "', found " + found);
+        throw FileError("safetensors",
+                        "expected " + expected + " for tensor '" + name + "' in '" + file + "', found " + found);
     };
     std::vector<std::pair<const std::string*, const SafetensorsEntry*>> ordered;
     for (const auto& [name, entry] : header.entries) {

@@ -40,9 +40,9 @@ struct AttentionProblem {
 
 /// Where forward writes. Rows that no sequence covers are not written.
 struct AttentionOutputs {
-    MutableTensorView output;                        ///< [batch, heads, Lq, dv]
-    MutableTensorView log_sum_exp;                   ///< [batch, heads, Lq], float32 or float64, natural logarithm
-    std::optional<MutableTensorView> weights = {};   ///< [batch, heads, Lq, Lk], zeroed; p_ij d_ij is written
+    MutableTensorView output;                       ///< [batch, heads, Lq, dv]
+    MutableTensorView log_sum_exp;                  ///< [batch, heads, Lq], float32 or float64, natural logarithm
+    std::optional<MutableTensorView> weights = {};  ///< [batch, heads, Lq, Lk], zeroed; p_ij d_ij is written
 };
 
 /// What backward reads besides the problem.

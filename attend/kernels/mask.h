@@ -17,8 +17,8 @@ struct KeyRange {
 /// Queries and keys that belong together: one entry of a batch, or one segment of packed sequences. Positions below are
 /// counted from its own first query and key.
 struct Sequence {
-    std::int64_t batch = 0;         ///< first index of all tensors
-    std::int64_t query_begin = 0;   ///< first row among the queries
+    std::int64_t batch = 0;        ///< first index of all tensors
+    std::int64_t query_begin = 0;  ///< first row among the queries
     std::int64_t query_count = 0;
     std::int64_t key_begin = 0;     ///< first row among the keys
     std::int64_t key_count = 0;     ///< keys beyond are never read

@@ -55,7 +55,10 @@ std::vector<Case> option_cases() {
         {.name = "causal_offsets", .keys = 80, .mask = Mask::causal(std::vector<std::int64_t>{7, -3})},
         {.name = "window", .queries = 90, .keys = 90, .mask = Mask::window(10, 3)},
         {.name = "window_left", .queries = 90, .keys = 150, .mask = Mask::window(64, {})},
-        {.name = "causal_window", .queries = 70, .keys = 150, .mask = Mask::causal_bottom_right() & Mask::window(20, {})},
+        {.name = "causal_window",
+         .queries = 70,
+         .keys = 150,
+         .mask = Mask::causal_bottom_right() & Mask::window(20, {})},
         {.name = "key_lengths", .keys = 50, .mask = lengths},
         {.name = "key_lengths_causal", .keys = 50, .mask = lengths & Mask::causal_bottom_right()},
         {.name = "boolean", .keys = 100, .boolean_mask = true},
@@ -99,8 +102,8 @@ std::vector<Case> shape_cases() {
     std::vector<Case> cases;
     const auto add = [&](Case c) {
         std::ostringstream name;
-        name << "B" << c.batch << "_H" << c.heads << "_" << c.kv_heads << "_L" << c.queries << "_" << c.keys << "_D" << c.d
-             << "_" << c.dv;
+        name << "B" << c.batch << "_H" << c.heads << "_" << c.kv_heads << "_L" << c.queries << "_" << c.keys << "_D"
+             << c.d << "_" << c.dv;
         c.name = name.str();
         cases.push_back(c);
     };

@@ -27,7 +27,8 @@ struct Inputs {
 TEST(AttentionErrors, Shapes) {
     Inputs in;
     in.query = zeros({4, 5, 8});
-    EXPECT_EQ(in.message<ShapeError>(), "[attention] expected query of shape [batch, heads, length, dim], found [4, 5, 8]");
+    EXPECT_EQ(in.message<ShapeError>(),
+              "[attention] expected query of shape [batch, heads, length, dim], found [4, 5, 8]");
     in = {};
     in.key = zeros({2, 2, 7, 9});
     EXPECT_EQ(in.message<ShapeError>(), "[attention] expected key of shape [2, *, *, 8], found [2, 2, 7, 9]");
@@ -48,7 +49,8 @@ TEST(AttentionErrors, Shapes) {
 TEST(AttentionErrors, Types) {
     Inputs in;
     in.query = zeros({2, 4, 5, 8}, DType::int32);
-    EXPECT_EQ(in.message<DTypeError>(), "[attention] expected query of type float32, float64, bfloat16 or float16, found int32");
+    EXPECT_EQ(in.message<DTypeError>(),
+              "[attention] expected query of type float32, float64, bfloat16 or float16, found int32");
     in = {};
     in.value = zeros({2, 2, 7, 6}, DType::bfloat16);
     EXPECT_EQ(in.message<DTypeError>(), "[attention] expected value of type float32, found bfloat16");
@@ -100,13 +102,15 @@ TEST(AttentionErrors, Masks) {
     EXPECT_EQ(in.message<ShapeError>(), "[attention] expected a batch of 1 for packed sequences, found 2");
     in = {.query = zeros({1, 4, 5, 8}), .key = zeros({1, 2, 7, 8}), .value = zeros({1, 2, 7, 6})};
     in.options.mask = Mask::packed({0, 3, 2}, {0, 3, 7});
-    EXPECT_EQ(in.message<ValueError>(), "[attention] expected query starts that rise from 0 to at most 5, found [0, 3, 2]");
+    EXPECT_EQ(in.message<ValueError>(),
+              "[attention] expected query starts that rise from 0 to at most 5, found [0, 3, 2]");
     in.options.mask = Mask::packed({0, 3}, {0, 8});
     EXPECT_EQ(in.message<ValueError>(), "[attention] expected key starts that rise from 0 to at most 7, found [0, 8]");
     in.options.mask = Mask::packed({}, {});
     EXPECT_NE(in.message<ValueError>().find("found []"), std::string::npos);
     in.options.mask = Mask::boolean(full({5, 8}, 1.0, DType::boolean));
-    EXPECT_EQ(in.message<ShapeError>(), "[attention] expected a boolean mask that broadcasts to [1, 4, 5, 7], found [5, 8]");
+    EXPECT_EQ(in.message<ShapeError>(),
+              "[attention] expected a boolean mask that broadcasts to [1, 4, 5, 7], found [5, 8]");
     EXPECT_THROW(Mask::key_lengths({1}) & Mask::key_lengths({1}), ValueError);
     EXPECT_THROW(Mask::packed({0}) & Mask::packed({0}), ValueError);
     EXPECT_THROW(Mask::packed({0, 1}, {0}), ValueError);

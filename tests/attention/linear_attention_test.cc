@@ -13,7 +13,8 @@ namespace {
 TEST(LinearAttention, EqualsTheQuadraticForm) {
     for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16, DType::float16}) {
         const double bound = dtype == DType::float64 ? 1e-13 : dtype == DType::float32 ? 1e-7 : 0x1p-8;
-        for (const auto& [queries, keys] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {70, 33}, {5, 300}, {0, 3}, {3, 0}}) {
+        for (const auto& [queries, keys] :
+             {std::pair<std::int64_t, std::int64_t>{1, 1}, {70, 33}, {5, 300}, {0, 3}, {3, 0}}) {
             const Tensor q = normal({2, 4, queries, 24}, 1, dtype);
             const Tensor k = normal({2, 2, keys, 24}, 2, dtype);
             const Tensor v = normal({2, 2, keys, 17}, 3, dtype);
@@ -39,7 +40,8 @@ TEST(LinearAttention, LargeKeysDoNotOverflow) {
     Tensor k = normal({1, 1, 50, 8}, 2);
     for (std::int64_t e = 0; e < k.numel(); ++e) k.data<float>()[e] *= 1000.0F;
     const Tensor v = normal({1, 1, 50, 8}, 3);
-    EXPECT_LE(row_error(linear_attention(q, k, v), linear_attention(q, k, v, {.algorithm = Algorithm::reference})), 1e-6);
+    EXPECT_LE(row_error(linear_attention(q, k, v), linear_attention(q, k, v, {.algorithm = Algorithm::reference})),
+              1e-6);
 }
 
 TEST(LinearAttention, PaddingIsNeverRead) {

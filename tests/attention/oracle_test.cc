@@ -14,7 +14,7 @@ namespace {
 
 class Oracle : public ::testing::TestWithParam<Case> {};
 
-constexpr double kFloat32 = 3e-7;   // the exact result rounded once, and its row's scale
+constexpr double kFloat32 = 3e-7;  // the exact result rounded once, and its row's scale
 constexpr double kFloat64 = 1e-12;
 
 TEST_P(Oracle, ForwardAndBackwardFloat64) {
@@ -29,7 +29,8 @@ TEST_P(Oracle, ForwardAndBackwardFloat64) {
     EXPECT_LE(row_error(grad.query, grad_want.query), kFloat64);
     EXPECT_LE(row_error(grad.key, grad_want.key), kFloat64);
     EXPECT_LE(row_error(grad.value, grad_want.value), kFloat64);
-    // A bias that every score shares has a gradient that cancels to zero; what is left is measured against its summands.
+    // A bias that every score shares has a gradient that cancels to zero; what is left is measured against its
+    // summands.
     if (p.description.bias.rank() > 0 && p.description.bias.end()[-1] > 1) {
         EXPECT_LE(row_error(grad.bias, grad_want.bias), kFloat64);
     }

@@ -81,8 +81,9 @@ TEST_P(Semantics, KeyLengthsMoveTheBottomRightCorner) {
 TEST_P(Semantics, BooleanMaskIsTrueForAttend) {
     const Tensor allowed = Tensor::from<bool>({true, false, true, false, false, false}, Shape{2, 3});
     EXPECT_EQ(pattern(GetParam(), 2, 3, Mask::boolean(allowed)), "101 000");
-    EXPECT_EQ(pattern(GetParam(), 2, 3, Mask::boolean(allowed) & Mask::boolean(Tensor::from<bool>({false, true, true}))),
-              "001 000");
+    EXPECT_EQ(
+        pattern(GetParam(), 2, 3, Mask::boolean(allowed) & Mask::boolean(Tensor::from<bool>({false, true, true}))),
+        "001 000");
     EXPECT_THROW(Mask::boolean(zeros({2, 3})), DTypeError);
 }
 
@@ -133,7 +134,8 @@ TEST_P(Semantics, NoFiniteStandInForMinusInfinity) {
     const Tensor q = full({1, 1, 1, 1}, 1.0);
     const Tensor k = Tensor::from<float>({-1e12F, -1e12F, 5.0F}, Shape{1, 1, 3, 1});
     const Tensor v = Tensor::from<float>({2.0F, 4.0F, 100.0F}, Shape{1, 1, 3, 1});
-    const AttentionResult y = run(q, k, v, {.mask = Mask::boolean(Tensor::from<bool>({true, true, false})), .scale = 1.0});
+    const AttentionResult y =
+        run(q, k, v, {.mask = Mask::boolean(Tensor::from<bool>({true, true, false})), .scale = 1.0});
     EXPECT_EQ(y.output.at<float>({0, 0, 0, 0}), 3.0F);
     EXPECT_EQ(y.weights.at<float>({0, 0, 0, 2}), 0.0F);
 }
@@ -217,8 +219,12 @@ TEST_P(Semantics, OrderOfSoftCapBiasAndAlibi) {
     const Tensor k = Tensor::from<double>({3.0, -1.0}, Shape{1, 1, 2, 1});
     const Tensor bias = Tensor::from<double>({0.5, -0.25});
     const Tensor slopes = Tensor::from<float>({0.125F});
-    const AttentionResult y =
-        run(q, k, k, {.mask = Mask::none().with_query_offset(4), .bias = bias, .alibi_slopes = slopes, .scale = 0.7, .softcap = 1.5});
+    const AttentionResult y = run(q, k, k,
+                                  {.mask = Mask::none().with_query_offset(4),
+                                   .bias = bias,
+                                   .alibi_slopes = slopes,
+                                   .scale = 0.7,
+                                   .softcap = 1.5});
     const double a = 1.5 * std::tanh(0.7 * 6.0 / 1.5) + 0.5 - 0.125 * 4;
     const double b = 1.5 * std::tanh(0.7 * -2.0 / 1.5) - 0.25 - 0.125 * 3;
     EXPECT_NEAR(y.weights.at<double>({0, 0, 0, 0}), 1.0 / (1.0 + std::exp(b - a)), 1e-15);
@@ -273,8 +279,8 @@ TEST_P(Semantics, LayoutsAreViews) {
     Tensor packed_grad({2, 33, 3, 4, 16});
     poison(packed_grad);
     const auto grad_part = [&](int which) { return packed_grad.view().select(2, which).transpose(1, 2); };
-    attention_backward_into({grad_part(0), grad_part(1), grad_part(2), {}}, grad.view().transpose(1, 2), part(0), part(1),
-                            part(2), want.output, want.log_sum_exp, options);
+    attention_backward_into({grad_part(0), grad_part(1), grad_part(2), {}}, grad.view().transpose(1, 2), part(0),
+                            part(1), part(2), want.output, want.log_sum_exp, options);
     EXPECT_TRUE(same_bits(grad_part(0).clone(), grad_want.query));
     EXPECT_TRUE(same_bits(grad_part(1).clone(), grad_want.key));
     EXPECT_TRUE(same_bits(grad_part(2).clone(), grad_want.value));
@@ -358,7 +364,8 @@ TEST_P(Semantics, BitsDoNotDependOnThreadsOrBatch) {
     const Tensor q = normal({3, 2, 50, 16}, 1);
     const AttentionResult batch = run(q, q, q, {.mask = Mask::causal()});
     const TensorView alone = q.view().slice(0, 2, 3);
-    EXPECT_TRUE(same_bits(run(alone, alone, alone, {.mask = Mask::causal()}).output, batch.output.view().slice(0, 2, 3).clone()));
+    EXPECT_TRUE(same_bits(run(alone, alone, alone, {.mask = Mask::causal()}).output,
+                          batch.output.view().slice(0, 2, 3).clone()));
 }
 
 }  // namespace

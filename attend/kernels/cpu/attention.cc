@@ -66,7 +66,8 @@ private:
     void for_each_tile(const Run& run) {
         const KeyRange keys = sequence_.keys_of(block_.begin, block_.end);
         for (std::int64_t key = keys.begin / kKeyTile * kKeyTile; key < keys.end; key += kKeyTile) {
-            const TilePosition tile{sequence_, block_.head, block_.begin, rows_, key, std::min(kKeyTile, keys.end - key)};
+            const TilePosition tile{sequence_, block_.head, block_.begin,
+                                    rows_,     key,         std::min(kKeyTile, keys.end - key)};
             const Visibility visible = visibility(problem_, tile, attended_);
             if (visible == Visibility::none) continue;
             load_columns(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key, tile.key_count, key_);
@@ -136,9 +137,9 @@ private:
                         if (attended_[r * kKeyTile + j] == 0) row[j] = T{0};  // not NaN where a row is
                     }
                 }
-                std::byte* out = row_address(weights, sequence_.batch, block_.head,
-                                             sequence_.query_begin + block_.begin + r) +
-                                 (sequence_.key_begin + tile.key_begin) * weights.strides()[3] * size;
+                std::byte* out =
+                    row_address(weights, sequence_.batch, block_.head, sequence_.query_begin + block_.begin + r) +
+                    (sequence_.key_begin + tile.key_begin) * weights.strides()[3] * size;
                 convert_elements(out, weights.dtype(), weights.strides()[3], row, dtype_of<T>, 1, tile.key_count);
             }
         });

@@ -54,25 +54,27 @@ public:
         std::fill(delta_, delta_ + rows_, T{0});
         for_each_key_tile([this](const TilePosition& tile) { return products(tile); },
                           [&](const TilePosition& tile, Visibility visible) {
-            for (std::int64_t r = 0; r < rows_; ++r) {
-                const T* score = weights_ + r * kKeyTile;
-                const std::uint8_t* attended = visible == Visibility::partial ? attended_ + r * kKeyTile : nullptr;
-                const T before = maximum[r];
-                for (std::int64_t j = 0; j < tile.key_count; ++j) maximum[r] = std::max(maximum[r], score[j]);
-                const T shift = maximum[r] == -kInfinity ? T{0} : maximum[r];
-                if (before != maximum[r]) {
-                    sum[r] *= std::exp(before - shift);
-                    delta_[r] *= std::exp(before - shift);
-                }
-                draw_factors(tile, r);
-                for (std::int64_t j = 0; j < tile.key_count; ++j) {
-                    if (attended != nullptr && attended[j] == 0) continue;
-                    const T weight = std::exp(score[j] - shift);
-                    sum[r] += weight;
-                    delta_[r] += weight * factors_[j] * grad_scores_[r * kKeyTile + j];
-                }
-            }
-        });
+                              for (std::int64_t r = 0; r < rows_; ++r) {
+                                  const T* score = weights_ + r * kKeyTile;
+                                  const std::uint8_t* attended =
+                                      visible == Visibility::partial ? attended_ + r * kKeyTile : nullptr;
+                                  const T before = maximum[r];
+                                  for (std::int64_t j = 0; j < tile.key_count; ++j)
+                                      maximum[r] = std::max(maximum[r], score[j]);
+                                  const T shift = maximum[r] == -kInfinity ? T{0} : maximum[r];
+                                  if (before != maximum[r]) {
+                                      sum[r] *= std::exp(before - shift);
+                                      delta_[r] *= std::exp(before - shift);
+                                  }
+                                  draw_factors(tile, r);
+                                  for (std::int64_t j = 0; j < tile.key_count; ++j) {
+                                      if (attended != nullptr && attended[j] == 0) continue;
+                                      const T weight = std::exp(score[j] - shift);
+                                      sum[r] += weight;
+                                      delta_[r] += weight * factors_[j] * grad_scores_[r * kKeyTile + j];
+                                  }
+                              }
+                          });
         T* out = statistics_of(block.head, sequence_.query_begin + block.begin);
         for (std::int64_t r = 0; r < rows_; ++r) {
             const bool dead = sum[r] == T{0};
@@ -87,11 +89,11 @@ public:
         std::fill(sum_d_, sum_d_ + rows_ * d_, T{0});
         for_each_key_tile([this](const TilePosition& tile) { return compute(tile); },
                           [&](const TilePosition& tile, Visibility visible) {
-            load_rows(problem_.key, sequence_.batch, problem_.kv_head(block.head),
-                      sequence_.key_begin + tile.key_begin, tile.key_count, key_rows_);
-            to_grad_products(tile);
-            accumulate(grad_scores_, mask_of(visible), key_rows_, rows_, tile.key_count, d_, sum_d_);
-        });
+                              load_rows(problem_.key, sequence_.batch, problem_.kv_head(block.head),
+                                        sequence_.key_begin + tile.key_begin, tile.key_count, key_rows_);
+                              to_grad_products(tile);
+                              accumulate(grad_scores_, mask_of(visible), key_rows_, rows_, tile.key_count, d_, sum_d_);
+                          });
         store(grad_query, block.head, sequence_.query_begin + block.begin, rows_, d_, sum_d_);
     }
 
@@ -103,7 +105,8 @@ public:
         const std::int64_t group = problem_.heads() / problem_.key.shape()[1];
         const KeyRange queries = sequence_.queries_of(block.begin, block.end);
         for (std::int64_t head = block.head * group; head < (block.head + 1) * group; ++head) {
-            for (std::int64_t begin = queries.begin / kQueryTile * kQueryTile; begin < queries.end; begin += kQueryTile) {
+            for (std::int64_t begin = queries.begin / kQueryTile * kQueryTile; begin < queries.end;
+                 begin += kQueryTile) {
                 load_queries(head, begin, std::min(kQueryTile, sequence_.query_count - begin));
                 const TilePosition tile{sequence_, head, begin, rows_, block.begin, keys};
                 const Visibility visible = compute(tile);
@@ -121,16 +124,17 @@ public:
         load_queries(block.head, block.begin, block.end - block.begin);
         for_each_key_tile([this](const TilePosition& tile) { return compute(tile); },
                           [&](const TilePosition& tile, Visibility visible) {
-            const std::uint8_t* attended = mask_of(visible);
-            for (std::int64_t r = 0; r < rows_; ++r) {
-                T* row = reinterpret_cast<T*>(row_address(sums, sequence_.batch, block.head,
-                                                          sequence_.query_begin + block.begin + r));
-                for (std::int64_t j = 0; j < tile.key_count; ++j) {
-                    if (attended != nullptr && attended[r * kKeyTile + j] == 0) continue;
-                    row[(sequence_.key_begin + tile.key_begin + j) * sums.strides()[3]] += grad_scores_[r * kKeyTile + j];
-                }
-            }
-        });
+                              const std::uint8_t* attended = mask_of(visible);
+                              for (std::int64_t r = 0; r < rows_; ++r) {
+                                  T* row = reinterpret_cast<T*>(row_address(sums, sequence_.batch, block.head,
+                                                                            sequence_.query_begin + block.begin + r));
+                                  for (std::int64_t j = 0; j < tile.key_count; ++j) {
+                                      if (attended != nullptr && attended[r * kKeyTile + j] == 0) continue;
+                                      row[(sequence_.key_begin + tile.key_begin + j) * sums.strides()[3]] +=
+                                          grad_scores_[r * kKeyTile + j];
+                                  }
+                              }
+                          });
     }
 
 private:

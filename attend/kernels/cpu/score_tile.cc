@@ -21,8 +21,8 @@ bool positions_full(const TilePosition& tile) {
 void apply_boolean(const TensorView& mask, const TilePosition& tile, std::uint8_t* attended) {
     const std::int64_t step = mask.strides()[3];
     for (std::int64_t r = 0; r < tile.query_count; ++r) {
-        const std::byte* row = row_address(mask, tile.sequence.batch, tile.head,
-                                           tile.sequence.query_begin + tile.query_begin + r);
+        const std::byte* row =
+            row_address(mask, tile.sequence.batch, tile.head, tile.sequence.query_begin + tile.query_begin + r);
         row += (tile.sequence.key_begin + tile.key_begin) * step;
         std::uint8_t* out = attended + r * kKeyTile;
         for (std::int64_t j = 0; j < tile.key_count; ++j) {
@@ -78,9 +78,9 @@ void finish_scores(const AttentionProblem& problem, const TilePosition& tile, Vi
         if (problem.bias) {
             const std::int64_t step = problem.bias->strides()[3];
             const auto size = static_cast<std::int64_t>(size_of(problem.bias->dtype()));
-            const std::byte* source = row_address(*problem.bias, sequence.batch, tile.head,
-                                                  sequence.query_begin + tile.query_begin + r) +
-                                      (sequence.key_begin + tile.key_begin) * step * size;
+            const std::byte* source =
+                row_address(*problem.bias, sequence.batch, tile.head, sequence.query_begin + tile.query_begin + r) +
+                (sequence.key_begin + tile.key_begin) * step * size;
             convert_elements(bias, dtype_of<T>, 1, source, problem.bias->dtype(), step, tile.key_count);
             for (std::int64_t j = 0; j < tile.key_count; ++j) row[j] += bias[j];
         }

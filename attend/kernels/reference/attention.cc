@@ -33,9 +33,8 @@ double element(const TensorView& view, std::int64_t batch, std::int64_t head, st
 
 bool allows(const AttentionProblem& problem, std::int64_t batch, std::int64_t head, std::int64_t row,
             std::int64_t column) {
-    return std::all_of(problem.allowed.begin(), problem.allowed.end(), [&](const TensorView& mask) {
-        return element(mask, batch, head, row, column) != 0.0;
-    });
+    return std::all_of(problem.allowed.begin(), problem.allowed.end(),
+                       [&](const TensorView& mask) { return element(mask, batch, head, row, column) != 0.0; });
 }
 
 /// s_ij = cap(scale q_i . k_j) + bias_ij - slope_h |i + offset - j|
@@ -59,8 +58,8 @@ double score(const Row& row, std::int64_t j, double& slope) {
     if (problem.bias) s += element(*problem.bias, batch, row.head, query, key);
     if (problem.slopes) {
         const TensorView& slopes = *problem.slopes;
-        const double m = load_element(slopes.data(), slopes.dtype(),
-                                      batch * slopes.strides()[0] + row.head * slopes.strides()[1]);
+        const double m =
+            load_element(slopes.data(), slopes.dtype(), batch * slopes.strides()[0] + row.head * slopes.strides()[1]);
         s -= m * std::fabs(static_cast<double>(row.i + row.sequence.query_offset - j));
     }
     return s;

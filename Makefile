@@ -1,0 +1,66 @@
+# `make demo` and `make test` do everything on a bare Debian 12; the rest is for those who work on attend.
+.PHONY: help demo test build docs format check-format tidy clang sanitize static fuzz benchmark install clean
+.DEFAULT_GOAL := help
+
+JOBS ?= $(shell nproc)
+PRESET ?= release
+PREFIX ?= /usr/local
+
+help: ## Says what the targets do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+demo: build ## Builds, walks a sentence from words to attention, draws its weights
+	@sh scripts/demo.sh build/release/bin/attend demo
+
+test: ## Builds and runs every test; ends with their count
+	@sh scripts/install_dependencies.sh build test
+	@sh scripts/run_tests.sh $(PRESET) $(JOBS)
+
+build: ## Builds the library and the command (build/release/bin/attend)
+	@sh scripts/install_dependencies.sh build
+	@sh scripts/configure.sh release -DATTEND_BUILD_TESTS=OFF
+	@cmake --build build/release --parallel $(JOBS) --target attend_command
+
+docs: ## The API reference: build/docs/html/index.html
+	@sh scripts/install_dependencies.sh build docs
+	@sh scripts/make_docs.sh
+
+format: ## Formats every source file
+	@sh scripts/install_dependencies.sh check
+	@git ls-files '*.cc' '*.h' | xargs clang-format-14 -i
+
+check-format: ## Fails where a source file is not formatted
+	@sh scripts/install_dependencies.sh check
+	@git ls-files '*.cc' '*.h' | xargs clang-format-14 --dry-run -Werror
+
+tidy: ## clang-tidy over every source file
+	@sh scripts/install_dependencies.sh build test check
+	@sh scripts/run_tidy.sh $(JOBS)
+
+clang: ## Builds and tests with clang 14
+	@sh scripts/install_dependencies.sh build test check
+	@sh scripts/run_tests.sh clang $(JOBS)
+
+sanitize: ## Tests under the address, undefined-behaviour and thread sanitizers
+	@sh scripts/install_dependencies.sh build test check
+	@sh scripts/run_tests.sh asan-ubsan $(JOBS)
+	@sh scripts/run_tests.sh tsan $(JOBS)
+
+static: ## The command as one static file without drawing: build/static/bin/attend
+	@sh scripts/install_dependencies.sh build test
+	@sh scripts/configure.sh static
+	@cmake --build build/static --parallel $(JOBS) --target attend_command
+
+fuzz: ## Fuzzes every parser of outside bytes for a minute each
+	@sh scripts/install_dependencies.sh build check
+	@sh scripts/run_fuzzers.sh 60 $(JOBS)
+
+benchmark: ## Runs the benchmarks
+	@echo "attend has no benchmarks yet: its kernels are the exact ones, not the fast ones" >&2; exit 1
+
+install: build ## Installs library, headers and command under PREFIX (/usr/local)
+	@cmake --build build/release --parallel $(JOBS)
+	@cmake --install build/release --prefix $(PREFIX)
+
+clean: ## Removes what was built
+	@rm -rf build demo

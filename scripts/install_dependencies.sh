@@ -1,0 +1,53 @@
+#!/bin/sh
+# Installs the Debian packages that a task needs: quiet, and quick when nothing is missing.
+#
+#     scripts/install_dependencies.sh [build] [test] [check] [docs]
+#
+# build: the library, the command and its drawing (make demo)      test: the tests (make test)
+# check: formatting, linting, the second compiler (.ci/run)        docs: the API reference (make docs)
+set -eu
+
+packages=""
+for task in "${@:-build}"; do
+    case "$task" in
+        build) packages="$packages g++ cmake ninja-build pkg-config libcairo2-dev libpango1.0-dev nlohmann-json3-dev libcli11-dev fonts-dejavu-core" ;;
+        test) packages="$packages libgtest-dev git poppler-utils fonts-droid-fallback" ;;
+        check) packages="$packages clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev" ;;
+        docs) packages="$packages doxygen" ;;
+        *)
+            echo "install_dependencies.sh: error: expected build, test, check or docs, found '$task'" >&2
+            exit 2
+            ;;
+    esac
+done
+
+missing=""
+for package in $packages; do
+    case "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)" in
+        "install ok installed") ;;
+        *) missing="$missing $package" ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        echo "install_dependencies.sh: error: expected root or sudo to install$missing, found neither" >&2
+        exit 1
+    fi
+    as_root="sudo"
+fi
+echo "Installing$missing" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() {
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >"$log" 2>&1
+}
+# Old package lists name versions that are gone, so lists are fetched first; without a network they may still do.
+$as_root apt-get update -qq >"$log" 2>&1 || true
+if ! install; then
+    cat "$log" >&2
+    echo "install_dependencies.sh: error: expected apt-get to install$missing, found the errors above" >&2
+    exit 1
+fi
