@@ -1,0 +1,17 @@
+/// @file
+/// Everything at once. Needs attend::attend; what is in viz/ needs attend::viz as well.
+#pragma once
+
+#include <attend/attention/attention.h>
+#include <attend/attention/linear_attention.h>
+#include <attend/attention/mask.h>
+#include <attend/core/dtype.h>
+#include <attend/core/error.h>
+#include <attend/core/half.h>
+#include <attend/core/philox.h>
+#include <attend/core/shape.h>
+#include <attend/core/tensor.h>
+#include <attend/core/threads.h>
+#include <attend/io/file.h>
+#include <attend/io/safetensors.h>
+#include <attend/version.h>

@@ -1,0 +1,40 @@
+#!/bin/sh
+# Uses attend from outside: the installed package, pkg-config, and add_subdirectory.
+#
+#     tests/install/run.sh package|pkg-config|subproject SOURCE BUILD COMPILER
+set -eu
+way=$1
+source=$2
+build=$3
+compiler=$4
+work="$build/install-test/$way"
+rm -rf "$work"
+mkdir -p "$work"
+case "$way" in
+    package | pkg-config)
+        cmake --install "$build" --prefix "$work/prefix" >"$work/install.log"
+        # A tree that was moved after its installation must still be found.
+        mv "$work/prefix" "$work/moved"
+        ;;
+esac
+case "$way" in
+    package)
+        cmake -S "$source/tests/install/consumer" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/moved" \
+            -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Release
+        cmake --build "$work/build"
+        "$work/build/consumer"
+        "$work/moved/bin/attend" --version
+        ;;
+    pkg-config)
+        PKG_CONFIG_PATH=$(dirname "$(find "$work/moved" -name attend.pc)")
+        export PKG_CONFIG_PATH
+        "$compiler" -std=c++20 "$source/tests/install/main.cc" -o "$work/consumer" $(pkg-config --cflags --libs --static attend)
+        "$work/consumer"
+        ;;
+    subproject)
+        cmake -S "$source/tests/install/subproject" -B "$work/build" -DATTEND_SOURCE_DIR="$source" \
+            -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug
+        cmake --build "$work/build"
+        "$work/build/consumer"
+        ;;
+esac

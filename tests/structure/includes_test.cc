@@ -1,0 +1,123 @@
+// The layering of docs/architecture.md, read from the includes: a room may include only the rooms listed for it.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::map<std::string, std::set<std::string>>& allowed_rooms() {
+    static const std::map<std::string, std::set<std::string>> rooms{
+        {"core", {}},
+        {"kernels", {"core"}},
+        {"attention", {"core", "kernels"}},
+        {"nn", {"core", "kernels", "attention"}},
+        {"io", {"core"}},
+        {"text", {"core", "io"}},
+        {"viz", {"core", "io", "attention"}},
+        {"tasks", {"core", "kernels", "attention", "nn", "io", "text", "viz"}},
+    };
+    return rooms;
+}
+
+/// Headers of other libraries, and the only folders (below attend/) that may include them.
+const std::map<std::string, std::set<std::string>>& fenced_headers() {
+    static const std::map<std::string, std::set<std::string>> headers{
+        {"nlohmann/", {"io", "text"}},
+        {"cairo", {"viz/cairo"}},
+        {"pango", {"viz/cairo"}},
+        {"CLI/", {}},
+        {"immintrin.h", {"kernels/cpu"}},
+        {"arm_neon.h", {"kernels/cpu"}},
+    };
+    return headers;
+}
+
+/// What is wrong with the includes of one file of the library; empty when nothing is.
+std::string breaches(const std::string& relative, std::istream& source) {
+    const std::string room = relative.substr(0, relative.find('/'));
+    const bool umbrella = relative.find('/') == std::string::npos;
+    std::string found;
+    std::string line;
+    const std::regex include(R"(^\s*#\s*include\s*([<"])([^>"]+)[>"])");
+    while (std::getline(source, line)) {
+        std::smatch match;
+        if (!std::regex_search(line, match, include)) continue;
+        const std::string header = match[2];
+        const auto complain = [&](const std::string& why) { found += relative + " includes " + header + ": " + why + "\n"; };
+        if (match[1] == "\"") complain("the library includes as <attend/...>");
+        if (header.rfind("apps/", 0) == 0 || header.rfind("tests/", 0) == 0) complain("outside of the library");
+        for (const auto& [prefix, folders] : fenced_headers()) {
+            if (header.rfind(prefix, 0) != 0) continue;
+            bool inside = false;
+            for (const std::string& folder : folders) inside = inside || relative.rfind(folder + "/", 0) == 0;
+            if (!inside) complain("belongs in its own folder");
+        }
+        if (umbrella || header.rfind("attend/", 0) != 0) continue;
+        const std::string rest = header.substr(7);
+        if (rest.find('/') == std::string::npos) {
+            if (rest != "version.h") complain("the umbrella is for users");
+            continue;
+        }
+        const std::string other = rest.substr(0, rest.find('/'));
+        if (other == room) {
+            const bool reference = relative.rfind("kernels/reference/", 0) == 0;
+            const bool cpu = relative.rfind("kernels/cpu/", 0) == 0;
+            if (reference && rest.rfind("kernels/cpu/", 0) == 0) complain("the oracle never sees the fast kernels");
+            if (cpu && rest.rfind("kernels/reference/", 0) == 0) complain("fast kernels never see the oracle");
+            continue;
+        }
+        const auto known = allowed_rooms().find(room);
+        if (known == allowed_rooms().end()) {
+            complain("room '" + room + "' is not in docs/architecture.md");
+        } else if (known->second.count(other) == 0) {
+            complain(room + " may not include " + other);
+        }
+    }
+    return found;
+}
+
+TEST(Includes, KeepTheLayering) {
+    const fs::path root = fs::path(ATTEND_SOURCE_DIR) / "attend";
+    std::string found;
+    int files = 0;
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(root)) {
+        const std::string extension = entry.path().extension().string();
+        if (extension != ".h" && extension != ".cc") continue;
+        std::ifstream source(entry.path());
+        found += breaches(fs::relative(entry.path(), root).generic_string(), source);
+        ++files;
+    }
+    EXPECT_EQ(found, "");
+    EXPECT_GT(files, 20);
+}
+
+TEST(Includes, ABreachIsFound) {
+    const auto check = [](const std::string& file, const std::string& text) {
+        std::istringstream source(text);
+        return breaches(file, source);
+    };
+    EXPECT_EQ(check("nn/linear.cc", "#include <attend/attention/mask.h>\n#include <vector>\n"), "");
+    EXPECT_NE(check("core/tensor.cc", "#include <attend/nn/linear.h>\n"), "");
+    EXPECT_NE(check("kernels/reference/attention.cc", "#include <attend/kernels/cpu/tile_product.h>\n"), "");
+    EXPECT_NE(check("kernels/cpu/attention.cc", "  #  include <attend/kernels/reference/attention.h>\n"), "");
+    EXPECT_NE(check("core/tensor.cc", "#include \"shape.h\"\n"), "");
+    EXPECT_NE(check("core/tensor.cc", "#include <nlohmann/json.hpp>\n"), "");
+    EXPECT_NE(check("attention/attention.cc", "#include <attend/attend.h>\n"), "");
+    EXPECT_NE(check("newroom/x.cc", "#include <attend/core/tensor.h>\n"), "");
+}
+
+// docs/architecture.md names every room, so that the map and the test agree.
+TEST(Includes, TheMapNamesEveryRoom) {
+    std::ifstream map(fs::path(ATTEND_SOURCE_DIR) / "docs" / "architecture.md");
+    const std::string text{std::istreambuf_iterator<char>(map), std::istreambuf_iterator<char>()};
+    for (const auto& [room, others] : allowed_rooms()) EXPECT_NE(text.find(room + "/"), std::string::npos) << room;
+}
+
+}  // namespace
