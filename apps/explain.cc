@@ -1,9 +1,97 @@
 #include "commands.h"
 
+#include <attend/core/error.h>
+#include <attend/tasks/explain.h>
+#include <attend/text/vocabulary.h>
+
+#include <nlohmann/json.hpp>
+
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+
 namespace attend::apps {
 
+namespace {
+
+struct ExplainArguments {
+    std::string sentence = "I Like Machine Learning And Deep Learning";
+    std::string dictionary;
+    std::string heatmap;
+    std::string tensors;
+    std::string narrate;
+    bool json = false;
+    tasks::ExplainOptions options;
+};
+
+nlohmann::ordered_json to_json(const TensorView& view) {
+    if (view.rank() == 0) {
+        return view.dtype() == DType::int64 ? nlohmann::ordered_json(view.at<std::int64_t>({}))
+                                            : nlohmann::ordered_json(view.at<float>({}));
+    }
+    nlohmann::ordered_json array = nlohmann::ordered_json::array();
+    for (std::int64_t i = 0; i < view.size(0); ++i) array.push_back(to_json(view.select(0, i)));
+    return array;
+}
+
+std::string json_text(const tasks::Explanation& e, const tasks::ExplainOptions& options) {
+    const nlohmann::ordered_json json{{"words", e.words},
+                                      {"ids", to_json(e.ids)},
+                                      {"seed", options.seed},
+                                      {"embedding_dim", e.embedded.size(1)},
+                                      {"head_dim", e.query.size(1)},
+                                      {"embedded", to_json(e.embedded)},
+                                      {"query_weight", to_json(e.query_weight)},
+                                      {"key_weight", to_json(e.key_weight)},
+                                      {"value_weight", to_json(e.value_weight)},
+                                      {"query", to_json(e.query)},
+                                      {"key", to_json(e.key)},
+                                      {"value", to_json(e.value)},
+                                      {"scores", to_json(e.scores)},
+                                      {"scaled_scores", to_json(e.scaled_scores)},
+                                      {"weights", to_json(e.weights)},
+                                      {"output", to_json(e.output)}};
+    return json.dump() + "\n";
+}
+
+void run(const ExplainArguments& arguments) {
+    const text::Vocabulary vocabulary = arguments.dictionary.empty()
+                                            ? text::Vocabulary::article()
+                                            : text::Vocabulary::from_json_file(arguments.dictionary);
+    const tasks::Explanation e = tasks::explain(arguments.sentence, vocabulary, arguments.options);
+    if (arguments.json) {
+        std::cout << json_text(e, arguments.options);
+    } else if (!arguments.narrate.empty()) {
+        std::cout << tasks::narrated_text(e, arguments.narrate == "zh" ? tasks::Language::chinese
+                                                                       : tasks::Language::english);
+    } else {
+        std::cout << tasks::explanation_text(e);
+    }
+}
+
+}  // namespace
+
 void add_explain(CLI::App& app) {
-    app.add_subcommand("explain", "");
+    CLI::App* command = app.add_subcommand("explain", "Walk from a sentence to its attention, number by number");
+    auto arguments = std::make_shared<ExplainArguments>();
+    command->add_option("SENTENCE", arguments->sentence, "Words between single spaces (default: the article's sentence)");
+    command->add_option("--dictionary", arguments->dictionary, "JSON object of words and their indices (default: the article's 23)")
+        ->type_name("FILE");
+    command->add_option("--seed", arguments->options.seed, "Seed of the generator, as torch.manual_seed (default: 12)");
+    command->add_option("--vocabulary-size", arguments->options.vocabulary_size,
+                        "Rows of the embedding (default: the number of words)")
+        ->check(CLI::PositiveNumber);
+    command->add_option("--embedding-dim", arguments->options.embedding_dim, "Numbers in an embedded word (default: 4)")
+        ->check(CLI::PositiveNumber);
+    command->add_option("--head-dim", arguments->options.head_dim, "Dimension of queries, keys and values (default: 3)")
+        ->check(CLI::PositiveNumber);
+    command->add_option("--heatmap", arguments->heatmap, "Draw the weights (.png, .svg or .pdf)")->type_name("FILE");
+    auto* json = command->add_flag("--json", arguments->json, "Print every step as JSON");
+    command->add_option("--narrate", arguments->narrate, "Tell each step before its numbers, in English or Chinese")
+        ->check(CLI::IsMember({"en", "zh"}))
+        ->excludes(json);
+    command->callback([arguments] { run(*arguments); });
 }
 
 }  // namespace attend::apps

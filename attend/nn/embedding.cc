@@ -1,0 +1,46 @@
+#include <attend/core/error.h>
+#include <attend/nn/embedding.h>
+
+#include <string>
+#include <utility>
+
+namespace attend::nn {
+
+Embedding::Embedding(const EmbeddingOptions& options, TorchGenerator& generator) {
+    if (options.num_embeddings < 0 || options.embedding_dim < 0) {
+        throw ValueError("Embedding", "expected sizes of at least 0, found " + std::to_string(options.num_embeddings) +
+                                          " and " + std::to_string(options.embedding_dim));
+    }
+    weight_ = generator.randn({options.num_embeddings, options.embedding_dim});
+}
+
+Embedding::Embedding(const StateDict& state) {
+    check_no_others("Embedding", state, {"weight"});
+    const auto weight = state.find("weight");
+    if (weight != state.end() && weight->second.rank() != 2) {
+        throw ShapeError("Embedding", "expected parameter 'weight' of shape [num_embeddings, embedding_dim], found " +
+                                          to_string(weight->second.shape()));
+    }
+    weight_ = parameter("Embedding", state, "weight", weight == state.end() ? Shape{0, 0} : weight->second.shape());
+}
+
+Tensor Embedding::forward(const TensorView& indices) const {
+    if (indices.dtype() != DType::int64) {
+        throw DTypeError("Embedding", "expected indices of type int64, found " + std::string(name_of(indices.dtype())));
+    }
+    const Tensor flat = indices.clone();
+    Shape shape = indices.shape();
+    shape.push_back(weight_.size(1));
+    Tensor result = Tensor::empty({flat.numel(), weight_.size(1)}, weight_.dtype());
+    for (std::int64_t i = 0; i < flat.numel(); ++i) {
+        const std::int64_t index = flat.data<std::int64_t>()[i];
+        if (index < 0 || index >= weight_.size(0)) {
+            throw ValueError("Embedding", "expected indices below " + std::to_string(weight_.size(0)) + ", found " +
+                                              std::to_string(index));
+        }
+        result.view().select(0, i).copy_from(weight_.view().select(0, index));
+    }
+    return std::move(result).reshaped(shape);
+}
+
+}  // namespace attend::nn

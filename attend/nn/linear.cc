@@ -1,0 +1,82 @@
+#include <attend/core/error.h>
+#include <attend/core/scratch.h>
+#include <attend/core/threads.h>
+#include <attend/kernels/matmul.h>
+#include <attend/nn/linear.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+namespace attend::nn {
+
+Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& bias) {
+    const std::int64_t depth = weight.size(-1);
+    const std::int64_t columns = weight.size(0);
+    if (!is_floating(x.dtype())) {
+        throw DTypeError("linear", "expected a floating input, found " + std::string(name_of(x.dtype())));
+    }
+    if (x.rank() < 1 || x.size(-1) != depth) {
+        throw ShapeError("linear", "expected input of shape [..., " + std::to_string(depth) + "], found " +
+                                       to_string(x.shape()));
+    }
+    Shape shape = x.shape();
+    shape[shape.rank() - 1] = columns;
+    Tensor y = Tensor::empty(shape, x.dtype());
+    if (y.numel() == 0) return y;
+    const std::int64_t rows = y.numel() / columns;
+    // Rows of a strided input that do not form one dimension are copied.
+    Tensor copy;
+    TensorView flat = x;
+    const Shape flat_shape{rows, depth};
+    if (x.is_contiguous()) {
+        flat = x.reshape(flat_shape);
+    } else {
+        copy = x.clone();
+        flat = copy.view().reshape(flat_shape);
+    }
+    const MutableTensorView out = y.view().reshape({rows, columns});
+    const auto doubles = static_cast<std::size_t>(kernels::cpu::linear_scratch(depth));
+    parallel_for((rows + kernels::cpu::kMatmulRows - 1) / kernels::cpu::kMatmulRows, [&](std::int64_t block) {
+        const std::span<std::byte> bytes = thread_scratch(doubles * sizeof(double));
+        const std::int64_t begin = block * kernels::cpu::kMatmulRows;
+        kernels::cpu::linear(flat, weight, bias, out, begin, std::min(begin + kernels::cpu::kMatmulRows, rows),
+                             {reinterpret_cast<double*>(bytes.data()), doubles});
+    });
+    return y;
+}
+
+Linear::Linear(const LinearOptions& options, TorchGenerator& generator) {
+    if (options.in_features < 0 || options.out_features < 0) {
+        throw ValueError("Linear", "expected sizes of at least 0, found " + std::to_string(options.in_features) + " and " +
+                                       std::to_string(options.out_features));
+    }
+    // kaiming_uniform_(weight, a = sqrt(5)) of PyTorch: gain = sqrt(2 / (1 + 5)), bound = sqrt(3) gain / sqrt(fan_in).
+    const double root = std::sqrt(static_cast<double>(std::max<std::int64_t>(options.in_features, 1)));
+    const double bound = std::sqrt(3.0) * (std::sqrt(2.0 / 6.0) / root);
+    weight_ = generator.uniform({options.out_features, options.in_features}, -bound, bound);
+    if (options.bias) bias_ = generator.uniform({options.out_features}, -1.0 / root, 1.0 / root);
+}
+
+Linear::Linear(const StateDict& state) {
+    check_no_others("Linear", state, {"weight", "bias"});
+    const auto weight = state.find("weight");
+    if (weight != state.end() && weight->second.rank() != 2) {
+        throw ShapeError("Linear", "expected parameter 'weight' of shape [out, in], found " +
+                                       to_string(weight->second.shape()));
+    }
+    weight_ = parameter("Linear", state, "weight", weight == state.end() ? Shape{0, 0} : weight->second.shape());
+    if (state.count("bias") != 0) bias_ = parameter("Linear", state, "bias", {weight_.size(0)});
+}
+
+Tensor Linear::forward(const TensorView& x) const {
+    return linear(x, weight_, bias_);
+}
+
+StateDict Linear::state_dict() const {
+    StateDict state{{"weight", weight_}};
+    if (bias_.numel() > 0 || weight_.size(0) == 0) state.emplace("bias", bias_);
+    return state;
+}
+
+}  // namespace attend::nn

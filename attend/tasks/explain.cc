@@ -1,0 +1,122 @@
+#include <attend/core/error.h>
+#include <attend/core/print.h>
+#include <attend/core/torch_random.h>
+#include <attend/nn/embedding.h>
+#include <attend/tasks/explain.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace attend::tasks {
+
+namespace {
+
+/// a [n, k] times b [k, m] in float: one accumulator for each element, fused multiply-adds in order of k. This is what
+/// PyTorch's product gives for inner dimensions as small as these, to the bit.
+Tensor multiply(const TensorView& a, const TensorView& b) {
+    Tensor result = Tensor::empty({a.size(0), b.size(1)});
+    for (std::int64_t i = 0; i < a.size(0); ++i) {
+        for (std::int64_t j = 0; j < b.size(1); ++j) {
+            float sum = 0.0F;
+            for (std::int64_t k = 0; k < a.size(1); ++k) {
+                sum = std::fma(a.data<float>()[i * a.stride(0) + k * a.stride(1)],
+                               b.data<float>()[k * b.stride(0) + j * b.stride(1)], sum);
+            }
+            result.at<float>({i, j}) = sum;
+        }
+    }
+    return result;
+}
+
+/// softmax over the last dimension, rounded to float where PyTorch rounds: the exponentials, their sum, the quotients.
+Tensor softmax(const Tensor& scores) {
+    Tensor result = Tensor::empty(scores.shape());
+    const std::int64_t width = scores.size(1);
+    for (std::int64_t i = 0; i < scores.size(0); ++i) {
+        const float* row = scores.data<float>() + i * width;
+        float* out = result.data<float>() + i * width;
+        const float maximum = *std::max_element(row, row + width);
+        double sum = 0.0;
+        for (std::int64_t j = 0; j < width; ++j) {
+            out[j] = static_cast<float>(std::exp(static_cast<double>(row[j] - maximum)));
+            sum += static_cast<double>(out[j]);
+        }
+        for (std::int64_t j = 0; j < width; ++j) out[j] /= static_cast<float>(sum);
+    }
+    return result;
+}
+
+void check_size(const char* name, std::int64_t size) {
+    if (size < 1) throw ValueError("explain", std::string("expected ") + name + " of at least 1, found " + std::to_string(size));
+}
+
+Tensor ids_of(const std::vector<std::string>& words, const text::Vocabulary& vocabulary, std::int64_t rows) {
+    Tensor ids = Tensor::empty({static_cast<std::int64_t>(words.size())}, DType::int64);
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        if (words[i].empty()) {
+            throw ValueError("explain", words.size() == 1 ? "expected a sentence of at least one word, found none"
+                                                          : "expected single spaces between words, found an empty word");
+        }
+        const std::int64_t id = vocabulary.index_of(words[i]);
+        if (id >= rows) {
+            throw ValueError("explain", "expected an index below the " + std::to_string(rows) +
+                                            " rows of the embedding, found " + std::to_string(id) + " for '" + words[i] +
+                                            "'; --vocabulary-size " + std::to_string(id + 1) + " gives it a row");
+        }
+        ids.data<std::int64_t>()[i] = id;
+    }
+    return ids;
+}
+
+}  // namespace
+
+Explanation explain(const std::string& sentence, const text::Vocabulary& vocabulary, const ExplainOptions& options) {
+    const std::int64_t rows = options.vocabulary_size.value_or(vocabulary.size());
+    check_size("a vocabulary size", rows);
+    check_size("an embedding dimension", options.embedding_dim);
+    check_size("a head dimension", options.head_dim);
+
+    Explanation e;
+    e.words = text::split_at_spaces(sentence);
+    e.ids = ids_of(e.words, vocabulary, rows);
+    TorchGenerator generator(options.seed);
+    const nn::Embedding embedding({.num_embeddings = rows, .embedding_dim = options.embedding_dim}, generator);
+    e.embedded = embedding.forward(e.ids);
+    e.query_weight = generator.randn({options.embedding_dim, options.head_dim});
+    e.key_weight = generator.randn({options.embedding_dim, options.head_dim});
+    e.value_weight = generator.randn({options.embedding_dim, options.head_dim});
+    e.query = multiply(e.embedded, e.query_weight);
+    e.key = multiply(e.embedded, e.key_weight);
+    e.value = multiply(e.embedded, e.value_weight);
+    e.scores = multiply(e.query, e.key.view().transpose(0, 1));
+    e.scaled_scores = e.scores;
+    const float root = std::sqrt(static_cast<float>(options.head_dim));
+    for (std::int64_t i = 0; i < e.scores.numel(); ++i) e.scaled_scores.data<float>()[i] /= root;
+    e.weights = softmax(e.scaled_scores);
+    e.output = multiply(e.weights, e.value);
+    return e;
+}
+
+std::string explanation_text(const Explanation& e) {
+    const PrintOptions pytorch{.dtype_prefix = "torch."};
+    std::string text = "sentence as a tensor: " + to_string(e.ids, pytorch) + "\n";
+    text += "shape of embedded tensor: torch.Size(" + to_string(e.embedded.shape()) + ")\n";
+    text += "sequence length: " + std::to_string(e.embedded.size(0)) + " tokens\n";
+    text += "dimension (d) of each token: " + std::to_string(e.embedded.size(1)) + "\n";
+    const auto add = [&](const std::string& title, const Tensor& tensor) {
+        text.append(title).append(":\n ").append(to_string(tensor, pytorch)).append("\n");
+    };
+    add("Weight matrix W_q", e.query_weight);
+    add("Weight matrix W_k", e.key_weight);
+    add("Weight matrix W_v", e.value_weight);
+    add("Query matrix Q", e.query);
+    add("Key matrix K", e.key);
+    add("Value matrix V", e.value);
+    add("Scores", e.scores);
+    add("Scaled Scores", e.scaled_scores);
+    add("Attention Weights", e.weights);
+    add("Attention Output", e.output);
+    return text;
+}
+
+}  // namespace attend::tasks

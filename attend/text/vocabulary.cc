@@ -1,0 +1,121 @@
+#include <attend/core/error.h>
+#include <attend/io/file.h>
+#include <attend/text/vocabulary.h>
+
+#include <algorithm>
+#include <tuple>
+
+namespace attend::text {
+
+namespace {
+
+/// ASCII only: enough to notice "learning" for "Learning".
+std::string lower(std::string_view word) {
+    std::string result(word);
+    for (char& c : result) {
+        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    }
+    return result;
+}
+
+/// Code points, so that a character counts once; bytes that are not UTF-8 count as they are.
+std::u32string code_points(std::string_view text) {
+    std::u32string result;
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if ((byte & 0xC0U) == 0x80U && !result.empty()) {
+            result.back() = (result.back() << 6U) | (byte & 0x3FU);
+        } else {
+            result.push_back(byte);
+        }
+    }
+    return result;
+}
+
+/// Levenshtein's distance: the fewest insertions, deletions and replacements.
+std::size_t edit_distance(const std::u32string& a, const std::u32string& b) {
+    std::vector<std::size_t> row(b.size() + 1);
+    for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+    for (std::size_t i = 1; i <= a.size(); ++i) {
+        std::size_t diagonal = row[0];
+        row[0] = i;
+        for (std::size_t j = 1; j <= b.size(); ++j) {
+            const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+            diagonal = row[j];
+            row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+        }
+    }
+    return row[b.size()];
+}
+
+}  // namespace
+
+Vocabulary::Vocabulary(const std::vector<std::pair<std::string, std::int64_t>>& words) {
+    indices_.reserve(words.size());
+    for (const auto& [word, index] : words) {
+        if (index < 0) {
+            throw ValueError("vocabulary", "expected indices of at least 0, found " + std::to_string(index) + " for '" +
+                                               word + "'");
+        }
+        if (!indices_.emplace(word, index).second) {
+            throw ValueError("vocabulary", "expected each word once, found '" + word + "' twice");
+        }
+    }
+}
+
+Vocabulary Vocabulary::article() {
+    const std::vector<std::string> words{"I",        "Like",   "AI",       "And",    "Machine",  "Learning",
+                                         "Data",     "Model",  "Code",     "Algorithms", "Python", "Research",
+                                         "Robots",   "Deep",   "Networks", "Compute", "Vision",  "Tools",
+                                         "Projects", "Neural", "Knowledge", "Automation", "Innovation"};
+    std::vector<std::pair<std::string, std::int64_t>> indexed;
+    std::int64_t index = 0;
+    for (const std::string& word : words) indexed.emplace_back(word, ++index);
+    return Vocabulary(indexed);
+}
+
+Vocabulary Vocabulary::from_json_file(const std::string& path) {
+    return from_json(read_file(path), path);
+}
+
+std::int64_t Vocabulary::index_of(const std::string& word) const {
+    const auto found = indices_.find(word);
+    if (found != indices_.end()) return found->second;
+    std::string message = "expected words of the dictionary, found '" + word + "'";
+    std::string names;
+    for (const std::string& near : nearest(word)) names.append(names.empty() ? "'" : ", '").append(near).append("'");
+    if (!names.empty()) message += "; the nearest it has: " + names;
+    throw ValueError("vocabulary", message);
+}
+
+std::vector<std::string> Vocabulary::nearest(const std::string& word, std::size_t count) const {
+    // A word that is a line long is no misspelling; its beginning will do.
+    constexpr std::size_t kLongest = 64;
+    const std::u32string exact = code_points(std::string_view(word).substr(0, kLongest));
+    const std::u32string folded = code_points(lower(std::string_view(word).substr(0, kLongest)));
+    std::vector<std::tuple<std::size_t, std::size_t, std::string>> candidates;
+    candidates.reserve(indices_.size());
+    for (const auto& [known, index] : indices_) {
+        const std::string_view beginning = std::string_view(known).substr(0, kLongest);
+        candidates.emplace_back(edit_distance(folded, code_points(lower(beginning))),
+                                edit_distance(exact, code_points(beginning)), known);
+    }
+    const std::size_t kept = std::min(count, candidates.size());
+    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(kept), candidates.end());
+    std::vector<std::string> result;
+    for (std::size_t i = 0; i < kept; ++i) result.push_back(std::get<2>(candidates[i]));
+    return result;
+}
+
+std::vector<std::string> split_at_spaces(std::string_view sentence) {
+    std::vector<std::string> words;
+    std::size_t begin = 0;
+    for (;;) {
+        const std::size_t end = sentence.find(' ', begin);
+        words.emplace_back(sentence.substr(begin, end - begin));
+        if (end == std::string_view::npos) return words;
+        begin = end + 1;
+    }
+}
+
+}  // namespace attend::text
