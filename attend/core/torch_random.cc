@@ -1,11 +1,12 @@
 #include <attend/core/cephes.h>
+#include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/torch_random.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <string>
-#include <type_traits>
 
 namespace attend {
 
@@ -14,29 +15,68 @@ namespace {
 constexpr std::int64_t kBlock = 16;
 
 void check_dtype(const char* operation, DType dtype) {
-    if (dtype != DType::float32 && dtype != DType::float64) {
-        throw DTypeError(operation, "expected float32 or float64, found " + std::string(name_of(dtype)));
+    if (!is_floating(dtype)) {
+        throw DTypeError(operation, "expected a floating dtype, found " + std::string(name_of(dtype)));
     }
 }
 
 /// Sixteen uniform numbers to sixteen normal ones, by Box and Muller's transform.
-void to_normal(double* values) {
+void to_normal(double* values, double mean, double deviation) {
     for (std::int64_t j = 0; j < kBlock / 2; ++j) {
         const double radius = std::sqrt(-2.0 * std::log(1.0 - values[j]));
         const double theta = 2.0 * std::numbers::pi * values[j + kBlock / 2];
-        values[j] = radius * std::cos(theta);
-        values[j + kBlock / 2] = radius * std::sin(theta);
+        values[j] = std::fma(radius * std::cos(theta), deviation, mean);
+        values[j + kBlock / 2] = std::fma(radius * std::sin(theta), deviation, mean);
     }
 }
 
 /// The same in float, to the bits of PyTorch's vectorized code.
-void to_normal(float* values) {
+void to_normal(float* values, float mean, float deviation) {
     constexpr auto kTwoPi = static_cast<float>(2.0 * std::numbers::pi);
     for (std::int64_t j = 0; j < kBlock / 2; ++j) {
         const float radius = std::sqrt(-2.0F * detail::cephes_log(1.0F - values[j]));
         const auto [sine, cosine] = detail::cephes_sincos(kTwoPi * values[j + kBlock / 2]);
-        values[j] = radius * cosine;
-        values[j + kBlock / 2] = radius * sine;
+        values[j] = std::fma(radius * cosine, deviation, mean);
+        values[j + kBlock / 2] = std::fma(radius * sine, deviation, mean);
+    }
+}
+
+/// Uniform in [from, to), one number for each call of draw().
+template <typename T, typename Draw>
+void fill_uniform(T* values, std::int64_t count, double from, double to, const Draw& draw) {
+    using Real = decltype(draw());
+    const Real low = static_cast<Real>(from);
+    const Real range = static_cast<Real>(to) - low;
+    const auto excluded = static_cast<double>(static_cast<T>(static_cast<Real>(to)));
+    for (std::int64_t i = 0; i < count; ++i) {
+        const T value = static_cast<T>(std::fma(draw(), range, low));
+        values[i] = static_cast<double>(value) == excluded ? static_cast<T>(low) : value;
+    }
+}
+
+/// float32 and float64, 16 and more: uniform numbers for all places first, then every block in place; when the blocks do
+/// not end at `count`, the last 16 places are drawn again.
+template <typename Real, typename Draw>
+void fill_normal(Real* values, std::int64_t count, double mean, double deviation, const Draw& draw) {
+    const auto block = [&](Real* begin) { to_normal(begin, static_cast<Real>(mean), static_cast<Real>(deviation)); };
+    for (std::int64_t i = 0; i < count; ++i) values[i] = draw();
+    for (std::int64_t i = 0; i + kBlock <= count; i += kBlock) block(values + i);
+    if (count % kBlock != 0) {
+        Real* last = values + count - kBlock;
+        for (std::int64_t i = 0; i < kBlock; ++i) last[i] = draw();
+        block(last);
+    }
+}
+
+/// 16-bit types, 16 and more: each block is drawn in float when it is needed, the last so that it ends at `count`.
+template <typename T, typename Draw>
+void fill_normal_narrow(T* values, std::int64_t count, double mean, double deviation, const Draw& draw) {
+    std::array<float, kBlock> block{};
+    for (std::int64_t begin = 0; begin < count; begin += kBlock) {
+        for (float& value : block) value = draw();
+        to_normal(block.data(), static_cast<float>(mean), static_cast<float>(deviation));
+        T* out = values + std::min(begin, count - kBlock);
+        for (const float value : block) *out++ = static_cast<T>(value);
     }
 }
 
@@ -91,28 +131,8 @@ double TorchGenerator::next_normal() {
     return radius * std::cos(theta);
 }
 
-template <typename T>
-T TorchGenerator::next_uniform() {
-    if constexpr (std::is_same_v<T, double>) {
-        return next_double();
-    } else {
-        return static_cast<float>(next_word() & 0xFFFFFFU) * 0x1p-24F;
-    }
-}
-
-template <typename T>
-void TorchGenerator::fill_normal(T* values, std::int64_t count) {
-    if (count < kBlock) {
-        for (std::int64_t i = 0; i < count; ++i) values[i] = static_cast<T>(next_normal());
-        return;
-    }
-    for (std::int64_t i = 0; i < count; ++i) values[i] = next_uniform<T>();
-    for (std::int64_t i = 0; i + kBlock <= count; i += kBlock) to_normal(values + i);
-    if (count % kBlock != 0) {
-        T* last = values + count - kBlock;
-        for (std::int64_t i = 0; i < kBlock; ++i) last[i] = next_uniform<T>();
-        to_normal(last);
-    }
+float TorchGenerator::next_float() {
+    return static_cast<float>(next_word() & 0xFFFFFFU) * 0x1p-24F;
 }
 
 Tensor TorchGenerator::rand(const Shape& shape, DType dtype) {
@@ -121,25 +141,49 @@ Tensor TorchGenerator::rand(const Shape& shape, DType dtype) {
 
 Tensor TorchGenerator::uniform(const Shape& shape, double from, double to, DType dtype) {
     check_dtype("uniform", dtype);
+    if (!(from <= to) || !std::isfinite(from) || !std::isfinite(to)) {
+        throw ValueError("uniform", "expected finite bounds, the first not above the second, found " +
+                                        std::to_string(from) + " and " + std::to_string(to));
+    }
     Tensor result = Tensor::empty(shape, dtype);
-    for (std::int64_t i = 0; i < result.numel(); ++i) {
-        if (dtype == DType::float64) {
-            result.data<double>()[i] = std::fma(next_double(), to - from, from);
-        } else {
-            const auto low = static_cast<float>(from);
-            result.data<float>()[i] = std::fma(next_uniform<float>(), static_cast<float>(to) - low, low);
-        }
+    const std::int64_t count = result.numel();
+    const auto narrow = [this] { return next_float(); };
+    if (dtype == DType::float64) {
+        fill_uniform(result.data<double>(), count, from, to, [this] { return next_double(); });
+    } else if (dtype == DType::bfloat16) {
+        fill_uniform(result.data<bfloat16>(), count, from, to, narrow);
+    } else if (dtype == DType::float16) {
+        fill_uniform(result.data<float16>(), count, from, to, narrow);
+    } else {
+        fill_uniform(result.data<float>(), count, from, to, narrow);
     }
     return result;
 }
 
 Tensor TorchGenerator::randn(const Shape& shape, DType dtype) {
-    check_dtype("randn", dtype);
+    return normal(shape, 0.0, 1.0, dtype);
+}
+
+Tensor TorchGenerator::normal(const Shape& shape, double mean, double deviation, DType dtype) {
+    check_dtype("normal", dtype);
+    if (!(deviation >= 0.0)) {
+        throw ValueError("normal", "expected a standard deviation of at least 0, found " + std::to_string(deviation));
+    }
     Tensor result = Tensor::empty(shape, dtype);
-    if (dtype == DType::float64) {
-        fill_normal(result.data<double>(), result.numel());
+    const std::int64_t count = result.numel();
+    const auto narrow = [this] { return next_float(); };
+    if (count < kBlock) {
+        for (std::int64_t i = 0; i < count; ++i) {
+            store_element(result.data(), dtype, i, std::fma(next_normal(), deviation, mean));
+        }
+    } else if (dtype == DType::float64) {
+        fill_normal(result.data<double>(), count, mean, deviation, [this] { return next_double(); });
+    } else if (dtype == DType::bfloat16) {
+        fill_normal_narrow(result.data<bfloat16>(), count, mean, deviation, narrow);
+    } else if (dtype == DType::float16) {
+        fill_normal_narrow(result.data<float16>(), count, mean, deviation, narrow);
     } else {
-        fill_normal(result.data<float>(), result.numel());
+        fill_normal(result.data<float>(), count, mean, deviation, narrow);
     }
     return result;
 }

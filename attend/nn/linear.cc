@@ -55,7 +55,8 @@ Linear::Linear(const LinearOptions& options, TorchGenerator& generator) {
     const double root = std::sqrt(static_cast<double>(std::max<std::int64_t>(options.in_features, 1)));
     const double bound = std::sqrt(3.0) * (std::sqrt(2.0 / 6.0) / root);
     weight_ = generator.uniform({options.out_features, options.in_features}, -bound, bound);
-    if (options.bias) bias_ = generator.uniform({options.out_features}, -1.0 / root, 1.0 / root);
+    const double edge = options.in_features > 0 ? 1.0 / root : 0.0;
+    if (options.bias) bias_ = generator.uniform({options.out_features}, -edge, edge);
 }
 
 Linear::Linear(const StateDict& state) {

@@ -3,65 +3,13 @@
 #include <attend/core/torch_random.h>
 #include <attend/nn/embedding.h>
 #include <attend/tasks/explain.h>
+#include <attend/tasks/torch_arithmetic.h>
 
-#include <algorithm>
 #include <cmath>
-#include <numeric>
 
 namespace attend::tasks {
 
 namespace {
-
-/// a [n, k] times b [k, m] in float, one accumulator for each element in order of k. PyTorch's product (MKL's) rounds the
-/// product before it adds for narrow matrices, and fuses the two for others; which of them shows in the last place. For
-/// the sizes that are printed whole this rule gives its bits on x86, but for dot products of more than three terms in
-/// tables of 4 to 11 words, which it sums in another order.
-Tensor multiply(const TensorView& a, const TensorView& b) {
-    const bool fused = a.size(0) >= 4 && b.size(1) >= 12;
-    Tensor result = Tensor::empty({a.size(0), b.size(1)});
-    for (std::int64_t i = 0; i < a.size(0); ++i) {
-        for (std::int64_t j = 0; j < b.size(1); ++j) {
-            float sum = 0.0F;
-            for (std::int64_t k = 0; k < a.size(1); ++k) {
-                const float x = a.data<float>()[i * a.stride(0) + k * a.stride(1)];
-                const float y = b.data<float>()[k * b.stride(0) + j * b.stride(1)];
-                sum = fused ? std::fma(x, y, sum) : sum + x * y;
-            }
-            result.data<float>()[i * b.size(1) + j] = sum;
-        }
-    }
-    return result;
-}
-
-/// Sum in the order of PyTorch's vectorized code: eight running sums, then halves onto halves; fewer than eight numbers
-/// one after the other.
-float sum_of(const float* values, std::int64_t count) {
-    constexpr std::int64_t kLanes = 8;
-    float lanes[kLanes] = {};
-    if (count < kLanes) return std::accumulate(values, values + count, 0.0F);
-    for (std::int64_t j = 0; j < count; ++j) lanes[j % kLanes] += values[j];
-    for (std::int64_t half = kLanes / 2; half > 0; half /= 2) {
-        for (std::int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-    }
-    return lanes[0];
-}
-
-/// softmax over the last dimension with PyTorch's roundings: exponentials, their sum, and the product with its reciprocal.
-Tensor softmax(const Tensor& scores) {
-    Tensor result = Tensor::empty(scores.shape());
-    const std::int64_t width = scores.size(1);
-    for (std::int64_t i = 0; i < scores.size(0); ++i) {
-        const float* row = scores.data<float>() + i * width;
-        float* out = result.data<float>() + i * width;
-        const float maximum = *std::max_element(row, row + width);
-        for (std::int64_t j = 0; j < width; ++j) {
-            out[j] = static_cast<float>(std::exp(static_cast<double>(row[j] - maximum)));
-        }
-        const float factor = 1.0F / sum_of(out, width);
-        for (std::int64_t j = 0; j < width; ++j) out[j] *= factor;
-    }
-    return result;
-}
 
 void check_size(const char* name, std::int64_t size) {
     if (size < 1) throw ValueError("explain", std::string("expected ") + name + " of at least 1, found " + std::to_string(size));
@@ -102,15 +50,15 @@ Explanation explain(const std::string& sentence, const text::Vocabulary& vocabul
     e.query_weight = generator.randn({options.embedding_dim, options.head_dim});
     e.key_weight = generator.randn({options.embedding_dim, options.head_dim});
     e.value_weight = generator.randn({options.embedding_dim, options.head_dim});
-    e.query = multiply(e.embedded, e.query_weight);
-    e.key = multiply(e.embedded, e.key_weight);
-    e.value = multiply(e.embedded, e.value_weight);
-    e.scores = multiply(e.query, e.key.view().transpose(0, 1));
+    e.query = detail::torch_product(e.embedded, e.query_weight);
+    e.key = detail::torch_product(e.embedded, e.key_weight);
+    e.value = detail::torch_product(e.embedded, e.value_weight);
+    e.scores = detail::torch_product(e.query, e.key.view().transpose(0, 1));
     e.scaled_scores = e.scores;
     const float root = std::sqrt(static_cast<float>(options.head_dim));
     for (std::int64_t i = 0; i < e.scores.numel(); ++i) e.scaled_scores.data<float>()[i] /= root;
-    e.weights = softmax(e.scaled_scores);
-    e.output = multiply(e.weights, e.value);
+    e.weights = detail::torch_softmax(e.scaled_scores);
+    e.output = detail::torch_product(e.weights, e.value);
     return e;
 }
 
