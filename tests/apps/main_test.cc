@@ -1,0 +1,39 @@
+#include "command.h"
+
+#include <attend/version.h>
+
+#include <gtest/gtest.h>
+
+namespace attend::testing {
+namespace {
+
+TEST(Command, HelpAndVersion) {
+    const Outcome help = attend("--help");
+    EXPECT_EQ(help.status, 0);
+    EXPECT_EQ(help.err, "");
+    for (const char* command : {"explain", "compute", "plot"}) {
+        EXPECT_NE(help.out.find(command), std::string::npos);
+        const Outcome one = attend(std::string(command) + " --help");
+        EXPECT_EQ(one.status, 0);
+        EXPECT_NE(one.out.find("Usage: attend " + std::string(command)), std::string::npos);
+    }
+    EXPECT_EQ(attend("--version").out, "attend " ATTEND_VERSION "\n");
+}
+
+TEST(Command, WrongUsageIsOneLineAndStatus2) {
+    for (const char* arguments : {"", "frobnicate", "--frobnicate", "explain --seed x", "compute", "compute a.safetensors",
+                                  "explain --head-dim 0", "explain --seed -1", "explain --seed 18446744073709551616",
+                                  "explain --narrate fr", "compute a --output b --dropout 2", "compute a --output b --algorithm x",
+                                  "compute a --output b --window 1", "compute a --output b --causal sideways",
+                                  "compute a --output b --softcap 0", "compute a --output b --threads 0"}) {
+        const Outcome run = attend(arguments);
+        EXPECT_EQ(run.status, 2) << arguments;
+        EXPECT_EQ(run.out, "") << arguments;
+        EXPECT_EQ(run.err.rfind("attend: error: expected ", 0), 0U) << arguments << ": " << run.err;
+        EXPECT_NE(run.err.find("found"), std::string::npos) << arguments << ": " << run.err;
+        EXPECT_EQ(run.err.find('\n'), run.err.size() - 1) << arguments << ": " << run.err;
+    }
+}
+
+}  // namespace
+}  // namespace attend::testing
