@@ -186,8 +186,14 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& t
     const int threads = num_threads();
     State& shared = state();
     std::unique_lock lock(shared.taken, std::defer_lock);
-    if (count == 1 || threads == 1 || inside_parallel_for || !lock.try_lock()) {
+    if (count == 1 || threads == 1 || inside_parallel_for) {
         for (std::int64_t i = 0; i < count; ++i) task(i);
+        return;
+    }
+    Job job(count, task);
+    if (!lock.try_lock()) {
+        job.work();
+        job.rethrow();
         return;
     }
     shared.forget_pool_of_parent();
@@ -195,7 +201,6 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& t
         shared.pool = std::make_unique<Pool>(threads - 1);
         shared.owner = getpid();
     }
-    Job job(count, task);
     shared.pool->run(job);
     job.rethrow();
 }

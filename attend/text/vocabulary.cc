@@ -3,6 +3,7 @@
 #include <attend/text/vocabulary.h>
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 
 namespace attend::text {
@@ -32,17 +33,20 @@ std::u32string code_points(std::string_view text) {
     return result;
 }
 
-/// Levenshtein's distance: the fewest insertions, deletions and replacements.
+/// The fewest insertions, deletions, replacements and exchanges of neighbours (optimal string alignment).
 std::size_t edit_distance(const std::u32string& a, const std::u32string& b) {
+    std::vector<std::size_t> before(b.size() + 1);
+    std::vector<std::size_t> above(b.size() + 1);
     std::vector<std::size_t> row(b.size() + 1);
-    for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+    std::iota(row.begin(), row.end(), std::size_t{0});
     for (std::size_t i = 1; i <= a.size(); ++i) {
-        std::size_t diagonal = row[0];
+        before.swap(above);
+        above.swap(row);
         row[0] = i;
         for (std::size_t j = 1; j <= b.size(); ++j) {
-            const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-            diagonal = row[j];
-            row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+            row[j] = std::min({above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1), above[j] + 1, row[j - 1] + 1});
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = std::min(row[j], before[j - 2] + 1);
         }
     }
     return row[b.size()];
@@ -54,8 +58,8 @@ Vocabulary::Vocabulary(const std::vector<std::pair<std::string, std::int64_t>>& 
     indices_.reserve(words.size());
     for (const auto& [word, index] : words) {
         if (index < 0) {
-            throw ValueError("vocabulary", "expected indices of at least 0, found " + std::to_string(index) + " for '" +
-                                               word + "'");
+            throw ValueError("vocabulary",
+                             "expected indices of at least 0, found " + std::to_string(index) + " for '" + word + "'");
         }
         if (!indices_.emplace(word, index).second) {
             throw ValueError("vocabulary", "expected each word once, found '" + word + "' twice");
@@ -64,9 +68,9 @@ Vocabulary::Vocabulary(const std::vector<std::pair<std::string, std::int64_t>>& 
 }
 
 Vocabulary Vocabulary::article() {
-    const std::vector<std::string> words{"I",        "Like",   "AI",       "And",    "Machine",  "Learning",
-                                         "Data",     "Model",  "Code",     "Algorithms", "Python", "Research",
-                                         "Robots",   "Deep",   "Networks", "Compute", "Vision",  "Tools",
+    const std::vector<std::string> words{"I",        "Like",   "AI",        "And",        "Machine",   "Learning",
+                                         "Data",     "Model",  "Code",      "Algorithms", "Python",    "Research",
+                                         "Robots",   "Deep",   "Networks",  "Compute",    "Vision",    "Tools",
                                          "Projects", "Neural", "Knowledge", "Automation", "Innovation"};
     std::vector<std::pair<std::string, std::int64_t>> indexed;
     std::int64_t index = 0;

@@ -30,8 +30,9 @@ public:
     bool contains(const std::string& word) const { return indices_.count(word) != 0; }
     /// @throws ValueError when the word is not known; the message names those nearest to it
     std::int64_t index_of(const std::string& word) const;
-    /// The `count` known words nearest by the number of characters inserted, deleted or replaced (Levenshtein 1966), first
-    /// without regard to case, then with it. O(size x length^2), lengths cut at 64 bytes.
+    /// The `count` known words nearest by the number of characters inserted, deleted, replaced or exchanged with their
+    /// neighbour (Damerau 1964), first without regard to case, then with it. O(size x length^2), lengths cut at 64
+    /// bytes.
     std::vector<std::string> nearest(const std::string& word, std::size_t count = 3) const;
 
 private:

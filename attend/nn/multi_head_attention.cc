@@ -1,0 +1,250 @@
+#include <attend/core/error.h>
+#include <attend/nn/linear.h>
+#include <attend/nn/multi_head_attention.h>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace attend::nn {
+
+namespace {
+
+const std::string kModule = "MultiHeadAttention";
+
+/// Rows [begin, end) of a tensor as one of their own.
+Tensor rows(const Tensor& tensor, std::int64_t begin, std::int64_t end) {
+    return tensor.view().slice(0, begin, end).clone();
+}
+
+/// `parts` one below the other.
+Tensor stacked(const std::vector<const Tensor*>& parts) {
+    Shape shape = parts.front()->shape();
+    shape[0] = 0;
+    for (const Tensor* part : parts) shape[0] += part->size(0);
+    Tensor result = Tensor::empty(shape, parts.front()->dtype());
+    std::int64_t row = 0;
+    for (const Tensor* part : parts) {
+        result.view().slice(0, row, row + part->size(0)).copy_from(*part);
+        row += part->size(0);
+    }
+    return result;
+}
+
+/// xavier_uniform_ of PyTorch: +-sqrt(6 / (fan_in + fan_out)), as sqrt(3) times its standard deviation.
+Tensor glorot(TorchGenerator& generator, std::int64_t out, std::int64_t in, std::int64_t fan_out) {
+    const double bound = std::sqrt(3.0) * std::sqrt(2.0 / static_cast<double>(in + fan_out));
+    return generator.uniform({out, in}, -bound, bound);
+}
+
+/// A weight [out, in] whose sizes only itself tells.
+const Tensor& matrix(const StateDict& state, const std::string& name, const std::string& shape) {
+    const auto found = state.find(name);
+    if (found != state.end() && found->second.rank() != 2) {
+        throw ShapeError(kModule, "expected parameter '" + name + "' of shape " + shape + ", found " +
+                                      to_string(found->second.shape()));
+    }
+    return parameter(kModule, state, name, found == state.end() ? Shape{0, 0} : found->second.shape());
+}
+
+void check_input(const std::string& name, const TensorView& view, std::int64_t width) {
+    if (view.rank() != 3 || view.size(2) != width) {
+        throw ShapeError(kModule, "expected " + name + " of shape [batch, length, " + std::to_string(width) +
+                                      "], found " + to_string(view.shape()));
+    }
+}
+
+}  // namespace
+
+MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options, TorchGenerator& generator)
+    : num_heads_(options.num_heads) {
+    const std::int64_t d = options.d_model;
+    const std::int64_t key_dim = options.key_dim.value_or(d);
+    const std::int64_t value_dim = options.value_dim.value_or(d);
+    if (d < 1 || key_dim < 1 || value_dim < 1) {
+        throw ValueError(kModule, "expected dimensions of at least 1, found d_model " + std::to_string(d) +
+                                      ", key_dim " + std::to_string(key_dim) + ", value_dim " +
+                                      std::to_string(value_dim));
+    }
+    query_.weight = Tensor({d, d});
+    check_heads();
+    // In PyTorch's order: out_proj draws its Linear initialization first, then the input projections.
+    LinearOptions out{.in_features = d, .out_features = d, .bias = options.bias};
+    output_.weight = Linear(out, generator).weight();
+    if (key_dim == d && value_dim == d) {
+        const Tensor packed = glorot(generator, 3 * d, d, 3 * d);
+        query_.weight = rows(packed, 0, d);
+        key_.weight = rows(packed, d, 2 * d);
+        value_.weight = rows(packed, 2 * d, 3 * d);
+    } else {
+        query_.weight = glorot(generator, d, d, d);
+        key_.weight = glorot(generator, d, key_dim, d);
+        value_.weight = glorot(generator, d, value_dim, d);
+    }
+    if (options.bias) {
+        for (Projection* projection : {&query_, &key_, &value_, &output_}) projection->bias = zeros({d});
+    }
+}
+
+MultiHeadAttention::MultiHeadAttention(const StateDict& state, std::int64_t num_heads) : num_heads_(num_heads) {
+    if (state.count("W_q.weight") != 0) {
+        load_tutorial(state);
+    } else if (state.count("q_proj_weight") != 0) {
+        load_separate(state);
+    } else {
+        load_packed(state);
+    }
+    check_heads();
+}
+
+void MultiHeadAttention::check_heads() const {
+    if (num_heads_ < 1 || d_model() % num_heads_ != 0) {
+        throw ValueError(kModule, "expected a number of heads that divides d_model " + std::to_string(d_model()) +
+                                      ", found " + std::to_string(num_heads_));
+    }
+}
+
+void MultiHeadAttention::load_packed(const StateDict& state) {
+    check_no_others(kModule, state, {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"});
+    const std::int64_t d = matrix(state, "in_proj_weight", "[3 d_model, d_model]").size(1);
+    const Tensor& packed = parameter(kModule, state, "in_proj_weight", {3 * d, d});
+    query_.weight = rows(packed, 0, d);
+    key_.weight = rows(packed, d, 2 * d);
+    value_.weight = rows(packed, 2 * d, 3 * d);
+    split_bias(state);
+}
+
+void MultiHeadAttention::load_separate(const StateDict& state) {
+    check_no_others(
+        kModule, state,
+        {"q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"});
+    const std::int64_t d = matrix(state, "q_proj_weight", "[d_model, d_model]").size(0);
+    query_.weight = parameter(kModule, state, "q_proj_weight", {d, d});
+    const auto width = [&](const std::string& name) { return matrix(state, name, "[d_model, width]").size(1); };
+    key_.weight = parameter(kModule, state, "k_proj_weight", {d, width("k_proj_weight")});
+    value_.weight = parameter(kModule, state, "v_proj_weight", {d, width("v_proj_weight")});
+    split_bias(state);
+}
+
+void MultiHeadAttention::split_bias(const StateDict& state) {
+    const std::int64_t d = d_model();
+    output_.weight = parameter(kModule, state, "out_proj.weight", {d, d});
+    if (state.count("in_proj_bias") == 0 && state.count("out_proj.bias") == 0) return;
+    const Tensor& packed = parameter(kModule, state, "in_proj_bias", {3 * d});
+    query_.bias = rows(packed, 0, d);
+    key_.bias = rows(packed, d, 2 * d);
+    value_.bias = rows(packed, 2 * d, 3 * d);
+    output_.bias = parameter(kModule, state, "out_proj.bias", {d});
+}
+
+void MultiHeadAttention::load_tutorial(const StateDict& state) {
+    const std::array<std::pair<const char*, Projection*>, 4> projections{
+        {{"W_q", &query_}, {"W_k", &key_}, {"W_v", &value_}, {"W_o", &output_}}};
+    std::vector<std::string> known;
+    for (const auto& [name, projection] : projections) {
+        known.push_back(std::string(name) + ".weight");
+        known.push_back(std::string(name) + ".bias");
+    }
+    check_no_others(kModule, state, known);
+    const std::int64_t d = matrix(state, "W_q.weight", "[d_model, d_model]").size(0);
+    for (const auto& [name, projection] : projections) {
+        const std::string prefix = std::string(name) + ".";
+        const bool from_memory = projection == &key_ || projection == &value_;
+        const std::int64_t width = from_memory ? matrix(state, prefix + "weight", "[d_model, width]").size(1) : d;
+        projection->weight = parameter(kModule, state, prefix + "weight", {d, width});
+        if (state.count(prefix + "bias") != 0) projection->bias = parameter(kModule, state, prefix + "bias", {d});
+    }
+}
+
+TensorView MultiHeadAttention::heads_of(const Tensor& projected) const {
+    const Shape& shape = projected.shape();
+    return projected.view().reshape({shape[0], shape[1], num_heads_, d_model() / num_heads_}).transpose(1, 2);
+}
+
+MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, const TensorView& key,
+                                                     const TensorView& value, const AttentionOptions& options) const {
+    check_input("query", query, d_model());
+    check_input("key", key, key_.weight.size(1));
+    check_input("value", value, value_.weight.size(1));
+    const Tensor q = linear(query, query_.weight, query_.bias);
+    const Tensor k = linear(key, key_.weight, key_.bias);
+    const Tensor v = linear(value, value_.weight, value_.bias);
+
+    MultiHeadAttentionResult result;
+    const std::int64_t batch = query.size(0);
+    const std::int64_t length = query.size(1);
+    result.log_sum_exp =
+        Tensor::empty({batch, num_heads_, length}, query.dtype() == DType::float64 ? DType::float64 : DType::float32);
+    if (options.return_weights) {
+        result.weights = Tensor::empty({batch, num_heads_, length, key.size(1)}, query.dtype());
+    }
+    // Heads write side by side, so that joining them again is a view.
+    Tensor joined = Tensor::empty({batch, length, d_model()}, query.dtype());
+    AttentionTargets targets{
+        .output = joined.view().reshape({batch, length, num_heads_, d_model() / num_heads_}).transpose(1, 2),
+        .log_sum_exp = result.log_sum_exp.view()};
+    if (options.return_weights) targets.weights = result.weights.view();
+    attention_into(targets, heads_of(q), heads_of(k), heads_of(v), options);
+    result.output = linear(joined, output_.weight, output_.bias);
+    return result;
+}
+
+StateDict MultiHeadAttention::state_dict(ParameterNames names) const {
+    StateDict state;
+    if (names == ParameterNames::tutorial) {
+        for (const auto& [name, projection] : {std::pair<const char*, const Projection*>{"W_q", &query_},
+                                               {"W_k", &key_},
+                                               {"W_v", &value_},
+                                               {"W_o", &output_}}) {
+            state.emplace(std::string(name) + ".weight", projection->weight);
+            if (projection->bias.numel() > 0) state.emplace(std::string(name) + ".bias", projection->bias);
+        }
+        return state;
+    }
+    if (names == ParameterNames::packed) {
+        const std::int64_t d = d_model();
+        if (key_.weight.size(1) != d || value_.weight.size(1) != d) {
+            throw ValueError(kModule, "expected keys and values of width " + std::to_string(d) +
+                                          " for packed parameters, found " + std::to_string(key_.weight.size(1)) +
+                                          " and " + std::to_string(value_.weight.size(1)));
+        }
+        state.emplace("in_proj_weight", stacked({&query_.weight, &key_.weight, &value_.weight}));
+    } else {
+        state.emplace("q_proj_weight", query_.weight);
+        state.emplace("k_proj_weight", key_.weight);
+        state.emplace("v_proj_weight", value_.weight);
+    }
+    state.emplace("out_proj.weight", output_.weight);
+    if (query_.bias.numel() > 0) {
+        state.emplace("in_proj_bias", stacked({&query_.bias, &key_.bias, &value_.bias}));
+        state.emplace("out_proj.bias", output_.bias);
+    }
+    return state;
+}
+
+Tensor mean_over_heads(const TensorView& weights) {
+    if (weights.rank() != 4) {
+        throw ShapeError("mean_over_heads",
+                         "expected weights of shape [batch, heads, Lq, Lk], found " + to_string(weights.shape()));
+    }
+    if (!is_floating(weights.dtype())) {
+        throw DTypeError("mean_over_heads",
+                         "expected floating weights, found " + std::string(name_of(weights.dtype())));
+    }
+    const Tensor wide = weights.to(DType::float64);
+    const std::int64_t heads = weights.size(1);
+    const std::int64_t matrix_size = weights.size(2) * weights.size(3);
+    Tensor mean({weights.size(0), weights.size(2), weights.size(3)}, DType::float64);
+    for (std::int64_t b = 0; b < weights.size(0); ++b) {
+        double* out = mean.data<double>() + b * matrix_size;
+        for (std::int64_t h = 0; h < heads; ++h) {
+            const double* in = wide.data<double>() + (b * heads + h) * matrix_size;
+            for (std::int64_t e = 0; e < matrix_size; ++e) out[e] += in[e] / static_cast<double>(heads);
+        }
+    }
+    return mean.to(weights.dtype());
+}
+
+}  // namespace attend::nn

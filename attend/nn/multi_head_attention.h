@@ -1,0 +1,96 @@
+/// @file
+/// Multi-head attention (Vaswani et al. 2017, section 3.2.2), the module of torch.nn.MultiheadAttention.
+#pragma once
+
+#include <attend/attention/attention.h>
+#include <attend/core/tensor.h>
+#include <attend/core/torch_random.h>
+#include <attend/nn/module.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace attend::nn {
+
+/// Sizes of MultiHeadAttention.
+struct MultiHeadAttentionOptions {
+    std::int64_t d_model = 0;                    ///< width of queries and of the output
+    std::int64_t num_heads = 1;                  ///< heads of d_model / num_heads dimensions each
+    std::optional<std::int64_t> key_dim = {};    ///< width of keys (PyTorch's kdim); d_model by default
+    std::optional<std::int64_t> value_dim = {};  ///< width of values (PyTorch's vdim); d_model by default
+    bool bias = true;                            ///< biases in all four projections
+};
+
+/// What a forward pass returns.
+struct MultiHeadAttentionResult {
+    Tensor output;       ///< [batch, Lq, d_model], dtype of the query
+    Tensor weights;      ///< [batch, heads, Lq, Lk]; without elements unless asked for
+    Tensor log_sum_exp;  ///< [batch, heads, Lq]
+};
+
+/// Names under which parameters are saved; loading takes any of them.
+enum class ParameterNames : std::uint8_t {
+    packed,    ///< in_proj_weight [3 d_model, d_model], in_proj_bias, out_proj.weight, out_proj.bias (torch.nn)
+    separate,  ///< q_proj_weight, k_proj_weight, v_proj_weight, in_proj_bias, out_proj.* (torch.nn with kdim or vdim)
+    tutorial,  ///< W_q.weight, W_q.bias, W_k.*, W_v.*, W_o.*: four torch.nn.Linear
+};
+
+/// concat(head_1, ..., head_h) W_o^T + b_o with head_i = attention(query W_q^T + b_q, key W_k^T + b_k, value W_v^T +
+/// b_v) on its share of the dimensions. Self attention: one input three times. Cross attention: keys and values from
+/// another sequence. Causal: a mask.
+class MultiHeadAttention {
+public:
+    /// Parameters drawn as torch.nn.MultiheadAttention draws them after torch.manual_seed: the projections' weights
+    /// uniform (Glorot and Bengio 2010), their biases 0. @throws ValueError for sizes below 1, or heads that do not
+    /// divide d_model
+    explicit MultiHeadAttention(const MultiHeadAttentionOptions& options, TorchGenerator& generator);
+    /// The same from a generator that nobody else needs; without one, seeded with 0.
+    explicit MultiHeadAttention(const MultiHeadAttentionOptions& options,
+                                TorchGenerator&& generator = TorchGenerator(0))
+        : MultiHeadAttention(options, generator) {}
+    /// Parameters from a state dict under any of ParameterNames; sizes are read from the shapes.
+    /// @throws ValueError, ShapeError, DTypeError when a parameter is missing, unknown or of another shape
+    MultiHeadAttention(const StateDict& state, std::int64_t num_heads);
+
+    /// Self attention of x [batch, L, d_model], any floating dtype. @throws ShapeError, DTypeError, ValueError
+    MultiHeadAttentionResult forward(const TensorView& x, const AttentionOptions& options = {}) const {
+        return forward(x, x, x, options);
+    }
+    /// Attention of query [batch, Lq, d_model] to key [batch, Lk, key_dim] with value [batch, Lk, value_dim]. Options
+    /// are those of attention (`mask` with booleans broadcast to [batch, heads, Lq, Lk]); weights are returned per
+    /// head, where PyTorch by default returns their mean. @throws ShapeError, DTypeError, ValueError
+    MultiHeadAttentionResult forward(const TensorView& query, const TensorView& key, const TensorView& value,
+                                     const AttentionOptions& options = {}) const;
+
+    /// The parameters by the names asked for. @throws ValueError for packed names when key_dim or value_dim is not
+    /// d_model
+    StateDict state_dict(ParameterNames names = ParameterNames::packed) const;
+
+    std::int64_t d_model() const { return query_.weight.size(0); }
+    std::int64_t num_heads() const noexcept { return num_heads_; }
+
+private:
+    struct Projection {
+        Tensor weight;  // [out, in]
+        Tensor bias;    // [out], or without elements
+    };
+
+    void load_packed(const StateDict& state);
+    void load_separate(const StateDict& state);
+    void load_tutorial(const StateDict& state);
+    void split_bias(const StateDict& state);
+    void check_heads() const;
+    TensorView heads_of(const Tensor& projected) const;
+
+    Projection query_;
+    Projection key_;
+    Projection value_;
+    Projection output_;
+    std::int64_t num_heads_ = 1;
+};
+
+/// The mean of weights [batch, heads, Lq, Lk] over the heads, as PyTorch returns them: [batch, Lq, Lk].
+/// @throws ShapeError, DTypeError
+Tensor mean_over_heads(const TensorView& weights);
+
+}  // namespace attend::nn

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Makes the reference values under tests/data with PyTorch; the tests read them without it.
+
+    python3 scripts/make_goldens.py
+
+Needs torch and safetensors. Each file's metadata records PyTorch's version. The article's program is told again here, as
+the walk that `attend explain` prints.
+"""
+import json
+import random
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from compare_explain_with_pytorch import ARTICLE, walk
+
+DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
+F = torch.nn.functional
+
+
+def save(name, tensors, **metadata):
+    tensors = {n: t.detach().contiguous().clone() for n, t in tensors.items()}
+    path = DATA / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"torch": torch.__version__, **{k: str(v) for k, v in metadata.items()}})
+
+
+def sdpa(name, query, key, value, **options):
+    """PyTorch's own function and its autograd, in float64 so that the values are exact to float32."""
+    tensors = {"query": query, "key": key, "value": value}
+    inputs = [t.double().requires_grad_() for t in tensors.values()]
+    mask = options.pop("attn_mask", None)
+    if mask is not None:
+        tensors["mask" if mask.dtype == torch.bool else "bias"] = mask
+        if mask.dtype != torch.bool:
+            mask = mask.double().requires_grad_()
+    output = F.scaled_dot_product_attention(*inputs, attn_mask=mask, **options)
+    grad = torch.randn(output.shape)
+    wanted = inputs + ([mask] if mask is not None and mask.requires_grad else [])
+    gradients = torch.autograd.grad(output, wanted, grad.double())
+    tensors.update(grad_output=grad, output=output.float())
+    for n, g in zip(("query", "key", "value", "bias"), gradients):
+        tensors["grad_" + n] = g.float()
+    save(f"attention/{name}.safetensors", tensors, **options)
+
+
+def make_attention():
+    torch.manual_seed(1)
+    q, k, v = torch.randn(2, 4, 6, 8), torch.randn(2, 4, 9, 8), torch.randn(2, 4, 9, 5)
+    sdpa("plain", q, k, v)
+    sdpa("top_left", q, k, v, is_causal=True)
+    sdpa("boolean", q, k, v, attn_mask=torch.rand(2, 1, 6, 9) < 0.7)
+    sdpa("bias", q, k, v, attn_mask=torch.randn(1, 4, 6, 9))
+    sdpa("scale", q, k, v, scale=0.7)
+    sdpa("grouped", q, k[:, :2], v[:, :2], enable_gqa=True)
+
+
+class TutorialAttention(torch.nn.Module):
+    """Four Linear layers around scaled dot-product attention, as tutorials write multi-head attention."""
+
+    def __init__(self, d_model, heads):
+        super().__init__()
+        self.heads = heads
+        self.W_q, self.W_k, self.W_v, self.W_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, query, key, value, mask=None):
+        split = lambda x: x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        q, k, v = split(self.W_q(query)), split(self.W_k(key)), split(self.W_v(value))
+        scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        weights = torch.softmax(scores, -1)
+        return self.W_o((weights @ v).transpose(1, 2).flatten(2)), weights
+
+
+def make_modules():
+    torch.manual_seed(2)
+    x, memory = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
+    causal = torch.ones(5, 5, dtype=torch.bool).tril()
+    mha = torch.nn.MultiheadAttention(16, 4, batch_first=True)
+    torch.nn.init.normal_(mha.in_proj_bias)
+    torch.nn.init.normal_(mha.out_proj.bias)
+    tensors = {"x": x, "memory": memory, **{"state." + n: p for n, p in mha.state_dict().items()}}
+    mha = mha.double()
+    run = lambda *a, **o: [t.float() for t in mha(*(t.double() for t in a), average_attn_weights=False, **o)]
+    tensors["self.output"], tensors["self.weights"] = run(x, x, x)
+    tensors["cross.output"], tensors["cross.weights"] = run(x, memory, memory)
+    tensors["causal.output"], tensors["causal.weights"] = run(x, x, x, attn_mask=~causal)
+    tensors["self.mean_weights"] = mha(x.double(), x.double(), x.double())[1].float()
+    save("nn/multi_head_attention.safetensors", tensors)
+
+    separate = torch.nn.MultiheadAttention(16, 2, kdim=6, vdim=10, batch_first=True)
+    torch.nn.init.normal_(separate.in_proj_bias)
+    keys, values = torch.randn(2, 7, 6), torch.randn(2, 7, 10)
+    tensors = {"x": x, "keys": keys, "values": values,
+               **{"state." + n: p for n, p in separate.state_dict().items()}}
+    output, weights = separate.double()(x.double(), keys.double(), values.double(), average_attn_weights=False)
+    save("nn/multi_head_attention_separate.safetensors", {**tensors, "output": output.float(), "weights": weights.float()})
+
+    tutorial = TutorialAttention(16, 4)
+    tensors = {"x": x, "memory": memory, **{"state." + n: p for n, p in tutorial.state_dict().items()}}
+    tutorial = tutorial.double()
+    for n, (a, b, m) in {"self": (x, x, None), "cross": (x, memory, None), "causal": (x, x, causal)}.items():
+        tensors[n + ".output"], tensors[n + ".weights"] = (t.float() for t in tutorial(a.double(), b.double(), b.double(), m))
+    save("nn/tutorial_attention.safetensors", tensors)
+
+    linear = {}
+    torch.manual_seed(3)
+    for n, module in {"linear": torch.nn.Linear(5, 7), "linear_no_bias": torch.nn.Linear(40, 3, bias=False),
+                      "embedding": torch.nn.Embedding(10, 4), "attention": torch.nn.MultiheadAttention(8, 2),
+                      "attention_separate": torch.nn.MultiheadAttention(8, 2, kdim=3, vdim=5)}.items():
+        linear.update({f"{n}.{p}": t for p, t in module.state_dict().items()})
+    x = torch.randn(2, 3, 5)
+    linear.update(x=x, y=torch.nn.functional.linear(x.double(), linear["linear.weight"].double(),
+                                                     linear["linear.bias"].double()).float())
+    save("nn/initialization.safetensors", linear)
+
+
+def make_random():
+    torch.manual_seed(12)
+    tensors = {}
+    for number, (kind, size, dtype) in enumerate([
+            ("randn", 3, "float32"), ("randn", 16, "float32"), ("randn", 3, "float32"), ("randn", 17, "float32"),
+            ("randn", 1, "float32"), ("rand", 5, "float32"), ("uniform", 7, "float32"), ("randn", 5, "float64"),
+            ("randn", 33, "float64"), ("rand", 3, "float64"), ("uniform", 4, "float64"), ("randn", 15, "float32"),
+            ("randn", 32, "float32"), ("randn", 1000, "float32"), ("randn", 0, "float32"), ("rand", 700, "float32")]):
+        dtype = getattr(torch, dtype)
+        x = torch.empty(size, dtype=dtype)
+        x = {"randn": lambda: torch.randn(size, dtype=dtype), "rand": lambda: torch.rand(size, dtype=dtype),
+             "uniform": lambda: x.uniform_(-0.5, 0.3)}[kind]()
+        tensors[f"{number:02}.{kind}"] = x
+    for seed in (0, 1, 2**32 + 1, 2**63):
+        torch.manual_seed(seed)
+        tensors[f"seed.{seed}"] = torch.rand(3)
+    save("core/torch_random.safetensors", tensors)
+
+
+def make_print():
+    nan, inf = float("nan"), float("inf")
+    torch.manual_seed(4)
+    tensors = [
+        torch.tensor(1.5), torch.tensor(3.0), torch.tensor(7), torch.tensor(True), torch.tensor([]), torch.empty(0, 3),
+        torch.empty(2, 0, 4), torch.empty(0, dtype=torch.int64), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, nan, inf, -inf]),
+        torch.tensor([1.5, nan, inf, -inf]), torch.tensor([0.0, -0.0]), torch.tensor([nan]), torch.tensor([1e-5, 1.0]),
+        torch.tensor([1e9]), torch.tensor([100000000.0, 5.0]), torch.tensor([0.00012, 0.1]), torch.tensor([99999.5, 100.0]),
+        torch.tensor([1e-30, 1e30, -4.0]), torch.tensor([2e8, 3e8, 0.0]), torch.tensor([12345678.0]), torch.arange(30), torch.arange(1000),
+        torch.arange(1001), torch.arange(7) - 3, torch.tensor([-100, 5, 2**62]), torch.tensor([True, False, True]), torch.randn(7),
+        torch.randn(40), torch.randn(3, 4), torch.randn(2, 12), torch.randn(2, 3, 4), torch.randn(2, 2, 2, 2), torch.randn(50, 30),
+        torch.randn(10, 12, 11), torch.randn(2000), torch.randn(6, 500), torch.randn(1, 1, 5, 300), torch.softmax(5 * torch.randn(3, 9), -1),
+        torch.arange(2000).reshape(40, 50), torch.randn(3).double(), torch.randn(20).double(), torch.randn(5).half(), torch.randn(5).bfloat16(),
+        torch.arange(5, dtype=torch.int32), torch.arange(-3, 3, dtype=torch.int8), torch.arange(3.0).double(), torch.randn(2, 3).t(),
+        torch.ones(3, 3), torch.full((2, 2), 1e-7), torch.tensor([[1.0, 1000.5]]), torch.tensor([[1.0, 1000.0]]),
+        torch.rand(1001) < 0.5, torch.empty(0, dtype=torch.float64), torch.empty(3, 0, dtype=torch.bool)]
+    save("core/print.safetensors", {f"{i:03}": t for i, t in enumerate(tensors)},
+         texts=json.dumps({f"{i:03}": str(t) for i, t in enumerate(tensors)}))
+
+
+def make_explain():
+    """The walk for other sentences, seeds and sizes: arguments and output side by side."""
+    rng = random.Random(5)
+    article = {w: i + 1 for i, w in enumerate(ARTICLE)}
+    cases = []
+    for words, seed, size, d, h in [
+            (["Deep"], 0, None, 4, 3), (["Machine", "Learning"], 1, None, 4, 3), (["Innovation"] * 3, 12, 24, 4, 3),
+            ([rng.choice(ARTICLE[:-1]) for _ in range(12)], 42, None, 4, 3), ([rng.choice(ARTICLE[:-1]) for _ in range(33)], 7, None, 4, 3),
+            ([rng.choice(ARTICLE[:-1]) for _ in range(5)], 2**32 + 5, None, 2, 1), ([rng.choice(ARTICLE[:-1]) for _ in range(7)], 3, 1000, 8, 3),
+            ([rng.choice(ARTICLE[:-1]) for _ in range(6)], 9, None, 16, 2)]:
+        arguments = [" ".join(words), "--seed", str(seed), "--embedding-dim", str(d), "--head-dim", str(h)]
+        if size is not None:
+            arguments += ["--vocabulary-size", str(size)]
+        output = "\n".join(walk(words, article, seed, size or len(article), d, h)) + "\n"
+        cases.append({"arguments": arguments, "output": output})
+    (DATA / "explain").mkdir(exist_ok=True)
+    text = json.dumps({"torch": torch.__version__, "cases": cases}, indent=1, ensure_ascii=False)
+    (DATA / "explain" / "walks.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    make_attention()
+    make_modules()
+    make_random()
+    make_print()
+    make_explain()

@@ -1,0 +1,100 @@
+#include <attend/core/error.h>
+#include <attend/core/threads.h>
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <set>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace attend {
+namespace {
+
+class Threads : public ::testing::Test {
+protected:
+    void TearDown() override { set_num_threads(0); }
+};
+
+TEST_F(Threads, EveryTaskRunsOnce) {
+    for (const int threads : {1, 2, 7}) {
+        set_num_threads(threads);
+        EXPECT_EQ(num_threads(), threads);
+        for (const std::int64_t count : {0, 1, 2, 1000}) {
+            std::vector<std::atomic<int>> runs(static_cast<std::size_t>(count));
+            parallel_for(count, [&](std::int64_t i) { ++runs[static_cast<std::size_t>(i)]; });
+            for (const auto& n : runs) EXPECT_EQ(n, 1);
+        }
+    }
+}
+
+TEST_F(Threads, ExceptionsReachTheCaller) {
+    for (const int threads : {1, 4}) {
+        set_num_threads(threads);
+        EXPECT_THROW(parallel_for(100,
+                                  [](std::int64_t i) {
+                                      if (i == 37) throw std::runtime_error("37");
+                                  }),
+                     std::runtime_error);
+        std::atomic<int> sum{0};
+        parallel_for(10, [&](std::int64_t i) { sum += static_cast<int>(i); });
+        EXPECT_EQ(sum, 45);
+    }
+}
+
+// Work inside of work stays on its thread, and callers of several threads never wait for one another or add threads.
+TEST_F(Threads, NoMoreThreadsThanThePoolAndTheCallers) {
+    set_num_threads(3);
+    std::mutex mutex;
+    std::set<std::thread::id> seen;
+    std::vector<std::thread> callers;
+    std::atomic<int> runs{0};
+    for (int c = 0; c < 4; ++c) {
+        callers.emplace_back([&] {
+            for (int repeat = 0; repeat < 50; ++repeat) {
+                parallel_for(8, [&](std::int64_t) {
+                    const std::thread::id outer = std::this_thread::get_id();
+                    parallel_for(4, [&](std::int64_t) {
+                        EXPECT_EQ(std::this_thread::get_id(), outer);
+                        ++runs;
+                    });
+                    const std::lock_guard lock(mutex);
+                    seen.insert(outer);
+                });
+            }
+        });
+    }
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_EQ(runs, 4 * 50 * 8 * 4);
+    EXPECT_LE(seen.size(), 4U + 2U);
+}
+
+TEST_F(Threads, RefusesOtherCounts) {
+    EXPECT_THROW(set_num_threads(-1), ValueError);
+    EXPECT_THROW(set_num_threads(1025), ValueError);
+    set_num_threads(2);
+    EXPECT_THROW(parallel_for(4, [](std::int64_t) { set_num_threads(1); }), ValueError);
+}
+
+#if !defined(__SANITIZE_THREAD__)
+// A child of fork() has none of its parent's threads and must not wait for them.
+TEST_F(Threads, ForkedChildrenWork) {
+    set_num_threads(2);
+    parallel_for(10, [](std::int64_t) {});
+    const pid_t child = fork();
+    if (child == 0) {
+        std::atomic<int> sum{0};
+        parallel_for(100, [&](std::int64_t i) { sum += static_cast<int>(i); });
+        _exit(sum == 4950 ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+#endif
+
+}  // namespace
+}  // namespace attend

@@ -1,0 +1,68 @@
+// Modules made after a seed hold PyTorch's numbers; the order of calls is that of scripts/make_goldens.py.
+#include "tests/support/compare.h"
+
+#include <attend/core/error.h>
+#include <attend/io/safetensors.h>
+#include <attend/nn/embedding.h>
+#include <attend/nn/linear.h>
+#include <attend/nn/multi_head_attention.h>
+
+#include <gtest/gtest.h>
+
+namespace attend::testing {
+namespace {
+
+TEST(Initialization, EqualsPyTorch) {
+    const SafetensorsFile file = SafetensorsFile::open(ATTEND_TEST_DATA "/nn/initialization.safetensors");
+    TorchGenerator generator(3);
+    const auto check = [&](const std::string& prefix, const nn::StateDict& state) {
+        EXPECT_FALSE(state.empty());
+        for (const auto& [name, tensor] : state) {
+            EXPECT_LE(row_error(tensor, file.view(prefix + "." + name)), 1.2e-7) << prefix << "." << name;
+        }
+    };
+    const nn::Linear linear({.in_features = 5, .out_features = 7}, generator);
+    check("linear", linear.state_dict());
+    check("linear_no_bias", nn::Linear({.in_features = 40, .out_features = 3, .bias = false}, generator).state_dict());
+    check("embedding", nn::Embedding({.num_embeddings = 10, .embedding_dim = 4}, generator).state_dict());
+    check("attention", nn::MultiHeadAttention({.d_model = 8, .num_heads = 2}, generator).state_dict());
+    check("attention_separate",
+          nn::MultiHeadAttention({.d_model = 8, .num_heads = 2, .key_dim = 3, .value_dim = 5}, generator)
+              .state_dict(nn::ParameterNames::separate));
+    EXPECT_LE(row_error(linear.forward(file.view("x")), file.view("y")), 1e-7);
+}
+
+TEST(Linear, StridesTypesAndEmptyInputs) {
+    TorchGenerator generator(1);
+    const nn::Linear linear({.in_features = 6, .out_features = 4}, generator);
+    const Tensor x = normal({3, 5, 6}, 1);
+    const Tensor y = linear.forward(x);
+    EXPECT_EQ(y.shape(), (Shape{3, 5, 4}));
+    EXPECT_TRUE(same_bits(linear.forward(x.view().transpose(0, 1)), y.view().transpose(0, 1).clone()));
+    EXPECT_TRUE(same_bits(linear.forward(x.view().select(0, 1)), y.view().select(0, 1).clone()));
+    EXPECT_LE(row_error(linear.forward(x.to(DType::bfloat16)), y), 0.02);
+    EXPECT_EQ(linear.forward(zeros({0, 6})).shape(), (Shape{0, 4}));
+    EXPECT_EQ(linear.forward(zeros({6})).shape(), (Shape{4}));
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  linear.forward(zeros({2, 5}));
+              }),
+              "[linear] expected input of shape [..., 6], found [2, 5]");
+    EXPECT_THROW(linear.forward(zeros({2, 6}, DType::int32)), DTypeError);
+    EXPECT_THROW(nn::Linear({{"bias", zeros({3})}}), ValueError);
+    EXPECT_THROW(nn::Linear({{"weight", zeros({3})}}), ShapeError);
+    EXPECT_THROW(nn::Linear({{"weight", zeros({3, 2}, DType::int8)}}), DTypeError);
+}
+
+TEST(Embedding, LooksUpAndChecks) {
+    const nn::Embedding embedding({{"weight", Tensor::from<float>({0, 1, 2, 3, 4, 5}, Shape{3, 2})}});
+    const Tensor y = embedding.forward(Tensor::from<std::int64_t>({2, 0, 1, 2}, Shape{2, 2}));
+    EXPECT_EQ(y.shape(), (Shape{2, 2, 2}));
+    EXPECT_EQ(values(y), (std::vector<double>{4, 5, 0, 1, 2, 3, 4, 5}));
+    EXPECT_EQ(message_of<ValueError>([&] { embedding.forward(Tensor::from<std::int64_t>({3})); }),
+              "[Embedding] expected indices below 3, found 3");
+    EXPECT_THROW(embedding.forward(Tensor::from<std::int64_t>({-1})), ValueError);
+    EXPECT_THROW(embedding.forward(zeros({1})), DTypeError);
+}
+
+}  // namespace
+}  // namespace attend::testing
