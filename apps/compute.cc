@@ -1,5 +1,6 @@
 #include "commands.h"
 #include "files.h"
+#include "options.h"
 
 #include <attend/attention/attention.h>
 #include <attend/core/error.h>
@@ -10,6 +11,7 @@
 #include <array>
 #include <charconv>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -174,17 +176,27 @@ void add_compute(CLI::App& app) {
         ->type_name("ALIGNMENT");
     command->add_option("--window", arguments->window, "Keys this far to the left and right are seen (-1 = unbounded)")
         ->type_name("LEFT,RIGHT");
-    command->add_option("--scale", arguments->scale, "Factor of the scores (default: 1 / sqrt(d))");
-    command->add_option("--softcap", arguments->softcap, "Soft cap c > 0: c tanh(x / c)")->check(CLI::PositiveNumber);
+    command->add_option("--scale", arguments->scale, "Factor of the scores (default: 1 / sqrt(d))")
+        ->check(number_in(std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max()))
+        ->type_name("X");
+    command->add_option("--softcap", arguments->softcap, "Soft cap c > 0: c tanh(x / c)")
+        ->check(number_above(0.0))
+        ->type_name("C");
     command->add_option("--dropout", arguments->dropout, "Probability that a weight is dropped (default: 0)")
-        ->check(CLI::Range(0.0, 1.0));
-    command->add_option("--seed", arguments->seed, "Seed of the dropout (default: 0)");
+        ->check(number_in(0.0, 1.0))
+        ->type_name("P");
+    command->add_option("--seed", arguments->seed, "Seed of the dropout (default: 0)")
+        ->check(seed_number())
+        ->type_name("N");
     command->add_option("--algorithm", arguments->algorithm, "auto, reference or flash (default: auto)")
-        ->check(CLI::IsMember({"auto", "reference", "flash"}));
+        ->check(CLI::IsMember({"auto", "reference", "flash"}))
+        ->type_name("NAME");
     command->add_flag("--weights", arguments->weights, "Write the weights");
     command->add_flag("--log-sum-exp", arguments->log_sum_exp, "Write the log-sum-exp of the scores (float32)");
     command->add_flag("--backward", arguments->backward, "Write the gradients for grad_output");
-    command->add_option("--threads", arguments->threads, "Threads (default: all cores)")->check(CLI::Range(1, 1024));
+    command->add_option("--threads", arguments->threads, "Threads (default: all cores)")
+        ->check(whole_number(1, 1024))
+        ->type_name("N");
     command->callback([arguments] { run(*arguments); });
 }
 

@@ -1,4 +1,5 @@
 #include "commands.h"
+#include "options.h"
 
 #include <attend/core/error.h>
 #include <attend/tasks/explain.h>
@@ -14,6 +15,10 @@
 namespace attend::apps {
 
 namespace {
+
+/// Beyond these a walk is nothing to read, and a slip of the finger would fill the memory.
+constexpr std::int64_t kMostRows = 100'000'000;
+constexpr std::int64_t kMostDimensions = 65'536;
 
 struct ExplainArguments {
     std::string sentence = "I Like Machine Learning And Deep Learning";
@@ -63,8 +68,8 @@ void run(const ExplainArguments& arguments) {
     if (arguments.json) {
         std::cout << json_text(e, arguments.options);
     } else if (!arguments.narrate.empty()) {
-        std::cout << tasks::narrated_text(e, arguments.narrate == "zh" ? tasks::Language::chinese
-                                                                       : tasks::Language::english);
+        std::cout << tasks::narrated_text(
+            e, arguments.narrate == "zh" ? tasks::Language::chinese : tasks::Language::english);
     } else {
         std::cout << tasks::explanation_text(e);
     }
@@ -75,17 +80,26 @@ void run(const ExplainArguments& arguments) {
 void add_explain(CLI::App& app) {
     CLI::App* command = app.add_subcommand("explain", "Walk from a sentence to its attention, number by number");
     auto arguments = std::make_shared<ExplainArguments>();
-    command->add_option("SENTENCE", arguments->sentence, "Words between single spaces (default: the article's sentence)");
-    command->add_option("--dictionary", arguments->dictionary, "JSON object of words and their indices (default: the article's 23)")
+    command->add_option("SENTENCE", arguments->sentence,
+                        "Words between single spaces (default: the article's sentence)");
+    command
+        ->add_option("--dictionary", arguments->dictionary,
+                     "JSON object of words and their indices (default: the article's 23)")
         ->type_name("FILE");
-    command->add_option("--seed", arguments->options.seed, "Seed of the generator, as torch.manual_seed (default: 12)");
-    command->add_option("--vocabulary-size", arguments->options.vocabulary_size,
-                        "Rows of the embedding (default: the number of words)")
-        ->check(CLI::PositiveNumber);
+    command->add_option("--seed", arguments->options.seed, "Seed of the generator, as torch.manual_seed (default: 12)")
+        ->check(seed_number())
+        ->type_name("N");
+    command
+        ->add_option("--vocabulary-size", arguments->options.vocabulary_size,
+                     "Rows of the embedding (default: the number of words)")
+        ->check(whole_number(1, kMostRows))
+        ->type_name("N");
     command->add_option("--embedding-dim", arguments->options.embedding_dim, "Numbers in an embedded word (default: 4)")
-        ->check(CLI::PositiveNumber);
+        ->check(whole_number(1, kMostDimensions))
+        ->type_name("N");
     command->add_option("--head-dim", arguments->options.head_dim, "Dimension of queries, keys and values (default: 3)")
-        ->check(CLI::PositiveNumber);
+        ->check(whole_number(1, kMostDimensions))
+        ->type_name("N");
     command->add_option("--heatmap", arguments->heatmap, "Draw the weights (.png, .svg or .pdf)")->type_name("FILE");
     auto* json = command->add_flag("--json", arguments->json, "Print every step as JSON");
     command->add_option("--narrate", arguments->narrate, "Tell each step before its numbers, in English or Chinese")

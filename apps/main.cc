@@ -23,6 +23,17 @@ int report(std::string message, int status) {
     return status;
 }
 
+/// CLI11's message as "expected ..., found ...": our own checks say so already, behind the option's name.
+std::string usage_message(const CLI::ParseError& error) {
+    const std::string message = error.what();
+    const std::size_t expected = message.find("expected ");
+    const bool ours = expected != std::string::npos && message.find(", found ") != std::string::npos;
+    if (!ours) return "expected valid usage (see attend --help), found: " + message;
+    std::string option = message.substr(0, expected);
+    while (!option.empty() && (option.back() == ' ' || option.back() == ':')) option.pop_back();
+    return message.substr(expected) + (option.empty() ? "" : " for " + option);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -43,7 +54,7 @@ int main(int argc, char** argv) {
     } catch (const CLI::Success& request) {  // --help, --version
         return app.exit(request);
     } catch (const CLI::ParseError& error) {
-        return report(std::string("expected valid usage (see attend --help), found: ") + error.what(), kWrongUsage);
+        return report(usage_message(error), kWrongUsage);
     } catch (const attend::Error& error) {
         return report(error.detail(), kFailed);
     } catch (const std::bad_alloc&) {

@@ -27,7 +27,9 @@ std::string format_number(const char* format, int precision, double value) {
 class Formatter {
 public:
     Formatter(const TensorView& shown, const PrintOptions& options)
-        : precision_(options.precision), floating_(is_floating(shown.dtype())), boolean_(shown.dtype() == DType::boolean) {
+        : precision_(options.precision),
+          floating_(is_floating(shown.dtype())),
+          boolean_(shown.dtype() == DType::boolean) {
         if (floating_) {
             choose_notation(shown, options);
         } else {
@@ -163,7 +165,8 @@ private:
             [&] { elements.emplace_back(summarize_ && options_.edge_items == 0 ? "..." : " ..."); });
         const std::size_t element_width = formatter_.width() + 2;
         const auto line_width = static_cast<std::size_t>(std::max(options_.line_width, 0));
-        const std::size_t per_line = std::max<std::size_t>(1, (line_width - std::min(indent, line_width)) / element_width);
+        const std::size_t per_line =
+            std::max<std::size_t>(1, (line_width - std::min(indent, line_width)) / element_width);
         std::vector<std::string> lines;
         for (std::size_t i = 0; i < elements.size(); i += per_line) {
             const auto begin = elements.begin() + static_cast<std::ptrdiff_t>(i);

@@ -54,8 +54,8 @@ void fill_uniform(T* values, std::int64_t count, double from, double to, const D
     }
 }
 
-/// float32 and float64, 16 and more: uniform numbers for all places first, then every block in place; when the blocks do
-/// not end at `count`, the last 16 places are drawn again.
+/// float32 and float64, 16 and more: uniform numbers for all places first, then every block in place; when the blocks
+/// do not end at `count`, the last 16 places are drawn again.
 template <typename Real, typename Draw>
 void fill_normal(Real* values, std::int64_t count, double mean, double deviation, const Draw& draw) {
     const auto block = [&](Real* begin) { to_normal(begin, static_cast<Real>(mean), static_cast<Real>(deviation)); };

@@ -11,9 +11,10 @@
 namespace attend {
 
 /// PyTorch's CPU generator: the Mersenne Twister mt19937 (Matsumoto and Nishimura 1998) and PyTorch's ways of making
-/// uniform and normal numbers of its words. After the same seed, the same sequence of calls gives the same numbers, to the
-/// bit those of PyTorch 2.13 on x86 with AVX2 (float32 normal numbers of PyTorch differ in the last place or two between
-/// instruction sets). It is a stream, for one thread at a time; for numbers by position see randn and rand in philox.h.
+/// uniform and normal numbers of its words. After the same seed, the same sequence of calls gives the same numbers, to
+/// the bit those of PyTorch 2.13 on x86 with AVX2 (float32 normal numbers of PyTorch differ in the last place or two
+/// between instruction sets). It is a stream, for one thread at a time; for numbers by position see randn and rand in
+/// philox.h.
 ///
 /// Every function takes float32, float64, bfloat16 and float16; the 16-bit ones are drawn in float32 and rounded.
 class TorchGenerator {
@@ -31,9 +32,9 @@ public:
     /// As torch.empty(shape).uniform_(from, to): in [from, to); a number that rounds to `to` becomes `from`.
     /// @throws ValueError unless from <= to and both are finite, DTypeError, ShapeError
     Tensor uniform(const Shape& shape, double from, double to, DType dtype = DType::float32);
-    /// As torch.randn: standard normal. Fewer than 16 numbers are drawn one by one by Box and Muller's transform in double,
-    /// which makes two and keeps the second for the next such call, of whatever dtype; 16 and more in blocks of 16 from
-    /// uniform numbers, the last 16 by a block of their own when their number is not a multiple of 16.
+    /// As torch.randn: standard normal. Fewer than 16 numbers are drawn one by one by Box and Muller's transform in
+    /// double, which makes two and keeps the second for the next such call, of whatever dtype; 16 and more in blocks of
+    /// 16 from uniform numbers, the last 16 by a block of their own when their number is not a multiple of 16.
     /// @throws DTypeError, ShapeError
     Tensor randn(const Shape& shape, DType dtype = DType::float32);
     /// As torch.empty(shape).normal_(mean, deviation). @throws ValueError unless deviation >= 0, DTypeError, ShapeError

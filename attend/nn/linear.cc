@@ -17,8 +17,8 @@ Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& b
         throw DTypeError("linear", "expected a floating input, found " + std::string(name_of(x.dtype())));
     }
     if (x.rank() < 1 || x.size(-1) != depth) {
-        throw ShapeError("linear", "expected input of shape [..., " + std::to_string(depth) + "], found " +
-                                       to_string(x.shape()));
+        throw ShapeError("linear",
+                         "expected input of shape [..., " + std::to_string(depth) + "], found " + to_string(x.shape()));
     }
     Shape shape = x.shape();
     shape[shape.rank() - 1] = columns;
@@ -48,8 +48,8 @@ Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& b
 
 Linear::Linear(const LinearOptions& options, TorchGenerator& generator) {
     if (options.in_features < 0 || options.out_features < 0) {
-        throw ValueError("Linear", "expected sizes of at least 0, found " + std::to_string(options.in_features) + " and " +
-                                       std::to_string(options.out_features));
+        throw ValueError("Linear", "expected sizes of at least 0, found " + std::to_string(options.in_features) +
+                                       " and " + std::to_string(options.out_features));
     }
     // kaiming_uniform_(weight, a = sqrt(5)) of PyTorch: gain = sqrt(2 / (1 + 5)), bound = sqrt(3) gain / sqrt(fan_in).
     const double root = std::sqrt(static_cast<double>(std::max<std::int64_t>(options.in_features, 1)));
@@ -63,8 +63,8 @@ Linear::Linear(const StateDict& state) {
     check_no_others("Linear", state, {"weight", "bias"});
     const auto weight = state.find("weight");
     if (weight != state.end() && weight->second.rank() != 2) {
-        throw ShapeError("Linear", "expected parameter 'weight' of shape [out, in], found " +
-                                       to_string(weight->second.shape()));
+        throw ShapeError("Linear",
+                         "expected parameter 'weight' of shape [out, in], found " + to_string(weight->second.shape()));
     }
     weight_ = parameter("Linear", state, "weight", weight == state.end() ? Shape{0, 0} : weight->second.shape());
     if (state.count("bias") != 0) bias_ = parameter("Linear", state, "bias", {weight_.size(0)});

@@ -28,11 +28,12 @@ public:
     /// Parameters drawn as torch.nn.Linear draws them: uniform in +-1 / sqrt(in), first the weight, then the bias.
     /// @throws ValueError for negative sizes
     explicit Linear(const LinearOptions& options, TorchGenerator& generator);
-    /// Parameters from a state dict: `weight` and, where it is there, `bias`. @throws ValueError, ShapeError, DTypeError
+    /// Parameters from a state dict: `weight` and, where it is there, `bias`. @throws ValueError, ShapeError,
+    /// DTypeError
     explicit Linear(const StateDict& state);
 
-    /// @param x [..., in], any floating dtype, contiguous last dimension @return [..., out], dtype of x; sums are taken in
-    /// double and rounded once. @throws ShapeError, DTypeError
+    /// @param x [..., in], any floating dtype, contiguous last dimension @return [..., out], dtype of x; sums are taken
+    /// in double and rounded once. @throws ShapeError, DTypeError
     Tensor forward(const TensorView& x) const;
 
     /// `weight` and `bias`.

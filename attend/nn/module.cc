@@ -15,11 +15,12 @@ std::string names_of(const StateDict& state) {
 
 }  // namespace
 
-const Tensor& parameter(const std::string& module, const StateDict& state, const std::string& name, const Shape& shape) {
+const Tensor& parameter(const std::string& module, const StateDict& state, const std::string& name,
+                        const Shape& shape) {
     const auto found = state.find(name);
     if (found == state.end()) {
-        throw ValueError(module, "expected a parameter '" + name + "' of shape " + to_string(shape) + ", found " +
-                                     names_of(state));
+        throw ValueError(
+            module, "expected a parameter '" + name + "' of shape " + to_string(shape) + ", found " + names_of(state));
     }
     if (!(found->second.shape() == shape)) {
         throw ShapeError(module, "expected parameter '" + name + "' of shape " + to_string(shape) + ", found " +
@@ -36,7 +37,8 @@ void check_no_others(const std::string& module, const StateDict& state, const st
     for (const auto& [name, tensor] : state) {
         if (std::find(known.begin(), known.end(), name) != known.end()) continue;
         std::string expected;
-        for (const std::string& other : known) expected.append(expected.empty() ? "'" : ", '").append(other).append("'");
+        for (const std::string& other : known)
+            expected.append(expected.empty() ? "'" : ", '").append(other).append("'");
         throw ValueError(module, "expected the parameters " + expected + ", found '" + name + "'");
     }
 }

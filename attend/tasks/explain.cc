@@ -12,21 +12,24 @@ namespace attend::tasks {
 namespace {
 
 void check_size(const char* name, std::int64_t size) {
-    if (size < 1) throw ValueError("explain", std::string("expected ") + name + " of at least 1, found " + std::to_string(size));
+    if (size < 1)
+        throw ValueError("explain", std::string("expected ") + name + " of at least 1, found " + std::to_string(size));
 }
 
 Tensor ids_of(const std::vector<std::string>& words, const text::Vocabulary& vocabulary, std::int64_t rows) {
     Tensor ids = Tensor::empty({static_cast<std::int64_t>(words.size())}, DType::int64);
     for (std::size_t i = 0; i < words.size(); ++i) {
         if (words[i].empty()) {
-            throw ValueError("explain", words.size() == 1 ? "expected a sentence of at least one word, found none"
-                                                          : "expected single spaces between words, found an empty word");
+            throw ValueError("explain", words.size() == 1
+                                            ? "expected a sentence of at least one word, found none"
+                                            : "expected single spaces between words, found an empty word");
         }
         const std::int64_t id = vocabulary.index_of(words[i]);
         if (id >= rows) {
             throw ValueError("explain", "expected an index below the " + std::to_string(rows) +
-                                            " rows of the embedding, found " + std::to_string(id) + " for '" + words[i] +
-                                            "'; --vocabulary-size " + std::to_string(id + 1) + " gives it a row");
+                                            " rows of the embedding, found " + std::to_string(id) + " for '" +
+                                            words[i] + "'; --vocabulary-size " + std::to_string(id + 1) +
+                                            " gives it a row");
         }
         ids.data<std::int64_t>()[i] = id;
     }

@@ -15,10 +15,10 @@ namespace attend::tasks {
 
 /// Options of explain; the defaults are the article's.
 struct ExplainOptions {
-    std::uint64_t seed = 12;                              ///< as torch.manual_seed
-    std::optional<std::int64_t> vocabulary_size = {};     ///< rows of the embedding; the number of words by default
-    std::int64_t embedding_dim = 4;                       ///< d, numbers in an embedded word
-    std::int64_t head_dim = 3;                            ///< d_k = d_q = d_v
+    std::uint64_t seed = 12;                           ///< as torch.manual_seed
+    std::optional<std::int64_t> vocabulary_size = {};  ///< rows of the embedding; the number of words by default
+    std::int64_t embedding_dim = 4;                    ///< d, numbers in an embedded word
+    std::int64_t head_dim = 3;                         ///< d_k = d_q = d_v
 };
 
 /// All steps. n is the number of words, d the embedding's and h the head's dimension.
@@ -40,7 +40,8 @@ struct Explanation {
 
 /// Walks through the steps. Words lie between single spaces.
 /// @throws ValueError for an empty or unknown word, sizes below 1, an index without a row in the embedding
-Explanation explain(const std::string& sentence, const text::Vocabulary& vocabulary, const ExplainOptions& options = {});
+Explanation explain(const std::string& sentence, const text::Vocabulary& vocabulary,
+                    const ExplainOptions& options = {});
 
 /// The walk as PyTorch's program prints it.
 std::string explanation_text(const Explanation& explanation);

@@ -60,8 +60,9 @@ private:
 Vocabulary Vocabulary::from_json(std::string_view json, const std::string& name) {
     Handler handler;
     if (!Json::sax_parse(json.begin(), json.end(), &handler)) {
-        throw FileError("vocabulary", "expected a JSON object of words and their indices (whole numbers of at least 0) in '" +
-                                          name + "', found " + handler.found);
+        throw FileError("vocabulary",
+                        "expected a JSON object of words and their indices (whole numbers of at least 0) in '" + name +
+                            "', found " + handler.found);
     }
     try {
         return Vocabulary(handler.words);

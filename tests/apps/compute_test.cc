@@ -25,7 +25,8 @@ struct Inputs {
     /// Runs compute on these tensors; its results.
     TensorMap compute(const std::string& options) const {
         save_safetensors(temporary("in.safetensors"), tensors, {{"origin", "test"}});
-        const Outcome run = attend("compute " + temporary("in.safetensors") + " --output " + temporary("out.safetensors") + " " + options);
+        const Outcome run = attend("compute " + temporary("in.safetensors") + " --output " +
+                                   temporary("out.safetensors") + " " + options);
         EXPECT_EQ(run.status, 0) << run.err;
         EXPECT_EQ(run.err, "");
         const SafetensorsFile file = SafetensorsFile::open(temporary("out.safetensors"));
@@ -34,7 +35,8 @@ struct Inputs {
     }
     std::string error(const std::string& options = {}) const {
         save_safetensors(temporary("in.safetensors"), tensors);
-        const Outcome run = attend("compute " + temporary("in.safetensors") + " --output " + temporary("none.safetensors") + " " + options);
+        const Outcome run = attend("compute " + temporary("in.safetensors") + " --output " +
+                                   temporary("none.safetensors") + " " + options);
         EXPECT_EQ(run.status, 1);
         EXPECT_EQ(run.out, "");
         EXPECT_THROW(read_file(temporary("none.safetensors")), std::exception);
@@ -45,7 +47,8 @@ struct Inputs {
 TEST(ComputeCommand, WritesWhatTheLibraryComputes) {
     for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
         const Inputs in(dtype);
-        const TensorMap out = in.compute("--causal bottom-right --window 5,-1 --scale 0.3 --softcap 4 --weights --log-sum-exp");
+        const TensorMap out =
+            in.compute("--causal bottom-right --window 5,-1 --scale 0.3 --softcap 4 --weights --log-sum-exp");
         const AttentionResult want = attention(in["query"], in["key"], in["value"],
                                                {.mask = Mask::causal_bottom_right() & Mask::window(5, {}),
                                                 .scale = 0.3,
@@ -67,11 +70,12 @@ TEST(ComputeCommand, ReadsMaskBiasLengthsAndSlopes) {
     in.tensors.emplace("grad_output", normal({2, 4, 9, 8}, 6));
     for (const std::string algorithm : {"auto", "reference", "flash"}) {
         const TensorMap out = in.compute("--backward --dropout 0.25 --seed 9 --causal 2 --algorithm " + algorithm);
-        AttentionOptions options{.mask = Mask::causal(2) & Mask::boolean(in["mask"].view()) & Mask::key_lengths({12, 7}),
-                                 .bias = in["bias"],
-                                 .alibi_slopes = in["alibi_slopes"],
-                                 .dropout = 0.25,
-                                 .seed = 9};
+        AttentionOptions options{
+            .mask = Mask::causal(2) & Mask::boolean(in["mask"].view()) & Mask::key_lengths({12, 7}),
+            .bias = in["bias"],
+            .alibi_slopes = in["alibi_slopes"],
+            .dropout = 0.25,
+            .seed = 9};
         options.algorithm = Algorithm::reference;
         const AttentionResult want = attention(in["query"], in["key"], in["value"], options);
         const AttentionGradients grad =
@@ -112,7 +116,8 @@ TEST(ComputeCommand, ErrorsNameTensorAndFile) {
     in.tensors.at("value") = zeros({2, 2, 11, 8});
     EXPECT_EQ(in.error(), "attend: error: expected value of shape [2, 2, 12, *], found [2, 2, 11, 8]\n");
     in.tensors.erase("value");
-    EXPECT_EQ(in.error(), "attend: error: expected a tensor 'value' in '" + temporary("in.safetensors") + "', found 'key', 'query'\n");
+    EXPECT_EQ(in.error(), "attend: error: expected a tensor 'value' in '" + temporary("in.safetensors") +
+                              "', found 'key', 'query'\n");
     in = Inputs();
     EXPECT_NE(in.error("--backward").find("expected a tensor 'grad_output'"), std::string::npos);
     in.tensors.emplace("mask", zeros({9, 12}));
@@ -122,7 +127,8 @@ TEST(ComputeCommand, ErrorsNameTensorAndFile) {
     EXPECT_EQ(in.error(), "attend: error: expected key length 0 in [0, 12], found 13\n");
     EXPECT_NE(attend("compute /nonexistent --output x").err.find("'/nonexistent'"), std::string::npos);
     write_file(temporary("cut.safetensors"), "abc");
-    const Outcome cut = attend("compute " + temporary("cut.safetensors") + " --output " + temporary("none.safetensors"));
+    const Outcome cut =
+        attend("compute " + temporary("cut.safetensors") + " --output " + temporary("none.safetensors"));
     EXPECT_EQ(cut.status, 1);
     EXPECT_EQ(cut.err, "attend: error: expected at least 8 bytes in '" + temporary("cut.safetensors") + "', found 3\n");
 }
@@ -140,7 +146,9 @@ TEST(ComputeCommand, AFailedWriteLeavesTheOldFile) {
     const Inputs in;
     save_safetensors(temporary("in.safetensors"), in.tensors);
     write_file(temporary("old.safetensors"), "old");
-    EXPECT_EQ(attend("compute " + temporary("in.safetensors") + " --causal 1x --output " + temporary("old.safetensors")).status, 2);
+    EXPECT_EQ(attend("compute " + temporary("in.safetensors") + " --causal 1x --output " + temporary("old.safetensors"))
+                  .status,
+              2);
     EXPECT_EQ(attend("compute " + temporary("in.safetensors") + " --output /nonexistent/x.safetensors").status, 1);
     EXPECT_EQ(attend("compute " + temporary("in.safetensors") + " --output /dev/full").status, 1);
     EXPECT_EQ(read_file(temporary("old.safetensors")), "old");

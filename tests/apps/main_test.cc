@@ -21,11 +21,13 @@ TEST(Command, HelpAndVersion) {
 }
 
 TEST(Command, WrongUsageIsOneLineAndStatus2) {
-    for (const char* arguments : {"", "frobnicate", "--frobnicate", "explain --seed x", "compute", "compute a.safetensors",
-                                  "explain --head-dim 0", "explain --seed -1", "explain --seed 18446744073709551616",
-                                  "explain --narrate fr", "compute a --output b --dropout 2", "compute a --output b --algorithm x",
-                                  "compute a --output b --window 1", "compute a --output b --causal sideways",
-                                  "compute a --output b --softcap 0", "compute a --output b --threads 0"}) {
+    for (const char* arguments :
+         {"", "frobnicate", "--frobnicate", "explain --seed x", "compute", "compute a.safetensors",
+          "explain --head-dim 0", "explain --seed 18446744073709551616", "explain --head-dim 99999999999999999999",
+          "explain --head-dim 3x", "compute a --output b --scale nan", "explain --narrate fr",
+          "compute a --output b --dropout 2", "compute a --output b --algorithm x", "compute a --output b --window 1",
+          "compute a --output b --causal sideways", "compute a --output b --softcap 0",
+          "compute a --output b --threads 0"}) {
         const Outcome run = attend(arguments);
         EXPECT_EQ(run.status, 2) << arguments;
         EXPECT_EQ(run.out, "") << arguments;

@@ -112,12 +112,17 @@ TEST(TensorView, ReshapesWithoutCopies) {
 // Every view that reshape grants holds the elements of the copy that it spares.
 TEST(TensorView, ReshapeEqualsReshapeOfACopy) {
     const Tensor t = counted({4, 6, 2, 3});
-    const std::vector<TensorView> views{t.view(), t.view().transpose(0, 1), t.view().permute({3, 0, 1, 2}),
-                                        t.view().slice(1, 1, 5, 2), t.view().slice(0, 1, 2), t.view().slice(3, 0, 1)};
+    const std::vector<TensorView> views{t.view(),
+                                        t.view().transpose(0, 1),
+                                        t.view().permute({3, 0, 1, 2}),
+                                        t.view().slice(1, 1, 5, 2),
+                                        t.view().slice(0, 1, 2),
+                                        t.view().slice(3, 0, 1)};
     int granted = 0;
     for (const TensorView& view : views) {
         const std::int64_t n = view.numel();
-        for (const Shape& shape : {Shape{n}, Shape{2, n / 2}, Shape{n / 3, 3}, Shape{1, n / 6, 1, 6}, Shape{n / 2, 2, 1}}) {
+        for (const Shape& shape :
+             {Shape{n}, Shape{2, n / 2}, Shape{n / 3, 3}, Shape{1, n / 6, 1, 6}, Shape{n / 2, 2, 1}}) {
             if (shape.numel() != n) continue;
             try {
                 EXPECT_EQ(values(view.reshape(shape)), values(view.clone().view().reshape(shape)));
@@ -145,7 +150,9 @@ TEST(TensorView, ChecksTypesAndIndices) {
     const Tensor t = counted({2, 3});
     EXPECT_EQ(message_of<DTypeError>([&] { static_cast<void>(t.data<float>()); }),
               "[tensor] expected elements of type float32, found int64");
-    EXPECT_EQ(message_of<ValueError>([&] { static_cast<void>(t.at<std::int64_t>({0, 3})); }),
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  static_cast<void>(t.at<std::int64_t>({0, 3}));
+              }),
               "[tensor] expected index 1 in [0, 3), found 3");
     EXPECT_THROW(static_cast<void>(t.item({0})), ValueError);
     EXPECT_THROW(static_cast<void>(t.item()), ShapeError);

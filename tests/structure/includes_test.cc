@@ -29,12 +29,8 @@ const std::map<std::string, std::set<std::string>>& allowed_rooms() {
 /// Headers of other libraries, and the only folders (below attend/) that may include them.
 const std::map<std::string, std::set<std::string>>& fenced_headers() {
     static const std::map<std::string, std::set<std::string>> headers{
-        {"nlohmann/", {"io", "text"}},
-        {"cairo", {"viz/cairo"}},
-        {"pango", {"viz/cairo"}},
-        {"CLI/", {}},
-        {"immintrin.h", {"kernels/cpu"}},
-        {"arm_neon.h", {"kernels/cpu"}},
+        {"nlohmann/", {"io", "text"}},    {"cairo", {"viz/cairo"}},        {"pango", {"viz/cairo"}}, {"CLI/", {}},
+        {"immintrin.h", {"kernels/cpu"}}, {"arm_neon.h", {"kernels/cpu"}},
     };
     return headers;
 }
@@ -50,7 +46,9 @@ std::string breaches(const std::string& relative, std::istream& source) {
         std::smatch match;
         if (!std::regex_search(line, match, include)) continue;
         const std::string header = match[2];
-        const auto complain = [&](const std::string& why) { found += relative + " includes " + header + ": " + why + "\n"; };
+        const auto complain = [&](const std::string& why) {
+            found += relative + " includes " + header + ": " + why + "\n";
+        };
         if (match[1] == "\"") complain("the library includes as <attend/...>");
         if (header.rfind("apps/", 0) == 0 || header.rfind("tests/", 0) == 0) complain("outside of the library");
         for (const auto& [prefix, folders] : fenced_headers()) {

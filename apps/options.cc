@@ -1,0 +1,73 @@
+#include "options.h"
+
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <sstream>
+#include <string>
+
+namespace attend::apps {
+
+namespace {
+
+template <typename T>
+std::optional<T> parse(const std::string& text) {
+    T value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    return value;
+}
+
+std::string refusal(const std::string& expected, const std::string& found) {
+    return "expected " + expected + ", found '" + found + "'";
+}
+
+CLI::Validator validator(std::function<std::string(std::string&)> check) {
+    return CLI::Validator(std::move(check), "");
+}
+
+}  // namespace
+
+CLI::Validator whole_number(std::int64_t minimum, std::int64_t maximum) {
+    return validator([=](std::string& text) -> std::string {
+        const auto value = parse<std::int64_t>(text);
+        if (value && *value >= minimum && *value <= maximum) return {};
+        const bool open = maximum == std::numeric_limits<std::int64_t>::max();
+        return refusal(open ? "a whole number of at least " + std::to_string(minimum)
+                            : "a whole number in [" + std::to_string(minimum) + ", " + std::to_string(maximum) + "]",
+                       text);
+    });
+}
+
+CLI::Validator seed_number() {
+    return validator([](std::string& text) -> std::string {
+        if (parse<std::uint64_t>(text)) return {};
+        if (const auto value = parse<std::int64_t>(text)) {
+            text = std::to_string(static_cast<std::uint64_t>(*value));
+            return {};
+        }
+        return refusal("a whole number in [-2^63, 2^64 - 1]", text);
+    });
+}
+
+CLI::Validator number_above(double above, double maximum) {
+    return validator([=](std::string& text) -> std::string {
+        const auto value = parse<double>(text);
+        if (value && std::isfinite(*value) && *value > above && *value <= maximum) return {};
+        std::ostringstream expected;
+        expected << "a finite number above " << above;
+        return refusal(expected.str(), text);
+    });
+}
+
+CLI::Validator number_in(double minimum, double maximum) {
+    return validator([=](std::string& text) -> std::string {
+        const auto value = parse<double>(text);
+        if (value && *value >= minimum && *value <= maximum) return {};
+        std::ostringstream expected;
+        expected << "a number in [" << minimum << ", " << maximum << "]";
+        return refusal(expected.str(), text);
+    });
+}
+
+}  // namespace attend::apps

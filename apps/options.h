@@ -1,0 +1,24 @@
+/// @file
+/// Checks of option values: CLI11's own take "-1" for an unsigned number and let others overflow.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <cstdint>
+#include <limits>
+
+namespace attend::apps {
+
+/// A whole number in [minimum, maximum].
+CLI::Validator whole_number(std::int64_t minimum, std::int64_t maximum = std::numeric_limits<std::int64_t>::max());
+
+/// A seed as torch.manual_seed takes it, in [-2^63, 2^64 - 1]; negative ones count from 2^64.
+CLI::Validator seed_number();
+
+/// A finite number above `above` (not at it), up to `maximum`.
+CLI::Validator number_above(double above, double maximum = std::numeric_limits<double>::max());
+
+/// A finite number in [minimum, maximum].
+CLI::Validator number_in(double minimum, double maximum);
+
+}  // namespace attend::apps
