@@ -35,6 +35,7 @@ struct ComputeArguments {
     std::uint64_t seed = 0;
     std::string algorithm = "auto";
     bool weights = false;
+    bool write_mask = false;
     bool log_sum_exp = false;
     bool backward = false;
     int threads = 0;
@@ -150,6 +151,7 @@ void run(const ComputeArguments& arguments) {
         attention_backward_into(targets, *grad_output, query, key, value, result.output, result.log_sum_exp, options);
     }
     results.emplace("output", std::move(result.output));
+    if (arguments.write_mask) results.emplace("mask", attended_keys(query, key, options));
     if (arguments.weights) results.emplace("weights", std::move(result.weights));
     if (arguments.log_sum_exp) results.emplace("log_sum_exp", result.log_sum_exp.to(DType::float32));
 
@@ -177,7 +179,7 @@ void add_compute(CLI::App& app) {
     command->add_option("--window", arguments->window, "Keys this far to the left and right are seen (-1 = unbounded)")
         ->type_name("LEFT,RIGHT");
     command->add_option("--scale", arguments->scale, "Factor of the scores (default: 1 / sqrt(d))")
-        ->check(number_in(std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max()))
+        ->check(finite_number())
         ->type_name("X");
     command->add_option("--softcap", arguments->softcap, "Soft cap c > 0: c tanh(x / c)")
         ->check(number_above(0.0))
@@ -192,6 +194,8 @@ void add_compute(CLI::App& app) {
         ->check(CLI::IsMember({"auto", "reference", "flash"}))
         ->type_name("NAME");
     command->add_flag("--weights", arguments->weights, "Write the weights");
+    command->add_flag("--write-mask", arguments->write_mask,
+                      "Write which keys each query attends to (mask, bool), for `attend plot`");
     command->add_flag("--log-sum-exp", arguments->log_sum_exp, "Write the log-sum-exp of the scores (float32)");
     command->add_flag("--backward", arguments->backward, "Write the gradients for grad_output");
     command->add_option("--threads", arguments->threads, "Threads (default: all cores)")

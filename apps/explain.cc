@@ -1,4 +1,6 @@
 #include "commands.h"
+#include "drawing.h"
+#include "files.h"
 #include "options.h"
 
 #include <attend/core/error.h>
@@ -60,11 +62,45 @@ std::string json_text(const tasks::Explanation& e, const tasks::ExplainOptions& 
     return json.dump() + "\n";
 }
 
+/// What `attend compute` reads, one sequence and one head, and the words that `attend plot` writes beside it.
+void write_tensors(const tasks::Explanation& e, const std::string& path) {
+    const auto one_head = [](const Tensor& tensor) { return tensor.view().unsqueeze(0).unsqueeze(0); };
+    const std::string words = nlohmann::json(e.words).dump();
+    write_output(path, [&](std::ostream& stream) {
+        write_safetensors(stream,
+                          {{"query", one_head(e.query)}, {"key", one_head(e.key)}, {"value", one_head(e.value)}},
+                          {{"query_tokens", words}, {"key_tokens", words}});
+    });
+}
+
+void draw_weights(const tasks::Explanation& e, const std::string& path) {
+    viz::HeatmapOptions options;
+    options.rows = e.words;
+    options.columns = e.words;
+    save_figure(viz::heatmap(e.weights, options), path);
+}
+
+void check(const ExplainArguments& arguments) {
+    if (!arguments.heatmap.empty()) {
+        try {
+            viz::format_of(arguments.heatmap);
+        } catch (const ValueError& error) {
+            throw CLI::ValidationError("--heatmap", error.detail());
+        }
+    }
+    if (arguments.tensors == "-") {
+        throw CLI::ValidationError("--tensors", "expected a file, since the walk takes standard output, found '-'");
+    }
+}
+
 void run(const ExplainArguments& arguments) {
+    check(arguments);
     const text::Vocabulary vocabulary = arguments.dictionary.empty()
                                             ? text::Vocabulary::article()
                                             : text::Vocabulary::from_json_file(arguments.dictionary);
     const tasks::Explanation e = tasks::explain(arguments.sentence, vocabulary, arguments.options);
+    if (!arguments.heatmap.empty()) draw_weights(e, arguments.heatmap);
+    if (!arguments.tensors.empty()) write_tensors(e, arguments.tensors);
     if (arguments.json) {
         std::cout << json_text(e, arguments.options);
     } else if (!arguments.narrate.empty()) {
@@ -101,6 +137,10 @@ void add_explain(CLI::App& app) {
         ->check(whole_number(1, kMostDimensions))
         ->type_name("N");
     command->add_option("--heatmap", arguments->heatmap, "Draw the weights (.png, .svg or .pdf)")->type_name("FILE");
+    command
+        ->add_option("--tensors", arguments->tensors,
+                     "Write query, key and value (.safetensors) for `attend compute`, and the words for `attend plot`")
+        ->type_name("FILE");
     auto* json = command->add_flag("--json", arguments->json, "Print every step as JSON");
     command->add_option("--narrate", arguments->narrate, "Tell each step before its numbers, in English or Chinese")
         ->check(CLI::IsMember({"en", "zh"}))

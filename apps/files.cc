@@ -4,14 +4,17 @@
 
 #include <iostream>
 #include <iterator>
-#include <utility>
 
 namespace attend::apps {
 
 SafetensorsFile open_safetensors(const std::string& path) {
     if (path != "-") return SafetensorsFile::open(path);
-    std::string bytes{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-    return SafetensorsFile::from_bytes(std::move(bytes), "standard input");
+    return SafetensorsFile::from_bytes(read_input(path), "standard input");
+}
+
+std::string read_input(const std::string& path) {
+    if (path != "-") return read_file(path);
+    return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
 
 void write_output(const std::string& path, const std::function<void(std::ostream&)>& write) {

@@ -13,6 +13,9 @@ namespace attend::apps {
 /// Opens a safetensors file, or reads one from standard input. @throws FileError
 SafetensorsFile open_safetensors(const std::string& path);
 
+/// The content of a file, or of standard input. @throws FileError
+std::string read_input(const std::string& path);
+
 /// Writes a file under a temporary name and renames it, or writes standard output. @throws FileError
 void write_output(const std::string& path, const std::function<void(std::ostream&)>& write);
 

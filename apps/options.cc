@@ -60,6 +60,13 @@ CLI::Validator number_above(double above, double maximum) {
     });
 }
 
+CLI::Validator finite_number() {
+    return validator([](std::string& text) -> std::string {
+        const auto value = parse<double>(text);
+        return value && std::isfinite(*value) ? std::string() : refusal("a finite number", text);
+    });
+}
+
 CLI::Validator number_in(double minimum, double maximum) {
     return validator([=](std::string& text) -> std::string {
         const auto value = parse<double>(text);

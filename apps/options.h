@@ -18,6 +18,9 @@ CLI::Validator seed_number();
 /// A finite number above `above` (not at it), up to `maximum`.
 CLI::Validator number_above(double above, double maximum = std::numeric_limits<double>::max());
 
+/// Any finite number.
+CLI::Validator finite_number();
+
 /// A finite number in [minimum, maximum].
 CLI::Validator number_in(double minimum, double maximum);
 

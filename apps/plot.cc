@@ -1,9 +1,146 @@
 #include "commands.h"
+#include "drawing.h"
+#include "files.h"
+#include "options.h"
+
+#include <attend/core/error.h>
+#include <attend/io/safetensors.h>
+
+#include <nlohmann/json.hpp>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace attend::apps {
 
+namespace {
+
+struct PlotArguments {
+    std::string input;
+    std::string tensor = "weights";
+    std::string mask;
+    std::optional<std::int64_t> batch;
+    std::optional<std::int64_t> layer;
+    std::optional<std::int64_t> head;
+    std::string query_tokens;
+    std::string key_tokens;
+    DrawingArguments drawing;
+};
+
+TensorView selected(const TensorView& view, int dim, std::int64_t index, const char* option) {
+    if (index >= view.size(dim)) {
+        throw ValueError("plot", "expected " + std::string(option) + " below " + std::to_string(view.size(dim)) +
+                                     ", found " + std::to_string(index));
+    }
+    return view.select(dim, index);
+}
+
+/// The map or grid that the options choose from [layers, batch, heads, Lq, Lk] or its last two to four dimensions.
+TensorView chosen(TensorView view, const PlotArguments& arguments) {
+    if (view.rank() < 2 || view.rank() > 5) {
+        throw ShapeError("plot", "expected tensor '" + arguments.tensor +
+                                     "' of shape [Lq, Lk], [heads, Lq, Lk], [layers, heads, Lq, Lk] or [layers, batch, "
+                                     "heads, Lq, Lk], found " +
+                                     to_string(view.shape()));
+    }
+    const bool has_head = view.rank() >= 3;
+    if (arguments.head && !has_head) {
+        throw ShapeError("plot", "expected a tensor with heads for --head, found '" + arguments.tensor + "' of shape " +
+                                     to_string(view.shape()));
+    }
+    if (view.rank() < 4 && (arguments.layer || arguments.batch)) {
+        throw ShapeError("plot", std::string("expected a tensor of four or five dimensions for ") +
+                                     (arguments.layer ? "--layer" : "--batch") + ", found '" + arguments.tensor +
+                                     "' of shape " + to_string(view.shape()));
+    }
+    if (view.rank() == 5)
+        view = selected(view, 1, arguments.batch.value_or(0), "--batch");
+    else if (view.rank() == 4 && arguments.batch && arguments.layer) {
+        throw ShapeError("plot", "expected --layer or --batch for a tensor of four dimensions, found both");
+    } else if (view.rank() == 4 && arguments.batch) {
+        view = selected(view, 0, *arguments.batch, "--batch");
+    }
+    if (arguments.head) view = selected(view, -3, *arguments.head, "--head");
+    if (arguments.layer) view = selected(view, 0, *arguments.layer, "--layer");
+    return view;
+}
+
+/// Tokens that the file brings along: a JSON array of strings in its metadata. What does not fit is left aside.
+std::vector<std::string> tokens_in(const SafetensorsFile& file, const std::string& key, std::int64_t count) {
+    const auto entry = file.metadata().find(key);
+    if (entry == file.metadata().end()) return {};
+    const nlohmann::json json = nlohmann::json::parse(entry->second, nullptr, false);
+    if (!json.is_array() || static_cast<std::int64_t>(json.size()) != count) return {};
+    std::vector<std::string> tokens;
+    for (const nlohmann::json& token : json) {
+        if (!token.is_string()) return {};
+        tokens.push_back(token.get<std::string>());
+    }
+    return tokens;
+}
+
+std::vector<std::string> tokens_for(const SafetensorsFile& file, const std::string& path, const std::string& what,
+                                    std::int64_t count) {
+    if (path.empty()) return tokens_in(file, what + "_tokens", count);
+    std::vector<std::string> tokens = read_tokens(path);
+    if (static_cast<std::int64_t>(tokens.size()) != count) {
+        throw ShapeError("plot", "expected " + std::to_string(count) + " " + what + " tokens in '" + path +
+                                     "', found " + std::to_string(tokens.size()));
+    }
+    return tokens;
+}
+
+void run(PlotArguments& arguments) {
+    arguments.drawing.check();
+    const SafetensorsFile file = open_safetensors(arguments.input);
+    const TensorView all = file.view(arguments.tensor);
+    const TensorView weights = chosen(all, arguments);
+    viz::HeatmapOptions options = arguments.drawing.options();
+    const std::string mask = !arguments.mask.empty() ? arguments.mask
+                             : file.contains("mask") ? std::string("mask")
+                                                     : std::string();
+    if (!mask.empty() && mask != arguments.tensor) {
+        options.mask = chosen(file.view(mask).broadcast_to(all.shape()), arguments);
+    }
+    options.rows = tokens_for(file, arguments.query_tokens, "query", weights.size(-2));
+    options.columns = tokens_for(file, arguments.key_tokens, "key", weights.size(-1));
+    draw(weights, options, arguments.drawing);
+}
+
+}  // namespace
+
 void add_plot(CLI::App& app) {
-    app.add_subcommand("plot", "");
+    CLI::App* command = app.add_subcommand("plot", "Draw attention weights of a safetensors file");
+    auto arguments = std::make_shared<PlotArguments>();
+    command
+        ->add_option("INPUT", arguments->input,
+                     "Safetensors file ('-': standard input) with weights of shape [Lq, Lk], [heads, Lq, Lk], "
+                     "[layers, heads, Lq, Lk] or [layers, batch, heads, Lq, Lk]; layers and heads that no option "
+                     "chooses are drawn as a grid")
+        ->required();
+    command->add_option("--tensor", arguments->tensor, "Tensor to draw (default: weights)")->type_name("NAME");
+    command
+        ->add_option("--mask", arguments->mask,
+                     "Bool tensor, true = attended to; other cells are hatched (default: mask, if there is one)")
+        ->type_name("NAME");
+    const CLI::Validator index = whole_number(0);
+    command->add_option("--layer", arguments->layer, "Draw this layer only")->check(index)->type_name("N");
+    command->add_option("--head", arguments->head, "Draw this head only")->check(index)->type_name("N");
+    command
+        ->add_option("--batch", arguments->batch,
+                     "Sequence of a batch; says of four dimensions that the first is the batch, as `compute` writes it")
+        ->check(index)
+        ->type_name("N");
+    command
+        ->add_option("--query-tokens", arguments->query_tokens,
+                     "Labels of the rows, one a line, or a JSON array in a .json file (default: the file's metadata "
+                     "query_tokens, else numbers)")
+        ->type_name("FILE");
+    command->add_option("--key-tokens", arguments->key_tokens, "Labels of the columns")->type_name("FILE");
+    arguments->drawing.add_to(*command);
+    command->callback([arguments] { run(*arguments); });
 }
 
 }  // namespace attend::apps

@@ -1,9 +1,10 @@
 # The installed package: find_package(attend) with attend::attend (and attend::viz), and pkg-config.
 include(CMakePackageConfigHelpers)
 
-set(attend_targets attend)
-if(TARGET attend_viz)
-    list(APPEND attend_targets attend_viz)
+set(attend_targets attend attend_viz)
+set(ATTEND_VIZ_PKGCONFIG "")
+if(ATTEND_WITH_VIZ)
+    set(ATTEND_VIZ_PKGCONFIG "pangocairo cairo-pdf cairo-png")
 endif()
 install(TARGETS ${attend_targets} EXPORT attend-targets FILE_SET HEADERS)
 if(TARGET attend_command)

@@ -81,4 +81,28 @@ void attention_into(const AttentionTargets& targets, const TensorView& query, co
     run(checked, outputs, options.algorithm);
 }
 
+Tensor attended_keys(const TensorView& query, const TensorView& key, const AttentionOptions& options) {
+    const detail::CheckedProblem checked("attended_keys", query, key, key, options);
+    const kernels::AttentionProblem& problem = checked.problem();
+    Tensor result(checked.weights_shape(), DType::boolean);
+    const MutableTensorView all = result.view();
+    for (const kernels::Sequence& sequence : problem.sequences) {
+        for (std::int64_t head = 0; head < problem.heads(); ++head) {
+            for (std::int64_t i = 0; i < sequence.query_count; ++i) {
+                const kernels::KeyRange keys = sequence.keys_of(i);
+                for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+                    const std::int64_t row = sequence.query_begin + i;
+                    const std::int64_t column = sequence.key_begin + j;
+                    bool attended = true;
+                    for (const TensorView& allowed : problem.allowed) {
+                        attended = attended && allowed.at<bool>({sequence.batch, head, row, column});
+                    }
+                    all.at<bool>({sequence.batch, head, row, column}) = attended;
+                }
+            }
+        }
+    }
+    return result;
+}
+
 }  // namespace attend

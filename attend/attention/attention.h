@@ -74,6 +74,11 @@ struct AttentionTargets {
 void attention_into(const AttentionTargets& targets, const TensorView& query, const TensorView& key,
                     const TensorView& value, const AttentionOptions& options = {});
 
+/// Which keys each query attends to under options.mask: bool [batch, heads, Lq, Lk], true = attended to. What attention
+/// computes with, written out: to be looked at, or drawn beside the weights. Only the shapes of query and key are read.
+/// Time and memory O(batch heads Lq Lk). @throws ShapeError, DTypeError, ValueError as attention
+Tensor attended_keys(const TensorView& query, const TensorView& key, const AttentionOptions& options = {});
+
 /// Gradients of attention. `auto [dq, dk, dv] = attention_backward(...)` takes the first three.
 struct AttentionGradients {
     Tensor query;  ///< shape and dtype of the query
