@@ -102,8 +102,9 @@ ColorLimits limits_of(const PanelGrid& grid, const HeatmapOptions& options) {
                                         " and vmax " + found(limits.high));
     }
     const double largest = std::max(std::abs(limits.low), std::abs(limits.high));
-    if (limits.high - limits.low <= largest * 1e-15) {
-        const double margin = largest == 0.0 ? 0.1 : 0.1 * largest;
+    constexpr double kTiny = 1e-300;
+    if (limits.high - limits.low <= std::max(largest * 1e-15, kTiny)) {
+        const double margin = largest <= kTiny ? 0.1 : 0.1 * largest;
         constexpr double kMost = std::numeric_limits<double>::max();
         limits = {std::max(limits.low - margin, -kMost), std::min(limits.high + margin, kMost)};
     }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 namespace attend::viz {
 
@@ -28,11 +29,14 @@ int order_of_magnitude(double value) {
     return value == 0.0 ? 0 : static_cast<int>(std::floor(std::log10(value)));
 }
 
+/// Multiples of `step` in [low, high]; the ends may miss by rounding.
 std::vector<double> multiples(double step, double low, double high) {
-    // Multiples are counted by index, so that 3 * 0.1 does not drift; the ends may miss by rounding.
-    const double slack = 1e-10 * step;
+    constexpr double kSlack = 1e-10;
+    const double first = std::ceil(low / step - kSlack);
+    const double last = std::floor(high / step + kSlack);
     std::vector<double> found;
-    for (double i = std::ceil((low - slack) / step); i * step <= high + slack; i += 1.0) found.push_back(i * step);
+    // Counted, so that 3 * 0.1 does not drift.
+    for (int i = 0; first + i <= last; ++i) found.push_back((first + i) * step);
     return found;
 }
 
@@ -41,8 +45,8 @@ std::vector<double> multiples(double step, double low, double high) {
 std::vector<double> tick_positions(double low, double high, int most_intervals, bool whole) {
     // Halves first: limits near the largest double are as wide as none.
     const double span = 2.0 * (high / 2 - low / 2);
-    if (!(span > 0.0) || !std::isfinite(span)) return {low};
     const double raw = span / most_intervals;
+    if (!(raw > std::numeric_limits<double>::min()) || !std::isfinite(raw)) return {low};
     const double scale = std::pow(10.0, std::floor(std::log10(raw)));
     std::vector<double> steps;
     for (const double step : {0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0, 20.0}) {

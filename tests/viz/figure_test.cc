@@ -1,0 +1,187 @@
+// The files: SVG that says what it is, PDF whose text can be selected, the same bytes every time.
+#include <attend/core/error.h>
+#include <attend/core/threads.h>
+#include <attend/viz/heatmap.h>
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+
+namespace {
+
+using namespace attend;
+using viz::Format;
+
+Tensor weights() {
+    return Tensor::from({0.5F, 0.25F, 0.25F, 0.0F, 1.0F, 0.0F}, Shape{2, 3});
+}
+
+viz::HeatmapOptions labelled() {
+    viz::HeatmapOptions options;
+    options.rows = {"I", "</script>&\""};
+    options.columns = {"Machine", "机器学习", " Learning"};
+    return options;
+}
+
+std::string output_of(const std::string& command) {
+    const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
+    std::string output;
+    std::array<char, 4096> buffer{};
+    while (const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe.get())) {
+        output.append(buffer.data(), count);
+    }
+    return output;
+}
+
+class File {
+public:
+    explicit File(const std::string& name)
+        : path_(std::filesystem::temp_directory_path() / (std::to_string(getpid()) + name)) {}
+    ~File() { std::filesystem::remove(path_); }
+    File(const File&) = delete;
+    File& operator=(const File&) = delete;
+    std::string path() const { return path_.string(); }
+
+private:
+    std::filesystem::path path_;
+};
+
+TEST(Svg, HasRealTextAndATitle) {
+    const std::string svg = viz::heatmap(weights(), labelled()).bytes(Format::svg);
+    EXPECT_NE(svg.find("role=\"img\""), std::string::npos);
+    EXPECT_NE(svg.find("<title id=\"title\">Attention Weights</title>"), std::string::npos);
+    EXPECT_NE(svg.find(">Machine</text>"), std::string::npos);
+    EXPECT_NE(svg.find(">机器学习</text>"), std::string::npos);
+    EXPECT_NE(svg.find(">␣Learning</text>"), std::string::npos);
+    EXPECT_NE(svg.find(">&lt;/script&gt;&amp;&quot;</text>"), std::string::npos);
+    EXPECT_EQ(svg.find("</script>"), std::string::npos);
+    // The namespace's name is the only address.
+    EXPECT_EQ(svg.find("http", svg.find("http") + 1), std::string::npos);
+    EXPECT_NE(svg.find("data:image/png;base64,iVBOR"), std::string::npos);
+}
+
+TEST(Pdf, HasOneImageAndTextThatCanBeSelected) {
+    const File file("labels.pdf");
+    viz::heatmap(weights(), labelled()).save(file.path());
+    const std::string text = output_of("pdftotext -raw '" + file.path() + "' -");
+    for (const char* wanted : {"Attention Weights", "Key positions", "Machine", "机器学习", "</script>&\""}) {
+        EXPECT_NE(text.find(wanted), std::string::npos) << wanted << " in:\n" << text;
+    }
+    const std::string images = output_of("pdfimages -list '" + file.path() + "'");
+    EXPECT_EQ(std::count(images.begin(), images.end(), '\n'), 3) << images;
+    EXPECT_NE(images.find("image       3     2"), std::string::npos) << images;
+    std::ifstream stream(file.path(), std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+    EXPECT_EQ(bytes.find("/Interpolate true"), std::string::npos);
+    const std::string info = output_of("pdfinfo '" + file.path() + "'");
+    EXPECT_NE(info.find("460.8 x 345.6 pts"), std::string::npos) << info;
+}
+
+TEST(Figure, IsTheSameEveryTimeAndOnEveryThread) {
+    for (const Format format : {Format::png, Format::svg, Format::pdf}) {
+        const std::string bytes = viz::heatmap(weights(), labelled()).bytes(format);
+        EXPECT_EQ(viz::heatmap(weights(), labelled()).bytes(format), bytes);
+        std::string elsewhere;
+        std::thread([&] { elsewhere = viz::heatmap(weights(), labelled()).bytes(format); }).join();
+        EXPECT_EQ(elsewhere, bytes);
+    }
+}
+
+TEST(Figure, NanIsTransparent) {
+    Tensor map = weights();
+    map.at<float>({0, 0}) = std::numeric_limits<float>::quiet_NaN();
+    const viz::Figure figure = viz::heatmap(map, {});
+    EXPECT_EQ(figure.scene().images[0].rgba[3], 0);
+    const viz::Pixels pixels = figure.pixels();
+    const viz::Box& box = figure.scene().images[0].box;
+    const auto x = static_cast<std::size_t>(box.left + 20);
+    const auto y = static_cast<std::size_t>(box.top + 20);
+    EXPECT_EQ(pixels.rgba[4 * (y * 640 + x)], 255);
+}
+
+TEST(Figure, SaysWhenNoFontHasASign) {
+    viz::HeatmapOptions options;
+    options.columns = {"a", "\xF4\x8F\xBF\xBD", "c"};  // U+10FFFD, private use
+    const viz::Figure figure = viz::heatmap(weights(), options);
+    ASSERT_EQ(figure.warnings().size(), 1U);
+    EXPECT_NE(figure.warnings()[0].find("no installed font has every sign of '\xF4\x8F\xBF\xBD'"), std::string::npos);
+    EXPECT_TRUE(viz::heatmap(weights(), labelled()).warnings().empty());
+}
+
+TEST(Figure, SaysThatCellsWerePooled) {
+    const viz::Scene scene = viz::heatmap(Tensor(Shape{1000, 300}, DType::float32), {}).scene();
+    const auto caption = std::find_if(scene.texts.begin(), scene.texts.end(),
+                                      [](const viz::Text& text) { return text.role == viz::Role::caption; });
+    ASSERT_NE(caption, scene.texts.end());
+    EXPECT_EQ(caption->content, "Each dot: the maximum of up to 3 x 3 cells.");
+}
+
+template <typename Exception>
+std::string refusal(const TensorView& map, const viz::HeatmapOptions& options) {
+    try {
+        static_cast<void>(viz::heatmap(map, options).bytes(Format::png));
+    } catch (const Exception& error) {
+        return error.what();
+    } catch (const std::exception& error) {
+        return std::string("another exception: ") + error.what();
+    }
+    return "no exception";
+}
+
+TEST(Heatmap, RefusesWhatMakesNoPicture) {
+    const Tensor map = weights();
+    EXPECT_EQ(refusal<ShapeError>(Tensor(Shape{3}), {}),
+              "[heatmap] expected weights of shape [Lq, Lk], [heads, Lq, Lk] or [layers, heads, Lq, Lk] with at least "
+              "one cell, found [3]");
+    EXPECT_NE(refusal<ShapeError>(Tensor(Shape{0, 3}), {}).find("at least one cell, found [0, 3]"), std::string::npos);
+    viz::HeatmapOptions options;
+    options.rows = {"one"};
+    EXPECT_EQ(refusal<ShapeError>(map, options), "[heatmap] expected 2 row labels, found 1");
+    options = {};
+    options.vmin = 2.0;
+    options.vmax = 1.0;
+    EXPECT_EQ(refusal<ValueError>(map, options),
+              "[heatmap] expected finite colour limits with vmin <= vmax, found vmin 2 and vmax 1");
+    options = {};
+    options.dpi = 0.0;
+    EXPECT_EQ(refusal<ValueError>(map, options), "[heatmap] expected dots per inch above 0 and up to 10000, found 0");
+    options.dpi = 9000.0;
+    EXPECT_EQ(refusal<ValueError>(map, options),
+              "[heatmap] expected a picture of 1 to 32767 pixels a side, found 57600 x 43200");
+    options = {};
+    options.width = -1.0;
+    EXPECT_EQ(refusal<ValueError>(map, options),
+              "[heatmap] expected a width in inches above 0 and up to 1000, found -1");
+    options = {};
+    options.mask = map.view();
+    EXPECT_EQ(refusal<DTypeError>(map, options),
+              "[heatmap] expected a mask of type bool (true = attended to), found float32");
+    EXPECT_THROW(viz::heatmap(map, {}).save("map.gif"), ValueError);
+    EXPECT_THROW(viz::heatmap(map, {}).save("/nowhere/map.png"), FileError);
+}
+
+TEST(Heatmap, DrawsEveryTypeAndStride) {
+    Tensor map(Shape{4, 6}, DType::float32);
+    for (std::int64_t i = 0; i < 24; ++i) map.data<float>()[i] = static_cast<float>(i % 7);
+    const std::vector<std::uint8_t> wanted = viz::heatmap(map, {}).scene().images[0].rgba;
+    for (const DType dtype : {DType::float64, DType::bfloat16, DType::float16, DType::int8, DType::int64}) {
+        EXPECT_EQ(viz::heatmap(map.to(dtype), {}).scene().images[0].rgba, wanted) << name_of(dtype);
+    }
+    const Tensor turned = map.view().transpose(0, 1).clone();
+    EXPECT_EQ(viz::heatmap(turned.view().transpose(0, 1), {}).scene().images[0].rgba, wanted);
+}
+
+TEST(Heatmap, DrawsLimitsAtTheEndsOfDouble) {
+    const double most = std::numeric_limits<double>::max();
+    EXPECT_NO_THROW(viz::heatmap(Tensor::from({-most, most, 0.0}, Shape{1, 3}), {}).bytes(Format::png));
+    EXPECT_NO_THROW(viz::heatmap(Tensor::from({most, most}, Shape{1, 2}), {}).bytes(Format::png));
+    EXPECT_NO_THROW(viz::heatmap(Tensor::from({0.0, 5e-324}, Shape{1, 2}), {}).bytes(Format::svg));
+}
+
+}  // namespace
