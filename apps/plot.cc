@@ -55,11 +55,12 @@ TensorView chosen(TensorView view, const PlotArguments& arguments) {
                                      (arguments.layer ? "--layer" : "--batch") + ", found '" + arguments.tensor +
                                      "' of shape " + to_string(view.shape()));
     }
-    if (view.rank() == 5)
-        view = selected(view, 1, arguments.batch.value_or(0), "--batch");
-    else if (view.rank() == 4 && arguments.batch && arguments.layer) {
+    if (view.rank() == 4 && arguments.batch && arguments.layer) {
         throw ShapeError("plot", "expected --layer or --batch for a tensor of four dimensions, found both");
-    } else if (view.rank() == 4 && arguments.batch) {
+    }
+    if (view.rank() == 5) {
+        view = selected(view, 1, arguments.batch.value_or(0), "--batch");
+    } else if (arguments.batch) {
         view = selected(view, 0, *arguments.batch, "--batch");
     }
     if (arguments.head) view = selected(view, -3, *arguments.head, "--head");
@@ -79,6 +80,17 @@ std::vector<std::string> tokens_in(const SafetensorsFile& file, const std::strin
         tokens.push_back(token.get<std::string>());
     }
     return tokens;
+}
+
+TensorView mask_for(const SafetensorsFile& file, const std::string& name, const PlotArguments& arguments,
+                    const Shape& shape) {
+    const TensorView mask = file.view(name);
+    try {
+        return chosen(mask.broadcast_to(shape), arguments);
+    } catch (const ShapeError&) {
+        throw ShapeError("plot", "expected tensor '" + name + "' to broadcast to " + to_string(shape) +
+                                     ", the shape of '" + arguments.tensor + "', found " + to_string(mask.shape()));
+    }
 }
 
 std::vector<std::string> tokens_for(const SafetensorsFile& file, const std::string& path, const std::string& what,
@@ -102,7 +114,7 @@ void run(PlotArguments& arguments) {
                              : file.contains("mask") ? std::string("mask")
                                                      : std::string();
     if (!mask.empty() && mask != arguments.tensor) {
-        options.mask = chosen(file.view(mask).broadcast_to(all.shape()), arguments);
+        options.mask = mask_for(file, mask, arguments, all.shape());
     }
     options.rows = tokens_for(file, arguments.query_tokens, "query", weights.size(-2));
     options.columns = tokens_for(file, arguments.key_tokens, "key", weights.size(-1));
@@ -130,7 +142,8 @@ void add_plot(CLI::App& app) {
     command->add_option("--head", arguments->head, "Draw this head only")->check(index)->type_name("N");
     command
         ->add_option("--batch", arguments->batch,
-                     "Sequence of a batch; says of four dimensions that the first is the batch, as `compute` writes it")
+                     "Draw this sequence of a batch only; says of four dimensions that the first is the batch, as "
+                     "`compute` writes it (default: 0 of five dimensions)")
         ->check(index)
         ->type_name("N");
     command

@@ -8,21 +8,23 @@ folder=$2
 mkdir -p "$folder"
 
 echo "== From a sentence to its attention: attend explain"
-"$attend" explain --heatmap "$folder/attention.png"
-"$attend" explain --heatmap "$folder/attention.svg" >/dev/null
+"$attend" explain --heatmap "$folder/attention.png" --tensors "$folder/walk.safetensors"
 
 echo
-echo "== The same walk, told step by step: attend explain --narrate en (the first lines)"
-"$attend" explain --narrate en | head -n 12
+echo "== The same, told step by step: attend explain --narrate en (how it begins)"
+"$attend" explain --narrate en >"$folder/narration.txt"
+head -n 12 "$folder/narration.txt"
 
 echo
-echo "== A causal mask: each word sees itself and those before it"
-"$attend" explain --json | "$attend" compute --causal top-left --weights --from-explanation - --output "$folder/causal.safetensors"
-"$attend" plot "$folder/causal.safetensors" --output "$folder/causal.png" --title "Causal Attention Weights"
-"$attend" plot "$folder/causal.safetensors" --terminal
+echo "== Each word sees itself and those before it: attend compute --causal top-left; attend plot"
+"$attend" compute "$folder/walk.safetensors" --causal top-left --weights --write-mask --output "$folder/causal.safetensors"
+"$attend" plot "$folder/causal.safetensors" --title "Causal Attention Weights" --output "$folder/causal.png"
+"$attend" plot "$folder/causal.safetensors" --title "Causal Attention Weights" --terminal
 
 echo
-echo "Pictures: $folder/attention.png, $folder/attention.svg, $folder/causal.png"
-echo "Next:     $attend explain \"Deep Learning And Machine Learning\" --seed 1 --narrate zh"
-echo "          $attend explain --help; $attend compute --help; $attend plot --help"
-echo "          examples/01_attention.cc, and README.md"
+echo "Pictures:  $folder/attention.png"
+echo "           $folder/causal.png"
+echo "Next:      $attend explain \"Deep Learning And Machine Learning\" --narrate zh"
+echo "           $attend plot $folder/causal.safetensors --output map.svg --size 10x10"
+echo "           $attend compute --help"
+echo "           README.md, README.zh-CN.md; examples/01_attention.cc"

@@ -15,21 +15,21 @@ namespace attend::viz {
 struct HeatmapOptions {
     /// Labels of the rows (query tokens) and columns (key tokens): as many as there are, or none for numbers. Any
     /// bytes; what is not text, and spaces, are made visible.
-    std::vector<std::string> rows;
-    std::vector<std::string> columns;
+    std::vector<std::string> rows = {};
+    std::vector<std::string> columns = {};
     std::string title = "Attention Weights";
     std::string x_label = "Key positions";
     std::string y_label = "Query positions";
     Colormap colormap = Colormap::viridis;
     /// Values of the first and last colour; the data's smallest and largest unless given.
-    std::optional<double> vmin;
-    std::optional<double> vmax;
+    std::optional<double> vmin = {};
+    std::optional<double> vmax = {};
     /// Bool, true = attended to, broadcast to the weights' shape: masked cells are hatched, whatever their weight.
     /// Cells of minus infinity are masked too.
-    std::optional<TensorView> mask;
+    std::optional<TensorView> mask = {};
     /// Inches; 6.4 x 4.8 unless given, larger for a grid.
-    std::optional<double> width;
-    std::optional<double> height;
+    std::optional<double> width = {};
+    std::optional<double> height = {};
     /// Pixels per inch.
     double dpi = 100.0;
     /// A font family; signs that it lacks come from other installed fonts.

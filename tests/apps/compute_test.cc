@@ -61,6 +61,14 @@ TEST(ComputeCommand, WritesWhatTheLibraryComputes) {
     }
 }
 
+TEST(ComputeCommand, WritesTheMaskThatItComputesWith) {
+    Inputs in;
+    in.tensors.emplace("mask", random_mask({2, 1, 9, 12}, 4, 0.7));
+    const TensorMap out = in.compute("--causal top-left --weights --write-mask");
+    EXPECT_EQ(out.at("mask").shape(), (Shape{2, 4, 9, 12}));
+    EXPECT_TRUE(same_bits(out.at("mask"), out.at("weights").to(DType::boolean)));
+}
+
 TEST(ComputeCommand, ReadsMaskBiasLengthsAndSlopes) {
     Inputs in;
     in.tensors.emplace("mask", random_mask({2, 1, 9, 12}, 4, 0.7));

@@ -1,6 +1,7 @@
 #include "command.h"
 
 #include <attend/io/file.h>
+#include <attend/io/safetensors.h>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -52,6 +53,39 @@ TEST(ExplainCommand, Narration) {
     EXPECT_NE(attend("explain --narrate en").out.find("Queries"), std::string::npos);
     EXPECT_NE(attend("explain --narrate zh").out.find("查询"), std::string::npos);
 }
+
+TEST(ExplainCommand, TensorsGoOnToComputeAndPlot) {
+    const Outcome walk = attend("explain 'Deep Learning' --tensors " + temporary("walk.safetensors"));
+    EXPECT_EQ(walk.status, 0) << walk.err;
+    const Outcome compute =
+        attend("compute " + temporary("walk.safetensors") + " --weights --output " + temporary("weights.safetensors"));
+    EXPECT_EQ(compute.status, 0) << compute.err;
+    EXPECT_EQ(compute.err, "");
+    const auto json = nlohmann::json::parse(attend("explain 'Deep Learning' --json").out);
+    const Tensor weights = SafetensorsFile::open(temporary("weights.safetensors")).load("weights");
+    for (const std::int64_t i : {0, 1}) {
+        for (const std::int64_t j : {0, 1}) {
+            EXPECT_NEAR(weights.item({0, 0, i, j}), json["weights"][i][j].get<double>(), 1e-6);
+        }
+    }
+    const std::string drawn = attend("plot --terminal " + temporary("weights.safetensors")).out;
+    EXPECT_NE(drawn.find("  Deep     Learning\n    Deep "), std::string::npos) << drawn;
+}
+
+#if ATTEND_TEST_DRAWING
+TEST(ExplainCommand, HeatmapHasTheWordsAsLabels) {
+    const std::string path = temporary("walk.svg");
+    const Outcome run = attend("explain --heatmap " + path);
+    EXPECT_EQ(run.status, 0) << run.err;
+    EXPECT_EQ(run.err, "");
+    EXPECT_EQ(run.out, read_file(ATTEND_TEST_DATA "/explain/article.txt"));
+    const std::string svg = read_file(path);
+    for (const char* word :
+         {">I</text>", ">Like</text>", ">Machine</text>", ">And</text>", ">Attention Weights</text>"}) {
+        EXPECT_NE(svg.find(word), std::string::npos) << word;
+    }
+}
+#endif
 
 TEST(ExplainCommand, ErrorsAreOneLineAndStatus1) {
     write_file(temporary("array.json"), "[1, 2]");

@@ -37,6 +37,8 @@ std::string pattern(Algorithm algorithm, std::int64_t queries, std::int64_t keys
     const Tensor k = zeros({1, 1, keys, 4});
     const Tensor v = zeros({1, 1, keys, 4});
     const AttentionResult y = attention(q, k, v, {.mask = mask, .return_weights = true, .algorithm = algorithm});
+    const Tensor attended = attended_keys(q, k, {.mask = mask});
+    EXPECT_TRUE(same_bits(attended, y.weights.to(DType::boolean)));
     std::string text;
     for (std::int64_t i = 0; i < queries; ++i) {
         if (i > 0) text += ' ';
@@ -88,6 +90,25 @@ TEST_P(Semantics, BooleanMaskIsTrueForAttend) {
 }
 
 // A row without keys: output 0, weights 0, log-sum-exp -inf, gradients 0.
+TEST(AttendedKeys, AreWhatAttentionAttendsTo) {
+    const Tensor q = zeros({2, 4, 9, 3});
+    const Tensor k = zeros({2, 2, 12, 3});
+    const Tensor allowed = random_mask({2, 1, 9, 12}, 4, 0.7);
+    const Tensor row = random_mask({12}, 5, 0.7);
+    const Mask padded = Mask::boolean(allowed) & Mask::boolean(row.view()) & Mask::key_lengths({12, 7});
+    for (const Mask& mask : {Mask(), padded, padded & Mask::causal_bottom_right(), padded & Mask::window(2, 1)}) {
+        const AttentionOptions options{.mask = mask, .return_weights = true};
+        const Tensor attended = attended_keys(q, k, options);
+        EXPECT_EQ(attended.shape(), (Shape{2, 4, 9, 12}));
+        EXPECT_TRUE(same_bits(attended, attention(q, k, k, options).weights.to(DType::boolean)));
+    }
+    const Tensor packed_query = zeros({1, 2, 9, 3});
+    const AttentionOptions packed{.mask = Mask::packed({0, 4, 4, 8}) & Mask::causal(), .return_weights = true};
+    const Tensor weights = attention(packed_query, packed_query, packed_query, packed).weights;
+    EXPECT_TRUE(same_bits(attended_keys(packed_query, packed_query, packed), weights.to(DType::boolean)));
+    EXPECT_THROW(attended_keys(q, zeros({2, 3, 12, 3})), ShapeError);
+}
+
 TEST_P(Semantics, FullyMaskedRow) {
     const Tensor q = normal({1, 1, 3, 8}, 1);
     const Tensor k = normal({1, 1, 3, 8}, 2);
