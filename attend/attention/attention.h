@@ -119,12 +119,12 @@ auto& get(AttentionGradients& gradients) {
     if constexpr (I == 1) return gradients.key;
     if constexpr (I == 2) return gradients.value;
 }
-/// @copydoc get(AttentionGradients&)
+/// The same for structured bindings of another value category.
 template <std::size_t I>
 const auto& get(const AttentionGradients& gradients) {
     return get<I>(const_cast<AttentionGradients&>(gradients));
 }
-/// @copydoc get(AttentionGradients&)
+/// The same for structured bindings of another value category.
 template <std::size_t I>
 auto&& get(AttentionGradients&& gradients) {
     return std::move(get<I>(gradients));

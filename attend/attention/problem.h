@@ -20,6 +20,7 @@ public:
     CheckedProblem(const CheckedProblem&) = delete;
     CheckedProblem& operator=(const CheckedProblem&) = delete;
 
+    /// What the kernels take.
     const kernels::AttentionProblem& problem() const noexcept { return problem_; }
     Shape output_shape() const;       ///< [batch, heads, Lq, dv]
     Shape weights_shape() const;      ///< [batch, heads, Lq, Lk]

@@ -11,8 +11,8 @@ float cephes_log(float x);
 
 /// Sine and cosine of one angle.
 struct SinCos {
-    float sin;
-    float cos;
+    float sin;  ///< sine
+    float cos;  ///< cosine
 };
 
 /// sin(x) and cos(x) for 0 <= x < 8192.

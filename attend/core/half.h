@@ -28,12 +28,14 @@ inline float round_to_odd(double x) {
     return std::bit_cast<float>(bits | 1U);
 }
 
+/// The nearest bfloat16, ties to even; NaN stays NaN.
 inline std::uint16_t float_to_bfloat16_bits(float value) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
     if (std::isnan(value)) return static_cast<std::uint16_t>((bits >> 16U) | 0x40U);
     return static_cast<std::uint16_t>((bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U);
 }
 
+/// The nearest IEEE binary16, ties to even; NaN stays NaN, what is too large becomes infinite.
 inline std::uint16_t float_to_float16_bits(float value) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
     const std::uint32_t sign = (bits >> 16U) & 0x8000U;
@@ -51,6 +53,7 @@ inline std::uint16_t float_to_float16_bits(float value) {
     return static_cast<std::uint16_t>(sign | ((magnitude - 0x38000000U + 0xFFFU + odd) >> 13U));
 }
 
+/// The value of IEEE binary16 bits, exact.
 inline float float16_bits_to_float(std::uint16_t half) {
     const std::uint32_t sign = (static_cast<std::uint32_t>(half) & 0x8000U) << 16U;
     const std::uint32_t magnitude = half & 0x7FFFU;
@@ -66,12 +69,16 @@ inline float float16_bits_to_float(std::uint16_t half) {
 
 /// bfloat16: the upper half of a float.
 struct bfloat16 {
-    std::uint16_t bits = 0;
+    std::uint16_t bits = 0;  ///< sign, exponent, mantissa
 
     bfloat16() = default;
+    /// Rounds to nearest even.
     explicit bfloat16(float value) : bits(detail::float_to_bfloat16_bits(value)) {}
+    /// Rounds to nearest even, once.
     explicit bfloat16(double value) : bits(detail::float_to_bfloat16_bits(detail::round_to_odd(value))) {}
+    /// The value, exact.
     explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }
+    /// The value, exact.
     explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
     /// The value with exactly these 16 bits.
     static bfloat16 from_bits(std::uint16_t bits) {
@@ -83,12 +90,16 @@ struct bfloat16 {
 
 /// IEEE 754 binary16.
 struct float16 {
-    std::uint16_t bits = 0;
+    std::uint16_t bits = 0;  ///< sign, exponent, mantissa
 
     float16() = default;
+    /// Rounds to nearest even.
     explicit float16(float value) : bits(detail::float_to_float16_bits(value)) {}
+    /// Rounds to nearest even, once.
     explicit float16(double value) : bits(detail::float_to_float16_bits(detail::round_to_odd(value))) {}
+    /// The value, exact.
     explicit operator float() const { return detail::float16_bits_to_float(bits); }
+    /// The value, exact.
     explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
     /// The value with exactly these 16 bits.
     static float16 from_bits(std::uint16_t bits) {

@@ -29,7 +29,7 @@ std::string to_string(const TensorView& view, const PrintOptions& options = {});
 
 /// Writes to_string(view).
 std::ostream& operator<<(std::ostream& stream, const TensorView& view);
-/// @copydoc operator<<(std::ostream&,const TensorView&)
+/// Writes to_string(tensor).
 std::ostream& operator<<(std::ostream& stream, const Tensor& tensor);
 
 }  // namespace attend

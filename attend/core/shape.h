@@ -24,12 +24,16 @@ public:
     /// @copydoc Shape(std::initializer_list<std::int64_t>)
     explicit Shape(std::span<const std::int64_t> values);
 
+    /// Number of extents.
     int rank() const noexcept { return rank_; }
+    /// The first extent.
     const std::int64_t* begin() const noexcept { return values_.data(); }
+    /// Behind the last extent.
     const std::int64_t* end() const noexcept { return values_.data() + rank_; }
 
     /// Value of dimension `dim` (not checked).
     std::int64_t operator[](int dim) const noexcept { return values_[static_cast<std::size_t>(dim)]; }
+    /// The same, to write.
     std::int64_t& operator[](int dim) noexcept { return values_[static_cast<std::size_t>(dim)]; }
 
     /// Adds a dimension at the end. @throws ShapeError when there are kMaxRank already
@@ -38,6 +42,7 @@ public:
     /// Product of all extents, 1 for rank 0. @throws ShapeError for a negative extent or a product beyond 2^63 - 1
     std::int64_t numel() const;
 
+    /// True when ranks and extents are equal.
     friend bool operator==(const Shape& a, const Shape& b) noexcept {
         return std::equal(a.begin(), a.end(), b.begin(), b.end());
     }

@@ -35,15 +35,19 @@ public:
     /// The elements of `tensor`, row-major.
     TensorView(const Tensor& tensor);  // NOLINT(google-explicit-constructor): an owner is usable wherever a view is
 
+    /// Type of the elements.
     DType dtype() const noexcept { return dtype_; }
+    /// Extents.
     const Shape& shape() const noexcept { return shape_; }
     /// Strides in elements.
     const Shape& strides() const noexcept { return strides_; }
+    /// Number of dimensions.
     int rank() const noexcept { return shape_.rank(); }
     /// Extent of `dim`; negative counts from the end. @throws ValueError when out of range
     std::int64_t size(int dim) const;
     /// Stride of `dim` in elements; negative counts from the end. @throws ValueError when out of range
     std::int64_t stride(int dim) const;
+    /// Number of elements.
     std::int64_t numel() const noexcept { return numel_; }
     /// True when the elements lie row-major without gaps.
     bool is_contiguous() const noexcept;
@@ -172,9 +176,13 @@ public:
     Tensor();
     /// Elements set to zero. @throws ShapeError for a negative extent or too many elements, std::bad_alloc
     explicit Tensor(const Shape& shape, DType dtype = DType::float32);
+    /// Copies the elements. @throws std::bad_alloc
     Tensor(const Tensor& other);
+    /// Takes the elements; `other` is left without.
     Tensor(Tensor&& other) noexcept;
+    /// Copies the elements. @throws std::bad_alloc
     Tensor& operator=(const Tensor& other);
+    /// Takes the elements; `other` is left without.
     Tensor& operator=(Tensor&& other) noexcept;
     ~Tensor() = default;
 
@@ -192,11 +200,15 @@ public:
         return from_elements(values.data(), values.size(), dtype_of<T>, shape);
     }
 
+    /// Type of the elements.
     DType dtype() const noexcept { return dtype_; }
+    /// Extents.
     const Shape& shape() const noexcept { return shape_; }
+    /// Number of dimensions.
     int rank() const noexcept { return shape_.rank(); }
     /// Extent of `dim`; negative counts from the end. @throws ValueError when out of range
     std::int64_t size(int dim) const { return view().size(dim); }
+    /// Number of elements.
     std::int64_t numel() const noexcept { return numel_; }
 
     /// A view of all elements.
@@ -204,14 +216,16 @@ public:
     /// A writable view of all elements.
     MutableTensorView view() { return MutableTensorView(*this); }
 
+    /// Address of the first element.
     const void* data() const noexcept { return data_.get(); }
+    /// Address of the first element, to write.
     void* data() noexcept { return data_.get(); }
     /// Address of the first element. @throws DTypeError when T is not the element type
     template <typename T>
     const T* data() const {
         return view().data<T>();
     }
-    /// @copydoc data() const
+    /// Address of the first element, to write. @throws DTypeError when T is not the element type
     template <typename T>
     T* data() {
         return view().data<T>();

@@ -21,7 +21,9 @@ public:
     /// Takes bytes that are in memory already; `name` stands for the path in messages.
     static MappedFile from_bytes(std::string bytes, std::string name);
 
+    /// Takes the content; `other` is left empty.
     MappedFile(MappedFile&& other) noexcept;
+    /// Takes the content; `other` is left empty.
     MappedFile& operator=(MappedFile&& other) noexcept;
     MappedFile(const MappedFile&) = delete;
     MappedFile& operator=(const MappedFile&) = delete;
@@ -50,7 +52,7 @@ std::string read_file(const std::string& path);
 /// @throws FileError when the file cannot be created, written or renamed
 void write_file(const std::string& path, const std::function<void(std::ostream&)>& write);
 
-/// @copydoc write_file(const std::string&,const std::function<void(std::ostream&)>&)
+/// The same for content that is there already. @throws FileError
 void write_file(const std::string& path, std::string_view content);
 
 }  // namespace attend

@@ -37,6 +37,7 @@ public:
 
     /// All names, ordered.
     std::vector<std::string> names() const;
+    /// True when there is a tensor of that name.
     bool contains(const std::string& name) const { return entries_.count(name) != 0; }
     /// Entry of a tensor. @throws FileError when there is none; the message names those that there are
     const SafetensorsEntry& entry(const std::string& name) const;
@@ -72,7 +73,7 @@ using TensorViewMap = std::map<std::string, TensorView>;
 /// metadata that is not UTF-8, or the name "__metadata__"
 void save_safetensors(const std::string& path, const TensorViewMap& tensors,
                       const std::map<std::string, std::string>& metadata = {});
-/// @copydoc save_safetensors(const std::string&,const TensorViewMap&,const std::map<std::string,std::string>&)
+/// The same for tensors that their map owns. @throws FileError, ValueError
 void save_safetensors(const std::string& path, const TensorMap& tensors,
                       const std::map<std::string, std::string>& metadata = {});
 

@@ -14,8 +14,8 @@ namespace attend::detail {
 
 /// What a header says.
 struct SafetensorsHeader {
-    std::map<std::string, SafetensorsEntry> entries;
-    std::map<std::string, std::string> metadata;
+    std::map<std::string, SafetensorsEntry> entries;  ///< tensors by name
+    std::map<std::string, std::string> metadata;      ///< the entry "__metadata__"
 };
 
 /// Parses and checks a header. @param data_size bytes that follow it
@@ -27,6 +27,7 @@ std::string safetensors_header_json(const SafetensorsHeader& header);
 
 /// The format's name of a dtype, and back (nothing for a dtype without counterpart).
 std::string_view safetensors_name(DType dtype);
+/// The type that the format calls `name`, or nothing for one that we have not.
 std::optional<DType> dtype_of_safetensors(std::string_view name);
 
 }  // namespace attend::detail

@@ -33,6 +33,7 @@ struct AttentionProblem {
     double dropout = 0.0;                      ///< probability, in [0, 1]
     std::uint64_t seed = 0;                    ///< of the dropout
 
+    /// Heads of the query.
     std::int64_t heads() const { return query.shape()[1]; }
     /// The head of key and value that `head` of the query reads.
     std::int64_t kv_head(std::int64_t head) const { return head / (query.shape()[1] / key.shape()[1]); }
@@ -53,10 +54,10 @@ struct AttentionSaved {
 
 /// Rows [begin, end) of one sequence and head: the unit of work that a scheduler hands out.
 struct Block {
-    std::int64_t sequence = 0;
-    std::int64_t head = 0;  ///< of the query; for gradients of key and value, of those
-    std::int64_t begin = 0;
-    std::int64_t end = 0;
+    std::int64_t sequence = 0;  ///< index among the problem's sequences
+    std::int64_t head = 0;      ///< of the query; for gradients of key and value, of those
+    std::int64_t begin = 0;     ///< first row
+    std::int64_t end = 0;       ///< behind the last row
 };
 
 /// Probability that a weight is kept, and by what it is then multiplied.
@@ -72,7 +73,7 @@ struct Dropout {
 
     std::uint64_t threshold;  ///< 32-bit draws below it are dropped
     double keep_factor;       ///< 1 / (1 - probability); 0 when everything is dropped
-    std::uint64_t seed;
+    std::uint64_t seed;       ///< of Philox
 };
 
 extern template void Dropout::factors<float>(std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
@@ -86,7 +87,7 @@ inline const std::byte* row_address(const TensorView& view, std::int64_t batch, 
     return static_cast<const std::byte*>(view.data()) + offset * static_cast<std::int64_t>(size_of(view.dtype()));
 }
 
-/// @copydoc row_address(const TensorView&,std::int64_t,std::int64_t,std::int64_t)
+/// The same of elements that can be written.
 inline std::byte* row_address(const MutableTensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
     return const_cast<std::byte*>(row_address(static_cast<const TensorView&>(view), batch, head, row));
 }

@@ -9,17 +9,18 @@ namespace attend::kernels {
 
 /// An interval of keys, [begin, end); empty when end <= begin.
 struct KeyRange {
-    std::int64_t begin = 0;
-    std::int64_t end = 0;
+    std::int64_t begin = 0;  ///< first key
+    std::int64_t end = 0;    ///< behind the last key
+    /// True when there is no key.
     bool empty() const { return end <= begin; }
 };
 
 /// Queries and keys that belong together: one entry of a batch, or one segment of packed sequences. Positions below are
 /// counted from its own first query and key.
 struct Sequence {
-    std::int64_t batch = 0;        ///< first index of all tensors
-    std::int64_t query_begin = 0;  ///< first row among the queries
-    std::int64_t query_count = 0;
+    std::int64_t batch = 0;         ///< first index of all tensors
+    std::int64_t query_begin = 0;   ///< first row among the queries
+    std::int64_t query_count = 0;   ///< number of queries
     std::int64_t key_begin = 0;     ///< first row among the keys
     std::int64_t key_count = 0;     ///< keys beyond are never read
     std::int64_t lower = 0;         ///< query i attends to no key below i + lower

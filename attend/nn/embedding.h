@@ -30,6 +30,7 @@ public:
 
     /// `weight`.
     StateDict state_dict() const { return {{"weight", weight_}}; }
+    /// The table, [num_embeddings, embedding_dim].
     const Tensor& weight() const noexcept { return weight_; }
 
 private:

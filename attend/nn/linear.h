@@ -38,7 +38,9 @@ public:
 
     /// `weight` and `bias`.
     StateDict state_dict() const;
+    /// [out_features, in_features]
     const Tensor& weight() const noexcept { return weight_; }
+    /// [out_features], or without elements.
     const Tensor& bias() const noexcept { return bias_; }
 
 private:

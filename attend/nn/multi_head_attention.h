@@ -66,7 +66,9 @@ public:
     /// d_model
     StateDict state_dict(ParameterNames names = ParameterNames::packed) const;
 
+    /// Width of queries and of the output.
     std::int64_t d_model() const { return query_.weight.size(0); }
+    /// Number of heads.
     std::int64_t num_heads() const noexcept { return num_heads_; }
 
 private:

@@ -27,6 +27,7 @@ public:
 
     /// Number of words.
     std::int64_t size() const noexcept { return static_cast<std::int64_t>(indices_.size()); }
+    /// True when the word is in it.
     bool contains(const std::string& word) const { return indices_.count(word) != 0; }
     /// @throws ValueError when the word is not known; the message names those nearest to it
     std::int64_t index_of(const std::string& word) const;

@@ -14,9 +14,9 @@ namespace attend::viz {
 
 /// A picture: width * height pixels of red, green, blue, opacity, row by row from the top.
 struct Pixels {
-    int width = 0;
-    int height = 0;
-    std::vector<std::uint8_t> rgba;
+    int width = 0;                   ///< columns
+    int height = 0;                  ///< rows
+    std::vector<std::uint8_t> rgba;  ///< 4 bytes a pixel
 };
 
 /// Measures texts in one font. One thread at a time.

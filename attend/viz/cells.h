@@ -14,11 +14,12 @@ namespace attend::viz {
 
 /// Cells, row by row. A cell is NaN (nothing is drawn), masked, or has a value.
 struct Cells {
-    std::int64_t rows = 0;
-    std::int64_t columns = 0;
-    std::vector<double> values;
-    std::vector<std::uint8_t> masked;
+    std::int64_t rows = 0;             ///< as drawn
+    std::int64_t columns = 0;          ///< as drawn
+    std::vector<double> values;        ///< NaN where masked or nothing is drawn
+    std::vector<std::uint8_t> masked;  ///< 1 where masked
 
+    /// Place of a cell in both.
     std::size_t index(std::int64_t row, std::int64_t column) const {
         return static_cast<std::size_t>(row * columns + column);
     }

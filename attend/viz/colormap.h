@@ -14,17 +14,18 @@ enum class Colormap { viridis, cividis, magma, gray, coolwarm };
 
 /// A colour without transparency.
 struct Color {
-    std::uint8_t red = 0;
-    std::uint8_t green = 0;
-    std::uint8_t blue = 0;
+    std::uint8_t red = 0;    ///< 0 to 255
+    std::uint8_t green = 0;  ///< 0 to 255
+    std::uint8_t blue = 0;   ///< 0 to 255
 
+    /// True when all three are equal.
     friend bool operator==(const Color&, const Color&) = default;
 };
 
 /// The values that the first and the last colour stand for.
 struct ColorLimits {
-    double low = 0.0;
-    double high = 1.0;
+    double low = 0.0;   ///< first colour
+    double high = 1.0;  ///< last colour
 };
 
 /// Entry min(255, int(256 v)) of the map's 256, for v in [0, 1]; values outside take the first or last entry.

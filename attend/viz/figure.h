@@ -11,6 +11,7 @@
 
 namespace attend::viz {
 
+/// What a picture is saved as.
 enum class Format { png, svg, pdf };
 
 /// "png", "svg" or "pdf", in any case. @throws ValueError

@@ -12,17 +12,18 @@
 namespace attend::viz {
 
 /// Font sizes and distances in points (matplotlib's rcParams; the caption is ours).
-inline constexpr double kTitlePoints = 12.0;
-inline constexpr double kLabelPoints = 10.0;
-inline constexpr double kCaptionPoints = 7.0;
-inline constexpr double kTickLength = 3.5;
-inline constexpr double kTickPad = 3.5;
-inline constexpr double kLabelPad = 4.0;
-inline constexpr double kTitlePad = 6.0;
+inline constexpr double kTitlePoints = 12.0;   ///< font size of the title
+inline constexpr double kLabelPoints = 10.0;   ///< font size of labels and ticks
+inline constexpr double kCaptionPoints = 7.0;  ///< font size of the caption
+inline constexpr double kTickLength = 3.5;     ///< of a tick, outwards
+inline constexpr double kTickPad = 3.5;        ///< from tick to tick label
+inline constexpr double kLabelPad = 4.0;       ///< from tick labels to axis label
+inline constexpr double kTitlePad = 6.0;       ///< from axes to title
 
 /// Adds primitives to a scene.
 class Composer {
 public:
+    /// An empty figure of that size. @param options must outlive the composer, as must the ruler
     Composer(const HeatmapOptions& options, double width_inches, double height_inches, const TextRuler& ruler);
 
     /// Where maps may lie: matplotlib's axes of a figure, less what its colour bar takes.
@@ -30,8 +31,10 @@ public:
 
     /// A text no wider than `most` pixels, shortened in its middle.
     Text text(Role role, const std::string& content, Point at, Anchor anchor, double points, double most) const;
+    /// Adds a text as it is.
     void add(Text text) { scene_.texts.push_back(std::move(text)); }
 
+    /// Adds the title above `axes`.
     void add_title(const Box& axes);
     /// @param top where the space below the tick labels begins
     void add_x_label(const Box& axes, double top);
@@ -45,10 +48,15 @@ public:
     /// What the reader must know: pooling, masked cells.
     void add_caption();
 
+    /// Points as pixels.
     double pixels(double points) const { return scene_.pixels(points); }
+    /// Advance of a text in pixels.
     double width_of(const std::string& content, double points) const { return ruler_.width(content, points); }
+    /// What there is so far.
     Scene& scene() { return scene_; }
+    /// What there is so far.
     const Scene& scene() const { return scene_; }
+    /// The figure, with a description for those who cannot see it.
     Scene finish(std::string description);
 
 private:

@@ -12,24 +12,25 @@
 
 namespace attend::viz {
 
+/// How to draw weights.
 struct HeatmapOptions {
     /// Labels of the rows (query tokens) and columns (key tokens): as many as there are, or none for numbers. Any
     /// bytes; what is not text, and spaces, are made visible.
     std::vector<std::string> rows = {};
-    std::vector<std::string> columns = {};
-    std::string title = "Attention Weights";
-    std::string x_label = "Key positions";
-    std::string y_label = "Query positions";
-    Colormap colormap = Colormap::viridis;
+    std::vector<std::string> columns = {};    ///< see rows
+    std::string title = "Attention Weights";  ///< above the map; none when empty
+    std::string x_label = "Key positions";    ///< below the map
+    std::string y_label = "Query positions";  ///< left of the map
+    Colormap colormap = Colormap::viridis;    ///< of the values
     /// Values of the first and last colour; the data's smallest and largest unless given.
     std::optional<double> vmin = {};
-    std::optional<double> vmax = {};
+    std::optional<double> vmax = {};  ///< see vmin
     /// Bool, true = attended to, broadcast to the weights' shape: masked cells are hatched, whatever their weight.
     /// Cells of minus infinity are masked too.
     std::optional<TensorView> mask = {};
     /// Inches; 6.4 x 4.8 unless given, larger for a grid.
     std::optional<double> width = {};
-    std::optional<double> height = {};
+    std::optional<double> height = {};  ///< see width
     /// Pixels per inch.
     double dpi = 100.0;
     /// A font family; signs that it lacks come from other installed fonts.

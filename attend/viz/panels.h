@@ -12,15 +12,15 @@ namespace attend::viz {
 
 /// One layer's and head's weights [Lq, Lk] and their mask of the same shape.
 struct Panel {
-    TensorView map;
-    std::optional<TensorView> mask;
+    TensorView map;                  ///< [Lq, Lk]
+    std::optional<TensorView> mask;  ///< bool [Lq, Lk], true = attended to
 };
 
 /// Panels by layer and head.
 struct PanelGrid {
-    std::int64_t layers = 1;
-    std::int64_t heads = 1;
-    std::vector<Panel> panels;
+    std::int64_t layers = 1;    ///< rows of the grid
+    std::int64_t heads = 1;     ///< columns of the grid
+    std::vector<Panel> panels;  ///< layer by layer
 };
 
 /// The maps of `weights`, as heatmap() takes them. Views: they live as long as the weights and the mask.

@@ -16,24 +16,29 @@ namespace attend::viz {
 inline constexpr double kLineWidth = 0.8;
 
 /// Masked cells: grey levels of ground and lines; the lines' width and distance along a side, in points.
-inline constexpr double kHatchGround = 0.85;
-inline constexpr double kHatchLine = 0.6;
-inline constexpr double kHatchWidth = 0.6;
-inline constexpr double kHatchGap = 4.5;
+inline constexpr double kHatchGround = 0.85;  ///< grey level of the ground
+inline constexpr double kHatchLine = 0.6;     ///< grey level of the lines
+inline constexpr double kHatchWidth = 0.6;    ///< of a line, in points
+inline constexpr double kHatchGap = 4.5;      ///< from line to line, in points
 
+/// A place in pixels.
 struct Point {
-    double x = 0.0;
-    double y = 0.0;
+    double x = 0.0;  ///< from the left
+    double y = 0.0;  ///< from the top
 };
 
+/// A rectangle, edges in pixels.
 struct Box {
-    double left = 0.0;
-    double top = 0.0;
-    double right = 0.0;
-    double bottom = 0.0;
+    double left = 0.0;    ///< edge
+    double top = 0.0;     ///< edge
+    double right = 0.0;   ///< edge
+    double bottom = 0.0;  ///< edge
 
+    /// Horizontal extent.
     double width() const noexcept { return right - left; }
+    /// Vertical extent.
     double height() const noexcept { return bottom - top; }
+    /// Middle.
     Point center() const noexcept { return {(left + right) / 2, (top + bottom) / 2}; }
 };
 
@@ -45,11 +50,11 @@ enum class Role { title, x_label, y_label, x_tick, y_tick, bar_tick, bar_offset,
 
 /// One line of text.
 struct Text {
-    Role role = Role::title;
-    std::string content;
+    Role role = Role::title;  ///< what it says
+    std::string content;      ///< UTF-8, one line
     /// Of the baseline, at the anchor.
     Point at;
-    Anchor anchor = Anchor::middle;
+    Anchor anchor = Anchor::middle;  ///< where `at` lies along it
     /// Font size in points.
     double points = 10.0;
     /// Counter-clockwise.
@@ -60,41 +65,44 @@ struct Text {
 
 /// Cells drawn without interpolation over `box`; rgba holds rows * columns * 4 bytes, not premultiplied.
 struct CellImage {
-    Box box;
-    std::int64_t rows = 0;
-    std::int64_t columns = 0;
-    std::vector<std::uint8_t> rgba;
+    Box box;                         ///< where
+    std::int64_t rows = 0;           ///< of cells
+    std::int64_t columns = 0;        ///< of cells
+    std::vector<std::uint8_t> rgba;  ///< 0 or 255 for opacity
 };
 
+/// A straight stroke of kLineWidth.
 struct Line {
-    Point from;
-    Point to;
+    Point from;  ///< begin
+    Point to;    ///< end
 };
 
 /// The colours from the first (bottom) to the last (top).
 struct ColorBar {
-    Box box;
-    Colormap colormap = Colormap::viridis;
+    Box box;                                ///< where
+    Colormap colormap = Colormap::viridis;  ///< whose colours
 };
 
+/// A whole figure.
 struct Scene {
-    double width = 640.0;
-    double height = 480.0;
+    double width = 640.0;   ///< in pixels
+    double height = 480.0;  ///< in pixels
     /// Pixels per inch; a point is dpi / 72 pixels.
     double dpi = 100.0;
-    std::string font = "DejaVu Sans";
+    std::string font = "DejaVu Sans";  ///< family
     /// For those who cannot see the picture.
     std::string title;
-    std::string description;
+    std::string description;  ///< a sentence on what is drawn
 
     /// Masked cells, in runs.
     std::vector<Box> hatches;
-    std::vector<CellImage> images;
-    std::optional<ColorBar> bar;
-    std::vector<Line> lines;
-    std::vector<Box> frames;
-    std::vector<Text> texts;
+    std::vector<CellImage> images;  ///< the maps
+    std::optional<ColorBar> bar;    ///< at most one
+    std::vector<Line> lines;        ///< ticks
+    std::vector<Box> frames;        ///< drawn around these boxes
+    std::vector<Text> texts;        ///< all that is written
 
+    /// Points as pixels.
     double pixels(double points) const noexcept { return points * dpi / 72.0; }
 };
 
@@ -102,7 +110,7 @@ struct Scene {
 Box box_of(const Scene& scene, const Text& text);
 
 /// DejaVu Sans' ascent ('l') and descent ('p'), as parts of the font size.
-inline constexpr double kAscent = 0.76;
-inline constexpr double kDescent = 0.24;
+inline constexpr double kAscent = 0.76;   ///< part of the font size
+inline constexpr double kDescent = 0.24;  ///< part of the font size
 
 }  // namespace attend::viz

@@ -81,6 +81,7 @@ public:
             for (std::int64_t column = 0; column < cells_.columns; ++column) {
                 result += cell(cells_.values[cells_.index(row, column)], cells_.masked[cells_.index(row, column)] != 0);
             }
+            if (!terminal_.color) result.erase(result.find_last_not_of(' ') + 1);
             result += "\n";
         }
         return result + legend();

@@ -8,6 +8,7 @@
 
 namespace attend::viz {
 
+/// What the terminal can show.
 struct TerminalOptions {
     /// Width of the terminal. More cells than fit are pooled by maximum, and the last line says so.
     int columns = 80;

@@ -15,8 +15,9 @@ std::vector<double> tick_positions(double low, double high, int most_intervals, 
 /// How many intervals fit an axis of `length` points: labels need `per_label` font sizes; 1 to 9.
 int most_intervals(double length_points, double font_points, double per_label);
 
+/// What ticks say.
 struct TickLabels {
-    std::vector<std::string> labels;
+    std::vector<std::string> labels;  ///< one for each tick
     /// "1e-6" where every label is to be multiplied by it, else empty.
     std::string offset;
 };

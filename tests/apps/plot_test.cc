@@ -55,9 +55,9 @@ std::string error(const std::string& options) {
 TEST(PlotCommand, ChoosesLayerHeadAndSequence) {
     const std::string last =
         "T\n   0     1     2     3     4\n"
-        "a  0.00  0.00  0.00  0.00  0.00 \n"
-        "b  0.00  0.00  0.00  0.00  0.00 \n"
-        "c  0.00  0.00  0.00  0.00  0.00 \n"
+        "a  0.00  0.00  0.00  0.00  0.00\n"
+        "b  0.00  0.00  0.00  0.00  0.00\n"
+        "c  0.00  0.00  0.00  0.00  0.00\n"
         "d  0.00  0.00  0.00  0.00  1.00█\n"
         "0.00   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 1.00\n";
     EXPECT_EQ(terminal("--layer 1 --head 2"), last);
@@ -78,9 +78,9 @@ TEST(PlotCommand, ReadsTokensAndMask) {
     EXPECT_EQ(drawn,
               "T\n"
               "               x     y↵z   机器  <s>   </s>\n"
-              "            I  0.00 ╱╱╱╱╱╱ 0.00  0.00  0.00 \n"
-              "         Like  0.00 ╱╱╱╱╱╱ 0.00  0.00  0.00 \n"
-              "            ∅  0.00 ╱╱╱╱╱╱ 0.00  0.00  0.00 \n"
+              "            I  0.00 ╱╱╱╱╱╱ 0.00  0.00  0.00\n"
+              "         Like  0.00 ╱╱╱╱╱╱ 0.00  0.00  0.00\n"
+              "            ∅  0.00 ╱╱╱╱╱╱ 0.00  0.00  0.00\n"
               "Deep␣Learning  0.00 ╱╱╱╱╱╱ 0.00  0.00  1.00█\n"
               "0.00   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 1.00   ╱ masked\n");
 }

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Uses attend from outside: the installed package, pkg-config, and add_subdirectory.
 #
-#     tests/install/run.sh package|pkg-config|subproject SOURCE BUILD COMPILER
+#     tests/install/run.sh package|pkg-config|subproject SOURCE BUILD COMPILER DRAWING(0|1)
 set -eu
 way=$1
 source=$2
 build=$3
 compiler=$4
+drawing=$5
 work="$build/install-test/$way"
 rm -rf "$work"
 mkdir -p "$work"
@@ -23,6 +24,7 @@ case "$way" in
             -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Release
         cmake --build "$work/build"
         "$work/build/consumer"
+        "$work/build/consumer_viz" "$drawing"
         "$work/moved/bin/attend" --version
         ;;
     pkg-config)
@@ -30,6 +32,9 @@ case "$way" in
         export PKG_CONFIG_PATH
         "$compiler" -std=c++20 "$source/tests/install/main.cc" -o "$work/consumer" $(pkg-config --cflags --libs --static attend)
         "$work/consumer"
+        "$compiler" -std=c++20 "$source/tests/install/viz.cc" -o "$work/consumer_viz" \
+            $(pkg-config --cflags --libs --static attend-viz)
+        "$work/consumer_viz" "$drawing"
         ;;
     subproject)
         cmake -S "$source/tests/install/subproject" -B "$work/build" -DATTEND_SOURCE_DIR="$source" \

@@ -18,6 +18,7 @@ constexpr std::size_t arena_bytes(std::int64_t count) {
 /// A cursor over scratch memory.
 class Arena {
 public:
+    /// @param memory aligned to 64 bytes; must outlive what is taken from it
     explicit Arena(std::span<std::byte> memory) : memory_(memory) {}
 
     /// The next `count` elements, not initialized.

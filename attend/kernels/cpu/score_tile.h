@@ -12,12 +12,12 @@ namespace attend::kernels::cpu {
 
 /// Where a tile lies; rows and columns are counted within the sequence.
 struct TilePosition {
-    const Sequence& sequence;
-    std::int64_t head;  ///< of the query
-    std::int64_t query_begin;
+    const Sequence& sequence;  ///< whose rows and columns are counted
+    std::int64_t head;         ///< of the query
+    std::int64_t query_begin;  ///< first row
     std::int64_t query_count;  ///< at most kQueryTile
-    std::int64_t key_begin;
-    std::int64_t key_count;  ///< at most kKeyTile
+    std::int64_t key_begin;    ///< first column
+    std::int64_t key_count;    ///< at most kKeyTile
 };
 
 /// Which keys of a tile are attended to.
