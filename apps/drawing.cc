@@ -49,7 +49,9 @@ int terminal_width() {
     winsize size{};
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
     const char* columns = std::getenv("COLUMNS");
-    const int told = columns == nullptr ? 0 : std::atoi(columns);
+    const std::string_view text = columns == nullptr ? "" : columns;
+    int told = 0;
+    std::from_chars(text.data(), text.data() + text.size(), told);
     return told >= 10 && told <= 10000 ? told : 80;
 }
 
@@ -153,8 +155,9 @@ std::vector<std::string> read_tokens(const std::string& path) {
         const nlohmann::json json = nlohmann::json::parse(content, nullptr, false);
         bool strings = json.is_array();
         for (const nlohmann::json& token : json) strings = strings && token.is_string();
-        if (!strings)
+        if (!strings) {
             throw FileError("plot", "expected a JSON array of strings in '" + path + "', found something else");
+        }
         for (const nlohmann::json& token : json) tokens.push_back(token.get<std::string>());
         return tokens;
     }

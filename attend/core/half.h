@@ -20,11 +20,8 @@ inline float round_to_odd(double x) {
     const double back = static_cast<double>(nearest);
     if (back == x || std::isnan(x)) return nearest;
     std::uint32_t bits = std::bit_cast<std::uint32_t>(nearest);
-    if (std::isinf(nearest)) {
-        bits -= 1;  // beyond the largest float: that float, which is odd
-    } else if (std::fabs(back) > std::fabs(x)) {
-        bits -= 1;  // towards zero; a non-zero magnitude, since it is larger than |x|
-    }
+    // Towards zero where the magnitude grew; it is then not zero. Infinity becomes the largest float, which is odd.
+    if (std::fabs(back) > std::fabs(x)) bits -= 1;
     return std::bit_cast<float>(bits | 1U);
 }
 

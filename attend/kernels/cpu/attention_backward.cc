@@ -59,8 +59,9 @@ public:
                                   const std::uint8_t* attended =
                                       visible == Visibility::partial ? attended_ + r * kKeyTile : nullptr;
                                   const T before = maximum[r];
-                                  for (std::int64_t j = 0; j < tile.key_count; ++j)
+                                  for (std::int64_t j = 0; j < tile.key_count; ++j) {
                                       maximum[r] = std::max(maximum[r], score[j]);
+                                  }
                                   const T shift = maximum[r] == -kInfinity ? T{0} : maximum[r];
                                   if (before != maximum[r]) {
                                       sum[r] *= std::exp(before - shift);
