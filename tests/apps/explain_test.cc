@@ -63,9 +63,11 @@ TEST(ExplainCommand, TensorsGoOnToComputeAndPlot) {
     EXPECT_EQ(compute.err, "");
     const auto json = nlohmann::json::parse(attend("explain 'Deep Learning' --json").out);
     const Tensor weights = SafetensorsFile::open(temporary("weights.safetensors")).load("weights");
-    for (const std::int64_t i : {0, 1}) {
-        for (const std::int64_t j : {0, 1}) {
-            EXPECT_NEAR(weights.item({0, 0, i, j}), json["weights"][i][j].get<double>(), 1e-6);
+    for (const int i : {0, 1}) {
+        for (const int j : {0, 1}) {
+            EXPECT_NEAR(weights.item({0, 0, i, j}),
+                        json["weights"].at(static_cast<std::size_t>(i)).at(static_cast<std::size_t>(j)).get<double>(),
+                        1e-6);
         }
     }
     const std::string drawn = attend("plot --terminal " + temporary("weights.safetensors")).out;
