@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a bare Debian 12; the rest is for those who work on attend.
-.PHONY: help demo test build docs format check-format tidy clang sanitize static fuzz benchmark install clean
+.PHONY: help demo test build docs format check-format check tidy clang sanitize static fuzz benchmark install clean
 .DEFAULT_GOAL := help
 
 JOBS ?= $(shell nproc)
@@ -32,6 +32,8 @@ format: ## Formats every source file
 check-format: ## Fails where a source file is not formatted
 	@sh scripts/install_dependencies.sh check
 	@git ls-files '*.cc' '*.h' | xargs clang-format-14 --dry-run -Werror
+
+check: check-format docs tidy clang sanitize test ## All that a release must pass (half an hour on two cores)
 
 tidy: ## clang-tidy over every source file
 	@sh scripts/install_dependencies.sh build test check

@@ -1,10 +1,10 @@
 #include "command.h"
 
+#include "tests/support/shell.h"
+
 #include <attend/io/file.h>
 
-#include <gtest/gtest.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdlib>
 
@@ -22,11 +22,8 @@ Outcome attend(const std::string& arguments, const std::string& input) {
 
 std::string temporary(const std::string& name) {
     // One folder a process: tests run side by side.
-    static const std::string folder = [] {
-        std::string pattern = ::testing::TempDir() + "attend_apps_XXXXXX";
-        return std::string(::mkdtemp(pattern.data()));
-    }();
-    return folder + "/" + name;
+    static const TemporaryFolder folder;
+    return folder.path(name);
 }
 
 }  // namespace attend::testing

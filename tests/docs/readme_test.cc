@@ -1,11 +1,10 @@
 // The README's examples do what it says, in both languages.
+#include "tests/support/shell.h"
+
 #include <gtest/gtest.h>
 
-#include <array>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -13,6 +12,8 @@
 namespace {
 
 namespace fs = std::filesystem;
+using attend::testing::shell_output;
+using attend::testing::TemporaryFolder;
 
 std::string content(const std::string& name) {
     std::ifstream file(fs::path(ATTEND_SOURCE_DIR) / name);
@@ -30,20 +31,10 @@ std::vector<std::string> blocks(const std::string& markdown, const std::string& 
     return found;
 }
 
-std::string output_of(const std::string& command) {
-    const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
-    std::string output;
-    std::array<char, 4096> buffer{};
-    while (const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe.get())) {
-        output.append(buffer.data(), count);
-    }
-    return output;
-}
-
 TEST(Readme, ProgramPrintsWhatItShows) {
     const std::vector<std::string> shown = blocks(content("README.md"), "text");
     ASSERT_EQ(shown.size(), 1U);
-    EXPECT_EQ(output_of(ATTEND_README_PROGRAM), shown[0]);
+    EXPECT_EQ(shell_output(ATTEND_README_PROGRAM), shown[0]);
 }
 
 TEST(Readme, BothLanguagesShowTheSame) {
@@ -67,8 +58,7 @@ TEST(Readme, LinksLeadSomewhere) {
 
 #ifdef ATTEND_COMMAND_FOLDER
 TEST(Readme, CommandsPrintWhatItShows) {
-    const fs::path folder = fs::temp_directory_path() / ("attend_readme_" + std::to_string(getpid()));
-    fs::create_directories(folder);
+    const TemporaryFolder folder;
     std::istringstream lines(blocks(content("README.md"), "console").at(0));
     std::string line;
     std::string shown;
@@ -77,16 +67,15 @@ TEST(Readme, CommandsPrintWhatItShows) {
     while (std::getline(lines, line)) {
         shown += line + "\n";
         if (line.rfind("$ ", 0) == 0) {
-            const std::string command = "cd '" + folder.string() + "' && PATH='" ATTEND_COMMAND_FOLDER "':$PATH && { " +
+            const std::string command = "cd '" + folder.path("") + "' && PATH='" ATTEND_COMMAND_FOLDER "':$PATH && { " +
                                         line.substr(2) + "; } 2>&1";
-            printed += line + "\n" + output_of(command);
+            printed += line + "\n" + shell_output(command);
             ++commands;
         }
     }
     EXPECT_EQ(printed, shown);
     EXPECT_GE(commands, 5);
-    EXPECT_TRUE(fs::exists(folder / "causal.svg"));
-    fs::remove_all(folder);
+    EXPECT_TRUE(fs::exists(folder.path("causal.svg")));
 }
 #endif
 

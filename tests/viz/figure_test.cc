@@ -1,21 +1,23 @@
 // The files: SVG that says what it is, PDF whose text can be selected, the same bytes every time.
+#include "tests/support/shell.h"
+
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 #include <attend/viz/heatmap.h>
 
 #include <gtest/gtest.h>
 
-#include <array>
-#include <cstdio>
-#include <filesystem>
+#include <algorithm>
 #include <fstream>
-#include <memory>
+#include <limits>
 #include <string>
 #include <thread>
 
 namespace {
 
 using namespace attend;
+using testing::shell_output;
+using testing::TemporaryFolder;
 using viz::Format;
 
 Tensor weights() {
@@ -28,29 +30,6 @@ viz::HeatmapOptions labelled() {
     options.columns = {"Machine", "机器学习", " Learning"};
     return options;
 }
-
-std::string output_of(const std::string& command) {
-    const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
-    std::string output;
-    std::array<char, 4096> buffer{};
-    while (const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe.get())) {
-        output.append(buffer.data(), count);
-    }
-    return output;
-}
-
-class File {
-public:
-    explicit File(const std::string& name)
-        : path_(std::filesystem::temp_directory_path() / (std::to_string(getpid()) + name)) {}
-    ~File() { std::filesystem::remove(path_); }
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
-    std::string path() const { return path_.string(); }
-
-private:
-    std::filesystem::path path_;
-};
 
 TEST(Svg, HasRealTextAndATitle) {
     const std::string svg = viz::heatmap(weights(), labelled()).bytes(Format::svg);
@@ -67,19 +46,20 @@ TEST(Svg, HasRealTextAndATitle) {
 }
 
 TEST(Pdf, HasOneImageAndTextThatCanBeSelected) {
-    const File file("labels.pdf");
-    viz::heatmap(weights(), labelled()).save(file.path());
-    const std::string text = output_of("pdftotext -raw '" + file.path() + "' -");
+    const TemporaryFolder folder;
+    const std::string path = folder.path("labels.pdf");
+    viz::heatmap(weights(), labelled()).save(path);
+    const std::string text = shell_output("pdftotext -raw '" + path + "' -");
     for (const char* wanted : {"Attention Weights", "Key positions", "Machine", "机器学习", "</script>&\""}) {
         EXPECT_NE(text.find(wanted), std::string::npos) << wanted << " in:\n" << text;
     }
-    const std::string images = output_of("pdfimages -list '" + file.path() + "'");
+    const std::string images = shell_output("pdfimages -list '" + path + "'");
     EXPECT_EQ(std::count(images.begin(), images.end(), '\n'), 3) << images;
     EXPECT_NE(images.find("image       3     2"), std::string::npos) << images;
-    std::ifstream stream(file.path(), std::ios::binary);
+    std::ifstream stream(path, std::ios::binary);
     const std::string bytes{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
     EXPECT_EQ(bytes.find("/Interpolate true"), std::string::npos);
-    const std::string info = output_of("pdfinfo '" + file.path() + "'");
+    const std::string info = shell_output("pdfinfo '" + path + "'");
     EXPECT_NE(info.find("460.8 x 345.6 pts"), std::string::npos) << info;
 }
 
