@@ -95,7 +95,7 @@ Tensor attended_keys(const TensorView& query, const TensorView& key, const Atten
                     const std::int64_t column = sequence.key_begin + j;
                     bool attended = true;
                     for (const TensorView& allowed : problem.allowed) {
-                        attended = attended && allowed.at<bool>({sequence.batch, head, row, column});
+                        attended = attended && allowed.item({sequence.batch, head, row, column}) != 0.0;
                     }
                     all.at<bool>({sequence.batch, head, row, column}) = attended;
                 }

@@ -10,7 +10,7 @@
 ///
 /// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32 or wider,
 /// in float64 for float64. Results have the dtype of the query. They are the same bits for any number of threads, and
-/// for a sequence alone or in a batch.
+/// for a sequence alone or in a batch (dropout draws by the sequence's index, so it must be the same).
 #pragma once
 
 #include <attend/attention/mask.h>
@@ -29,7 +29,8 @@ enum class Algorithm : std::uint8_t {
     flash,      ///< tiles and an online softmax: memory O(n) (Dao et al., "FlashAttention", 2022)
 };
 
-/// Options of attention; forward and backward take the same.
+/// Options of attention; forward and backward take the same. Bias and slopes are views: their tensors must outlive the
+/// call, so a temporary tensor must not be assigned to them.
 struct AttentionOptions {
     Mask mask = {};                       ///< which keys each query attends to
     std::optional<TensorView> bias = {};  ///< floating, broadcast to [batch, heads, Lq, Lk], added to scaled scores

@@ -97,8 +97,7 @@ void run_flash(const detail::CheckedProblem& checked, const AttentionGradientTar
     const std::size_t bytes = kernels::cpu::scratch_size(problem);
     Shape rows = checked.log_sum_exp_shape();
     rows.push_back(2);
-    Tensor statistics =
-        Tensor::empty(rows, kernels::cpu::computes_in_double(problem) ? DType::float64 : DType::float32);
+    Tensor statistics = Tensor(rows, kernels::cpu::computes_in_double(problem) ? DType::float64 : DType::float32);
     const AttentionSaved saved{grad_output, statistics.view()};
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },

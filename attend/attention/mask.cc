@@ -94,7 +94,16 @@ Mask Mask::with_query_offset(std::int64_t offset) const {
 }
 
 Mask Mask::with_query_offset(std::vector<std::int64_t> offsets) const {
-    return *this & of_band({.alignment = Alignment::given, .offsets = std::move(offsets)});
+    Mask moved = *this;
+    for (Band& band : moved.bands_) {
+        band.alignment = Alignment::given;
+        band.offsets = offsets;
+    }
+    // Without a band of its own the mask still says where ALiBi counts from.
+    if (moved.bands_.empty()) {
+        moved.bands_.push_back({.alignment = Alignment::given, .offsets = std::move(offsets), .left = {}, .right = {}});
+    }
+    return moved;
 }
 
 Mask operator&(Mask a, const Mask& b) {

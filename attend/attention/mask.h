@@ -64,9 +64,10 @@ public:
     /// The same for queries and keys of equal lengths.
     static Mask packed(std::vector<std::int64_t> starts);
 
-    /// This mask, with a position for the first query among the keys.
+    /// This mask, with a position for the first query among the keys, from which causal masks, windows and ALiBi count;
+    /// it takes the place of any that they had.
     Mask with_query_offset(std::int64_t offset) const;
-    /// This mask, with a position for the first query of each sequence.
+    /// The same with a position for each sequence.
     Mask with_query_offset(std::vector<std::int64_t> offsets) const;
 
     /// Attends where both do. @throws ValueError when both hold key lengths or packed sequences

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace attend {
@@ -119,7 +120,7 @@ public:
         : TensorView(data, dtype, shape, strides) {}
     /// A row-major view of `shape.numel()` elements.
     template <typename T>
-    MutableTensorView(T* data, const Shape& shape) : TensorView(data, shape) {}
+    requires(!std::is_const_v<T>) MutableTensorView(T* data, const Shape& shape) : TensorView(data, shape) {}
     /// The elements of `tensor`, row-major.
     MutableTensorView(Tensor& tensor);  // NOLINT(google-explicit-constructor)
 

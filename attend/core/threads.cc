@@ -9,7 +9,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -78,9 +77,10 @@ class Pool {
 public:
     explicit Pool(int workers) {
         try {
+            threads_.reserve(static_cast<std::size_t>(workers));
             for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { serve(); });
-        } catch (const std::system_error&) {
-            // The system grants no more threads: those that started, and the caller, do the work.
+        } catch (const std::exception&) {
+            // No more threads or memory: those that started, and the caller, do the work.
         }
     }
     Pool(const Pool&) = delete;
@@ -183,10 +183,9 @@ int num_threads() noexcept {
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
     if (count <= 0) return;
-    const int threads = num_threads();
     State& shared = state();
     std::unique_lock lock(shared.taken, std::defer_lock);
-    if (count == 1 || threads == 1 || inside_parallel_for) {
+    if (count == 1 || num_threads() == 1 || inside_parallel_for) {
         for (std::int64_t i = 0; i < count; ++i) task(i);
         return;
     }
@@ -198,7 +197,8 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& t
     }
     shared.forget_pool_of_parent();
     if (!shared.pool) {
-        shared.pool = std::make_unique<Pool>(threads - 1);
+        // Asked again: the number may have changed before the lock was taken.
+        shared.pool = std::make_unique<Pool>(num_threads() - 1);
         shared.owner = getpid();
     }
     shared.pool->run(job);

@@ -58,6 +58,7 @@ MappedFile MappedFile::open(const std::string& path) {
     struct stat status {};
     if (::fstat(file.get(), &status) != 0) fail("to open", path, std::strerror(errno));
     if (S_ISDIR(status.st_mode)) fail("a file at", path, "a directory");
+    if (S_ISBLK(status.st_mode)) fail("a file at", path, "a device");
     if (S_ISREG(status.st_mode) && status.st_size > 0) {
         const auto size = static_cast<std::size_t>(status.st_size);
         void* mapping = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
@@ -114,8 +115,10 @@ void write_file(const std::string& path, const std::function<void(std::ostream&)
     static std::atomic<unsigned> counter{0};
     std::error_code error;
     // A symbolic link stays one: what it points to is replaced. Devices and pipes cannot be replaced and are written.
-    fs::path target = fs::is_symlink(path, error) ? fs::weakly_canonical(path, error) : fs::path(path);
-    if (error || target.empty()) target = path;
+    fs::path target = path;
+    for (int links = 0; fs::is_symlink(target, error) && links < 40; ++links) {
+        target = target.parent_path() / fs::read_symlink(target, error);
+    }
     if (fs::is_directory(target, error)) fail("to write the file", path, "a directory");
     const bool special = fs::exists(target, error) && !fs::is_regular_file(target, error);
     const std::string temporary =
@@ -131,6 +134,9 @@ void write_file(const std::string& path, const std::function<void(std::ostream&)
         stream.close();
         if (special) return;
         const Descriptor file(::open(temporary.c_str(), O_RDONLY | O_CLOEXEC));
+        // Who may read what is replaced may read what replaces it, and nobody else.
+        struct stat before {};
+        if (::stat(target.c_str(), &before) == 0) static_cast<void>(::fchmod(file.get(), before.st_mode & 07777U));
         if (file.get() < 0 || ::fsync(file.get()) != 0) fail("to write", path, std::strerror(errno));
         if (::rename(temporary.c_str(), target.c_str()) != 0) fail("to write", path, std::strerror(errno));
     } catch (...) {

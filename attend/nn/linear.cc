@@ -10,8 +10,35 @@
 
 namespace attend::nn {
 
+namespace {
+
+void check_parameters(const TensorView& weight, const TensorView& bias) {
+    if (weight.rank() != 2) {
+        throw ShapeError("linear", "expected a weight of shape [out, in], found " + to_string(weight.shape()));
+    }
+    const bool biased = bias.numel() > 0;
+    if (biased && (bias.rank() != 1 || bias.size(0) != weight.size(0))) {
+        throw ShapeError("linear", "expected a bias of shape [" + std::to_string(weight.size(0)) +
+                                       "] or without elements, found " + to_string(bias.shape()));
+    }
+    if (!is_floating(weight.dtype()) || (biased && !is_floating(bias.dtype()))) {
+        throw DTypeError("linear", "expected floating parameters, found " + std::string(name_of(weight.dtype())) +
+                                       (biased ? " and " + std::string(name_of(bias.dtype())) : ""));
+    }
+}
+
+/// The view, or a row-major copy that `copy` then owns.
+TensorView contiguous(const TensorView& view, Tensor& copy) {
+    if (view.is_contiguous()) return view;
+    copy = view.clone();
+    return copy.view();
+}
+
+}  // namespace
+
 Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& bias) {
-    const std::int64_t depth = weight.size(-1);
+    check_parameters(weight, bias);
+    const std::int64_t depth = weight.size(1);
     const std::int64_t columns = weight.size(0);
     if (!is_floating(x.dtype())) {
         throw DTypeError("linear", "expected a floating input, found " + std::string(name_of(x.dtype())));
@@ -25,22 +52,16 @@ Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& b
     Tensor y = Tensor::empty(shape, x.dtype());
     if (y.numel() == 0) return y;
     const std::int64_t rows = y.numel() / columns;
-    // Rows of a strided input that do not form one dimension are copied.
-    Tensor copy;
-    TensorView flat = x;
-    const Shape flat_shape{rows, depth};
-    if (x.is_contiguous()) {
-        flat = x.reshape(flat_shape);
-    } else {
-        copy = x.clone();
-        flat = copy.view().reshape(flat_shape);
-    }
+    Tensor copies[3];
+    const TensorView flat = contiguous(x, copies[0]).reshape({rows, depth});
+    const TensorView w = contiguous(weight, copies[1]);
+    const TensorView b = contiguous(bias, copies[2]);
     const MutableTensorView out = y.view().reshape({rows, columns});
     const auto doubles = static_cast<std::size_t>(kernels::cpu::linear_scratch(depth));
     parallel_for((rows + kernels::cpu::kMatmulRows - 1) / kernels::cpu::kMatmulRows, [&](std::int64_t block) {
         const std::span<std::byte> bytes = thread_scratch(doubles * sizeof(double));
         const std::int64_t begin = block * kernels::cpu::kMatmulRows;
-        kernels::cpu::linear(flat, weight, bias, out, begin, std::min(begin + kernels::cpu::kMatmulRows, rows),
+        kernels::cpu::linear(flat, w, b, out, begin, std::min(begin + kernels::cpu::kMatmulRows, rows),
                              {reinterpret_cast<double*>(bytes.data()), doubles});
     });
     return y;

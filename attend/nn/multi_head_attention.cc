@@ -2,6 +2,7 @@
 #include <attend/nn/linear.h>
 #include <attend/nn/multi_head_attention.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
@@ -68,8 +69,7 @@ MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options,
                                       ", key_dim " + std::to_string(key_dim) + ", value_dim " +
                                       std::to_string(value_dim));
     }
-    query_.weight = Tensor({d, d});
-    check_heads();
+    check_heads(d);
     // In PyTorch's order: out_proj draws its Linear initialization first, then the input projections.
     LinearOptions out{.in_features = d, .out_features = d, .bias = options.bias};
     output_.weight = Linear(out, generator).weight();
@@ -96,13 +96,13 @@ MultiHeadAttention::MultiHeadAttention(const StateDict& state, std::int64_t num_
     } else {
         load_packed(state);
     }
-    check_heads();
+    check_heads(d_model());
 }
 
-void MultiHeadAttention::check_heads() const {
-    if (num_heads_ < 1 || d_model() % num_heads_ != 0) {
-        throw ValueError(kModule, "expected a number of heads that divides d_model " + std::to_string(d_model()) +
-                                      ", found " + std::to_string(num_heads_));
+void MultiHeadAttention::check_heads(std::int64_t d) const {
+    if (num_heads_ < 1 || d % num_heads_ != 0) {
+        throw ValueError(kModule, "expected a number of heads that divides d_model " + std::to_string(d) + ", found " +
+                                      std::to_string(num_heads_));
     }
 }
 
@@ -155,6 +155,12 @@ void MultiHeadAttention::load_tutorial(const StateDict& state) {
         const std::int64_t width = from_memory ? matrix(state, prefix + "weight", "[d_model, width]").size(1) : d;
         projection->weight = parameter(kModule, state, prefix + "weight", {d, width});
         if (state.count(prefix + "bias") != 0) projection->bias = parameter(kModule, state, prefix + "bias", {d});
+    }
+    // PyTorch's module has all biases or none: where some are there, the others are 0.
+    const bool any = std::any_of(projections.begin(), projections.end(),
+                                 [](const auto& entry) { return entry.second->bias.numel() > 0; });
+    for (const auto& [name, projection] : projections) {
+        if (any && projection->bias.numel() == 0) projection->bias = zeros({d}, query_.weight.dtype());
     }
 }
 

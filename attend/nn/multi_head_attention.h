@@ -81,7 +81,7 @@ private:
     void load_separate(const StateDict& state);
     void load_tutorial(const StateDict& state);
     void split_bias(const StateDict& state);
-    void check_heads() const;
+    void check_heads(std::int64_t d) const;
     TensorView heads_of(const Tensor& projected) const;
 
     Projection query_;

@@ -26,10 +26,13 @@ Tensor ids_of(const std::vector<std::string>& words, const text::Vocabulary& voc
         }
         const std::int64_t id = vocabulary.index_of(words[i]);
         if (id >= rows) {
+            // Nobody wants a table for an index that is out of all proportion.
+            constexpr std::int64_t kMostRows = 100'000'000;
+            const std::string advice =
+                id < kMostRows ? "; --vocabulary-size " + std::to_string(id + 1) + " gives it a row" : "";
             throw ValueError("explain", "expected an index below the " + std::to_string(rows) +
                                             " rows of the embedding, found " + std::to_string(id) + " for '" +
-                                            words[i] + "'; --vocabulary-size " + std::to_string(id + 1) +
-                                            " gives it a row");
+                                            words[i] + "'" + advice);
         }
         ids.data<std::int64_t>()[i] = id;
     }

@@ -23,9 +23,10 @@ void each_cell(const TensorView& map, const std::optional<TensorView>& mask, con
         values.view().copy_from(map.select(0, row));
         if (mask) attended.view().copy_from(mask->select(0, row));
         const double* value = values.data<double>();
-        const bool* seen = attended.data<bool>();
+        // Bytes, not bools: any byte but 0 is true, and only 0 and 1 are a bool of C++.
+        const auto* seen = static_cast<const std::uint8_t*>(std::as_const(attended).data());
         for (std::int64_t column = 0; column < columns; ++column) {
-            const bool masked = !seen[column] || value[column] == -std::numeric_limits<double>::infinity();
+            const bool masked = seen[column] == 0 || value[column] == -std::numeric_limits<double>::infinity();
             visit(row, column, value[column], masked);
         }
     }

@@ -134,5 +134,18 @@ TEST(LinearAttentionErrors, KeyLengths) {
               "[linear_attention] expected 2 key lengths, one for each sequence, found 1");
 }
 
+// A file of a few hundred bytes can hold such shapes: they must not cost time or memory.
+TEST(AttentionErrors, HugeShapesWithoutElements) {
+    constexpr std::int64_t kHuge = std::int64_t{1} << 50;
+    for (const Shape& shape : {Shape{1, kHuge, 0, 4}, Shape{kHuge, 1, 0, 4}, Shape{1, 1, std::int64_t{1} << 33, 0},
+                               Shape{1, 1, 0, std::int64_t{1} << 60}, Shape{1 << 20, 1 << 20, 1 << 20, 0}}) {
+        const TensorView view(nullptr, DType::float32, shape, Shape{0, 0, 0, 0});
+        EXPECT_NE(message_of<ShapeError>([&] { attention(view, view, view); }).find("without elements"),
+                  std::string::npos);
+        EXPECT_NE(message_of<ShapeError>([&] { attended_keys(view, view); }).find("without elements"),
+                  std::string::npos);
+    }
+}
+
 }  // namespace
 }  // namespace attend::testing

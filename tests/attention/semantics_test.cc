@@ -72,6 +72,30 @@ TEST_P(Semantics, WindowIsInclusiveAndTakesTheMasksOffset) {
     EXPECT_THROW(Mask::window(-1, 0), ValueError);
 }
 
+TEST_P(Semantics, AQueryOffsetTakesThePlaceOfTheMasks) {
+    for (const Mask& mask : {Mask::causal(), Mask::causal_top_left(), Mask::causal_bottom_right(), Mask::causal(-1)}) {
+        EXPECT_EQ(pattern(GetParam(), 2, 4, mask.with_query_offset(1)), "1100 1110");
+        EXPECT_EQ(pattern(GetParam(), 2, 4, mask.with_query_offset(0).with_query_offset(1)), "1100 1110");
+    }
+    EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::window(0, 0).with_query_offset(3).with_query_offset(1)), "0100 0010");
+    EXPECT_EQ(pattern(GetParam(), 2, 4, (Mask::causal_top_left() & Mask::window(1, 0)).with_query_offset(2)),
+              "0110 0011");
+}
+
+// What a float cannot hold is not rounded to infinity or to "no cap" before 16-bit inputs are computed in float.
+TEST_P(Semantics, ExtremeOptionsOf16BitInputs) {
+    const Tensor q = normal({1, 2, 5, 8}, 1, DType::bfloat16);
+    const Tensor k = normal({1, 2, 7, 8}, 2, DType::bfloat16);
+    const Tensor bias = Tensor::from<double>({0.0, 1e300, 0.0, 0.0, 0.0, 0.0, 0.0});
+    for (const AttentionOptions& options :
+         {AttentionOptions{.softcap = 1e39}, AttentionOptions{.softcap = 1e-50}, AttentionOptions{.scale = 1e39},
+          AttentionOptions{.scale = 1e-50}, AttentionOptions{.bias = bias.view()}}) {
+        AttentionOptions exact = options;
+        exact.algorithm = Algorithm::reference;
+        EXPECT_LE(row_error(run(q, k, k, options).output, attention(q, k, k, exact).output), 0x1p-7);
+    }
+}
+
 TEST_P(Semantics, KeyLengthsMoveTheBottomRightCorner) {
     EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::key_lengths({3})), "1110 1110");
     EXPECT_EQ(pattern(GetParam(), 2, 4, Mask::key_lengths({3}) & Mask::causal_bottom_right()), "1100 1110");

@@ -9,6 +9,8 @@
 #include <utility>
 
 namespace attend::testing {
+
+static_assert(!std::is_constructible_v<MutableTensorView, const float*, Shape>, "const elements stay const");
 namespace {
 
 Tensor counted(const Shape& shape) {

@@ -1,6 +1,8 @@
 #include "tests/support/compare.h"
+#include "tests/support/shell.h"
 
 #include <attend/core/error.h>
+#include <attend/io/file.h>
 #include <attend/io/safetensors.h>
 
 #include <gtest/gtest.h>
@@ -190,6 +192,21 @@ TEST(File, LinksStayLinks) {
     EXPECT_EQ(read_file(target), "new");
     std::remove(link.c_str());
     std::remove(target.c_str());
+}
+
+TEST(WriteFile, KeepsModeAndLinks) {
+    namespace fs = std::filesystem;
+    const TemporaryFolder folder;
+    const std::string secret = folder.path("secret");
+    write_file(secret, "before");
+    fs::permissions(secret, fs::perms::owner_read | fs::perms::owner_write);
+    write_file(secret, "after");
+    EXPECT_EQ(fs::status(secret).permissions(), fs::perms::owner_read | fs::perms::owner_write);
+    const std::string link = folder.path("link");
+    fs::create_symlink("target", link);  // to nothing yet
+    write_file(link, "through");
+    EXPECT_TRUE(fs::is_symlink(link));
+    EXPECT_EQ(read_file(folder.path("target")), "through");
 }
 
 }  // namespace

@@ -64,5 +64,22 @@ TEST(Embedding, LooksUpAndChecks) {
     EXPECT_THROW(embedding.forward(zeros({1})), DTypeError);
 }
 
+TEST(LinearFunction, TakesAnyStridesAndChecksItsParameters) {
+    const Tensor x = normal({3, 5}, 1);
+    const Tensor weight = normal({5, 4}, 2);
+    const Tensor bias = normal({4}, 3);
+    const Tensor rows = weight.view().transpose(0, 1).clone();
+    const Tensor wide = normal({8}, 3);
+    EXPECT_TRUE(same_bits(nn::linear(x, weight.view().transpose(0, 1), bias), nn::linear(x, rows, bias)));
+    const TensorView every_other = wide.view().slice(0, 0, 8, 2);
+    EXPECT_TRUE(same_bits(nn::linear(x, rows, every_other), nn::linear(x, rows, every_other.clone())));
+    EXPECT_EQ(message_of<ShapeError>([&] { nn::linear(x, rows, normal({1}, 3)); }),
+              "[linear] expected a bias of shape [4] or without elements, found [1]");
+    EXPECT_EQ(message_of<ShapeError>([&] { nn::linear(x, bias, bias); }),
+              "[linear] expected a weight of shape [out, in], found [4]");
+    EXPECT_EQ(message_of<DTypeError>([&] { nn::linear(x, rows.to(DType::int64), bias); }),
+              "[linear] expected floating parameters, found int64 and float32");
+}
+
 }  // namespace
 }  // namespace attend::testing

@@ -110,5 +110,24 @@ TEST(MultiHeadAttention, RefusesWhatDoesNotFit) {
     EXPECT_THROW(MultiHeadAttention({.d_model = 0}), ValueError);
 }
 
+// PyTorch's module has all biases or none; a tutorial's four layers may have some.
+TEST(MultiHeadAttention, SomeBiasesSurviveSaving) {
+    const Tensor x = normal({2, 3, 4}, 9);
+    nn::StateDict some;
+    for (const char* name : {"W_q", "W_k", "W_v", "W_o"})
+        some.emplace(std::string(name) + ".weight", normal({4, 4}, 1));
+    for (const char* present : {"W_q.bias", "W_k.bias", "W_o.bias"}) {
+        nn::StateDict state = some;
+        state.emplace(present, normal({4}, 2));
+        const nn::MultiHeadAttention mha(state, 2);
+        for (const nn::ParameterNames names :
+             {nn::ParameterNames::packed, nn::ParameterNames::separate, nn::ParameterNames::tutorial}) {
+            const nn::MultiHeadAttention loaded(mha.state_dict(names), 2);
+            EXPECT_TRUE(same_bits(loaded.forward(x).output, mha.forward(x).output)) << present;
+        }
+    }
+    EXPECT_THROW(nn::MultiHeadAttention({.d_model = 1000000000, .num_heads = 7}), ValueError);
+}
+
 }  // namespace
 }  // namespace attend::testing

@@ -16,8 +16,8 @@
 namespace {
 
 using namespace attend;
-using testing::shell_output;
-using testing::TemporaryFolder;
+using attend::testing::shell_output;
+using attend::testing::TemporaryFolder;
 using viz::Format;
 
 Tensor weights() {

@@ -7,10 +7,16 @@
 
 #include <attend/kernels/attention.h>
 
+#include <cmath>
+
 namespace attend::kernels::cpu {
 
 /// True when the arithmetic of a problem is double, false when it is float.
 inline bool computes_in_double(const AttentionProblem& problem) {
+    // Options that float cannot hold, or would round to 0.
+    const auto beyond_float = [](double x) { return x != 0.0 && !(std::fabs(x) > 1e-30 && std::fabs(x) < 1e30); };
+    if (beyond_float(problem.scale) || beyond_float(problem.softcap)) return true;
+    if (problem.bias && problem.bias->dtype() == DType::float64) return true;
     return problem.query.dtype() == DType::float32 || problem.query.dtype() == DType::float64;
 }
 
