@@ -1,5 +1,6 @@
 #include "commands.h"
 #include "files.h"
+#include "messages.h"
 #include "options.h"
 
 #include <attend/attention/attention.h>
@@ -27,8 +28,8 @@ namespace {
 struct ComputeArguments {
     std::string input;
     std::string output;
-    std::string causal;
-    std::string window;
+    std::optional<std::string> causal;
+    std::optional<std::string> window;
     std::optional<double> scale;
     std::optional<double> softcap;
     double dropout = 0.0;
@@ -84,15 +85,18 @@ AttentionOptions usage_options(const ComputeArguments& arguments) {
     options.seed = arguments.seed;
     options.algorithm = parse_algorithm(arguments.algorithm);
     options.return_weights = arguments.weights;
-    if (!arguments.causal.empty()) options.mask = options.mask & parse_causal(arguments.causal);
-    if (!arguments.window.empty()) options.mask = options.mask & parse_window(arguments.window);
+    if (arguments.causal) options.mask = options.mask & parse_causal(*arguments.causal);
+    if (arguments.window) options.mask = options.mask & parse_window(*arguments.window);
     return options;
 }
 
 std::vector<std::int64_t> integers(const TensorView& view, const std::string& name) {
-    if (view.rank() != 1 || (view.dtype() != DType::int64 && view.dtype() != DType::int32)) {
-        throw ShapeError("compute", "expected tensor '" + name + "' of shape [batch] and type int64, found " +
-                                        to_string(view.shape()) + " of type " + std::string(name_of(view.dtype())));
+    const std::string found = to_string(view.shape()) + " of type " + std::string(name_of(view.dtype()));
+    if (view.rank() != 1) {
+        throw ShapeError("compute", "expected tensor '" + name + "' of shape [batch], found " + found);
+    }
+    if (view.dtype() != DType::int64 && view.dtype() != DType::int32) {
+        throw DTypeError("compute", "expected tensor '" + name + "' of type int64, found " + found);
     }
     const Tensor wide = view.to(DType::int64);
     return {wide.data<std::int64_t>(), wide.data<std::int64_t>() + wide.numel()};
@@ -120,7 +124,7 @@ void warn_of_unused(const SafetensorsFile& file, bool backward) {
     for (const std::string& name : file.names()) {
         const bool known = std::find(kKnown.begin(), kKnown.end(), name) != kKnown.end();
         if (!known && !(backward && name == "grad_output")) {
-            std::cerr << "attend: warning: tensor '" << name << "' in '" << file.file_name() << "' is not used\n";
+            warn("tensor '" + name + "' in '" + file.file_name() + "' is not used");
         }
     }
 }
@@ -157,7 +161,9 @@ void run(const ComputeArguments& arguments) {
 
     TensorViewMap views;
     for (const auto& [name, tensor] : results) views.emplace(name, tensor.view());
-    write_output(arguments.output, [&](std::ostream& stream) { write_safetensors(stream, views, file.metadata()); });
+    std::map<std::string, std::string> metadata = file.metadata();
+    metadata[kDimensions] = kComputedDimensions;
+    write_output(arguments.output, [&](std::ostream& stream) { write_safetensors(stream, views, metadata); });
 }
 
 }  // namespace
@@ -173,6 +179,7 @@ void add_compute(CLI::App& app) {
             "[batch, heads, Lq, Lk]; key_lengths [batch]; alibi_slopes [heads]; grad_output")
         ->required();
     command->add_option("-o,--output", arguments->output, "Safetensors file to write ('-': standard output)")
+        ->check(file_name())
         ->required();
     command->add_option("--causal", arguments->causal, "Causal mask: top-left, bottom-right or the position of query 0")
         ->type_name("ALIGNMENT");
@@ -191,7 +198,7 @@ void add_compute(CLI::App& app) {
         ->check(seed_number())
         ->type_name("N");
     command->add_option("--algorithm", arguments->algorithm, "auto, reference or flash (default: auto)")
-        ->check(CLI::IsMember({"auto", "reference", "flash"}))
+        ->check(one_of({"auto", "reference", "flash"}))
         ->type_name("NAME");
     command->add_flag("--weights", arguments->weights, "Write the weights");
     command->add_flag("--write-mask", arguments->write_mask,

@@ -1,5 +1,6 @@
 #include "drawing.h"
 #include "files.h"
+#include "messages.h"
 #include "options.h"
 
 #include <attend/core/error.h>
@@ -42,7 +43,8 @@ std::pair<double, double> parse_size(const std::string& text) {
 }
 
 viz::Format format_for(const DrawingArguments& arguments) {
-    return arguments.format.empty() ? viz::format_of(arguments.output) : viz::format_named(arguments.format);
+    if (!arguments.format.empty()) return viz::format_named(arguments.format);
+    return arguments.output == "-" ? viz::Format::png : viz::format_of(arguments.output);
 }
 
 int terminal_width() {
@@ -65,8 +67,8 @@ bool wants_color(const std::string& color) {
     return isatty(STDOUT_FILENO) != 0 && !refused;
 }
 
-void warn(const viz::Figure& figure) {
-    for (const std::string& warning : figure.warnings()) std::cerr << "attend: warning: " << warning << '\n';
+void tell_warnings(const viz::Figure& figure) {
+    for (const std::string& warning : figure.warnings()) warn(warning);
 }
 
 }  // namespace
@@ -74,17 +76,20 @@ void warn(const viz::Figure& figure) {
 void DrawingArguments::add_to(CLI::App& command) {
     command
         .add_option("-o,--output", output, "Picture to write: FILE.png, FILE.svg or FILE.pdf ('-': standard output)")
+        ->check(file_name())
         ->type_name("FILE");
-    command.add_option("--format", format, "png, svg or pdf (default: what the file's name ends in)")
-        ->check(CLI::IsMember({"png", "svg", "pdf"}))
+    command
+        .add_option("--format", format,
+                    "png, svg or pdf (default: what the file's name ends in; png on standard output)")
+        ->check(one_of({"png", "svg", "pdf"}))
         ->type_name("NAME");
     command.add_flag("--terminal", terminal, "Draw in the terminal");
-    command.add_option("--title", look.title, "Title (default: Attention Weights)")->type_name("TEXT");
+    command.add_option("--title", title, "Title (default: Attention Weights)")->type_name("TEXT");
     command.add_option("--x-label", look.x_label, "Label of the columns (default: Key positions)")->type_name("TEXT");
     command.add_option("--y-label", look.y_label, "Label of the rows (default: Query positions)")->type_name("TEXT");
     command
         .add_option("--colormap", colormap, "viridis, cividis, magma, gray or coolwarm (diverging) (default: viridis)")
-        ->check(CLI::IsMember(viz::colormap_names()))
+        ->check(one_of(viz::colormap_names()))
         ->type_name("NAME");
     command.add_option("--vmin", vmin, "Value of the first colour (default: the smallest)")
         ->check(finite_number())
@@ -98,7 +103,7 @@ void DrawingArguments::add_to(CLI::App& command) {
         ->type_name("N");
     command.add_option("--font", look.font, "Font family (default: DejaVu Sans)")->type_name("NAME");
     command.add_option("--color", color, "Colours in the terminal: auto, always or never (default: auto)")
-        ->check(CLI::IsMember({"auto", "always", "never"}))
+        ->check(one_of({"auto", "always", "never"}))
         ->type_name("WHEN");
 }
 
@@ -124,6 +129,7 @@ void DrawingArguments::check() const {
 viz::HeatmapOptions DrawingArguments::options() const {
     viz::HeatmapOptions options = look;
     options.colormap = viz::colormap_named(colormap);
+    if (title) options.title = *title;
     options.vmin = vmin;
     options.vmax = vmax;
     if (!size.empty()) std::tie(options.width, options.height) = parse_size(size);
@@ -133,7 +139,7 @@ viz::HeatmapOptions DrawingArguments::options() const {
 void draw(const TensorView& weights, const viz::HeatmapOptions& options, const DrawingArguments& arguments) {
     if (!arguments.output.empty()) {
         const viz::Figure figure = viz::heatmap(weights, options);
-        warn(figure);
+        tell_warnings(figure);
         const std::string bytes = figure.bytes(format_for(arguments));
         write_output(arguments.output, [&](std::ostream& stream) { stream << bytes; });
     }
@@ -143,7 +149,7 @@ void draw(const TensorView& weights, const viz::HeatmapOptions& options, const D
 }
 
 void save_figure(const viz::Figure& figure, const std::string& path) {
-    warn(figure);
+    tell_warnings(figure);
     figure.save(path);
 }
 

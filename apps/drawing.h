@@ -22,7 +22,11 @@ struct DrawingArguments {
     bool terminal = false;
     std::optional<double> vmin;
     std::optional<double> vmax;
+    std::optional<std::string> title;
     viz::HeatmapOptions look;
+
+    /// True when the user chose a title.
+    bool has_title() const { return title.has_value(); }
 
     /// Adds the options to a command.
     void add_to(CLI::App& command);

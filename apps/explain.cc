@@ -80,6 +80,12 @@ void draw_weights(const tasks::Explanation& e, const std::string& path) {
     save_figure(viz::heatmap(e.weights, options), path);
 }
 
+text::Vocabulary vocabulary_of(const std::string& path) {
+    if (path.empty()) return text::Vocabulary::article();
+    if (path == "-") return text::Vocabulary::from_json(read_input(path), "standard input");
+    return text::Vocabulary::from_json_file(path);
+}
+
 void check(const ExplainArguments& arguments) {
     if (!arguments.heatmap.empty()) {
         try {
@@ -95,9 +101,7 @@ void check(const ExplainArguments& arguments) {
 
 void run(const ExplainArguments& arguments) {
     check(arguments);
-    const text::Vocabulary vocabulary = arguments.dictionary.empty()
-                                            ? text::Vocabulary::article()
-                                            : text::Vocabulary::from_json_file(arguments.dictionary);
+    const text::Vocabulary vocabulary = vocabulary_of(arguments.dictionary);
     const tasks::Explanation e = tasks::explain(arguments.sentence, vocabulary, arguments.options);
     if (!arguments.heatmap.empty()) draw_weights(e, arguments.heatmap);
     if (!arguments.tensors.empty()) write_tensors(e, arguments.tensors);
@@ -120,7 +124,8 @@ void add_explain(CLI::App& app) {
                         "Words between single spaces (default: the article's sentence)");
     command
         ->add_option("--dictionary", arguments->dictionary,
-                     "JSON object of words and their indices (default: the article's 23)")
+                     "JSON object of words and their indices ('-': standard input; default: the article's 23)")
+        ->check(file_name())
         ->type_name("FILE");
     command->add_option("--seed", arguments->options.seed, "Seed of the generator, as torch.manual_seed (default: 12)")
         ->check(seed_number())
@@ -136,14 +141,17 @@ void add_explain(CLI::App& app) {
     command->add_option("--head-dim", arguments->options.head_dim, "Dimension of queries, keys and values (default: 3)")
         ->check(whole_number(1, kMostDimensions))
         ->type_name("N");
-    command->add_option("--heatmap", arguments->heatmap, "Draw the weights (.png, .svg or .pdf)")->type_name("FILE");
+    command->add_option("--heatmap", arguments->heatmap, "Draw the weights (.png, .svg or .pdf)")
+        ->check(file_name())
+        ->type_name("FILE");
     command
         ->add_option("--tensors", arguments->tensors,
                      "Write query, key and value (.safetensors) for `attend compute`, and the words for `attend plot`")
+        ->check(file_name())
         ->type_name("FILE");
     auto* json = command->add_flag("--json", arguments->json, "Print every step as JSON");
     command->add_option("--narrate", arguments->narrate, "Tell each step before its numbers, in English or Chinese")
-        ->check(CLI::IsMember({"en", "zh"}))
+        ->check(one_of({"en", "zh"}))
         ->excludes(json);
     command->callback([arguments] { run(*arguments); });
 }

@@ -14,7 +14,11 @@ SafetensorsFile open_safetensors(const std::string& path) {
 
 std::string read_input(const std::string& path) {
     if (path != "-") return read_file(path);
-    return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+    try {
+        return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+    } catch (const std::ios_base::failure&) {  // a descriptor that is closed
+        throw FileError("input", "expected to read standard input, found it closed");
+    }
 }
 
 void write_output(const std::string& path, const std::function<void(std::ostream&)>& write) {

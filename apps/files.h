@@ -10,6 +10,10 @@
 
 namespace attend::apps {
 
+/// Entry of the metadata that says what the dimensions of `weights` are, and what `attend compute` writes there.
+inline const std::string kDimensions = "weights_dimensions";
+inline const std::string kComputedDimensions = "batch,heads,query,key";
+
 /// Opens a safetensors file, or reads one from standard input. @throws FileError
 SafetensorsFile open_safetensors(const std::string& path);
 

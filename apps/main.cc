@@ -1,4 +1,5 @@
 #include "commands.h"
+#include "messages.h"
 
 #include <attend/core/error.h>
 #include <attend/version.h>
@@ -14,12 +15,8 @@ constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 
 /// One line on standard error, whatever the message holds.
-int report(std::string message, int status) {
-    while (!message.empty() && message.back() == '\n') message.pop_back();
-    for (char& c : message) {
-        if (c == '\n') c = ' ';
-    }
-    std::cerr << "attend: error: " << message << '\n';
+int report(const std::string& message, int status) {
+    std::cerr << "attend: error: " << attend::apps::one_line(message) << '\n';
     return status;
 }
 
@@ -32,6 +29,30 @@ std::string usage_message(const CLI::ParseError& error) {
     std::string option = message.substr(0, expected);
     while (!option.empty() && (option.back() == ' ' || option.back() == ':')) option.pop_back();
     return message.substr(expected) + (option.empty() ? "" : " for " + option);
+}
+
+/// What was printed is there, or the command failed.
+int finished() {
+    std::cout.flush();
+    return std::cout ? 0 : report("expected to write standard output, found it closed or full", kFailed);
+}
+
+/// "a command of compute, explain, plot"
+std::string commands_of(const CLI::App& app) {
+    std::string names;
+    for (const CLI::App* command : app.get_subcommands({})) names += (names.empty() ? "" : ", ") + command->get_name();
+    return "a command of " + names;
+}
+
+/// The first argument where it is neither a command nor an option of all commands: CLI11 would not name it.
+std::string unknown_word(const CLI::App& app, int argc, char** argv) {
+    if (argc < 2) return "";
+    const std::string word = argv[1];
+    if (word == "-h" || word == "--help" || word == "--version") return "";
+    for (const CLI::App* command : app.get_subcommands({})) {
+        if (command->get_name() == word) return "";
+    }
+    return word.empty() ? " " : word;
 }
 
 }  // namespace
@@ -47,12 +68,14 @@ int main(int argc, char** argv) {
         attend::apps::add_explain(app);
         attend::apps::add_compute(app);
         attend::apps::add_plot(app);
+        if (const std::string found = unknown_word(app, argc, argv); !found.empty()) {
+            return report("expected " + commands_of(app) + ", --help or --version, found '" + found + "'", kWrongUsage);
+        }
         app.parse(argc, argv);
-        std::cout.flush();
-        if (!std::cout) return report("expected to write standard output, found it closed or full", kFailed);
-        return 0;
+        return finished();
     } catch (const CLI::Success& request) {  // --help, --version
-        return app.exit(request);
+        app.exit(request);
+        return finished();
     } catch (const CLI::ParseError& error) {
         return report(usage_message(error), kWrongUsage);
     } catch (const attend::Error& error) {

@@ -1,10 +1,12 @@
 #include "options.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <optional>
 #include <sstream>
 #include <string>
+#include <utility>
 
 namespace attend::apps {
 
@@ -50,12 +52,27 @@ CLI::Validator seed_number() {
     });
 }
 
+CLI::Validator one_of(std::vector<std::string> words) {
+    std::string all;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        all.append(i == 0 ? "" : i + 1 == words.size() ? " or " : ", ").append(words[i]);
+    }
+    return validator([words = std::move(words), all](std::string& text) -> std::string {
+        return std::find(words.begin(), words.end(), text) != words.end() ? std::string() : refusal(all, text);
+    });
+}
+
+CLI::Validator file_name() {
+    return validator([](std::string& text) -> std::string { return text.empty() ? refusal("a file name", text) : ""; });
+}
+
 CLI::Validator number_above(double above, double maximum) {
     return validator([=](std::string& text) -> std::string {
         const auto value = parse<double>(text);
         if (value && std::isfinite(*value) && *value > above && *value <= maximum) return {};
         std::ostringstream expected;
         expected << "a finite number above " << above;
+        if (maximum < std::numeric_limits<double>::max()) expected << " and up to " << maximum;
         return refusal(expected.str(), text);
     });
 }

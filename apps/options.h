@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <limits>
+#include <string>
+#include <vector>
 
 namespace attend::apps {
 
@@ -14,6 +16,12 @@ CLI::Validator whole_number(std::int64_t minimum, std::int64_t maximum = std::nu
 
 /// A seed as torch.manual_seed takes it, in [-2^63, 2^64 - 1]; negative ones count from 2^64.
 CLI::Validator seed_number();
+
+/// One of the given words.
+CLI::Validator one_of(std::vector<std::string> words);
+
+/// A file name: anything but nothing.
+CLI::Validator file_name();
 
 /// A finite number above `above` (not at it), up to `maximum`.
 CLI::Validator number_above(double above, double maximum = std::numeric_limits<double>::max());

@@ -29,10 +29,11 @@ struct PlotArguments {
     DrawingArguments drawing;
 };
 
-TensorView selected(const TensorView& view, int dim, std::int64_t index, const char* option) {
+TensorView selected(const TensorView& view, int dim, std::int64_t index, const char* option,
+                    const std::string& tensor) {
     if (index >= view.size(dim)) {
-        throw ValueError("plot", "expected " + std::string(option) + " below " + std::to_string(view.size(dim)) +
-                                     ", found " + std::to_string(index));
+        throw ValueError("plot", "expected " + std::string(option) + " below the " + std::to_string(view.size(dim)) +
+                                     " of tensor '" + tensor + "', found " + std::to_string(index));
     }
     return view.select(dim, index);
 }
@@ -59,12 +60,12 @@ TensorView chosen(TensorView view, const PlotArguments& arguments) {
         throw ShapeError("plot", "expected --layer or --batch for a tensor of four dimensions, found both");
     }
     if (view.rank() == 5) {
-        view = selected(view, 1, arguments.batch.value_or(0), "--batch");
+        view = selected(view, 1, arguments.batch.value_or(0), "--batch", arguments.tensor);
     } else if (arguments.batch) {
-        view = selected(view, 0, *arguments.batch, "--batch");
+        view = selected(view, 0, *arguments.batch, "--batch", arguments.tensor);
     }
-    if (arguments.head) view = selected(view, -3, *arguments.head, "--head");
-    if (arguments.layer) view = selected(view, 0, *arguments.layer, "--layer");
+    if (arguments.head) view = selected(view, -3, *arguments.head, "--head", arguments.tensor);
+    if (arguments.layer) view = selected(view, 0, *arguments.layer, "--layer", arguments.tensor);
     return view;
 }
 
@@ -82,12 +83,17 @@ std::vector<std::string> tokens_in(const SafetensorsFile& file, const std::strin
     return tokens;
 }
 
-TensorView mask_for(const SafetensorsFile& file, const std::string& name, const PlotArguments& arguments,
-                    const Shape& shape) {
+/// The mask asked for, or else the file's `mask` where it fits.
+std::optional<TensorView> mask_for(const SafetensorsFile& file, const PlotArguments& arguments, const Shape& shape) {
+    const bool asked = !arguments.mask.empty();
+    const std::string name = asked ? arguments.mask : "mask";
+    if (!asked && (!file.contains(name) || name == arguments.tensor)) return {};
     const TensorView mask = file.view(name);
+    if (!asked && mask.dtype() != DType::boolean) return {};
     try {
         return chosen(mask.broadcast_to(shape), arguments);
     } catch (const ShapeError&) {
+        if (!asked) return {};
         throw ShapeError("plot", "expected tensor '" + name + "' to broadcast to " + to_string(shape) +
                                      ", the shape of '" + arguments.tensor + "', found " + to_string(mask.shape()));
     }
@@ -104,18 +110,36 @@ std::vector<std::string> tokens_for(const SafetensorsFile& file, const std::stri
     return tokens;
 }
 
+/// " (layer 1, head 2)": what of several the picture shows.
+std::string chosen_title(const TensorView& all, const std::string& row_name, const PlotArguments& arguments) {
+    std::string text;
+    const auto add = [&](const std::string& name, const std::optional<std::int64_t>& index, int dim) {
+        if (index && all.size(dim) > 1) text += (text.empty() ? "" : ", ") + name + " " + std::to_string(*index);
+    };
+    if (all.rank() == 5) add("sequence", arguments.batch, 1);
+    if (all.rank() == 4) add("sequence", arguments.batch, 0);
+    if (all.rank() >= 4) add(row_name == "Sequence" ? "sequence" : "layer", arguments.layer, 0);
+    if (all.rank() >= 3) add("head", arguments.head, -3);
+    return text.empty() ? text : " (" + text + ")";
+}
+
 void run(PlotArguments& arguments) {
     arguments.drawing.check();
+    const int from_input = (arguments.input == "-" ? 1 : 0) + (arguments.query_tokens == "-" ? 1 : 0) +
+                           (arguments.key_tokens == "-" ? 1 : 0);
+    if (from_input > 1) {
+        throw CLI::ValidationError("INPUT, --query-tokens and --key-tokens",
+                                   "expected '-' (standard input) once, found it more than once");
+    }
     const SafetensorsFile file = open_safetensors(arguments.input);
     const TensorView all = file.view(arguments.tensor);
     const TensorView weights = chosen(all, arguments);
     viz::HeatmapOptions options = arguments.drawing.options();
-    const std::string mask = !arguments.mask.empty() ? arguments.mask
-                             : file.contains("mask") ? std::string("mask")
-                                                     : std::string();
-    if (!mask.empty() && mask != arguments.tensor) {
-        options.mask = mask_for(file, mask, arguments, all.shape());
-    }
+    options.mask = mask_for(file, arguments, all.shape());
+    const bool computed =
+        file.metadata().count(kDimensions) != 0 && file.metadata().at(kDimensions) == kComputedDimensions;
+    if (all.rank() == 4 && (computed || arguments.batch)) options.row_name = "Sequence";
+    if (!arguments.drawing.has_title()) options.title += chosen_title(all, options.row_name, arguments);
     options.rows = tokens_for(file, arguments.query_tokens, "query", weights.size(-2));
     options.columns = tokens_for(file, arguments.key_tokens, "key", weights.size(-1));
     draw(weights, options, arguments.drawing);

@@ -27,7 +27,7 @@ Composer::Composer(const HeatmapOptions& options, double width_inches, double he
     scene_.width = width_inches * options.dpi;
     scene_.height = height_inches * options.dpi;
     scene_.dpi = options.dpi;
-    scene_.font = options.font;
+    scene_.font = visible_text(options.font);
     scene_.title = visible_text(options.title);
 }
 
@@ -127,12 +127,15 @@ Scene Composer::finish(std::string description) {
     return std::move(scene_);
 }
 
-Box fitted(const Box& area, std::int64_t rows, std::int64_t columns) {
+Box fitted(const Box& area, std::int64_t rows, std::int64_t columns, double least) {
     const double cell =
         std::min(area.width() / static_cast<double>(columns), area.height() / static_cast<double>(rows));
-    const double height = cell * static_cast<double>(rows);
+    const auto side = [&](std::int64_t cells, double most) {
+        return std::min(std::max(cell * static_cast<double>(cells), least), most);
+    };
+    const double height = side(rows, area.height());
     const double top = area.center().y - height / 2;
-    return {area.right - cell * static_cast<double>(columns), top, area.right, top + height};
+    return {area.right - side(columns, area.width()), top, area.right, top + height};
 }
 
 }  // namespace attend::viz

@@ -18,6 +18,7 @@ inline constexpr double kCaptionPoints = 7.0;  ///< font size of the caption
 inline constexpr double kTickLength = 3.5;     ///< of a tick, outwards
 inline constexpr double kTickPad = 3.5;        ///< from tick to tick label
 inline constexpr double kLabelPad = 4.0;       ///< from tick labels to axis label
+inline constexpr double kThinnest = 8.0;       ///< a map's least width and height
 inline constexpr double kTitlePad = 6.0;       ///< from axes to title
 
 /// Adds primitives to a scene.
@@ -67,7 +68,8 @@ private:
     std::int64_t pooled_columns_ = 1;
 };
 
-/// The largest box of `columns` x `rows` square cells in `area`, against its right edge and half way up.
-Box fitted(const Box& area, std::int64_t rows, std::int64_t columns);
+/// The largest box of `columns` x `rows` square cells in `area`, against its right edge and half way up. A box that
+/// would be thinner than `least` gets cells that are not square: one query over a thousand keys must be seen too.
+Box fitted(const Box& area, std::int64_t rows, std::int64_t columns, double least);
 
 }  // namespace attend::viz

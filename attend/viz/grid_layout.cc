@@ -57,7 +57,7 @@ Scene lay_out_grid(const PanelGrid& grid, const HeatmapOptions& options, const C
         const Point at{area.left + static_cast<double>(column) * step.x, area.top + static_cast<double>(row) * step.y};
         const Box cell{at.x, at.y + above, std::max(at.x + step.x - gap, at.x + 1.0),
                        std::max(at.y + step.y - gap, at.y + above + 1.0)};
-        Box box = fitted(cell, panel.map.size(0), panel.map.size(1));
+        Box box = fitted(cell, panel.map.size(0), panel.map.size(1), 1.0);
         const double shift = cell.center().x - box.center().x;
         box.left += shift;
         box.right += shift;
@@ -69,12 +69,12 @@ Scene lay_out_grid(const PanelGrid& grid, const HeatmapOptions& options, const C
                                        Anchor::middle, kPanelPoints, std::max(step.x, 1.0)));
         }
         if (!arrangement.wrapped && column == 0) {
-            composer.add(composer.text(Role::panel, "Layer " + std::to_string(row),
+            composer.add(composer.text(Role::panel, options.row_name + " " + std::to_string(row),
                                        {area.left - pad, box.center().y + composer.pixels(kAscent * kPanelPoints) / 2},
                                        Anchor::end, kPanelPoints, area.left));
         }
     }
-    const double layer_room = arrangement.wrapped ? 0.0 : composer.width_of("Layer 00", kPanelPoints);
+    const double layer_room = arrangement.wrapped ? 0.0 : composer.width_of(options.row_name + " 00", kPanelPoints);
     composer.add_bar(area, limits);
     composer.add_title({area.left, area.top - (arrangement.wrapped ? 0.0 : header), area.right, area.bottom});
     composer.add_x_label(area, area.bottom);

@@ -22,7 +22,7 @@ std::vector<std::string> font_warnings(const Scene& scene, const TextRuler& rule
         warning.append(i == 0 ? "'" : ", '").append(lacking[i]).append("'");
     }
     if (lacking.size() > kMost) warning += " and " + std::to_string(lacking.size() - kMost) + " more labels";
-    return {warning + "; Debian's fonts-droid-fallback has Chinese, Japanese and Korean"};
+    return {warning + "; Debian's fonts-droid-fallback has Chinese, Japanese and Korean, fonts-noto most others"};
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ struct HeatmapOptions {
     std::string title = "Attention Weights";  ///< above the map; none when empty
     std::string x_label = "Key positions";    ///< below the map
     std::string y_label = "Query positions";  ///< left of the map
+    std::string row_name = "Layer";           ///< what the rows of a grid are
     Colormap colormap = Colormap::viridis;    ///< of the values
     /// Values of the first and last colour; the data's smallest and largest unless given.
     std::optional<double> vmin = {};

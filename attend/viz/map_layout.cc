@@ -41,7 +41,7 @@ public:
 
     Scene scene() {
         Box area = composer_.map_area();
-        Box axes = fitted(area, rows_, columns_);
+        Box axes = fitted(area, rows_, columns_, pixels(kThinnest));
         AxisPlan x = plan_x(axes);
         AxisPlan y = plan_y(axes);
         // Labels that need more room than matplotlib leaves move the edges of the area; fewer of them may fit then.
@@ -51,7 +51,7 @@ public:
             if (axes.left >= left && axes.bottom <= bottom) break;
             if (axes.left < left) area.left = std::min(std::max(area.left, left), area.right - 1.0);
             if (axes.bottom > bottom) area.bottom = std::max(std::min(area.bottom, bottom), area.top + 1.0);
-            axes = fitted(area, rows_, columns_);
+            axes = fitted(area, rows_, columns_, pixels(kThinnest));
             x = plan_x(axes);
             y = plan_y(axes);
         }

@@ -51,6 +51,16 @@ std::string attribute(std::string_view name, double value) {
     return attribute(name, number(value));
 }
 
+/// A string of CSS.
+std::string quoted(const std::string& text) {
+    std::string result = "'";
+    for (const char c : text) {
+        if (c == '\'' || c == '\\') result += '\\';
+        result += c;
+    }
+    return result + "'";
+}
+
 std::string place(const Box& box) {
     return attribute("x", box.left) + attribute("y", box.top) + attribute("width", box.width()) +
            attribute("height", box.height());
@@ -159,7 +169,7 @@ std::string svg_text(const Scene& scene) {
             place({frame.left - width / 2, frame.top - width / 2, frame.right + width / 2, frame.bottom + width / 2}) +
             "/>\n";
     }
-    svg += "</g>\n<g" + attribute("font-family", "'" + scene.font + "', 'DejaVu Sans', sans-serif") +
+    svg += "</g>\n<g" + attribute("font-family", quoted(scene.font) + ", 'DejaVu Sans', sans-serif") +
            " style=\"white-space:pre\">\n";
     for (const Text& text : scene.texts) svg += text_element(scene, text);
     return svg + "</g>\n</svg>\n";

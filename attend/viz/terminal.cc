@@ -51,8 +51,8 @@ public:
     TerminalMap(const Panel& panel, const HeatmapOptions& options, const TerminalOptions& terminal,
                 const ColorLimits& limits)
         : panel_(panel), options_(options), terminal_(terminal), limits_(limits) {
-        // Five signs show two decimals of weights; other data may need an exponent.
-        plain_ = std::abs(limits.low) < 10.0 && std::abs(limits.high) < 10.0 && limits.low >= 0.0;
+        // Two decimals show weights and most scores; other data need an exponent.
+        plain_ = std::abs(limits.low) < 10.0 && std::abs(limits.high) < 10.0;
         for (const std::string& token : options.rows) {
             const auto width =
                 static_cast<int>(std::min<double>(kWidestRowLabel, terminal_columns(visible_token(token))));
@@ -89,12 +89,14 @@ public:
 
 private:
     int widest_wanted() const {
-        int widest = options_.columns.empty() ? 6 : 2;
+        const int value = static_cast<int>(std::max(number(limits_.low).size(), number(limits_.high).size()));
+        const int needed = std::min(value + 2, kWidestCell);
+        int widest = needed;
         for (const std::string& token : options_.columns) {
             widest = std::max(widest, static_cast<int>(terminal_columns(visible_token(token))) + 1);
             if (widest >= kWidestCell) return kWidestCell;
         }
-        return std::max(widest, 6);
+        return widest;
     }
 
     std::string number(double value) const {
@@ -196,7 +198,8 @@ std::string terminal_heatmap(const TensorView& weights, const HeatmapOptions& op
         if (grid.panels.size() > 1) {
             const auto heads = static_cast<std::size_t>(grid.heads);
             result += (i == 0 ? "" : "\n") +
-                      (grid.layers > 1 ? "Layer " + std::to_string(i / heads) + ", head " : std::string("Head ")) +
+                      (grid.layers > 1 ? options.row_name + " " + std::to_string(i / heads) + ", head "
+                                       : std::string("Head ")) +
                       std::to_string(i % heads) + "\n";
         }
         result += TerminalMap(grid.panels[i], options, terminal, limits).text();

@@ -135,7 +135,9 @@ private:
 
     Box snapped(const Box& box) const {
         if (!whole_pixels_) return box;
-        return {std::round(box.left), std::round(box.top), std::round(box.right), std::round(box.bottom)};
+        const double left = std::round(box.left);
+        const double top = std::round(box.top);
+        return {left, top, std::max(std::round(box.right), left + 1.0), std::max(std::round(box.bottom), top + 1.0)};
     }
 
     void add_rectangle(const Box& box) { cairo_rectangle(cairo_, box.left, box.top, box.width(), box.height()); }
