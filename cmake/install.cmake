@@ -2,17 +2,24 @@
 include(CMakePackageConfigHelpers)
 
 set(attend_targets attend attend_viz)
+# A static library does not bring along what it needs.
 set(ATTEND_VIZ_PKGCONFIG "")
-if(ATTEND_WITH_VIZ)
+set(ATTEND_VIZ_PKGCONFIG_PRIVATE "")
+if(ATTEND_WITH_VIZ AND BUILD_SHARED_LIBS)
+    set(ATTEND_VIZ_PKGCONFIG_PRIVATE "pangocairo cairo-pdf cairo-png")
+elseif(ATTEND_WITH_VIZ)
     set(ATTEND_VIZ_PKGCONFIG "pangocairo cairo-pdf cairo-png")
 endif()
-install(TARGETS ${attend_targets} EXPORT attend-targets FILE_SET HEADERS)
+# Two sets: a program that does not draw must not need the drawing libraries to be found.
+install(TARGETS attend EXPORT attend-targets FILE_SET HEADERS)
+install(TARGETS attend_viz EXPORT attend-viz-targets FILE_SET HEADERS)
 if(TARGET attend_command)
     install(TARGETS attend_command)
 endif()
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/attend)
 install(EXPORT attend-targets NAMESPACE attend:: DESTINATION ${package_dir})
+install(EXPORT attend-viz-targets NAMESPACE attend:: DESTINATION ${package_dir})
 configure_package_config_file(cmake/attend-config.cmake.in ${PROJECT_BINARY_DIR}/attend-config.cmake
     INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/attend-config-version.cmake COMPATIBILITY SameMinorVersion)

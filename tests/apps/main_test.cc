@@ -1,5 +1,7 @@
 #include "command.h"
 
+#include "tests/support/shell.h"
+
 #include <attend/version.h>
 
 #include <gtest/gtest.h>
@@ -20,9 +22,35 @@ TEST(Command, HelpAndVersion) {
     EXPECT_EQ(attend("--version").out, "attend " ATTEND_VERSION "\n");
 }
 
+TEST(Command, WrongWordsAreNamed) {
+    EXPECT_EQ(attend("foo").err,
+              "attend: error: expected a command of explain, compute, plot, --help or --version, found 'foo'\n");
+    EXPECT_EQ(attend("compute a --output b --algorithm fast").err,
+              "attend: error: expected auto, reference or flash, found 'fast' for --algorithm\n");
+    EXPECT_EQ(attend("plot a --output b.png --dpi 10001").err,
+              "attend: error: expected a finite number above 0 and up to 10000, found '10001' for --dpi\n");
+}
+
+TEST(Command, SaysWhenStandardOutputIsFullOrInputClosed) {
+    const std::string command = ATTEND_COMMAND;
+    for (const char* arguments : {" --help", " --version", " explain", " compute --help"}) {
+        EXPECT_EQ(shell_output(command + arguments + " 2>&1 >/dev/full; echo $?"),
+                  "attend: error: expected to write standard output, found it closed or full\n1\n")
+            << arguments;
+    }
+    EXPECT_EQ(shell_output(command + " compute - --output " + temporary("x") + " <&- 2>&1; echo $?"),
+              "attend: error: expected to read standard input, found it closed\n1\n");
+}
+
 TEST(Command, WrongUsageIsOneLineAndStatus2) {
     for (const char* arguments : {"",
                                   "frobnicate",
+                                  "-v",
+                                  "help",
+                                  "''",
+                                  "compute a --output ''",
+                                  "compute a --output b --causal ''",
+                                  "compute a --output b --window ''",
                                   "--frobnicate",
                                   "explain --seed x",
                                   "compute",
@@ -45,7 +73,7 @@ TEST(Command, WrongUsageIsOneLineAndStatus2) {
                                   "plot a.safetensors",
                                   "plot a --output b.gif",
                                   "plot a --output b.html",
-                                  "plot a --output -",
+                                  "plot - --output b.png --key-tokens -",
                                   "plot a --output - --format png --terminal",
                                   "plot a --output b.png --size 3",
                                   "plot a --output b.png --size 0x3",

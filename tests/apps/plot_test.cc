@@ -85,11 +85,39 @@ TEST(PlotCommand, ReadsTokensAndMask) {
               "0.00   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 1.00   ╱ masked\n");
 }
 
+TEST(PlotCommand, KnowsWhatComputeWrote) {
+    TensorMap tensors;
+    for (const char* name : {"query", "key", "value"}) tensors.emplace(name, normal({2, 3, 4, 5}, 1));
+    save_safetensors(temporary("qkv.safetensors"), tensors);
+    const std::string path = temporary("computed.safetensors");
+    const std::string options = " --causal top-left --weights --write-mask -o ";
+    ASSERT_EQ(attend("compute " + temporary("qkv.safetensors") + options + path).status, 0);
+    const std::string grid = attend("plot --terminal " + path).out;
+    EXPECT_NE(grid.find("Sequence 1, head 2\n"), std::string::npos) << grid;
+    EXPECT_NE(grid.find("masked"), std::string::npos);
+    const std::string one = attend("plot --terminal --batch 1 --head 2 " + path).out;
+    EXPECT_EQ(one.rfind("Attention Weights (sequence 1, head 2)\n", 0), 0U) << one;
+    // The mask is one of the weights; another tensor of the file is drawn without.
+    const Outcome output = attend("plot --terminal --tensor output " + path);
+    EXPECT_EQ(output.status, 0) << output.err;
+    EXPECT_EQ(output.out.find("masked"), std::string::npos);
+}
+
+TEST(PlotCommand, NamesFromFilesCannotControlTheTerminal) {
+    TensorMap tensors;
+    for (const char* name : {"query", "key", "value", "a\nb\x1b[31m"}) tensors.emplace(name, normal({1, 1, 2, 2}, 1));
+    save_safetensors(temporary("names.safetensors"), tensors);
+    const Outcome run = attend("compute " + temporary("names.safetensors") + " -o " + temporary("x.safetensors"));
+    EXPECT_EQ(run.status, 0);
+    EXPECT_EQ(run.err.find('\n'), run.err.size() - 1) << run.err;
+    EXPECT_EQ(run.err.find('\x1b'), std::string::npos);
+}
+
 TEST(PlotCommand, SaysWhatDoesNotFit) {
     write_file(temporary("three.txt"), tokens(3));
     write_file(temporary("object.json"), "{}");
-    EXPECT_EQ(error("--head 3"), "attend: error: expected --head below 3, found 3\n");
-    EXPECT_EQ(error("--layer 7"), "attend: error: expected --layer below 2, found 7\n");
+    EXPECT_EQ(error("--head 3"), "attend: error: expected --head below the 3 of tensor 'weights', found 3\n");
+    EXPECT_EQ(error("--layer 7"), "attend: error: expected --layer below the 2 of tensor 'weights', found 7\n");
     EXPECT_NE(error("--tensor one --head 0").find("expected a tensor with heads for --head"), std::string::npos);
     EXPECT_NE(error("--tensor heads --layer 0").find("four or five dimensions for --layer"), std::string::npos);
     EXPECT_NE(error("--layer 0 --batch 0").find("expected --layer or --batch"), std::string::npos);

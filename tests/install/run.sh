@@ -25,6 +25,11 @@ case "$way" in
         cmake --build "$work/build"
         "$work/build/consumer"
         "$work/build/consumer_viz" "$drawing"
+        # Without the drawing libraries' development files a program that does not draw still builds.
+        PKG_CONFIG_LIBDIR=/nonexistent cmake -S "$source/tests/install/consumer" -B "$work/plain" \
+            -DCMAKE_PREFIX_PATH="$work/moved" -DCMAKE_CXX_COMPILER="$compiler" -DWITHOUT_VIZ=ON
+        cmake --build "$work/plain"
+        "$work/plain/consumer"
         "$work/moved/bin/attend" --version
         ;;
     pkg-config)
@@ -33,7 +38,7 @@ case "$way" in
         "$compiler" -std=c++20 "$source/tests/install/main.cc" -o "$work/consumer" $(pkg-config --cflags --libs --static attend)
         "$work/consumer"
         "$compiler" -std=c++20 "$source/tests/install/viz.cc" -o "$work/consumer_viz" \
-            $(pkg-config --cflags --libs --static attend-viz)
+            $(pkg-config --cflags --libs attend-viz)
         "$work/consumer_viz" "$drawing"
         ;;
     subproject)

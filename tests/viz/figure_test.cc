@@ -146,6 +146,28 @@ TEST(Heatmap, RefusesWhatMakesNoPicture) {
     EXPECT_THROW(viz::heatmap(map, {}).save("/nowhere/map.png"), FileError);
 }
 
+TEST(Heatmap, ThinMapsAreSeen) {
+    for (const Shape& shape : {Shape{1, 4096}, Shape{4096, 1}, Shape{40000, 2}, Shape{1, 300}}) {
+        for (const double inches : {6.4, 8.0, 10.0, 0.3}) {
+            const viz::HeatmapOptions options{.width = inches, .height = inches};
+            const viz::Figure figure = viz::heatmap(Tensor(shape), options);
+            EXPECT_NO_THROW(figure.pixels()) << to_string(shape) << " " << inches;
+            if (inches < 1.0) continue;
+            EXPECT_GE(figure.scene().images[0].box.height(), 8.0);
+            EXPECT_GE(figure.scene().images[0].box.width(), 8.0);
+        }
+    }
+    EXPECT_NO_THROW(viz::heatmap(Tensor(Shape{2, 2, 1, 3000})).pixels());
+}
+
+TEST(Svg, FontsOfAnyNameLeaveItWellFormed) {
+    viz::HeatmapOptions options;
+    options.font = "a\x01'b\xFF<\\";
+    const std::string svg = viz::heatmap(weights(), options).bytes(Format::svg);
+    EXPECT_EQ(svg.find('\x01'), std::string::npos);
+    EXPECT_NE(svg.find("font-family=\"'a␁\\'b\xEF\xBF\xBD&lt;\\\\', 'DejaVu Sans', sans-serif\""), std::string::npos);
+}
+
 TEST(Heatmap, DrawsEveryTypeAndStride) {
     Tensor map(Shape{4, 6}, DType::float32);
     for (std::int64_t i = 0; i < 24; ++i) map.data<float>()[i] = static_cast<float>(i % 7);

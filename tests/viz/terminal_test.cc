@@ -56,6 +56,13 @@ TEST(Terminal, DrawsEveryMapOfAGrid) {
     EXPECT_THROW(viz::terminal_heatmap(Tensor(Shape{3})), ShapeError);
 }
 
+TEST(Terminal, ShowsNegativeValues) {
+    EXPECT_EQ(viz::terminal_heatmap(Tensor::from({-1.5F, 2.0F}, Shape{1, 2}), {.title = ""}, {80, false}),
+              "   0      1\n"
+              "0  -1.50  2.00█\n"
+              "-1.50   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 2.00\n");
+}
+
 TEST(Terminal, DrawsInTheNarrowest) {
     for (const int columns : {1, 2, 5, 10}) {
         EXPECT_NO_THROW(viz::terminal_heatmap(Tensor(Shape{7, 7}), {}, {columns, false})) << columns;
