@@ -37,7 +37,6 @@ using FontDescription = Owned<PangoFontDescription, pango_font_description_free>
 struct ObjectDeleter {
     void operator()(void* object) const { g_object_unref(object); }
 };
-using FontMap = std::unique_ptr<PangoFontMap, ObjectDeleter>;
 using FontContext = std::unique_ptr<PangoContext, ObjectDeleter>;
 using Layout = std::unique_ptr<PangoLayout, ObjectDeleter>;
 
@@ -47,17 +46,16 @@ void check(cairo_status_t status) {
     throw Error("heatmap", std::string("expected Cairo to draw, found: ").append(cairo_status_to_string(status)));
 }
 
-/// A font at any size, and lines of text set in it.
+/// A font at any size, and lines of text set in it. Pango keeps a map of the fonts for each thread.
 class Typesetter {
 public:
     Typesetter(const std::string& font, double dpi)
         : pixels_per_point_(dpi / 72.0),
-          map_(pango_cairo_font_map_new()),
-          context_(pango_font_map_create_context(map_.get())),
+          context_(pango_font_map_create_context(pango_cairo_font_map_get_default())),
           font_(pango_font_description_new()) {
         PangoFontFamily** families = nullptr;
         int count = 0;
-        pango_font_map_list_families(map_.get(), &families, &count);
+        pango_font_map_list_families(pango_cairo_font_map_get_default(), &families, &count);
         g_free(families);
         if (count == 0) {
             throw UnsupportedError("heatmap",
@@ -83,7 +81,6 @@ public:
 
 private:
     double pixels_per_point_;
-    FontMap map_;
     FontContext context_;
     FontDescription font_;
 };
