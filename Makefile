@@ -48,12 +48,12 @@ sanitize: ## Tests under the address, undefined-behaviour and thread sanitizers
 	@sh scripts/run_tests.sh asan-ubsan $(JOBS)
 	@sh scripts/run_tests.sh tsan $(JOBS)
 
-static: ## The command as one static file without drawing: build/static/attend
+static: ## The command as one static file without drawing: build/static/bin/attend
 	@sh scripts/install_dependencies.sh build test
 	@sh scripts/configure.sh static
 	@cmake --build build/static --parallel $(JOBS) --target attend_command
-	@strip -o build/static/attend build/static/bin/attend
-	@echo "build/static/attend: $$(stat -c %s build/static/attend) bytes, stripped"
+	@strip build/static/bin/attend
+	@echo "build/static/bin/attend: $$(stat -c %s build/static/bin/attend) bytes, stripped"
 
 fuzz: ## Fuzzes every parser of outside bytes for a minute each
 	@sh scripts/install_dependencies.sh build check
