@@ -59,16 +59,18 @@ Mask parse_causal(const std::string& text) {
 
 /// "LEFT,RIGHT", -1 = unbounded.
 Mask parse_window(const std::string& text) {
+    constexpr std::int64_t kNone = -2;
     const std::size_t comma = text.find(',');
     const std::string_view all = text;
-    const auto left = parse_integer(all.substr(0, comma));
-    const auto right = comma == std::string::npos ? std::nullopt : parse_integer(all.substr(comma + 1));
-    if (!left || !right || *left < -1 || *right < -1) {
+    const std::int64_t left = parse_integer(all.substr(0, comma)).value_or(kNone);
+    const std::int64_t right =
+        comma == std::string::npos ? kNone : parse_integer(all.substr(comma + 1)).value_or(kNone);
+    if (left < -1 || right < -1) {
         throw CLI::ValidationError("--window",
                                    "expected LEFT,RIGHT of at least -1 (-1 = unbounded), found '" + text + "'");
     }
     const auto extent = [](std::int64_t value) { return value < 0 ? std::nullopt : std::optional(value); };
-    return Mask::window(extent(*left), extent(*right));
+    return Mask::window(extent(left), extent(right));
 }
 
 Algorithm parse_algorithm(const std::string& text) {
