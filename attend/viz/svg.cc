@@ -5,6 +5,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <string_view>
 
 namespace attend::viz {
@@ -76,6 +77,37 @@ std::string image(const Box& box, const Pixels& pixels) {
            " preserveAspectRatio=\"none\" image-rendering=\"optimizeSpeed\" style=\"image-rendering:pixelated\""
            " href=\"data:image/png;base64," +
            png_base64(pixels) + "\"/>\n";
+}
+
+/// Cells as paths, one for each colour: no viewer can blur them.
+std::string cell_paths(const CellImage& cells) {
+    const double width = cells.box.width() / static_cast<double>(cells.columns);
+    const double height = cells.box.height() / static_cast<double>(cells.rows);
+    const auto pixel = [&](std::int64_t row, std::int64_t column) {
+        return cells.rgba.data() + 4 * (row * cells.columns + column);
+    };
+    std::map<std::string, std::string> paths;
+    for (std::int64_t row = 0; row < cells.rows; ++row) {
+        const std::string top = number(cells.box.top + static_cast<double>(row) * height);
+        const std::string bottom = number(cells.box.top + static_cast<double>(row + 1) * height);
+        for (std::int64_t begin = 0; begin < cells.columns;) {
+            const std::uint8_t* color = pixel(row, begin);
+            std::int64_t end = begin + 1;
+            while (end < cells.columns && std::equal(color, color + 4, pixel(row, end))) ++end;
+            if (color[3] != 0) {
+                const std::string left = number(cells.box.left + static_cast<double>(begin) * width);
+                const std::string right = number(cells.box.left + static_cast<double>(end) * width);
+                paths[hex({color[0], color[1], color[2]})] +=
+                    "M" + left + " " + top + "H" + right + "V" + bottom + "H" + left + "Z";
+            }
+            begin = end;
+        }
+    }
+    std::string svg = "<g class=\"cells\" shape-rendering=\"crispEdges\">\n";
+    for (const auto& [color, path] : paths) {
+        svg += "<path" + attribute("fill", color) + attribute("d", path) + "/>\n";
+    }
+    return svg + "</g>\n";
 }
 
 std::string hatches(const Scene& scene) {
@@ -153,7 +185,11 @@ std::string svg_text(const Scene& scene) {
                       "</desc>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
     svg += hatches(scene);
     for (const CellImage& cells : scene.images) {
-        svg += image(cells.box, {static_cast<int>(cells.columns), static_cast<int>(cells.rows), cells.rgba});
+        // Beyond this a file of paths would be large, and a cell so small that blurring hardly shows.
+        constexpr std::int64_t kMostPaths = 16384;
+        svg += cells.rows * cells.columns <= kMostPaths
+                   ? cell_paths(cells)
+                   : image(cells.box, {static_cast<int>(cells.columns), static_cast<int>(cells.rows), cells.rgba});
     }
     if (scene.bar) svg += bar(*scene.bar);
     const double width = scene.pixels(kLineWidth);

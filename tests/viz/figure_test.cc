@@ -160,6 +160,22 @@ TEST(Heatmap, ThinMapsAreSeen) {
     EXPECT_NO_THROW(viz::heatmap(Tensor(Shape{2, 2, 1, 3000})).pixels());
 }
 
+TEST(Svg, CellsArePathsOfTheirColour) {
+    // 0.5 0.25 0.25 / 0 1 0: equal neighbours are one run.
+    const std::string svg = viz::heatmap(weights(), {}).bytes(Format::svg);
+    const auto runs = [&](const std::string& color) {
+        const std::size_t at = svg.find("<path fill=\"" + color + "\"");
+        if (at == std::string::npos) return std::ptrdiff_t{-1};
+        return std::count(svg.begin() + static_cast<std::ptrdiff_t>(svg.find(" d=", at)),
+                          svg.begin() + static_cast<std::ptrdiff_t>(svg.find("/>", at)), 'M');
+    };
+    EXPECT_EQ(runs("#440154"), 2);
+    EXPECT_EQ(runs("#fde724"), 1);
+    EXPECT_EQ(runs(viz::hex(viz::color_at(viz::Colormap::viridis, 0.25))), 1);
+    EXPECT_EQ(runs(viz::hex(viz::color_at(viz::Colormap::viridis, 0.5))), 1);
+    EXPECT_EQ(viz::heatmap(Tensor(Shape{300, 300}), {}).bytes(Format::svg).find("class=\"cells\""), std::string::npos);
+}
+
 TEST(Svg, FontsOfAnyNameLeaveItWellFormed) {
     viz::HeatmapOptions options;
     options.font = "a\x01'b\xFF<\\";
