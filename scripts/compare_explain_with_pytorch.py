@@ -70,10 +70,10 @@ def main():
                 rows = rows + rng.choice([1, 5, 1000])
                 command += ["--vocabulary-size", str(rows)]
             known = [w for w, i in dictionary.items() if i < rows]
-            words = [rng.choice(known) for _ in range(rng.choice([1, 2, 3, 5, 7, 7, 7, 12, 16, 33, 40, 120, 1200]))]
+            words = [rng.choice(known) for _ in range(rng.choice([*range(1, 21), 7, 7, 7, 12, 16, 33, 40, 120, 1200]))]
             seed = rng.choice([0, 1, 12, 12, 42, 123456789, 2**32 + 5, 2**63 - 1])
-            d = rng.choice([1, 2, 4, 4, 4, 5, 8, 16, 64])
-            h = rng.choice([1, 2, 3, 3, 3, 4, 7, 24, 64])
+            d = rng.choice([1, 2, 4, 4, 4, 5, 8, 16, 32, 64])
+            h = rng.choice([*range(1, 17), 3, 3, 17, 19, 20, 24, 32, 40, 50, 64])
             command += [" ".join(words), "--seed", str(seed), "--embedding-dim", str(d), "--head-dim", str(h)]
             run = subprocess.run(command, capture_output=True, text=True)
             want = walk(words, dictionary, seed, rows, d, h)

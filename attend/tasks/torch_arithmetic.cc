@@ -15,6 +15,7 @@ constexpr std::int64_t kWideRows = 4;
 constexpr std::int64_t kWideColumns = 12;
 constexpr std::int64_t kSplitRows = 12;
 constexpr std::int64_t kGroup = 4;
+constexpr std::size_t kMostLanes = 8;
 
 using Floats = std::vector<float>;
 
@@ -32,24 +33,62 @@ float rounded_dot(const Floats& x, const Floats& y) {
     return sum;
 }
 
-/// Terms in order up to a 16-byte boundary of x, whose first element lies `offset` elements beyond one; from there in
-/// `kLanes` running sums, put together halves onto halves; the terms that remain in order.
-template <std::size_t kLanes>
-float lane_dot(const Floats& x, const Floats& y, std::int64_t offset) {
-    const std::size_t depth = x.size();
-    const std::size_t peeled = std::min(static_cast<std::size_t>((kGroup - offset % kGroup) % kGroup), depth);
-    if (depth - peeled < kLanes) return rounded_dot(x, y);
-    float lanes[kLanes] = {};
+/// In order, but of every full eight terms the last four are put together before they join.
+float paired_dot(const Floats& x, const Floats& y) {
+    constexpr std::size_t kPair = 8;
+    float sum = 0.0F;
     std::size_t k = 0;
-    for (; k < peeled; ++k) lanes[0] += x[k] * y[k];
-    for (; k + kLanes <= depth; k += kLanes) {
-        for (std::size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += x[k + lane] * y[k + lane];
+    for (; k + kPair <= x.size(); k += kPair) {
+        for (std::size_t j = k; j < k + 4; ++j) sum += x[j] * y[j];
+        float second = 0.0F;
+        for (std::size_t j = k + 4; j < k + kPair; ++j) second += x[j] * y[j];
+        sum += second;
     }
-    for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
+    for (; k < x.size(); ++k) sum += x[k] * y[k];
+    return sum;
+}
+
+/// `head` terms in order; from there, block by block, in `lane_count` running sums, put together halves onto halves;
+/// the terms that do not fill a block in order. Without a full block all terms are in order.
+float lane_dot(const Floats& x, const Floats& y, std::size_t head, std::size_t lane_count, std::size_t block) {
+    if (head + block > x.size()) return rounded_dot(x, y);
+    const std::size_t tail = x.size() - (x.size() - head) % block;
+    float lanes[kMostLanes] = {};
+    for (std::size_t k = 0; k < head; ++k) lanes[0] += x[k] * y[k];
+    for (std::size_t k = head; k < tail; ++k) lanes[(k - head) % lane_count] += x[k] * y[k];
+    for (std::size_t half = lane_count / 2; half > 0; half /= 2) {
         for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
     }
-    for (; k < depth; ++k) lanes[0] += x[k] * y[k];
+    for (std::size_t k = tail; k < x.size(); ++k) lanes[0] += x[k] * y[k];
     return lanes[0];
+}
+
+/// Numbers from `position` to the next 16-byte boundary of an array that starts on one.
+std::int64_t to_boundary(std::int64_t position) {
+    return (kGroup - position % kGroup) % kGroup;
+}
+
+/// Row i of a [rows, k] times [k, 1] product. Four rows at a time take the terms beyond a multiple of four first; the
+/// rows that remain, one at a time, always four terms, and the second of them has four sums instead of eight.
+float vector_dot(const Floats& x, const Floats& y, std::int64_t i, std::int64_t rows) {
+    const std::size_t group = kGroup;
+    if (i < rows / kGroup * kGroup) return lane_dot(x, y, (x.size() - 1) % group + 1, 4, 4);
+    return lane_dot(x, y, group, i % kGroup == 1 ? 4 : 8, 8);
+}
+
+/// Row i, column j of a product with a transposed operand: each row of a starts on a boundary or counts up to one.
+float transposed_dot(const Floats& x, const Floats& y, std::int64_t i, std::int64_t j, std::int64_t columns) {
+    const std::int64_t depth = static_cast<std::int64_t>(x.size());
+    const std::size_t head = static_cast<std::size_t>(std::min(to_boundary(i * depth), depth));
+    const std::size_t lane_count = j < columns / kGroup * kGroup ? 4 : 8;
+    return lane_dot(x, y, head, lane_count, lane_count);
+}
+
+/// Row i, column j of a product of two row-major matrices: the columns before the row's first boundary in the result
+/// stand alone, if four more follow.
+float row_major_dot(const Floats& x, const Floats& y, std::int64_t i, std::int64_t j, std::int64_t columns) {
+    const std::int64_t head = to_boundary(i * columns);
+    return j < head && head + kGroup <= columns ? paired_dot(x, y) : rounded_dot(x, y);
 }
 
 /// exp(x) for x <= 0 as SLEEF's vectorized float function computes it, to one unit in the last place (Shibata and
@@ -93,7 +132,8 @@ Tensor torch_product(const TensorView& a, const TensorView& b) {
     // Of a wide product with few rows, those beyond the last four that stay together fall back to the narrow form.
     const bool splits = rows < kSplitRows && depth > 4 && (columns > 16 || depth > 16);
     const std::int64_t wide_rows = !wide ? 0 : splits ? rows / kGroup * kGroup : rows;
-    const bool dots = b.stride(0) == 1 && b.stride(1) != 1 && columns > 1 && rows > 1;
+    const bool transposed = b.stride(0) == 1 && b.stride(1) != 1;
+    const bool vector = columns == 1 && (rows > 1 || transposed);
     Tensor result = Tensor::empty({rows, columns});
     std::vector<float> x(static_cast<std::size_t>(depth));
     std::vector<float> y(static_cast<std::size_t>(depth));
@@ -104,12 +144,12 @@ Tensor torch_product(const TensorView& a, const TensorView& b) {
             float& sum = result.at<float>({i, j});
             if (i < wide_rows) {
                 sum = fused_dot(x, y);
-            } else if (!dots) {
-                sum = rounded_dot(x, y);
-            } else if (j < columns / kGroup * kGroup) {
-                sum = lane_dot<4>(x, y, i * depth);
+            } else if (vector) {
+                sum = vector_dot(x, y, i, rows);
+            } else if (transposed) {
+                sum = transposed_dot(x, y, i, j, columns);
             } else {
-                sum = lane_dot<8>(x, y, i * depth);
+                sum = row_major_dot(x, y, i, j, columns);
             }
         }
     }
