@@ -9,7 +9,8 @@ sh scripts/configure.sh "$preset" -DATTEND_BUILD_TESTS=ON
 cmake --build "build/$preset" --parallel "$jobs"
 log="build/$preset/tests.log"
 LSAN_OPTIONS="suppressions=$PWD/scripts/lsan_suppressions.txt:print_suppressions=0"
-export LSAN_OPTIONS
+TSAN_OPTIONS="suppressions=$PWD/scripts/tsan_suppressions.txt"
+export LSAN_OPTIONS TSAN_OPTIONS
 status=0
 ctest --test-dir "build/$preset" --parallel "$jobs" --output-on-failure --no-tests=error >"$log" 2>&1 || status=$?
 if [ "$status" -ne 0 ]; then
