@@ -8,8 +8,8 @@
 
 namespace attend::viz {
 
-/// The document: texts as text elements, role="img" with title and desc, cells as paths, very many as an embedded PNG, nothing fetched from
-/// anywhere. @throws UnsupportedError in a build without drawing, where the scene holds cells
+/// The document: texts as text elements, role="img" with title and desc, cells as paths, very many as an embedded PNG,
+/// nothing fetched from anywhere. @throws UnsupportedError in a build without drawing, where the scene holds cells
 std::string svg_text(const Scene& scene);
 
 }  // namespace attend::viz

@@ -59,6 +59,8 @@ TEST(Pdf, HasOneImageAndTextThatCanBeSelected) {
     std::ifstream stream(path, std::ios::binary);
     const std::string bytes{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
     EXPECT_EQ(bytes.find("/Interpolate true"), std::string::npos);
+    EXPECT_NE(bytes.find("19700101000000"), std::string::npos)
+        << "the time of its making would make every file another";
     const std::string info = shell_output("pdfinfo '" + path + "'");
     EXPECT_NE(info.find("460.8 x 345.6 pts"), std::string::npos) << info;
 }

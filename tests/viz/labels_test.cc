@@ -64,6 +64,8 @@ TEST(Ticks, ArePositionsInRange) {
 TEST(Ticks, AreWrittenWithTheDecimalsTheyNeed) {
     EXPECT_EQ(tick_labels({0.0, 0.25, 0.5}).labels, (std::vector<std::string>{"0.00", "0.25", "0.50"}));
     EXPECT_EQ(tick_labels({-0.2, 0.0, 0.2}).labels, (std::vector<std::string>{"−0.2", "0.0", "0.2"}));
+    EXPECT_EQ(tick_labels({0.0, 2.5, 5.0, 7.5, 10.0}).labels,
+              (std::vector<std::string>{"0.0", "2.5", "5.0", "7.5", "10.0"}));
     EXPECT_EQ(tick_labels({0.0, 10.0}).labels, (std::vector<std::string>{"0", "10"}));
     const TickLabels small = tick_labels({0.0, 2e-7, 4e-7});
     EXPECT_EQ(small.labels, (std::vector<std::string>{"0", "2", "4"}));
