@@ -165,7 +165,10 @@ def make_explain():
             (["Deep"], 0, None, 4, 3), (["Machine", "Learning"], 1, None, 4, 3), (["Innovation"] * 3, 12, 24, 4, 3),
             ([rng.choice(ARTICLE[:-1]) for _ in range(12)], 42, None, 4, 3), ([rng.choice(ARTICLE[:-1]) for _ in range(33)], 7, None, 4, 3),
             ([rng.choice(ARTICLE[:-1]) for _ in range(5)], 2**32 + 5, None, 2, 1), ([rng.choice(ARTICLE[:-1]) for _ in range(7)], 3, 1000, 8, 3),
-            ([rng.choice(ARTICLE[:-1]) for _ in range(6)], 9, None, 16, 2)]:
+            ([rng.choice(ARTICLE[:-1]) for _ in range(6)], 9, None, 16, 2),
+            # Head dimensions whose products and roots PyTorch rounds in ways of their own.
+            (["Networks", "Projects"], 5495, None, 8, 11), (["Robots", "Code", "Data"], 12, None, 64, 1),
+            *(([rng.choice(ARTICLE[:-1]) for _ in range(5 + h % 4)], h, None, 8, h) for h in (5, 6, 7, 9, 10, 13, 19, 37))]:
         arguments = [" ".join(words), "--seed", str(seed), "--embedding-dim", str(d), "--head-dim", str(h)]
         if size is not None:
             arguments += ["--vocabulary-size", str(size)]

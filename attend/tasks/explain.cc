@@ -61,7 +61,7 @@ Explanation explain(const std::string& sentence, const text::Vocabulary& vocabul
     e.value = detail::torch_product(e.embedded, e.value_weight);
     e.scores = detail::torch_product(e.query, e.key.view().transpose(0, 1));
     e.scaled_scores = e.scores;
-    const float root = std::sqrt(static_cast<float>(options.head_dim));
+    const float root = detail::torch_sqrt(options.head_dim);
     for (std::int64_t i = 0; i < e.scores.numel(); ++i) e.scaled_scores.data<float>()[i] /= root;
     e.weights = detail::torch_softmax(e.scaled_scores);
     e.output = detail::torch_product(e.weights, e.value);

@@ -2,6 +2,7 @@
 #include <attend/tasks/torch_arithmetic.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -168,6 +169,18 @@ Tensor torch_softmax(const Tensor& scores) {
         for (std::int64_t j = 0; j < width; ++j) out[j] *= factor;
     }
     return result;
+}
+
+float torch_sqrt(std::int64_t n) {
+    constexpr std::array<std::int64_t, 7> kAbove{34, 42, 43, 55, 57, 62, 67};
+    constexpr std::array<std::int64_t, 3> kBelow{19, 37, 75};
+    const float root = std::sqrt(static_cast<float>(n));
+    // A factor of 4 changes the exponent alone.
+    std::int64_t odd = n;
+    while (odd > 0 && odd % 4 == 0) odd /= 4;
+    const auto listed = [odd](const auto& list) { return std::find(list.begin(), list.end(), odd) != list.end(); };
+    if (listed(kAbove)) return std::nextafter(root, 2.0F * root);
+    return listed(kBelow) ? std::nextafter(root, 0.0F) : root;
 }
 
 }  // namespace attend::tasks::detail

@@ -4,8 +4,11 @@
 #include <attend/core/error.h>
 #include <attend/io/file.h>
 #include <attend/tasks/explain.h>
+#include <attend/tasks/torch_arithmetic.h>
 
 #include <gtest/gtest.h>
+
+#include <cmath>
 
 namespace attend::testing {
 namespace {
@@ -21,6 +24,15 @@ TEST(Explain, TheArticleByteForByte) {
 }
 
 // The walk's own products are attention: with one head, without a mask.
+TEST(Explain, RootsArePyTorchs) {
+    EXPECT_EQ(tasks::detail::torch_sqrt(1), 1.0F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(3), std::sqrt(3.0F));
+    EXPECT_EQ(tasks::detail::torch_sqrt(64), 8.0F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(19), 4.3588986F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(34), 5.830952F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(4 * 19), 2.0F * 4.3588986F);
+}
+
 TEST(Explain, IsAttention) {
     const tasks::Explanation e = explain(kSentence, Vocabulary::article(), {.embedding_dim = 16, .head_dim = 8});
     const auto head = [](const Tensor& t) { return t.view().unsqueeze(0).unsqueeze(0); };
