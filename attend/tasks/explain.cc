@@ -12,8 +12,9 @@ namespace attend::tasks {
 namespace {
 
 void check_size(const char* name, std::int64_t size) {
-    if (size < 1)
+    if (size < 1) {
         throw ValueError("explain", std::string("expected ") + name + " of at least 1, found " + std::to_string(size));
+    }
 }
 
 Tensor ids_of(const std::vector<std::string>& words, const text::Vocabulary& vocabulary, std::int64_t rows) {
