@@ -175,7 +175,8 @@ private:
                 const std::uint32_t opaque = 0xFF000000U | static_cast<std::uint32_t>(rgba[0]) << 16U |
                                              static_cast<std::uint32_t>(rgba[1]) << 8U | rgba[2];
                 const std::uint32_t pixel = rgba[3] == 0 ? 0U : opaque;
-                std::memcpy(data + static_cast<std::ptrdiff_t>(row) * stride + 4 * column, &pixel, sizeof pixel);
+                std::memcpy(data + static_cast<std::ptrdiff_t>(row) * stride + std::ptrdiff_t{4} * column, &pixel,
+                            sizeof pixel);
             }
         }
         cairo_surface_mark_dirty(surface.get());
@@ -290,7 +291,8 @@ Pixels draw_pixels(const Scene& scene) {
     for (int row = 0; row < pixels.height; ++row) {
         for (int column = 0; column < pixels.width; ++column) {
             std::uint32_t pixel = 0;
-            std::memcpy(&pixel, data + static_cast<std::ptrdiff_t>(row) * stride + 4 * column, sizeof pixel);
+            std::memcpy(&pixel, data + static_cast<std::ptrdiff_t>(row) * stride + std::ptrdiff_t{4} * column,
+                        sizeof pixel);
             for (const unsigned shift : {16U, 8U, 0U}) {
                 pixels.rgba.push_back(static_cast<std::uint8_t>(pixel >> shift & 0xFFU));
             }
@@ -311,7 +313,8 @@ std::string png_bytes(const Pixels& pixels) {
             const auto premultiplied = [&](std::uint8_t c) { return (c * std::uint32_t{rgba[3]} + 127U) / 255U; };
             const std::uint32_t pixel = std::uint32_t{rgba[3]} << 24U | premultiplied(rgba[0]) << 16U |
                                         premultiplied(rgba[1]) << 8U | premultiplied(rgba[2]);
-            std::memcpy(data + static_cast<std::ptrdiff_t>(row) * stride + 4 * column, &pixel, sizeof pixel);
+            std::memcpy(data + static_cast<std::ptrdiff_t>(row) * stride + std::ptrdiff_t{4} * column, &pixel,
+                        sizeof pixel);
         }
     }
     cairo_surface_mark_dirty(surface.get());
