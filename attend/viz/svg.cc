@@ -97,8 +97,9 @@ std::string cell_paths(const CellImage& cells) {
             if (color[3] != 0) {
                 const std::string left = number(cells.box.left + static_cast<double>(begin) * width);
                 const std::string right = number(cells.box.left + static_cast<double>(end) * width);
-                paths[hex({color[0], color[1], color[2]})] +=
-                    "M" + left + " " + top + "H" + right + "V" + bottom + "H" + left + "Z";
+                std::string& path = paths[hex({color[0], color[1], color[2]})];
+                path.append("M").append(left).append(" ").append(top).append("H").append(right);
+                path.append("V").append(bottom).append("H").append(left).append("Z");
             }
             begin = end;
         }

@@ -139,7 +139,7 @@ private:
         static constexpr std::array<const char*, 5> kShades{" ", "\xE2\x96\x91", "\xE2\x96\x92", "\xE2\x96\x93",
                                                             "\xE2\x96\x88"};
         const double part = (value / 2 - limits_.low / 2) / (limits_.high / 2 - limits_.low / 2);
-        return kShades[static_cast<std::size_t>(std::clamp(part, 0.0, 1.0) * 4.0 + 0.5)];
+        return kShades[static_cast<std::size_t>(std::lround(std::clamp(part, 0.0, 1.0) * 4.0))];
     }
 
     std::string cell(double value, bool masked) const {

@@ -152,7 +152,9 @@ private:
         cairo_set_source_rgb(cairo_, kHatchLine, kHatchLine, kHatchLine);
         cairo_set_line_width(cairo_, scene_.pixels(kHatchWidth));
         const double gap = scene_.pixels(kHatchGap);
-        for (double x = -scene_.height; x < scene_.width; x += gap) {
+        const int lines = static_cast<int>((scene_.width + scene_.height) / gap) + 1;
+        for (int i = 0; i < lines; ++i) {
+            const double x = i * gap - scene_.height;
             cairo_move_to(cairo_, x, 0.0);
             cairo_line_to(cairo_, x + scene_.height, scene_.height);
         }
