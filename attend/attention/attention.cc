@@ -4,10 +4,12 @@
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/attention.h>
+#include <attend/kernels/cpu/flash/forward.h>
 #include <attend/kernels/reference/attention.h>
 #include <attend/kernels/tile.h>
 
 #include <limits>
+#include <vector>
 
 namespace attend {
 
@@ -27,9 +29,24 @@ void check_floating_target(const std::string& name, const MutableTensorView& vie
     }
 }
 
+/// The fast path: units of tiles that share their packed keys.
+void run_flash(const kernels::AttentionProblem& problem, const kernels::AttentionOutputs& outputs) {
+    namespace flash = kernels::cpu::flash;
+    const kernels::cpu::TileKernels& tile_kernels = flash::forward_kernels(problem);
+    const std::vector<flash::Unit> units = flash::forward_units(problem, tile_kernels, num_threads());
+    const std::size_t bytes = flash::forward_scratch(problem, tile_kernels, units);
+    parallel_for(static_cast<std::int64_t>(units.size()), [&](std::int64_t i) {
+        flash::forward(problem, outputs, tile_kernels, units[static_cast<std::size_t>(i)], thread_scratch(bytes));
+    });
+}
+
 void run(const detail::CheckedProblem& checked, const kernels::AttentionOutputs& outputs, Algorithm algorithm) {
     const kernels::AttentionProblem& problem = checked.problem();
     if (outputs.weights) outputs.weights->fill(0.0);
+    if (algorithm != Algorithm::reference && kernels::cpu::flash::supports(problem)) {
+        run_flash(problem, outputs);
+        return;
+    }
     const bool reference = algorithm == Algorithm::reference;
     const std::size_t bytes =
         reference ? kernels::reference::scratch_size(problem) * sizeof(double) : kernels::cpu::scratch_size(problem);

@@ -25,13 +25,13 @@ TEST_P(Golden, EqualsPyTorch) {
     for (const Algorithm algorithm : {Algorithm::reference, Algorithm::flash, Algorithm::automatic}) {
         options.algorithm = algorithm;
         const AttentionResult y = attention(q, k, v, options);
-        EXPECT_LE(row_error(y.output, file.view("output")), 3e-7);
+        EXPECT_LE(row_error(y.output, file.view("output")), algorithm == Algorithm::reference ? 3e-7 : 5e-6);
         const AttentionGradients g = attention_backward(file.view("grad_output"), q, k, v, y, options);
-        EXPECT_LE(row_error(g.query, file.view("grad_query")), 3e-7);
-        EXPECT_LE(row_error(g.key, file.view("grad_key")), 3e-7);
-        EXPECT_LE(row_error(g.value, file.view("grad_value")), 3e-7);
+        EXPECT_LE(row_error(g.query, file.view("grad_query")), algorithm == Algorithm::reference ? 3e-7 : 5e-6);
+        EXPECT_LE(row_error(g.key, file.view("grad_key")), algorithm == Algorithm::reference ? 3e-7 : 5e-6);
+        EXPECT_LE(row_error(g.value, file.view("grad_value")), algorithm == Algorithm::reference ? 3e-7 : 5e-6);
         if (options.bias) {
-            EXPECT_LE(row_error(g.bias, file.view("grad_bias")), 3e-7);
+            EXPECT_LE(row_error(g.bias, file.view("grad_bias")), algorithm == Algorithm::reference ? 3e-7 : 5e-6);
         }
     }
 }

@@ -15,12 +15,17 @@ std::vector<double> values(const TensorView& view) {
 }
 
 double row_error(const TensorView& found, const TensorView& want) {
+    return row_error(found, want, want);
+}
+
+double row_error(const TensorView& found, const TensorView& want, const TensorView& magnitude) {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
     if (!(found.shape() == want.shape())) return kInfinity;
     const std::vector<double> a = values(found);
     const std::vector<double> b = values(want);
+    const std::vector<double> c = values(magnitude);
     double largest = 0.0;
-    for (const double x : b) {
+    for (const double x : c) {
         if (std::isfinite(x)) largest = std::max(largest, std::fabs(x));
     }
     const auto width = static_cast<std::size_t>(want.rank() > 0 ? want.size(-1) : 1);
@@ -28,7 +33,7 @@ double row_error(const TensorView& found, const TensorView& want) {
     for (std::size_t row = 0; row < b.size(); row += width) {
         double scale = 0.01 * largest + std::numeric_limits<double>::min();
         for (std::size_t i = row; i < row + width; ++i) {
-            if (std::isfinite(b[i])) scale = std::max(scale, std::fabs(b[i]));
+            if (std::isfinite(c[i])) scale = std::max(scale, std::fabs(c[i]));
         }
         for (std::size_t i = row; i < row + width; ++i) {
             if (std::isnan(a[i]) != std::isnan(b[i])) return kInfinity;

@@ -17,6 +17,9 @@ std::vector<double> values(const TensorView& view);
 /// shape or in where they are NaN or infinite.
 double row_error(const TensorView& found, const TensorView& want);
 
+/// The same relative to the largest |magnitude| of the row: for sums that may cancel, the sums of their absolute terms.
+double row_error(const TensorView& found, const TensorView& want, const TensorView& magnitude);
+
 /// True when both have the same dtype, shape and bits.
 bool same_bits(const Tensor& a, const Tensor& b);
 

@@ -31,6 +31,9 @@ public:
         return result;
     }
 
+    /// What is left.
+    std::span<std::byte> rest() const { return memory_; }
+
 private:
     std::span<std::byte> memory_;
 };

@@ -1,0 +1,493 @@
+#include <attend/core/element.h>
+#include <attend/kernels/cpu/arena.h>
+#include <attend/kernels/cpu/attention.h>
+#include <attend/kernels/cpu/flash/forward.h>
+#include <attend/kernels/cpu/flash/panel.h>
+#include <attend/kernels/cpu/flash/tile_choice.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace attend::kernels::cpu::flash {
+
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr double kLog2e = 1.4426950408889634074;
+
+/// Depth steps of `width` numbers.
+std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
+    return kernels.format == Format::pairs ? divide_up(width, 2) : width;
+}
+
+/// Values are read where they lie when that is what the product reads anyway.
+bool values_in_place(const AttentionProblem& problem, const TileKernels& kernels) {
+    return kernels.format == Format::floats && problem.value.dtype() == DType::float32 &&
+           problem.value.shape()[3] % kernels.width == 0;
+}
+
+Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t begin, std::int64_t count) {
+    return {row_address(view, batch, head, begin), view.dtype(), view.strides()[2], count, view.shape()[3]};
+}
+
+/// Sizes of the parts of scratch, for a unit of `tiles` tiles.
+struct Layout {
+    Layout(const AttentionProblem& problem, const TileKernels& kernels, std::int64_t unit_tiles)
+        : tiles(unit_tiles),
+          depth(steps_of(kernels, problem.query.shape()[3])),
+          blocks(divide_up(problem.value.shape()[3], kernels.columns)),
+          panel(std::int64_t{kernels.rows} * kernels.columns),
+          strip_panels(divide_up(most_strip_keys(problem.key.shape()[2]), kernels.columns)),
+          strip_steps(strip_panels * kernels.step_columns) {}
+
+    std::int64_t tiles;
+    std::int64_t depth;
+    std::int64_t blocks;
+    std::int64_t panel;
+    std::int64_t strip_panels;
+    std::int64_t strip_steps;
+};
+
+/// One unit. Positions of keys are counted within the sequence.
+class Forward {
+public:
+    Forward(const AttentionProblem& problem, const AttentionOutputs& outputs, const TileKernels& kernels,
+            const Unit& unit, std::span<std::byte> scratch)
+        : problem_(problem),
+          outputs_(outputs),
+          kernels_(kernels),
+          unit_(unit),
+          sequence_(problem.sequences[static_cast<std::size_t>(unit.sequence)]),
+          rules_(problem, sequence_, kernels),
+          dropout_(problem.dropout, problem.seed),
+          kv_head_(problem.kv_head(unit.head_begin)),
+          tiles_of_head_(divide_up(unit.query_end - unit.query_begin, kernels.rows)),
+          layout_(problem, kernels, tiles_of_head_ * (unit.head_end - unit.head_begin)),
+          products_(kernels.products(layout_.depth)),
+          weighted_(kernels.products(kernels.step_columns)),
+          in_place_(values_in_place(problem, kernels)),
+          factor_(kernels.format == Format::pairs && !rules_.has_modifiers()
+                      ? static_cast<float>(problem.scale * kLog2e)
+                      : 1.0F) {
+        Arena arena(scratch);
+        const std::int64_t rows = kernels.rows;
+        queries_ = arena.take<float>(layout_.tiles * layout_.depth * rows);
+        out_ = arena.take<float>(layout_.tiles * layout_.blocks * layout_.panel);
+        maximum_ = arena.take<float>(layout_.tiles * kMaxColumns);
+        shift_ = arena.take<float>(layout_.tiles * kMaxColumns);
+        sums_ = arena.take<float>(layout_.tiles * rows * kernels.width);
+        broken_ = arena.take<std::int32_t>(layout_.strip_panels * kernels.columns);
+        keys_ = arena.take<float>(layout_.strip_panels * layout_.depth * kernels.columns);
+        values_ = arena.take<float>(layout_.blocks * layout_.strip_steps * kernels.columns);
+        scores_ = arena.take<float>(layout_.strip_panels * layout_.panel);
+        strip_maximum_ = arena.take<float>(rows * kernels.width);
+        factors_ = arena.take<float>(layout_.panel);
+    }
+
+    static std::size_t bytes(const AttentionProblem& problem, const TileKernels& kernels, std::int64_t tiles) {
+        const Layout layout(problem, kernels, tiles);
+        const std::int64_t rows = kernels.rows;
+        return arena_bytes<float>(layout.tiles * layout.depth * rows) +
+               arena_bytes<float>(layout.tiles * layout.blocks * layout.panel) +
+               2 * arena_bytes<float>(layout.tiles * kMaxColumns) +
+               arena_bytes<float>(layout.tiles * rows * kernels.width) +
+               arena_bytes<std::int32_t>(layout.strip_panels * kernels.columns) +
+               arena_bytes<float>(layout.strip_panels * layout.depth * kernels.columns) +
+               arena_bytes<float>(layout.blocks * layout.strip_steps * kernels.columns) +
+               arena_bytes<float>(layout.strip_panels * layout.panel) + arena_bytes<float>(rows * kernels.width) +
+               arena_bytes<float>(layout.panel);
+    }
+
+    void run() {
+        begin();
+        for_each_strip([this](std::int64_t tile) { attend(tile); });
+        for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) finish(tile);
+        if (outputs_.weights) {
+            for_each_strip([this](std::int64_t tile) { write_weights(tile); });
+        }
+    }
+
+private:
+    // ------------------------------------------------------------------------------------------------ rows of a tile
+
+    std::int64_t head_of(std::int64_t tile) const { return unit_.head_begin + tile / tiles_of_head_; }
+    std::int64_t query_of(std::int64_t tile) const { return unit_.query_begin + tile % tiles_of_head_ * kernels_.rows; }
+    std::int64_t rows_of_tile(std::int64_t tile) const {
+        return std::min<std::int64_t>(kernels_.rows, unit_.query_end - query_of(tile));
+    }
+    RowState state_of(std::int64_t tile) const {
+        return {maximum_ + tile * kMaxColumns, sums_ + tile * kernels_.rows * kernels_.width, strip_maximum_,
+                shift_ + tile * kMaxColumns,   out_ + tile * layout_.blocks * layout_.panel,  layout_.blocks};
+    }
+
+    void begin() {
+        const float factor = kernels_.format == Format::floats && !rules_.has_modifiers()
+                                 ? static_cast<float>(problem_.scale * kLog2e)
+                                 : 1.0F;
+        for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) {
+            kernels_.pack_rows(rows_of(problem_.query, sequence_.batch, head_of(tile),
+                                       sequence_.query_begin + query_of(tile), rows_of_tile(tile)),
+                               factor, queries_ + tile * layout_.depth * kernels_.rows);
+        }
+        std::fill_n(out_, layout_.tiles * layout_.blocks * layout_.panel, 0.0F);
+        std::fill_n(maximum_, layout_.tiles * kMaxColumns, -kInfinity);
+        std::fill_n(shift_, layout_.tiles * kMaxColumns, 0.0F);
+        std::fill_n(sums_, layout_.tiles * kernels_.rows * kernels_.width, 0.0F);
+    }
+
+    // ------------------------------------------------------------------------------------------------------- strips
+
+    /// Packs one strip after the other, as far as the unit's queries see it, and calls run(tile) for all tiles.
+    template <typename Run>
+    void for_each_strip(const Run& run) {
+        const KeyRange visible = sequence_.keys_of(unit_.query_begin, unit_.query_end);
+        if (visible.empty()) return;
+        unit_full_ = !rules_.has_masks() &&
+                     rules_.positions_full({unit_.head_begin, unit_.query_begin, unit_.query_end - unit_.query_begin,
+                                            visible.begin, visible.end - visible.begin});
+        for (std::int64_t s = 0; s < strip_count(sequence_.key_count); ++s) {
+            strip_begin_ = strip_begin(s, sequence_.key_count);
+            const std::int64_t end = strip_begin(s + 1, sequence_.key_count);
+            const std::int64_t columns = kernels_.columns;
+            packed_begin_ = std::max<std::int64_t>(0, visible.begin - strip_begin_) / columns * columns + strip_begin_;
+            packed_end_ = std::min(visible.end, end);
+            if (packed_end_ <= packed_begin_) continue;
+            pack_strip();
+            for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) run(tile);
+        }
+    }
+
+    void pack_strip() {
+        const std::int64_t columns = kernels_.columns;
+        for (std::int64_t key = packed_begin_; key < packed_end_; key += columns) {
+            kernels_.pack_columns(rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key,
+                                          std::min(columns, packed_end_ - key)),
+                                  keys_of_panel((key - strip_begin_) / columns));
+        }
+        const Rows values = values_of(packed_begin_, packed_end_ - packed_begin_);
+        const std::int64_t first = (packed_begin_ - strip_begin_) / columns * kernels_.step_columns;
+        float* packed = values_ + first * columns;
+        values_packed_ = !in_place_;
+        if (!in_place_) kernels_.pack_steps(values, layout_.strip_steps * columns, packed);
+        broken_count_ = 0;
+        if (unit_full_ || kernels_.all_finite(values)) return;
+        // Zeros take the place of values that are not finite, so that hidden pairs add nothing; see add_broken.
+        if (in_place_) kernels_.pack_steps(values, layout_.strip_steps * columns, packed);
+        values_packed_ = true;
+        for (std::int64_t key = packed_begin_; key < packed_end_; ++key) {
+            if (kernels_.all_finite(values_of(key, 1))) continue;
+            broken_[broken_count_++] = static_cast<std::int32_t>(key - strip_begin_);
+            erase_step(key - strip_begin_);
+        }
+    }
+
+    Rows values_of(std::int64_t key, std::int64_t count) const {
+        return rows_of(problem_.value, sequence_.batch, kv_head_, sequence_.key_begin + key, count);
+    }
+
+    /// Packed values of a key become 0.
+    void erase_step(std::int64_t key) {
+        const std::int64_t columns = kernels_.columns;
+        for (std::int64_t block = 0; block < layout_.blocks; ++block) {
+            float* step = values_ + block * layout_.strip_steps * columns;
+            if (kernels_.format == Format::floats) {
+                std::fill_n(step + key * columns, columns, 0.0F);
+                continue;
+            }
+            auto* pairs = reinterpret_cast<std::uint16_t*>(step + key / 2 * columns);
+            for (std::int64_t c = 0; c < columns; ++c) pairs[2 * c + key % 2] = 0;
+        }
+    }
+
+    float* keys_of_panel(std::int64_t panel) { return keys_ + panel * layout_.depth * kernels_.columns; }
+
+    // -------------------------------------------------------------------------------------------------------- tiles
+
+    /// A run of panels of the strip, [begin, end), whose last one has key_end as its end.
+    struct Run {
+        std::int64_t begin = 0;
+        std::int64_t end = 0;
+        std::int64_t key_end = 0;
+    };
+
+    PanelPosition position_of(std::int64_t tile, std::int64_t panel, std::int64_t key_end) const {
+        const std::int64_t key = strip_begin_ + panel * kernels_.columns;
+        return {head_of(tile), query_of(tile), rows_of_tile(tile), key,
+                std::min<std::int64_t>(kernels_.columns, key_end - key)};
+    }
+
+    /// Calls run(panels) for every run of panels that the tile sees in this strip.
+    template <typename Use>
+    void for_each_run(std::int64_t tile, const Use& use) {
+        const std::int64_t query = query_of(tile);
+        const KeyRange keys = sequence_.keys_of(query, query + rows_of_tile(tile));
+        const std::int64_t begin = std::max(keys.begin, packed_begin_);
+        const std::int64_t end = std::min(keys.end, packed_end_);
+        if (end <= begin) return;
+        Run run{.begin = (begin - strip_begin_) / kernels_.columns, .key_end = end};
+        const std::int64_t last = divide_up(end - strip_begin_, kernels_.columns);
+        if (!rules_.has_masks()) {
+            run.end = last;
+            use(run);
+            return;
+        }
+        for (std::int64_t panel = run.begin; panel < last; ++panel) {
+            if (rules_.any_visible(position_of(tile, panel, end))) continue;
+            if (panel > run.begin) {
+                use(Run{run.begin, panel, strip_begin_ + panel * kernels_.columns});
+            }
+            run.begin = panel + 1;
+        }
+        if (run.begin < last) use(Run{run.begin, last, end});
+    }
+
+    float* scores_of_panel(std::int64_t panel) { return scores_ + panel * layout_.panel; }
+
+    /// The logits of a run, in scores_, and their row maxima.
+    void compute_scores(std::int64_t tile, const Run& run) {
+        const auto rows = static_cast<int>(rows_of_tile(tile));
+        ScoresArgs args{.rows = queries_ + tile * layout_.depth * kernels_.rows, .depth = layout_.depth};
+        args.job.target = strip_maximum_;
+        args.job.panels = 1;
+        for (std::int64_t panel = run.begin; panel < run.end; ++panel) {
+            const PanelPosition position = position_of(tile, panel, run.key_end);
+            const bool half = position.key_count <= kernels_.width;
+            const Job job = panel > run.begin ? Job::row_maximum : Job::none;
+            args.columns = keys_of_panel(panel);
+            args.out = scores_of_panel(panel);
+            args.job.source = args.out - layout_.panel;
+            products_.scores(job, rows, half)(&args);
+            if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, args.out);
+            const bool whole = position.key_count == kernels_.columns || (half && position.key_count == kernels_.width);
+            if (rules_.has_masks() || !whole || !rules_.positions_full(position)) {
+                rules_.mask(position, false, args.out);
+            }
+        }
+        args.job.source = scores_of_panel(run.end - 1);
+        kernels_.run(Job::row_maximum, rows, args.job);
+    }
+
+    void attend(std::int64_t tile) {
+        const std::int64_t rows = rows_of_tile(tile);
+        const RowState state = state_of(tile);
+        std::fill_n(strip_maximum_, rows * kernels_.width, -kInfinity);
+        bool any = false;
+        for_each_run(tile, [&](const Run& run) {
+            compute_scores(tile, run);
+            any = true;
+        });
+        if (!any) return;
+        kernels_.raise_maximum(state, factor_, rows);
+        for_each_run(tile, [&](const Run& run) { add_values(tile, state, run); });
+    }
+
+    /// O += P V for the panels of a run, whose logits become weights on the way.
+    void add_values(std::int64_t tile, const RowState& state, const Run& run) {
+        const auto rows = static_cast<int>(rows_of_tile(tile));
+        const std::int64_t panels = run.end - run.begin;
+        const std::int64_t last_keys = run.key_end - strip_begin_ - (run.end - 1) * kernels_.columns;
+        const std::int64_t weights_panel = std::int64_t{kernels_.rows} * kernels_.step_columns;
+        float* scores = scores_of_panel(run.begin);
+        JobArgs first{.source = scores,
+                      .target = scores,
+                      .sums = state.sums,
+                      .shift = state.shift,
+                      .factor = factor_,
+                      .panels = 1};
+        Job job = panels > 1 ? Job::exponential : Job::none;
+        if (problem_.dropout > 0.0 || layout_.blocks == 0) {
+            first.panels = panels;
+            kernels_.run(Job::exponential, rows, first);
+            if (layout_.blocks == 0) return;
+            for (std::int64_t p = 0; p < panels; ++p) drop(tile, run.begin + p, scores + p * layout_.panel);
+            job = Job::none;
+        } else {
+            kernels_.run(Job::exponential, rows, first);
+        }
+        AccumulateArgs args{.weights = scores};
+        args.panels = last_keys == kernels_.columns ? panels : panels - 1;
+        args.rest = last_keys == kernels_.columns ? 0 : steps_of(kernels_, last_keys);
+        args.job = first;
+        args.job.source = scores + layout_.panel;
+        args.job.target = scores + weights_panel;
+        args.job.panels = panels - 1;
+        const std::int64_t width = problem_.value.shape()[3];
+        for (std::int64_t block = 0; block < layout_.blocks; ++block) {
+            args.out = state.out + block * layout_.panel;
+            if (!values_packed_) {
+                const std::int64_t stride = problem_.value.strides()[2];
+                const std::int64_t row = sequence_.key_begin + strip_begin_ + run.begin * kernels_.columns;
+                args.columns =
+                    reinterpret_cast<const float*>(row_address(problem_.value, sequence_.batch, kv_head_, row)) +
+                    block * kernels_.columns;
+                args.stride = stride * static_cast<std::int64_t>(sizeof(float));
+            } else {
+                args.columns =
+                    values_ + (block * layout_.strip_steps + run.begin * kernels_.step_columns) * kernels_.columns;
+                args.stride = kernels_.columns * static_cast<std::int64_t>(sizeof(float));
+            }
+            const bool half = width - block * kernels_.columns <= kernels_.width;
+            weighted_.accumulate(job, rows, half)(&args);
+            job = Job::none;
+        }
+        if (broken_count_ > 0) add_broken(tile, state, run);
+    }
+
+    /// O += p v for the visible pairs of keys whose values are not finite.
+    void add_broken(std::int64_t tile, const RowState& state, const Run& run) {
+        const std::int64_t width = problem_.value.shape()[3];
+        for (std::int64_t b = 0; b < broken_count_; ++b) {
+            const std::int64_t panel = broken_[b] / kernels_.columns;
+            const std::int64_t column = broken_[b] % kernels_.columns;
+            const std::int64_t key = strip_begin_ + broken_[b];
+            if (panel < run.begin || panel >= run.end || key >= run.key_end) continue;
+            const std::byte* value = row_address(problem_.value, sequence_.batch, kv_head_, sequence_.key_begin + key);
+            for (std::int64_t r = 0; r < rows_of_tile(tile); ++r) {
+                if (!rules_.visible(head_of(tile), query_of(tile) + r, key)) continue;
+                const float weight = weight_of(run, panel, r, column);
+                for (std::int64_t c = 0; c < width; ++c) {
+                    float& out =
+                        state.out[(c / kernels_.columns * kernels_.rows + r) * kernels_.columns + c % kernels_.columns];
+                    out += weight * static_cast<float>(load_element(value, problem_.value.dtype(), c));
+                }
+            }
+        }
+    }
+
+    float weight_of(const Run& run, std::int64_t panel, std::int64_t row, std::int64_t column) {
+        const std::int64_t weights_panel = std::int64_t{kernels_.rows} * kernels_.step_columns;
+        const float* weights = scores_of_panel(run.begin) + (panel - run.begin) * weights_panel;
+        const float* at = weights + row * kernels_.step_columns;
+        if (kernels_.format == Format::floats) return at[column];
+        return static_cast<float>(load_element(at, DType::bfloat16, column));
+    }
+
+    void drop(std::int64_t tile, std::int64_t panel, float* weights) {
+        const std::int64_t rows = rows_of_tile(tile);
+        for (std::int64_t r = 0; r < rows; ++r) {
+            dropout_.factors(unit_.sequence, head_of(tile), query_of(tile) + r, strip_begin_ + panel * kernels_.columns,
+                             kernels_.columns, factors_ + r * kernels_.columns);
+        }
+        kernels_.scale_panel(factors_, rows, weights);
+    }
+
+    // ------------------------------------------------------------------------------------------------------ results
+
+    void finish(std::int64_t tile) {
+        const std::int64_t row = sequence_.query_begin + query_of(tile);
+        const MutableTensorView& output = outputs_.output;
+        double log_sum_exp[kMaxRows];
+        kernels_.finish_rows(state_of(tile), factor_,
+                             {row_address(output, sequence_.batch, head_of(tile), row), output.dtype(),
+                              output.strides()[2], rows_of_tile(tile), output.shape()[3]},
+                             log_sum_exp);
+        const Shape& strides = outputs_.log_sum_exp.strides();
+        for (std::int64_t r = 0; r < rows_of_tile(tile); ++r) {
+            store_element(outputs_.log_sum_exp.data(), outputs_.log_sum_exp.dtype(),
+                          sequence_.batch * strides[0] + head_of(tile) * strides[1] + (row + r) * strides[2],
+                          log_sum_exp[r]);
+        }
+    }
+
+    /// Second pass: the logits once more, now that each row's maximum and sum are known.
+    void write_weights(std::int64_t tile) {
+        const MutableTensorView& weights = *outputs_.weights;
+        const auto size = static_cast<std::int64_t>(size_of(weights.dtype()));
+        const RowState state = state_of(tile);
+        for_each_run(tile, [&](const Run& run) {
+            compute_scores(tile, run);
+            for (std::int64_t panel = run.begin; panel < run.end; ++panel) {
+                const PanelPosition position = position_of(tile, panel, run.key_end);
+                float* scores = scores_of_panel(panel);
+                if (problem_.dropout > 0.0) {
+                    for (std::int64_t r = 0; r < position.query_count; ++r) {
+                        dropout_.factors(unit_.sequence, position.head, position.query_begin + r, position.key_begin,
+                                         position.key_count, factors_ + r * kernels_.columns);
+                    }
+                }
+                for (std::int64_t r = 0; r < position.query_count; ++r) {
+                    float sum = 0.0F;
+                    for (int l = 0; l < kernels_.width; ++l) sum += state.sums[r * kernels_.width + l];
+                    if (sum == 0.0F) continue;
+                    float* row = scores + r * kernels_.columns;
+                    for (std::int64_t j = 0; j < position.key_count; ++j) {
+                        const float logit = row[j];
+                        row[j] = std::exp2((logit - state.shift[r]) * factor_) / sum;
+                        if (logit == -kInfinity) row[j] = 0.0F;  // not NaN where a row is
+                        if (problem_.dropout > 0.0) row[j] *= factors_[r * kernels_.columns + j];
+                    }
+                    std::byte* out = row_address(weights, sequence_.batch, position.head,
+                                                 sequence_.query_begin + position.query_begin + r) +
+                                     (sequence_.key_begin + position.key_begin) * weights.strides()[3] * size;
+                    convert_elements(out, weights.dtype(), weights.strides()[3], row, DType::float32, 1,
+                                     position.key_count);
+                }
+            }
+        });
+    }
+
+    const AttentionProblem& problem_;
+    const AttentionOutputs& outputs_;
+    const TileKernels& kernels_;
+    const Unit& unit_;
+    const Sequence& sequence_;
+    PanelRules rules_;
+    Dropout dropout_;
+    std::int64_t kv_head_;
+    std::int64_t tiles_of_head_;
+    Layout layout_;
+    const Products& products_;
+    const Products& weighted_;
+    bool in_place_;
+    float factor_;  // from logits to exponents of 2
+    float* queries_ = nullptr;
+    float* out_ = nullptr;
+    float* maximum_ = nullptr;
+    float* shift_ = nullptr;
+    float* sums_ = nullptr;
+    std::int32_t* broken_ = nullptr;  // keys of the strip whose values are not finite
+    float* keys_ = nullptr;
+    float* values_ = nullptr;
+    float* scores_ = nullptr;
+    float* strip_maximum_ = nullptr;
+    float* factors_ = nullptr;
+    std::int64_t strip_begin_ = 0;
+    std::int64_t packed_begin_ = 0;
+    std::int64_t packed_end_ = 0;
+    std::int64_t broken_count_ = 0;
+    bool values_packed_ = false;
+    bool unit_full_ = false;
+};
+
+}  // namespace
+
+bool supports(const AttentionProblem& problem) {
+    // Options that would leave the range of floats on the way.
+    const auto beyond = [](double x) { return x != 0.0 && !(std::fabs(x) > 1e-6 && std::fabs(x) < 1e6); };
+    if (problem.query.dtype() == DType::float64) return false;
+    if (problem.bias && problem.bias->dtype() == DType::float64) return false;
+    if (beyond(problem.scale) || beyond(problem.softcap)) return false;
+    return problem.query.shape()[3] <= kMostDimensions && problem.value.shape()[3] <= kMostDimensions;
+}
+
+const TileKernels& forward_kernels(const AttentionProblem& problem) {
+    // Dropped weights are scaled as floats.
+    return tile_kernels(problem.query.dtype(), problem.dropout > 0.0);
+}
+
+std::size_t forward_scratch(const AttentionProblem& problem, const TileKernels& kernels, std::span<const Unit> units) {
+    std::int64_t tiles = 0;
+    for (const Unit& unit : units) {
+        tiles = std::max(
+            tiles, divide_up(unit.query_end - unit.query_begin, kernels.rows) * (unit.head_end - unit.head_begin));
+    }
+    return Forward::bytes(problem, kernels, tiles);
+}
+
+void forward(const AttentionProblem& problem, const AttentionOutputs& outputs, const TileKernels& kernels,
+             const Unit& unit, std::span<std::byte> scratch) {
+    Forward(problem, outputs, kernels, unit, scratch).run();
+}
+
+}  // namespace attend::kernels::cpu::flash

@@ -1,0 +1,102 @@
+#include <attend/core/element.h>
+#include <attend/kernels/cpu/flash/panel.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace attend::kernels::cpu::flash {
+
+PanelRules::PanelRules(const AttentionProblem& problem, const Sequence& sequence, const TileKernels& kernels)
+    : problem_(problem),
+      sequence_(sequence),
+      kernels_(kernels),
+      has_modifiers_(problem.bias || problem.slopes || problem.softcap > 0.0 ||
+                     (kernels.format == Format::pairs && problem.scale <= 0.0)) {}
+
+bool PanelRules::positions_full(const PanelPosition& position) const {
+    const KeyRange first = sequence_.keys_of(position.query_begin);
+    const KeyRange last = sequence_.keys_of(position.query_begin + position.query_count - 1);
+    // Both ends of the interval move with the query, so the extreme queries decide.
+    return std::max(first.begin, last.begin) <= position.key_begin &&
+           std::min(first.end, last.end) >= position.key_begin + position.key_count;
+}
+
+bool PanelRules::visible(std::int64_t head, std::int64_t query, std::int64_t key) const {
+    const KeyRange keys = sequence_.keys_of(query);
+    if (key < keys.begin || key >= keys.end) return false;
+    return std::all_of(problem_.allowed.begin(), problem_.allowed.end(), [&](const TensorView& allowed) {
+        return *static_cast<const std::uint8_t*>(source(allowed, {head, query, 1, key, 1}, false).data) != 0;
+    });
+}
+
+bool PanelRules::any_visible(const PanelPosition& position) const {
+    for (const TensorView& allowed : problem_.allowed) {
+        const PanelSource mask = source(allowed, position, false);
+        const auto* bytes = static_cast<const std::uint8_t*>(mask.data);
+        bool any = false;
+        for (std::int64_t r = 0; r < position.query_count && !any; ++r) {
+            const std::uint8_t* row = bytes + r * mask.row_stride;
+            for (std::int64_t j = 0; j < position.key_count && !any; ++j) any = row[j * mask.column_stride] != 0;
+        }
+        if (!any) return false;
+    }
+    return true;
+}
+
+PanelSource PanelRules::source(const TensorView& view, const PanelPosition& position, bool transposed) const {
+    const auto size = static_cast<std::int64_t>(size_of(view.dtype()));
+    const std::byte* data =
+        row_address(view, sequence_.batch, position.head, sequence_.query_begin + position.query_begin) +
+        (sequence_.key_begin + position.key_begin) * view.strides()[3] * size;
+    PanelSource result{data, view.dtype(), view.strides()[2], view.strides()[3]};
+    if (transposed) std::swap(result.row_stride, result.column_stride);
+    return result;
+}
+
+void PanelRules::modify(const PanelPosition& position, bool transposed, float* derivative, float* panel) const {
+    PanelModifiers modifiers{.scale = static_cast<float>(problem_.scale),
+                             .softcap = static_cast<float>(problem_.softcap),
+                             .distance = position.query_begin + sequence_.query_offset - position.key_begin,
+                             .by_columns = transposed,
+                             .derivative = derivative};
+    PanelSource bias;
+    if (problem_.bias) {
+        bias = source(*problem_.bias, position, transposed);
+        modifiers.bias = &bias;
+    }
+    if (problem_.slopes) {
+        const Shape& strides = problem_.slopes->strides();
+        modifiers.slope = static_cast<float>(load_element(problem_.slopes->data(), problem_.slopes->dtype(),
+                                                          sequence_.batch * strides[0] + position.head * strides[1]));
+    }
+    const std::int64_t rows = transposed ? position.key_count : position.query_count;
+    const std::int64_t columns = transposed ? position.query_count : position.key_count;
+    kernels_.modify(modifiers, rows, columns, panel);
+}
+
+void PanelRules::mask(const PanelPosition& position, bool transposed, float* panel) const {
+    const std::int64_t rows = transposed ? position.key_count : position.query_count;
+    const std::int64_t columns = transposed ? position.query_count : position.key_count;
+    if (!positions_full(position) || columns < kernels_.columns) {
+        std::int64_t begin[kMaxRows];
+        std::int64_t end[kMaxRows];
+        for (std::int64_t r = 0; r < rows; ++r) {
+            if (transposed) {
+                const std::int64_t key = position.key_begin + r;
+                const KeyRange queries = sequence_.queries_of(key, key + 1);
+                begin[r] = queries.begin - position.query_begin;
+                end[r] = std::min(queries.end - position.query_begin, columns);
+            } else {
+                const KeyRange keys = sequence_.keys_of(position.query_begin + r);
+                begin[r] = keys.begin - position.key_begin;
+                end[r] = std::min(keys.end - position.key_begin, columns);
+            }
+        }
+        kernels_.keep_range(begin, end, rows, panel);
+    }
+    for (const TensorView& allowed : problem_.allowed) {
+        kernels_.keep_true(source(allowed, position, transposed), rows, columns, panel);
+    }
+}
+
+}  // namespace attend::kernels::cpu::flash

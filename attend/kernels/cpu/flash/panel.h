@@ -1,0 +1,55 @@
+/// @file
+/// One panel of scores after its product: modifiers, masks. Forward and backward finish their panels here, so that they
+/// see the same numbers.
+#pragma once
+
+#include <attend/kernels/attention.h>
+#include <attend/kernels/cpu/tile_kernels.h>
+
+#include <cstdint>
+
+namespace attend::kernels::cpu::flash {
+
+/// Rows and columns of a panel, counted within the sequence.
+struct PanelPosition {
+    std::int64_t head = 0;         ///< of the query
+    std::int64_t query_begin = 0;  ///< first query
+    std::int64_t query_count = 0;  ///< queries
+    std::int64_t key_begin = 0;    ///< first key
+    std::int64_t key_count = 0;    ///< keys
+};
+
+/// What all panels of a problem have in common.
+class PanelRules {
+public:
+    /// @param problem,sequence must outlive this
+    PanelRules(const AttentionProblem& problem, const Sequence& sequence, const TileKernels& kernels);
+
+    /// Whether products need more than a factor to become logits: modify() then does it.
+    bool has_modifiers() const { return has_modifiers_; }
+    /// Whether anything but positions masks.
+    bool has_masks() const { return !problem_.allowed.empty(); }
+    /// Whether positions hide none of the panel's pairs.
+    bool positions_full(const PanelPosition& position) const;
+    /// Whether some query of the panel sees some key of it.
+    bool any_visible(const PanelPosition& position) const;
+
+    /// Whether a query sees a key.
+    bool visible(std::int64_t head, std::int64_t query, std::int64_t key) const;
+
+    /// Products to logits times log2(e), in place. @param derivative null, or receives the soft cap's (backward)
+    /// @param transposed the panel has keys as rows
+    void modify(const PanelPosition& position, bool transposed, float* derivative, float* panel) const;
+    /// Hidden pairs, and columns beyond the position, become -inf.
+    void mask(const PanelPosition& position, bool transposed, float* panel) const;
+
+private:
+    PanelSource source(const TensorView& view, const PanelPosition& position, bool transposed) const;
+
+    const AttentionProblem& problem_;
+    const Sequence& sequence_;
+    const TileKernels& kernels_;
+    bool has_modifiers_;
+};
+
+}  // namespace attend::kernels::cpu::flash

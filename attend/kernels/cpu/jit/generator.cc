@@ -1,0 +1,442 @@
+#include <attend/kernels/cpu/jit/generator.h>
+#include <attend/kernels/cpu/simd/exp_table.h>
+
+#include <algorithm>
+#include <cstddef>
+
+namespace attend::kernels::cpu::jit {
+
+namespace {
+
+using Xbyak::Address;
+using Xbyak::Reg64;
+using Xbyak::Zmm;
+
+constexpr int kPanelRow = kMaxColumns * 4;  // bytes of a panel's row
+constexpr int kVector = 64;                 // bytes
+constexpr int kPrefetch = 4096;             // bytes ahead in packed columns: the panel after the next
+
+const Zmm kColumn0 = Zmm(24);
+const Zmm kColumn1 = Zmm(25);
+// Of a job.
+const Zmm kA = Zmm(26);
+const Zmm kB = Zmm(27);
+const Zmm kC = Zmm(28);
+const Zmm kD = Zmm(29);
+const Zmm kE = Zmm(30);
+const Zmm kF = Zmm(31);
+
+constexpr std::size_t kCodeBytes = std::size_t{64} * 1024;
+
+}  // namespace
+
+// General registers, all kernels: rdi row operand (r10 its rows from 8 on), rsi column operand, rdx out, rcx counter;
+// job: r8 source, r9 target, r11 sums, rbx shift, rbp table, factor broadcast from [r12].
+Generator::Generator(Format format, int rows, bool half)
+    : CodeGenerator(kCodeBytes, Xbyak::DontSetProtectRWE), format_(format), rows_(rows), vectors_(half ? 1 : 2) {}
+
+void Generator::multiply_add(Stream& out, int row, const Address& broadcast) {
+    for (int v = 0; v < vectors_; ++v) {
+        out.push_back([this, row, v, broadcast] {
+            const Zmm& column = v == 0 ? kColumn0 : kColumn1;
+            if (format_ == Format::pairs) {
+                vdpbf16ps(accumulator(row, v), column, broadcast);
+            } else {
+                vfmadd231ps(accumulator(row, v), column, broadcast);
+            }
+        });
+    }
+}
+
+// Two halves: a store of 64 bytes takes one to two cycles from the multiply-adds on Zen 4, two of 32 nearly none.
+void Generator::store(const Reg64& base, std::int64_t offset, const Zmm& value) {
+    vmovups(ptr[base + offset], Xbyak::Ymm(value.getIdx()));
+    vextractf32x8(ptr[base + offset + 32], value, 1);
+}
+
+// ------------------------------------------------------------------------------------------------------------------
+// jobs
+
+void Generator::load_job(const Reg64& args, std::size_t offset, Job job) {
+    if (job == Job::none) return;
+    const auto field = [&](std::size_t member) { return ptr[args + offset + member]; };
+    mov(r8, field(offsetof(JobArgs, source)));
+    mov(r9, field(offsetof(JobArgs, target)));
+    if (job == Job::exponential || job == Job::exp_plain) {
+        push(rbx);
+        push(rbp);
+        push(r12);
+        mov(r11, field(offsetof(JobArgs, sums)));
+        mov(rbx, field(offsetof(JobArgs, shift)));
+        lea(r12, field(offsetof(JobArgs, factor)));
+        mov(rbp, reinterpret_cast<std::size_t>(&exp_table()));
+    }
+}
+
+// x to 2^x: x in kA. Uses kB, kC, kE; the result may not be one of those.
+void Generator::exponential(Stream& out, const Zmm& x, const Zmm& result, bool line) {
+    const auto at = [this](std::size_t offset) { return ptr[rbp + offset]; };
+    const auto each = [this](std::size_t offset) { return ptr_b[rbp + offset]; };
+    out.push_back([=, this] { vbroadcastss(kB, at(offsetof(ExpTable, lowest))); });
+    out.push_back([=, this] { vmaxps(x, kB, x); });  // where x is NaN the second operand, x, is kept
+    out.push_back([=, this] { vaddps(kB, x, each(offsetof(ExpTable, magic))); });
+    out.push_back([=, this] { vsubps(kC, kB, each(offsetof(ExpTable, magic))); });
+    out.push_back([=, this] { vsubps(x, x, kC); });
+    const int degree = line ? 1 : 3;
+    const std::size_t base = line ? offsetof(ExpTable, line) : offsetof(ExpTable, cubic);
+    const auto coefficient = [=](int i) { return at(base + static_cast<std::size_t>(i) * kVector); };
+    out.push_back([=, this] { vpermps(result, kB, coefficient(degree)); });
+    for (int i = degree - 1; i >= 0; --i) {
+        const Zmm next = i == 0 ? kB : kE;
+        out.push_back([=, this] { vpermps(next, kB, coefficient(i)); });
+        out.push_back([=, this] { vfmadd213ps(result, x, next); });
+    }
+    out.push_back([=, this] { vscalefps(result, result, kC); });
+}
+
+// The job for rows [first_row, first_row + count), counted from where the pointers stand.
+void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
+    for (int r = first_row; r < first_row + count; ++r) {
+        const int panel = r * kPanelRow;
+        if (job == Job::row_maximum) {
+            out.push_back([=, this] { vmovups(kA, ptr[r9 + r * kVector]); });
+            out.push_back([=, this] { vmaxps(kA, kA, ptr[r8 + panel]); });
+            out.push_back([=, this] { vmaxps(kA, kA, ptr[r8 + panel + kVector]); });
+            out.push_back([=, this] { store(r9, r * kVector, kA); });
+        } else if (job == Job::multiply) {
+            for (int v = 0; v < 2; ++v) {
+                const int at = panel + v * kVector;
+                out.push_back([=, this] { vmovups(kA, ptr[r8 + at]); });
+                out.push_back([=, this] { vmulps(kA, kA, ptr[r9 + at]); });
+                out.push_back([=, this] { store(r9, at, kA); });
+            }
+        } else if (job == Job::exp_plain) {
+            for (int v = 0; v < 2; ++v) {
+                const int at = panel + v * kVector;
+                out.push_back([=, this] { vmovups(kA, ptr[r8 + at]); });
+                exponential(out, kA, kD, false);
+                out.push_back([=, this] { store(r9, at, kD); });
+            }
+        } else if (job == Job::exponential) {
+            const bool pairs = format_ == Format::pairs;
+            for (int v = 0; v < 2; ++v) {
+                const Zmm result = v == 0 && pairs ? kF : kD;
+                out.push_back([=, this] { vmovups(kA, ptr[r8 + panel + v * kVector]); });
+                out.push_back([=, this] { vsubps(kA, kA, ptr_b[rbx + r * 4]); });
+                // Floats have the factor in their queries already; bfloat16 would round it.
+                if (pairs) out.push_back([=, this] { vmulps(kA, kA, ptr_b[r12]); });
+                exponential(out, kA, result, pairs);
+                if (!pairs) {
+                    out.push_back([=, this] { store(r9, panel + v * kVector, kD); });
+                    out.push_back([=, this] {
+                        if (v == 0) {
+                            vaddps(kF, kD, ptr[r11 + r * kVector]);
+                        } else {
+                            vaddps(kF, kF, kD);
+                            store(r11, r * kVector, kF);
+                        }
+                    });
+                }
+            }
+            if (pairs) {
+                out.push_back([=, this] { vaddps(kA, kF, ptr[r11 + r * kVector]); });
+                out.push_back([=, this] { vaddps(kA, kA, kD); });
+                out.push_back([=, this] { store(r11, r * kVector, kA); });
+                out.push_back([=, this] { vcvtne2ps2bf16(kB, kD, kF); });
+                out.push_back([=, this] { store(r9, r * kVector, kB); });
+            }
+        }
+    }
+}
+
+void Generator::advance_job(Stream& out, Job job, int rows) {
+    if (job == Job::none) return;
+    const bool pairs = format_ == Format::pairs;
+    out.push_back([=, this] { add(r8, rows * kPanelRow); });
+    int target = rows * kPanelRow;
+    if (job == Job::row_maximum || (job == Job::exponential && pairs)) target = rows * kVector;
+    out.push_back([=, this] { add(r9, target); });
+    if (job == Job::exponential) {
+        out.push_back([=, this] { add(r11, rows * kVector); });
+        out.push_back([=, this] { add(rbx, rows * 4); });
+    }
+}
+
+void Generator::restore() {
+    pop(r12);
+    pop(rbp);
+    pop(rbx);
+}
+
+// ----------------------------------------------------------------------------------------------------------------
+// scores
+
+// `steps` depth steps; the row pointer advances every 16, so that displacements stay within a byte.
+Stream Generator::score_steps(std::int64_t steps) {
+    constexpr int kRowStep = kMaxRows * 4;
+    Stream out;
+    for (std::int64_t k = 0; k < steps; ++k) {
+        const std::int64_t in_block = k % 16;
+        if (in_block == 0) {
+            const std::int64_t before = k == 0 ? 0 : 16 * kRowStep / 2;
+            const std::int64_t advance = before + 16 * kRowStep / 2;
+            out.push_back([=, this] { add(rdi, static_cast<std::uint32_t>(advance)); });
+        }
+        const std::int64_t column = k * kPanelRow;
+        out.push_back([=, this] { vmovups(kColumn0, ptr[rsi + column]); });
+        if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, ptr[rsi + column + kVector]); });
+        out.push_back([=, this] { prefetcht0(ptr[rsi + column + kPrefetch]); });
+        out.push_back([=, this] { prefetcht0(ptr[rsi + column + kPrefetch + kVector]); });
+        for (int r = 0; r < rows_; ++r) {
+            multiply_add(out, r, ptr_b[rdi + in_block * kRowStep + r * 4 - 16 * kRowStep / 2]);
+        }
+    }
+    // From the middle of the last block to the end of the steps.
+    const std::int64_t last = steps % 16 == 0 ? 16 : steps % 16;
+    const std::int64_t advance = last * kRowStep - 16 * kRowStep / 2;
+    out.push_back([=, this] { add(rdi, static_cast<int>(advance)); });
+    out.push_back([=, this] { add(rsi, static_cast<int>(steps * kPanelRow)); });
+    return out;
+}
+
+void Generator::make_scores(Job job, std::int64_t depth) {
+    // The kernel's one argument arrives in rdi; it is kept in rax.
+    mov(rax, rdi);
+    load_job(rax, offsetof(ScoresArgs, job), job);
+    mov(rdi, ptr[rax + offsetof(ScoresArgs, rows)]);
+    mov(rsi, ptr[rax + offsetof(ScoresArgs, columns)]);
+    mov(rdx, ptr[rax + offsetof(ScoresArgs, out)]);
+    mov(rax, ptr[rax + offsetof(ScoresArgs, start)]);
+    Xbyak::Label zero;
+    Xbyak::Label started;
+    test(rax, rax);
+    jz(zero, T_NEAR);
+    for (int v = 0; v < vectors_; ++v) {
+        vmovups(accumulator(0, v), ptr[rax + v * kVector]);
+        for (int r = 1; r < rows_; ++r) vmovaps(accumulator(r, v), accumulator(0, v));
+    }
+    jmp(started, T_NEAR);
+    L(zero);
+    for (int r = 0; r < rows_; ++r) {
+        for (int v = 0; v < vectors_; ++v) {
+            const Xbyak::Zmm sum = accumulator(r, v);
+            vpxord(sum, sum, sum);
+        }
+    }
+    L(started);
+
+    // The job goes into a loop of equal segments of 32 steps, as many as divide its 12 rows; what is left is plain.
+    std::int64_t left = depth;
+    const auto loop = [&](std::int64_t count, std::int64_t steps, Job segment_job, int job_rows) {
+        if (count == 0) return;
+        Xbyak::Label again;
+        if (count > 1) {
+            mov(ecx, static_cast<std::uint32_t>(count));
+            L(again);
+        }
+        Stream second;
+        if (segment_job != Job::none) job_stream(second, segment_job, 0, job_rows);
+        weave(score_steps(steps), second);
+        Stream advance;
+        advance_job(advance, segment_job, job_rows);
+        weave(advance, {});
+        if (count > 1) {
+            dec(ecx);
+            jnz(again, T_NEAR);
+        }
+        left -= count * steps;
+    };
+    if (job != Job::none && depth > 0) {
+        int segments = 1;
+        for (const int candidate : {2, 3, 4, 6}) {
+            if (std::int64_t{32} * candidate <= depth && rows_ % candidate == 0) segments = candidate;
+        }
+        loop(segments, std::min<std::int64_t>(depth, 32), job, rows_ / segments);
+    } else if (job != Job::none) {
+        Stream alone;
+        job_stream(alone, job, 0, rows_);
+        weave(alone, {});
+    }
+    loop(left / 32, 32, Job::none, 0);
+    if (left > 0) loop(1, left, Job::none, 0);
+
+    if (vectors_ == 1) {
+        mov(rax, reinterpret_cast<std::size_t>(&exp_table().minus_infinity));
+        vbroadcastss(kA, ptr[rax]);
+    }
+    for (int r = 0; r < rows_; ++r) {
+        for (int v = 0; v < vectors_; ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
+        if (vectors_ == 1) store(rdx, r * kPanelRow + kVector, kA);
+    }
+    if (job == Job::exponential || job == Job::exp_plain) restore();
+    vzeroupper();
+    ret();
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// accumulate
+
+// Weights of a panel: rows of 32 floats, or of 16 pairs. rdi stands in the middle of the first rows' displacements.
+void Generator::accumulate_steps(Stream& out, int steps) {
+    const bool pairs = format_ == Format::pairs;
+    const int row_bytes = pairs ? kPanelRow / 2 : kPanelRow;
+    for (int k = 0; k < steps; ++k) {
+        out.push_back([=, this] { vmovups(kColumn0, ptr[rsi]); });
+        if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, ptr[rsi + kVector]); });
+        out.push_back([=, this] { prefetcht0(ptr[rsi + r13]); });
+        if (vectors_ == 2) out.push_back([=, this] { prefetcht0(ptr[rsi + r13 + kVector]); });
+        out.push_back([=, this] { add(rsi, rax); });
+        for (int r = 0; r < rows_; ++r) {
+            if (pairs) {
+                multiply_add(out, r, ptr_b[rdi + r * row_bytes + k * 4 - 384]);
+            } else if (r < 8) {
+                multiply_add(out, r, ptr_b[rdi + r * row_bytes + k * 4 - 512]);
+            } else {
+                multiply_add(out, r, ptr_b[r10 + (r - 8) * row_bytes + k * 4 - 256]);
+            }
+        }
+    }
+}
+
+void Generator::make_accumulate(Job job) {
+    const bool pairs = format_ == Format::pairs;
+    const int steps = pairs ? 16 : 32;
+    const int weight_panel = kMaxRows * (pairs ? kPanelRow / 2 : kPanelRow);
+    mov(rax, rdi);
+    push(r13);
+    push(r14);
+    push(r15);
+    // load_job saves three more; its fields are read relative to rax, not to the stack.
+    load_job(rax, offsetof(AccumulateArgs, job), job);
+    mov(rdi, ptr[rax + offsetof(AccumulateArgs, weights)]);
+    mov(rsi, ptr[rax + offsetof(AccumulateArgs, columns)]);
+    mov(rdx, ptr[rax + offsetof(AccumulateArgs, out)]);
+    mov(r14, ptr[rax + offsetof(AccumulateArgs, rest)]);
+    mov(rcx, ptr[rax + offsetof(AccumulateArgs, panels)]);
+    if (job != Job::none) mov(r15, ptr[rax + offsetof(AccumulateArgs, job) + offsetof(JobArgs, panels)]);
+    mov(rax, ptr[rax + offsetof(AccumulateArgs, stride)]);
+    mov(r13, rax);
+    shl(r13, pairs ? 4 : 5);  // a panel ahead
+    for (int r = 0; r < rows_; ++r) {
+        for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), ptr[rdx + r * kPanelRow + v * kVector]);
+    }
+    add(rdi, pairs ? 384 : 512);
+    if (!pairs) lea(r10, ptr[rdi + 8 * kPanelRow - 256]);
+    const auto advance = [&] {
+        add(rdi, weight_panel);
+        if (!pairs) add(r10, weight_panel);
+    };
+
+    if (job != Job::none) {
+        Xbyak::Label again;
+        Xbyak::Label done;
+        test(r15, r15);
+        jz(done, T_NEAR);
+        sub(rcx, r15);
+        L(again);
+        Stream product;
+        accumulate_steps(product, steps);
+        Stream other;
+        job_stream(other, job, 0, rows_);
+        weave(product, other);
+        advance();
+        Stream moves;
+        // Sums and shifts start over with each panel; source and target move by whole panels.
+        moves.push_back([=, this] { add(r8, kMaxRows * kPanelRow); });
+        moves.push_back([=, this] { add(r9, job == Job::exponential ? weight_panel : kMaxRows * kPanelRow); });
+        weave(moves, {});
+        dec(r15);
+        jnz(again, T_NEAR);
+        L(done);
+    }
+    Xbyak::Label panel;
+    Xbyak::Label rest;
+    Xbyak::Label step;
+    Xbyak::Label end;
+    test(rcx, rcx);
+    jz(rest, T_NEAR);
+    L(panel);
+    Stream product;
+    accumulate_steps(product, steps);
+    weave(product, {});
+    advance();
+    dec(rcx);
+    jnz(panel, T_NEAR);
+    L(rest);
+    test(r14, r14);
+    jz(end, T_NEAR);
+    L(step);
+    Stream one;
+    accumulate_steps(one, 1);
+    weave(one, {});
+    add(rdi, 4);
+    if (!pairs) add(r10, 4);
+    dec(r14);
+    jnz(step, T_NEAR);
+    L(end);
+    for (int r = 0; r < rows_; ++r) {
+        for (int v = 0; v < vectors_; ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
+    }
+    if (job == Job::exponential || job == Job::exp_plain) restore();
+    pop(r15);
+    pop(r14);
+    pop(r13);
+    vzeroupper();
+    ret();
+}
+
+// ------------------------------------------------------------------------------------------------------------
+// transposed
+
+void Generator::make_transposed() {
+    mov(rax, rdi);
+    push(rbx);
+    push(r12);
+    mov(rdi, ptr[rax + offsetof(TransposedArgs, weights)]);
+    mov(r8, ptr[rax + offsetof(TransposedArgs, tile_stride)]);
+    mov(r9, ptr[rax + offsetof(TransposedArgs, steps)]);
+    mov(rcx, ptr[rax + offsetof(TransposedArgs, tiles)]);
+    mov(rsi, ptr[rax + offsetof(TransposedArgs, columns)]);
+    mov(r10, ptr[rax + offsetof(TransposedArgs, stride)]);
+    mov(rdx, ptr[rax + offsetof(TransposedArgs, out)]);
+    mov(r11, ptr[rax + offsetof(TransposedArgs, out_stride)]);
+    mov(rbx, rdx);
+    for (int r = 0; r < rows_; ++r) {
+        for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), ptr[rbx + v * kVector]);
+        add(rbx, r11);
+    }
+    Xbyak::Label tile;
+    Xbyak::Label step;
+    Xbyak::Label end;
+    test(rcx, rcx);
+    jz(end, T_NEAR);
+    L(tile);
+    mov(rax, r9);
+    mov(r12, rdi);
+    L(step);
+    // Two steps would save little: the loop's three instructions fit beside 24 multiply-adds.
+    Stream product;
+    product.push_back([this] { vmovups(kColumn0, ptr[rsi]); });
+    if (vectors_ == 2) product.push_back([this] { vmovups(kColumn1, ptr[rsi + kVector]); });
+    for (int r = 0; r < rows_; ++r) multiply_add(product, r, ptr_b[r12 + r * 4]);
+    weave(product, {});
+    add(rsi, r10);
+    add(r12, kPanelRow);
+    dec(rax);
+    jnz(step, T_NEAR);
+    add(rdi, r8);
+    dec(rcx);
+    jnz(tile, T_NEAR);
+    L(end);
+    mov(rbx, rdx);
+    for (int r = 0; r < rows_; ++r) {
+        for (int v = 0; v < vectors_; ++v) store(rbx, v * kVector, accumulator(r, v));
+        add(rbx, r11);
+    }
+    pop(r12);
+    pop(rbx);
+    vzeroupper();
+    ret();
+}
+
+}  // namespace attend::kernels::cpu::jit

@@ -1,0 +1,59 @@
+/// @file
+/// Writes the product kernels (tile_kernels.h) as AVX-512 machine code.
+///
+/// Registers: accumulators 12 rows x 2 vectors are zmm0 to zmm23, zmm24 and zmm25 hold the vectors of the panel, and
+/// zmm26 to zmm31 are left for a job, which is enough for a whole exponential. Row operands are embedded broadcasts,
+/// so a depth step is 2 loads and 24 multiply-adds: 24 cycles on Zen 4, where everything else has to fit beside them.
+/// A job's instructions (loads, adds, permutes, stores) mostly use other ports; they are spread between the
+/// multiply-adds of the first depth steps.
+#pragma once
+
+#include <attend/kernels/cpu/jit/weave.h>
+#include <attend/kernels/cpu/tile_kernels.h>
+
+#include <xbyak/xbyak.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace attend::kernels::cpu::jit {
+
+/// One kernel; code() is valid as long as the object lives.
+class Generator : public Xbyak::CodeGenerator {
+public:
+    /// @param format of the operands @param rows active rows, 1 to 12 @param half one vector of columns in place of two
+    Generator(Format format, int rows, bool half);
+
+    /// ScoresKernel over `depth` steps.
+    void make_scores(Job job, std::int64_t depth);
+    /// AccumulateKernel.
+    void make_accumulate(Job job);
+    /// TransposedKernel.
+    void make_transposed();
+
+    /// Makes the code executable and returns it. @throws Xbyak::Error where the system refuses
+    template <typename Kernel>
+    Kernel finish() {
+        setProtectModeRE();
+        return getCode<Kernel>();
+    }
+
+private:
+    Xbyak::Zmm accumulator(int row, int vector) const { return Xbyak::Zmm(row * vectors_ + vector); }
+    void multiply_add(Stream& out, int row, const Xbyak::Address& broadcast);
+    void store(const Xbyak::Reg64& base, std::int64_t offset, const Xbyak::Zmm& value);
+    void restore();
+
+    Stream score_steps(std::int64_t steps);
+    void accumulate_steps(Stream& out, int steps);
+    void job_stream(Stream& out, Job job, int first_row, int count);
+    void exponential(Stream& out, const Xbyak::Zmm& x, const Xbyak::Zmm& result, bool line);
+    void load_job(const Xbyak::Reg64& args, std::size_t offset, Job job);
+    void advance_job(Stream& out, Job job, int rows);
+
+    Format format_;
+    int rows_;
+    int vectors_;
+};
+
+}  // namespace attend::kernels::cpu::jit

@@ -1,0 +1,9 @@
+#include <attend/kernels/cpu/jit/products.h>
+
+namespace attend::kernels::cpu {
+
+ProductsOfDepth assembled_products(Format) {
+    return nullptr;
+}
+
+}  // namespace attend::kernels::cpu

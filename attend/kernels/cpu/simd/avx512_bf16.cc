@@ -1,0 +1,105 @@
+// The format `pairs`: operands stay bfloat16, vdpbf16ps multiplies two of them at a time into floats.
+
+#include <attend/kernels/cpu/simd/tables.h>
+#include <attend/kernels/cpu/simd/vec_avx512.h>
+
+#include <attend/kernels/cpu/simd/tile_kernels.inl>
+
+namespace attend::kernels::cpu::simd {
+
+namespace {
+
+/// A matrix of bfloat16 read as one of pairs. An odd width has its last number alone, see last_pair.
+Rows as_pairs(const Rows& source) {
+    return {source.data, DType::float32, source.stride / 2, source.count, source.width / 2};
+}
+
+/// Rows can be read as pairs where they start at even elements and their width is even.
+bool splits_into_pairs(const Rows& source) {
+    return source.width % 2 == 0 && source.stride % 2 == 0;
+}
+
+/// Copies up to kColumns rows into `copy`, padded to an even width, where they cannot be read in pairs.
+template <typename Pack>
+void with_pairs(const Rows& source, const Pack& pack) {
+    if (splits_into_pairs(source)) {
+        pack(as_pairs(source));
+        return;
+    }
+    constexpr std::int64_t kMost = 1024;
+    std::uint16_t copy[static_cast<std::size_t>(kColumns) * kMost];
+    const std::int64_t width = (source.width + 1) / 2 * 2;
+    for (std::int64_t r = 0; r < source.count; ++r) {
+        std::memcpy(copy + r * width, static_cast<const std::uint16_t*>(source.data) + r * source.stride,
+                    static_cast<std::size_t>(source.width) * 2);
+        if (width > source.width) copy[r * width + source.width] = 0;
+    }
+    pack(Rows{copy, DType::float32, width / 2, source.count, width / 2});
+}
+
+void pack_rows_pairs(const Rows& source, float, float* out) {
+    with_pairs(source, [&](const Rows& pairs) { pack_rows(pairs, 1.0F, out); });
+}
+
+void pack_columns_pairs(const Rows& source, float* out) {
+    with_pairs(source, [&](const Rows& pairs) { pack_columns(pairs, out); });
+}
+
+/// Element c of rows 2 s and 2 s + 1 side by side; the row behind the last is 0.
+void pack_steps_pairs(const Rows& source, std::int64_t block_stride, float* out) {
+    for (std::int64_t s = 0; 2 * s < source.count; ++s) {
+        const auto* even = static_cast<const std::uint16_t*>(source.data) + 2 * s * source.stride;
+        const std::uint16_t* odd = 2 * s + 1 < source.count ? even + source.stride : nullptr;
+        float* block = out + s * kColumns;
+        for (std::int64_t c = 0; c < source.width; c += kColumns, block += block_stride) {
+            for (int half = 0; half < 2; ++half) {
+                const std::int64_t first = c + half * kWidth;
+                const auto left = std::clamp<std::int64_t>(source.width - first, 0, kWidth);
+                const auto lanes = static_cast<__mmask16>(lanes_below(left));
+                const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, even + first));
+                const __m512i high = odd == nullptr
+                                         ? _mm512_setzero_si512()
+                                         : _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, odd + first));
+                const __m512i both = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+                Simd::store(block + half * kWidth, _mm512_castsi512_ps(both));
+            }
+        }
+    }
+}
+
+struct Pairs {
+    static constexpr Format kFormat = Format::pairs;
+    static constexpr int kSteps = kWidth;
+    static Vec multiply_add(float a, Vec b, Vec sum) {
+        return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_ps(a)), reinterpret_cast<__m512bh>(b));
+    }
+    static void store_weights(float* row, Vec a, Vec b) {
+        Simd::store(row, reinterpret_cast<__m512>(_mm512_cvtne2ps_pbh(b, a)));
+    }
+    /// A line where floats have a cubic: the result is rounded to bfloat16, 2e-3.
+    static Vec exponential(Vec x) {
+        const ExpTable& table = exp_table();
+        const Vec clamped = Simd::max(Simd::set1(table.lowest), x);
+        const Vec shifted = Simd::add(clamped, Simd::set1(table.magic));
+        const Vec sixteenths = Simd::sub(shifted, Simd::set1(table.magic));
+        const Vec p = Simd::fma(Simd::lookup(table.line[1].data(), shifted), Simd::sub(clamped, sixteenths),
+                                Simd::lookup(table.line[0].data(), shifted));
+        return Simd::scale_by_power(p, sixteenths);
+    }
+};
+
+}  // namespace
+
+TileKernels avx512_pairs_table() {
+    TileKernels table = float_table(Isa::avx512_bf16);
+    table.format = Format::pairs;
+    table.step_columns = Pairs::kSteps;
+    table.products = generic_products<Pairs>;
+    table.pack_rows = pack_rows_pairs;
+    table.pack_columns = pack_columns_pairs;
+    table.pack_steps = pack_steps_pairs;
+    table.run = run_job<Pairs>;
+    return table;
+}
+
+}  // namespace attend::kernels::cpu::simd

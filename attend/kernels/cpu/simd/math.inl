@@ -1,0 +1,48 @@
+// Elementary functions on vectors. Included by tile_kernels.inl, inside its namespace.
+
+/// 2^x; NaN stays NaN, -inf gives 0, results below the smallest normal number may be 0. Error below 2 units in the last
+/// place: the table of exp_table.h where vectors can look up, else a minimax polynomial of degree 6 (1.9e-9) on
+/// [-1/2, 1/2].
+template <typename S>
+Vec exp2_of(Vec x) {
+    const Vec clamped = S::max(S::set1(-1000.0F), x);  // the second operand, NaN, is kept
+    if constexpr (S::kWidth == 16) {
+        const ExpTable& table = exp_table();
+        const Vec shifted = S::add(clamped, S::set1(table.magic));
+        const Vec sixteenths = S::sub(shifted, S::set1(table.magic));
+        const Vec f = S::sub(clamped, sixteenths);
+        Vec p = S::lookup(table.cubic[3].data(), shifted);
+        p = S::fma(p, f, S::lookup(table.cubic[2].data(), shifted));
+        p = S::fma(p, f, S::lookup(table.cubic[1].data(), shifted));
+        p = S::fma(p, f, S::lookup(table.cubic[0].data(), shifted));
+        return S::scale_by_power(p, sixteenths);
+    } else {
+        const Vec whole = S::round(clamped);
+        const Vec f = S::sub(clamped, whole);
+        Vec p = S::set1(0.000153458122952F);
+        for (const float c : {0.0013399931227F, 0.00961848895585F, 0.0555032877694F, 0.240226468906F, 0.693147205737F,
+                              1.00000000055F}) {
+            p = S::fma(p, f, S::set1(c));
+        }
+        return S::scale_by_power(p, whole);
+    }
+}
+
+inline Vec exp2(Vec x) {
+    return exp2_of<Simd>(x);
+}
+
+/// tanh(x): x P(x^2) below 0.625 (minimax, relative error 4e-9), else 1 - 2 / (e^(2 |x|) + 1) with the sign of x.
+inline Vec tanh(Vec x) {
+    const Vec magnitude = Simd::abs(x);
+    const Vec square = Simd::mul(x, x);
+    Vec p = Simd::set1(-0.00565998899977F);
+    for (const float c : {0.0205909883491F, -0.0537210680411F, 0.13331127537F, -0.33333260527F, 0.999999996075F}) {
+        p = Simd::fma(p, square, Simd::set1(c));
+    }
+    const Vec one = Simd::set1(1.0F);
+    const Vec power = exp2(Simd::mul(magnitude, Simd::set1(2.885390082F)));
+    const Vec large = Simd::sub(one, Simd::div(Simd::set1(2.0F), Simd::add(power, one)));
+    const Vec signed_large = Simd::select(Simd::less(x, Simd::zero()), Simd::sub(Simd::zero(), large), large);
+    return Simd::select(Simd::less(magnitude, Simd::set1(0.625F)), Simd::mul(x, p), signed_large);
+}

@@ -1,0 +1,120 @@
+/// @file
+/// Vectors of 8 floats in AVX2 with FMA and F16C. Included by one translation unit.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace attend::kernels::cpu::simd {
+
+// Unnamed: each instruction set has its own Simd, and a linker that merged their functions would mix them up.
+namespace {
+
+/// The operations that the kernels are written with, see tile_kernels.inl; comments in vec_avx512.h.
+struct Simd {
+    using Vec = __m256;
+    static constexpr int kWidth = 8;
+    static constexpr int kRows = 6;  ///< 6 rows of 2 vectors leave 4 of 16 registers
+
+    static Vec zero() { return _mm256_setzero_ps(); }
+    static Vec set1(float x) { return _mm256_set1_ps(x); }
+    static Vec load(const float* p) { return _mm256_loadu_ps(p); }
+    static void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
+    static Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+    static Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+    static Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+    static Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+    static Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+    static Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+    static Vec abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), a); }
+    static float sum(Vec a) {
+        __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+    }
+    static float reduce_max(Vec a) {
+        __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+    }
+
+    static Vec select(std::uint32_t mask, Vec a, Vec b) {
+        const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        const __m256i chosen = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bits);
+        return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(_mm256_cmpeq_epi32(chosen, bits)));
+    }
+    static std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+        const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+        const auto zero = static_cast<std::uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128())));
+        return ~zero & 0xFFU;
+    }
+    static std::uint32_t less(Vec a, Vec b) {
+        return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
+    }
+    static std::uint32_t finite(Vec a) {
+        const __m256 difference = _mm256_sub_ps(a, a);  // 0, or NaN where it is not finite
+        return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(difference, difference, _CMP_ORD_Q)));
+    }
+
+    static Vec load_bf16(const std::uint16_t* p) {
+        const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    }
+    static Vec load_f16(const std::uint16_t* p) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static void store_bf16(std::uint16_t* p, Vec x) {
+        const __m256i bits = _mm256_castps_si256(x);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+        const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+        const __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+        const __m256 chosen = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan);
+        const __m256i result = _mm256_srli_epi32(_mm256_castps_si256(chosen), 16);
+        const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+    }
+    static void store_f16(std::uint16_t* p, Vec x) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                         _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    static Vec load_i8(const std::int8_t* p) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+    }
+
+    static Vec round(Vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    static Vec scale_by_power(Vec mantissa, Vec power) {
+        // Below -126 the result would be subnormal: 0. The comparison is false for NaN, which the mantissa carries.
+        const __m256 low = _mm256_cmp_ps(power, _mm256_set1_ps(-126.0F), _CMP_LT_OQ);
+        const __m256 clamped = _mm256_min_ps(_mm256_set1_ps(127.0F), power);
+        const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(clamped), _mm256_set1_epi32(127));
+        const __m256 result = _mm256_mul_ps(mantissa, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
+        return _mm256_andnot_ps(low, result);
+    }
+
+    static void transpose(const float* const* rows, float* out, std::int64_t stride) {
+        __m256 r[8];
+        __m256 t[8];
+        for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(rows[i]);
+        for (int i = 0; i < 4; ++i) {
+            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        for (int i = 0; i < 2; ++i) {
+            r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+            r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xEE);
+            r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+            r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xEE);
+        }
+        for (int c = 0; c < 4; ++c) {
+            _mm256_storeu_ps(out + c * stride, _mm256_permute2f128_ps(r[c], r[4 + c], 0x20));
+            _mm256_storeu_ps(out + (4 + c) * stride, _mm256_permute2f128_ps(r[c], r[4 + c], 0x31));
+        }
+    }
+};
+
+}  // namespace
+
+}  // namespace attend::kernels::cpu::simd

@@ -1,0 +1,128 @@
+/// @file
+/// Vectors of 16 floats in AVX-512 (F, BW, DQ, VL). Included by one translation unit.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace attend::kernels::cpu::simd {
+
+// Unnamed: each instruction set has its own Simd, and a linker that merged their functions would mix them up.
+namespace {
+
+/// The operations that the kernels are written with, see tile_kernels.inl.
+struct Simd {
+    using Vec = __m512;
+    static constexpr int kWidth = 16;
+    static constexpr int kRows = 12;  ///< accumulators: 12 rows of 2 vectors leave 8 of 32 registers
+
+    static Vec zero() { return _mm512_setzero_ps(); }
+    static Vec set1(float x) { return _mm512_set1_ps(x); }
+    static Vec load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, Vec x) {
+        // Zen 4 splits a store of 64 bytes and stalls for it; two halves pass.
+        _mm256_storeu_ps(p, _mm512_castps512_ps256(x));
+        _mm256_storeu_ps(p + 8, _mm512_extractf32x8_ps(x, 1));
+    }
+    static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+    static Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+    static Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+    static Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+    static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+    /// a > b ? a : b; the second where either is NaN.
+    static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+    static Vec abs(Vec a) { return _mm512_abs_ps(a); }
+    static float sum(Vec a) {
+        // In the order of halves, quarters, ... : _mm512_reduce_add_ps does not promise one.
+        const __m256 y = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+        __m128 x = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+        x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+    }
+    static float reduce_max(Vec a) { return _mm512_reduce_max_ps(a); }
+
+    /// Bit i of `mask`: a in lane i, else b.
+    static Vec select(std::uint32_t mask, Vec a, Vec b) {
+        return _mm512_mask_blend_ps(static_cast<__mmask16>(mask), b, a);
+    }
+    /// Bit i: byte i is not zero.
+    static std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return _mm_test_epi8_mask(bytes, bytes);
+    }
+    /// Bit i: lane i is below the other's.
+    static std::uint32_t less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+    /// Bit i: lane i is neither NaN nor infinite.
+    static std::uint32_t finite(Vec a) {
+        return static_cast<std::uint16_t>(~_mm512_fpclass_ps_mask(a, 0x01 | 0x80 | 0x08 | 0x10));
+    }
+
+    static Vec load_bf16(const std::uint16_t* p) {
+        const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+    }
+    static Vec load_f16(const std::uint16_t* p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+    /// To nearest even; NaN stays NaN, quiet.
+    static void store_bf16(std::uint16_t* p, Vec x) {
+        const __m512i bits = _mm512_castps_si512(x);
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+        const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+        const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+        const __m512i result = _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(result));
+    }
+    static void store_f16(std::uint16_t* p, Vec x) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                            _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    static Vec load_i8(const std::int8_t* p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+    }
+
+    /// x split into the nearest whole number, and 2 to that power times `mantissa` (0 or infinite beyond the range).
+    static Vec round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    static Vec scale_by_power(Vec mantissa, Vec power) { return _mm512_scalef_ps(mantissa, power); }
+
+    /// table[low four bits of lane i] in lane i.
+    static Vec lookup(const float* table, Vec index) {
+        return _mm512_permutexvar_ps(_mm512_castps_si512(index), _mm512_load_ps(table));
+    }
+
+    /// Rows of `a` become columns, 16 x 16, 32-bit elements. Four stages of pairwise interleaving.
+    static void transpose(const float* const* rows, float* out, std::int64_t stride) {
+        __m512 r[16];
+        __m512 t[16];
+        for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(rows[i]);
+        for (int i = 0; i < 8; ++i) {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        for (int i = 0; i < 4; ++i) {
+            const auto pd = [&](int k) { return _mm512_castps_pd(t[4 * i + k]); };
+            r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(0), pd(2)));
+            r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(0), pd(2)));
+            r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(1), pd(3)));
+            r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(1), pd(3)));
+        }
+        // Lane l of r[4 g + c] now holds rows 4 g ... 4 g + 3 of column 4 l + c.
+        for (int c = 0; c < 4; ++c) {
+            const __m512 low_even = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);
+            const __m512 low_odd = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xDD);
+            const __m512 high_even = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
+            const __m512 high_odd = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xDD);
+            _mm512_storeu_ps(out + (0 + c) * stride, _mm512_shuffle_f32x4(low_even, high_even, 0x88));
+            _mm512_storeu_ps(out + (4 + c) * stride, _mm512_shuffle_f32x4(low_odd, high_odd, 0x88));
+            _mm512_storeu_ps(out + (8 + c) * stride, _mm512_shuffle_f32x4(low_even, high_even, 0xDD));
+            _mm512_storeu_ps(out + (12 + c) * stride, _mm512_shuffle_f32x4(low_odd, high_odd, 0xDD));
+        }
+    }
+};
+
+}  // namespace
+
+}  // namespace attend::kernels::cpu::simd

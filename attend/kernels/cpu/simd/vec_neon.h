@@ -1,0 +1,98 @@
+/// @file
+/// Vectors of 4 floats in Arm's Advanced SIMD. Included by one translation unit.
+#pragma once
+
+#include <arm_neon.h>
+#include <attend/core/half.h>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+namespace attend::kernels::cpu::simd {
+
+// Unnamed: each instruction set has its own Simd, and a linker that merged their functions would mix them up.
+namespace {
+
+/// The operations that the kernels are written with, see tile_kernels.inl; comments in vec_avx512.h.
+struct Simd {
+    using Vec = float32x4_t;
+    static constexpr int kWidth = 4;
+    static constexpr int kRows = 12;  ///< 12 rows of 2 vectors leave 8 of 32 registers
+
+    static Vec zero() { return vdupq_n_f32(0.0F); }
+    static Vec set1(float x) { return vdupq_n_f32(x); }
+    static Vec load(const float* p) { return vld1q_f32(p); }
+    static void store(float* p, Vec x) { vst1q_f32(p, x); }
+    static Vec add(Vec a, Vec b) { return vaddq_f32(a, b); }
+    static Vec sub(Vec a, Vec b) { return vsubq_f32(a, b); }
+    static Vec mul(Vec a, Vec b) { return vmulq_f32(a, b); }
+    static Vec div(Vec a, Vec b) { return vdivq_f32(a, b); }
+    static Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+    static Vec max(Vec a, Vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+    static Vec abs(Vec a) { return vabsq_f32(a); }
+    static float sum(Vec a) {
+        const float32x2_t half = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+        return vget_lane_f32(half, 0) + vget_lane_f32(half, 1);
+    }
+    static float reduce_max(Vec a) { return vmaxnmvq_f32(a); }
+
+    static Vec select(std::uint32_t mask, Vec a, Vec b) {
+        const uint32x4_t bits = {1, 2, 4, 8};
+        return vbslq_f32(vtstq_u32(vdupq_n_u32(mask), bits), a, b);
+    }
+    static std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+        std::uint32_t result = 0;
+        for (unsigned i = 0; i < 4; ++i) result |= (p[i] != 0 ? 1U : 0U) << i;
+        return result;
+    }
+    static std::uint32_t less(Vec a, Vec b) { return bits_of(vcltq_f32(a, b)); }
+    static std::uint32_t finite(Vec a) {
+        return bits_of(vcltq_f32(vabsq_f32(a), vdupq_n_f32(std::numeric_limits<float>::infinity())));
+    }
+
+    static Vec load_bf16(const std::uint16_t* p) {
+        return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p)), 16));
+    }
+    static Vec load_f16(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+    static void store_bf16(std::uint16_t* p, Vec x) {
+        for (int i = 0; i < 4; ++i) p[i] = bfloat16(x[i]).bits;
+    }
+    static void store_f16(std::uint16_t* p, Vec x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
+    static Vec load_i8(const std::int8_t* p) {
+        const float lanes[4] = {static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+                                static_cast<float>(p[3])};
+        return vld1q_f32(lanes);
+    }
+
+    static Vec round(Vec x) { return vrndnq_f32(x); }
+    static Vec scale_by_power(Vec mantissa, Vec power) {
+        const uint32x4_t low = vcltq_f32(power, vdupq_n_f32(-126.0F));
+        const float32x4_t clamped = vminnmq_f32(power, vdupq_n_f32(127.0F));
+        const int32x4_t exponent = vaddq_s32(vcvtnq_s32_f32(clamped), vdupq_n_s32(127));
+        const float32x4_t result = vmulq_f32(mantissa, vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23)));
+        return vbslq_f32(low, zero(), result);
+    }
+
+    static void transpose(const float* const* rows, float* out, std::int64_t stride) {
+        const float32x4x2_t a = vzipq_f32(vld1q_f32(rows[0]), vld1q_f32(rows[2]));
+        const float32x4x2_t b = vzipq_f32(vld1q_f32(rows[1]), vld1q_f32(rows[3]));
+        const float32x4x2_t low = vzipq_f32(a.val[0], b.val[0]);
+        const float32x4x2_t high = vzipq_f32(a.val[1], b.val[1]);
+        vst1q_f32(out, low.val[0]);
+        vst1q_f32(out + stride, low.val[1]);
+        vst1q_f32(out + 2 * stride, high.val[0]);
+        vst1q_f32(out + 3 * stride, high.val[1]);
+    }
+
+private:
+    static std::uint32_t bits_of(uint32x4_t lanes) {
+        const uint32x4_t bits = {1, 2, 4, 8};
+        return vaddvq_u32(vandq_u32(lanes, bits));
+    }
+};
+
+}  // namespace
+
+}  // namespace attend::kernels::cpu::simd

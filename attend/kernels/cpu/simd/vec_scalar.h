@@ -1,0 +1,133 @@
+/// @file
+/// Vectors of 4 floats as plain loops, for every processor. Included by one translation unit.
+#pragma once
+
+#include <attend/core/half.h>
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace attend::kernels::cpu::simd {
+
+// Unnamed: each instruction set has its own Simd, and a linker that merged their functions would mix them up.
+namespace {
+
+/// The operations that the kernels are written with, see tile_kernels.inl; comments in vec_avx512.h.
+struct Simd {
+    static constexpr int kWidth = 4;
+    static constexpr int kRows = 4;
+    /// Four lanes.
+    struct Vec {
+        float lane[kWidth];
+    };
+
+    /// f(i) in every lane.
+    template <typename F>
+    static Vec make(const F& f) {
+        Vec result;
+        for (int i = 0; i < kWidth; ++i) result.lane[i] = f(i);
+        return result;
+    }
+    /// Bit i: f(i).
+    template <typename F>
+    static std::uint32_t bits(const F& f) {
+        std::uint32_t result = 0;
+        for (int i = 0; i < kWidth; ++i) result |= (f(i) ? 1U : 0U) << i;
+        return result;
+    }
+
+    static Vec zero() { return set1(0.0F); }
+    static Vec set1(float x) {
+        return make([&](int) { return x; });
+    }
+    static Vec load(const float* p) {
+        return make([&](int i) { return p[i]; });
+    }
+    static void store(float* p, Vec x) {
+        for (int i = 0; i < kWidth; ++i) p[i] = x.lane[i];
+    }
+    static Vec add(Vec a, Vec b) {
+        return make([&](int i) { return a.lane[i] + b.lane[i]; });
+    }
+    static Vec sub(Vec a, Vec b) {
+        return make([&](int i) { return a.lane[i] - b.lane[i]; });
+    }
+    static Vec mul(Vec a, Vec b) {
+        return make([&](int i) { return a.lane[i] * b.lane[i]; });
+    }
+    static Vec div(Vec a, Vec b) {
+        return make([&](int i) { return a.lane[i] / b.lane[i]; });
+    }
+    static Vec fma(Vec a, Vec b, Vec c) {
+        return make([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+    }
+    static Vec max(Vec a, Vec b) {
+        return make([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+    }
+    static Vec abs(Vec a) {
+        return make([&](int i) { return std::fabs(a.lane[i]); });
+    }
+    static float sum(Vec a) { return (a.lane[0] + a.lane[2]) + (a.lane[1] + a.lane[3]); }
+    static float reduce_max(Vec a) {
+        float result = a.lane[0];
+        for (int i = 1; i < kWidth; ++i) result = result > a.lane[i] ? result : a.lane[i];
+        return result;
+    }
+
+    static Vec select(std::uint32_t mask, Vec a, Vec b) {
+        return make([&](int i) { return (mask >> i & 1U) != 0 ? a.lane[i] : b.lane[i]; });
+    }
+    static std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+        return bits([&](int i) { return p[i] != 0; });
+    }
+    static std::uint32_t less(Vec a, Vec b) {
+        return bits([&](int i) { return a.lane[i] < b.lane[i]; });
+    }
+    static std::uint32_t finite(Vec a) {
+        return bits([&](int i) { return std::isfinite(a.lane[i]); });
+    }
+
+    static Vec load_bf16(const std::uint16_t* p) {
+        return make([&](int i) { return static_cast<float>(bfloat16::from_bits(p[i])); });
+    }
+    static Vec load_f16(const std::uint16_t* p) {
+        return make([&](int i) { return static_cast<float>(float16::from_bits(p[i])); });
+    }
+    static void store_bf16(std::uint16_t* p, Vec x) {
+        for (int i = 0; i < kWidth; ++i) p[i] = bfloat16(x.lane[i]).bits;
+    }
+    static void store_f16(std::uint16_t* p, Vec x) {
+        for (int i = 0; i < kWidth; ++i) p[i] = float16(x.lane[i]).bits;
+    }
+    static Vec load_i8(const std::int8_t* p) {
+        return make([&](int i) { return static_cast<float>(p[i]); });
+    }
+
+    static Vec round(Vec x) {
+        // Adding 1.5 * 2^23 leaves no bits for a fraction; what is larger is whole already, NaN stays.
+        return make([&](int i) {
+            const float magic = std::copysign(0x1.8p23F, x.lane[i]);
+            return std::fabs(x.lane[i]) < 0x1p22F ? (x.lane[i] + magic) - magic : x.lane[i];
+        });
+    }
+    static Vec scale_by_power(Vec mantissa, Vec power) {
+        return make([&](int i) {
+            const float p = power.lane[i];
+            if (p < -126.0F) return 0.0F;
+            const int exponent = p < 127.0F ? static_cast<int>(p) : 127;  // NaN: 127, the mantissa carries it
+            return mantissa.lane[i] * std::bit_cast<float>((exponent + 127) << 23);
+        });
+    }
+
+    static void transpose(const float* const* rows, float* out, std::int64_t stride) {
+        for (int i = 0; i < kWidth; ++i) {
+            for (int c = 0; c < kWidth; ++c) out[c * stride + i] = rows[i][c];
+        }
+    }
+};
+
+}  // namespace
+
+}  // namespace attend::kernels::cpu::simd

@@ -1,0 +1,243 @@
+/// @file
+/// The inner loops that attention is made of, as one table of functions for each instruction set and operand format.
+/// Algorithms (flash/) are written once, with these. An implementation is simd/ (one source, intrinsics); jit/ replaces
+/// the products by code assembled at run time.
+///
+/// Operands are packed so that products read them in order:
+///
+///     rows     [depth][rows]       the operand of which one number at a time meets a whole vector
+///     columns  [depth][columns]    the other: a panel of two vectors
+///     panel    [rows][columns]     what their product gives: scores, and after the softmax weights
+///
+/// In the format `pairs`, two bfloat16 neighbours along depth take the place of one float; depth then counts pairs, and
+/// a panel of weights is [rows][columns / 2] floats' worth of pairs. Every element of a product is one accumulator that
+/// runs over depth in order: the same bits whatever tile it is computed in.
+#pragma once
+
+#include <attend/core/dtype.h>
+#include <attend/kernels/cpu/isa.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace attend::kernels::cpu {
+
+inline constexpr int kMaxRows = 12;     ///< rows of a tile at most
+inline constexpr int kMaxColumns = 32;  ///< columns of a panel at most
+inline constexpr int kMaxWidth = 16;    ///< floats of a vector at most
+
+/// How packed operands are stored.
+enum class Format : std::uint8_t {
+    floats,  ///< float
+    pairs,   ///< two bfloat16 that are multiplied and added to a float at once (vdpbf16ps)
+};
+
+/// What is done to other panels while a product is computed: woven between its multiply-adds where that pays.
+enum class Job : std::uint8_t {
+    none,
+    row_maximum,  ///< target[rows][width] = max(target, both vectors of source[rows][columns])
+    exponential,  ///< target = 2^((source - shift_row) factor), also added to sums[rows][width] (forward)
+    exp_plain,    ///< target = 2^source, in place (backward: the scores have the log-sum-exp subtracted already)
+    multiply,     ///< target *= source (backward: P dP)
+};
+inline constexpr int kJobs = 5;  ///< how many there are
+
+/// The panels of a job, contiguous ones.
+struct JobArgs {
+    const float* source = nullptr;  ///< [panel][rows][columns]
+    float* target = nullptr;        ///< see Job; exponential: a panel of weights in the kernels' format
+    float* sums = nullptr;          ///< [rows][width]
+    const float* shift = nullptr;   ///< [rows]
+    float factor = 1.0F;            ///< of the exponent
+    std::int64_t panels = 0;        ///< how many
+};
+
+/// out[rows][columns] = start + rows^T columns over depth.
+struct ScoresArgs {
+    const float* rows = nullptr;     ///< [depth][rows]
+    const float* columns = nullptr;  ///< [depth][columns]
+    float* out = nullptr;            ///< [rows][columns]; a half panel fills the other half with -inf
+    const float* start = nullptr;    ///< [columns], what accumulators begin with; null: 0
+    std::int64_t depth = 0;          ///< in steps: numbers, or pairs
+    JobArgs job = {};                ///< one panel, where the kernel has a job
+};
+
+/// out[rows][columns] += weights columns, over `panels` whole panels and `rest` steps of one more.
+struct AccumulateArgs {
+    const float* weights = nullptr;  ///< [panel][rows][columns], or pairs
+    const float* columns = nullptr;  ///< [step][.], two vectors (half: one) of each step are read
+    std::int64_t stride = 0;         ///< bytes from one step of `columns` to the next
+    float* out = nullptr;            ///< [rows][columns]
+    std::int64_t panels = 0;         ///< whole panels
+    std::int64_t rest = 0;           ///< steps of the last panel
+    JobArgs job = {};                ///< job.panels at most `panels`; only Job::exponential and Job::multiply
+};
+
+/// out[row][two vectors] += sum over tiles t and steps k of weights[t][k][row] columns[t steps + k]: the product with
+/// the transposed panel (gradient of the queries).
+struct TransposedArgs {
+    const float* weights = nullptr;  ///< [tile][step][columns], at the first row
+    std::int64_t tile_stride = 0;    ///< bytes from one tile to the next
+    std::int64_t steps = 0;          ///< of one tile
+    std::int64_t tiles = 0;          ///< how many
+    const float* columns = nullptr;  ///< [step][.]
+    std::int64_t stride = 0;         ///< bytes from one step of `columns` to the next
+    float* out = nullptr;            ///< [row][.]
+    std::int64_t out_stride = 0;     ///< bytes from one row of out to the next
+};
+
+/// @name Kernels
+///@{
+using ScoresKernel = void (*)(const ScoresArgs*);
+using AccumulateKernel = void (*)(const AccumulateArgs*);
+using TransposedKernel = void (*)(const TransposedArgs*);
+///@}
+
+/// The products of one depth. A kernel is made when it is first asked for and then kept.
+class Products {
+public:
+    virtual ~Products();
+
+    /// Active rows are rounded up to what the implementation has.
+    ScoresKernel scores(Job job, int rows, bool half) const {
+        return find(scores_[index(job, rows, half)], [&] { return make_scores(job, round_up(rows), half); });
+    }
+    /// The same.
+    AccumulateKernel accumulate(Job job, int rows, bool half) const {
+        return find(accumulate_[index(job, rows, half)], [&] { return make_accumulate(job, round_up(rows), half); });
+    }
+    /// The same.
+    TransposedKernel transposed(int rows, bool half) const {
+        return find(transposed_[index(Job::none, rows, half)], [&] { return make_transposed(round_up(rows), half); });
+    }
+
+protected:
+    /// @param row_step kernels exist for multiples of it
+    explicit Products(int row_step) : row_step_(row_step) {}
+    virtual ScoresKernel make_scores(Job job, int rows, bool half) const = 0;
+    virtual AccumulateKernel make_accumulate(Job job, int rows, bool half) const = 0;
+    virtual TransposedKernel make_transposed(int rows, bool half) const = 0;
+
+private:
+    int round_up(int rows) const { return (rows + row_step_ - 1) / row_step_ * row_step_; }
+    std::size_t index(Job job, int rows, bool half) const {
+        const int step = (rows + row_step_ - 1) / row_step_ - 1;
+        return static_cast<std::size_t>((static_cast<int>(job) * 2 + (half ? 1 : 0)) * kMaxRows + step);
+    }
+    template <typename Kernel, typename Make>
+    static Kernel find(std::atomic<Kernel>& slot, const Make& make) {
+        Kernel kernel = slot.load(std::memory_order_acquire);
+        if (kernel == nullptr) {
+            kernel = make();
+            slot.store(kernel, std::memory_order_release);
+        }
+        return kernel;
+    }
+
+    static constexpr std::size_t kSlots = static_cast<std::size_t>(kJobs) * 2 * kMaxRows;
+    int row_step_;
+    mutable std::array<std::atomic<ScoresKernel>, kSlots> scores_ = {};
+    mutable std::array<std::atomic<AccumulateKernel>, kSlots> accumulate_ = {};
+    mutable std::array<std::atomic<TransposedKernel>, kSlots> transposed_ = {};
+};
+
+/// Rows of a strided matrix whose last dimension is contiguous.
+struct Rows {
+    const void* data = nullptr;    ///< first element
+    DType dtype = DType::float32;  ///< float32, bfloat16 or float16
+    std::int64_t stride = 0;       ///< elements from one row to the next
+    std::int64_t count = 0;        ///< rows
+    std::int64_t width = 0;        ///< elements of a row
+};
+
+/// The same of rows that are written.
+struct MutableRows {
+    void* data = nullptr;          ///< first element
+    DType dtype = DType::float32;  ///< float32, float64, bfloat16 or float16
+    std::int64_t stride = 0;       ///< elements from one row to the next
+    std::int64_t count = 0;        ///< rows
+    std::int64_t width = 0;        ///< elements of a row
+};
+
+/// A bias or boolean mask over a panel: row r, column j at data + r row_stride + j column_stride (in elements).
+struct PanelSource {
+    const void* data = nullptr;      ///< of row 0, column 0
+    DType dtype = DType::float32;    ///< floating, or boolean
+    std::int64_t row_stride = 0;     ///< 0: the same for all rows
+    std::int64_t column_stride = 0;  ///< 0: the same for all columns
+};
+
+/// What turns the products of a panel into scores.
+struct PanelModifiers {
+    float scale = 1.0F;                 ///< of the products
+    float softcap = 0.0F;               ///< c tanh(x / c); 0: none
+    const PanelSource* bias = nullptr;  ///< added; null: none
+    float slope = 0.0F;                 ///< ALiBi: - slope |distance + r - j| for row r and column j
+    std::int64_t distance = 0;          ///< position of row 0 minus position of column 0
+    bool by_columns = false;      ///< rows of the panel are keys, columns queries: distance + j - r, sources transposed
+    float* derivative = nullptr;  ///< [rows][columns]: receives d score / d (scale product), of the soft cap
+};
+
+/// The softmax state of a tile of rows, kept over the strips of keys.
+struct RowState {
+    float* maximum = nullptr;        ///< [rows], of the logits so far; -inf before any
+    float* sums = nullptr;           ///< [rows][width], of the exponentials relative to it, lane by lane
+    float* strip_maximum = nullptr;  ///< [rows][width], of the strip at hand
+    float* shift = nullptr;          ///< [rows], what the strip's exponentials are relative to: finite
+    float* out = nullptr;            ///< [block][rows][columns], relative to the same
+    std::int64_t blocks = 0;         ///< blocks of out
+};
+
+/// The functions of one instruction set and format.
+struct TileKernels {
+    Isa isa = Isa::scalar;           ///< what they are written for
+    Format format = Format::floats;  ///< what packed operands hold
+    int rows = 0;                    ///< of a tile
+    int width = 0;                   ///< floats of a vector
+    int columns = 0;                 ///< of a panel: two vectors
+    int step_columns = 0;            ///< depth steps that a panel of weights has: columns, or half of it
+
+    /// Products over `depth` steps. Lives as long as the program.
+    const Products& (*products)(std::int64_t depth) = nullptr;
+
+    /// @name Packing; elements beyond count and width are 0
+    ///@{
+    /// out[depth][rows] = factor * source; at most `rows` rows. Pairs: factor 1 and bfloat16 only.
+    void (*pack_rows)(const Rows& source, float factor, float* out) = nullptr;
+    /// out[depth][columns]; at most `columns` rows.
+    void (*pack_columns)(const Rows& source, float* out) = nullptr;
+    /// out[block of `columns`][step][columns], blocks block_stride floats apart: rows one after the other, or in pairs.
+    void (*pack_steps)(const Rows& source, std::int64_t block_stride, float* out) = nullptr;
+    /// False when any element is NaN or infinite.
+    bool (*all_finite)(const Rows& source) = nullptr;
+    ///@}
+
+    /// @name Panels of scores
+    ///@{
+    /// Products to logits: score * log2(e), in place. Panels have [rows][columns], of which `count` rows are worked on.
+    void (*modify)(const PanelModifiers& modifiers, std::int64_t count, std::int64_t columns, float* panel) = nullptr;
+    /// Row r keeps columns [begin_r, end_r); the others become -inf. Bounds may lie outside of the panel.
+    void (*keep_range)(const std::int64_t* begin, const std::int64_t* end, std::int64_t count, float* panel) = nullptr;
+    /// Columns below `columns` whose byte is 0 become -inf.
+    void (*keep_true)(const PanelSource& allowed, std::int64_t count, std::int64_t columns, float* panel) = nullptr;
+    /// A job alone, on `count` rows of its panels.
+    void (*run)(Job job, std::int64_t count, const JobArgs& args) = nullptr;
+    /// row r, column j of a panel times factors[r * columns + j].
+    void (*scale_panel)(const float* factors, std::int64_t count, float* panel) = nullptr;
+    ///@}
+
+    /// @name Softmax of a tile of `count` rows
+    ///@{
+    /// Takes the strip's maximum over into the state: scales down what was summed relative to a smaller one.
+    void (*raise_maximum)(const RowState& state, float factor, std::int64_t count) = nullptr;
+    /// out / sum, and log-sum-exp = (maximum factor + log2(sum)) ln 2 in natural units; rows without a sum: 0 and -inf.
+    void (*finish_rows)(const RowState& state, float factor, const MutableRows& output, double* log_sum_exp) = nullptr;
+    ///@}
+};
+
+/// The table for tensors of `dtype` (float32, bfloat16, float16) on active_isa(). @param wants_floats never pairs
+const TileKernels& tile_kernels(DType dtype, bool wants_floats);
+
+}  // namespace attend::kernels::cpu
