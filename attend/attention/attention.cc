@@ -8,6 +8,7 @@
 #include <attend/kernels/reference/attention.h>
 #include <attend/kernels/tile.h>
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -35,8 +36,16 @@ void run_flash(const kernels::AttentionProblem& problem, const kernels::Attentio
     const kernels::cpu::TileKernels& tile_kernels = flash::forward_kernels(problem);
     const std::vector<flash::Unit> units = flash::forward_units(problem, tile_kernels, num_threads());
     const std::size_t bytes = flash::forward_scratch(problem, tile_kernels, units);
-    parallel_for(static_cast<std::int64_t>(units.size()), [&](std::int64_t i) {
-        flash::forward(problem, outputs, tile_kernels, units[static_cast<std::size_t>(i)], thread_scratch(bytes));
+    // Threads take a few small units at a time, one after the other, so that each knows which comes next.
+    const auto count = static_cast<std::int64_t>(units.size());
+    const std::int64_t chunk = std::clamp<std::int64_t>(count / (std::int64_t{4} * num_threads()), 1, 8);
+    parallel_for((count + chunk - 1) / chunk, [&](std::int64_t c) {
+        const std::int64_t end = std::min(count, (c + 1) * chunk);
+        for (std::int64_t i = c * chunk; i < end; ++i) {
+            const flash::Unit* unit = units.data() + i;
+            flash::forward(problem, outputs, tile_kernels, *unit, i + 1 < count ? unit + 1 : nullptr,
+                           thread_scratch(bytes));
+        }
     });
 }
 

@@ -9,7 +9,10 @@ std::span<std::byte> thread_scratch(std::size_t bytes) {
     thread_local Tensor memory;
     if (static_cast<std::size_t>(memory.numel()) < bytes) {
         memory = Tensor();  // before the larger one is allocated
-        memory = Tensor::empty({static_cast<std::int64_t>(bytes)}, DType::int8);
+        // Whole huge pages from some size on: only what is touched costs memory.
+        constexpr std::size_t kHugePage = std::size_t{2} << 20U;
+        const std::size_t rounded = bytes < kHugePage / 8 ? bytes : (bytes + kHugePage - 1) / kHugePage * kHugePage;
+        memory = Tensor::empty({static_cast<std::int64_t>(rounded)}, DType::int8);
     }
     return {static_cast<std::byte*>(memory.data()), bytes};
 }

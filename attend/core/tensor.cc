@@ -1,5 +1,6 @@
 #include <attend/core/element.h>
 #include <attend/core/error.h>
+#include <attend/core/memory.h>
 #include <attend/core/tensor.h>
 
 #include <algorithm>
@@ -12,8 +13,6 @@
 namespace attend {
 
 namespace {
-
-constexpr std::align_val_t kAlignment{64};
 
 /// `dim` counted from the start, checked against `rank`.
 int checked_dim(int dim, int rank) {
@@ -324,7 +323,7 @@ void MutableTensorView::fill(double value) const {
 }
 
 void Tensor::AlignedDelete::operator()(std::byte* pointer) const noexcept {
-    ::operator delete[](pointer, kAlignment);
+    free_memory(pointer, bytes);
 }
 
 Tensor::Tensor() : shape_({0}) {}
@@ -365,7 +364,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype) {
     if (__builtin_mul_overflow(static_cast<std::size_t>(result.numel_), size_of(dtype), &bytes)) {
         throw ShapeError("tensor", "expected a tensor that fits into memory, found shape " + to_string(shape));
     }
-    if (bytes > 0) result.data_.reset(static_cast<std::byte*>(::operator new[](bytes, kAlignment)));
+    if (bytes > 0) result.data_ = {allocate_memory(bytes), AlignedDelete{bytes}};
     return result;
 }
 

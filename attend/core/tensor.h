@@ -252,6 +252,7 @@ public:
 
 private:
     struct AlignedDelete {
+        std::size_t bytes;
         void operator()(std::byte* pointer) const noexcept;
     };
     static Tensor from_elements(const void* values, std::size_t count, DType dtype, const std::optional<Shape>& shape);

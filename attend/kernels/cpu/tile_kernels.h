@@ -26,6 +26,7 @@ namespace attend::kernels::cpu {
 
 inline constexpr int kMaxRows = 12;     ///< rows of a tile at most
 inline constexpr int kMaxColumns = 32;  ///< columns of a panel at most
+inline constexpr int kRowSlots = 16;    ///< rows of a tile, rounded up to whole vectors of any instruction set
 inline constexpr int kMaxWidth = 16;    ///< floats of a vector at most
 
 /// How packed operands are stored.
@@ -64,7 +65,7 @@ struct ScoresArgs {
     JobArgs job = {};                ///< one panel, where the kernel has a job
 };
 
-/// out[rows][columns] += weights columns, over `panels` whole panels and `rest` steps of one more.
+/// out[rows][columns] += weights columns (fresh: =), over `panels` whole panels and `rest` steps of one more.
 struct AccumulateArgs {
     const float* weights = nullptr;  ///< [panel][rows][columns], or pairs
     const float* columns = nullptr;  ///< [step][.], two vectors (half: one) of each step are read
@@ -72,6 +73,7 @@ struct AccumulateArgs {
     float* out = nullptr;            ///< [rows][columns]
     std::int64_t panels = 0;         ///< whole panels
     std::int64_t rest = 0;           ///< steps of the last panel
+    bool fresh = false;              ///< out is not read but taken as 0
     JobArgs job = {};                ///< job.panels at most `panels`; only Job::exponential and Job::multiply
 };
 
@@ -182,10 +184,10 @@ struct PanelModifiers {
 
 /// The softmax state of a tile of rows, kept over the strips of keys.
 struct RowState {
-    float* maximum = nullptr;        ///< [rows], of the logits so far; -inf before any
+    float* maximum = nullptr;        ///< [kRowSlots], of the logits so far; -inf before any
     float* sums = nullptr;           ///< [rows][width], of the exponentials relative to it, lane by lane
     float* strip_maximum = nullptr;  ///< [rows][width], of the strip at hand
-    float* shift = nullptr;          ///< [rows], what the strip's exponentials are relative to: finite
+    float* shift = nullptr;          ///< [kRowSlots], what the strip's exponentials are relative to: finite
     float* out = nullptr;            ///< [block][rows][columns], relative to the same
     std::int64_t blocks = 0;         ///< blocks of out
 };
@@ -232,8 +234,9 @@ struct TileKernels {
     ///@{
     /// Takes the strip's maximum over into the state: scales down what was summed relative to a smaller one.
     void (*raise_maximum)(const RowState& state, float factor, std::int64_t count) = nullptr;
-    /// out / sum, and log-sum-exp = (maximum factor + log2(sum)) ln 2 in natural units; rows without a sum: 0 and -inf.
-    void (*finish_rows)(const RowState& state, float factor, const MutableRows& output, double* log_sum_exp) = nullptr;
+    /// out / sum, and log-sum-exp = (maximum factor + log2(sum)) ln 2 in natural units, in
+    /// log_sum_exp[kRowSlots]; rows without a sum: 0 and -inf.
+    void (*finish_rows)(const RowState& state, float factor, const MutableRows& output, float* log_sum_exp) = nullptr;
     ///@}
 };
 

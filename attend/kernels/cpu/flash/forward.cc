@@ -3,6 +3,7 @@
 #include <attend/kernels/cpu/attention.h>
 #include <attend/kernels/cpu/flash/forward.h>
 #include <attend/kernels/cpu/flash/panel.h>
+#include <attend/kernels/cpu/flash/prefetch.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 
 #include <algorithm>
@@ -53,7 +54,7 @@ struct Layout {
 class Forward {
 public:
     Forward(const AttentionProblem& problem, const AttentionOutputs& outputs, const TileKernels& kernels,
-            const Unit& unit, std::span<std::byte> scratch)
+            const Unit& unit, const Unit* next, std::span<std::byte> scratch)
         : problem_(problem),
           outputs_(outputs),
           kernels_(kernels),
@@ -74,15 +75,17 @@ public:
         const std::int64_t rows = kernels.rows;
         queries_ = arena.take<float>(layout_.tiles * layout_.depth * rows);
         out_ = arena.take<float>(layout_.tiles * layout_.blocks * layout_.panel);
-        maximum_ = arena.take<float>(layout_.tiles * kMaxColumns);
-        shift_ = arena.take<float>(layout_.tiles * kMaxColumns);
+        maximum_ = arena.take<float>(layout_.tiles * kRowSlots);
+        shift_ = arena.take<float>(layout_.tiles * kRowSlots);
         sums_ = arena.take<float>(layout_.tiles * rows * kernels.width);
+        fresh_ = arena.take<std::uint8_t>(layout_.tiles);
         broken_ = arena.take<std::int32_t>(layout_.strip_panels * kernels.columns);
         keys_ = arena.take<float>(layout_.strip_panels * layout_.depth * kernels.columns);
         values_ = arena.take<float>(layout_.blocks * layout_.strip_steps * kernels.columns);
         scores_ = arena.take<float>(layout_.strip_panels * layout_.panel);
         strip_maximum_ = arena.take<float>(rows * kernels.width);
         factors_ = arena.take<float>(layout_.panel);
+        if (next != nullptr) plan_prefetch(*next);
     }
 
     static std::size_t bytes(const AttentionProblem& problem, const TileKernels& kernels, std::int64_t tiles) {
@@ -90,8 +93,8 @@ public:
         const std::int64_t rows = kernels.rows;
         return arena_bytes<float>(layout.tiles * layout.depth * rows) +
                arena_bytes<float>(layout.tiles * layout.blocks * layout.panel) +
-               2 * arena_bytes<float>(layout.tiles * kMaxColumns) +
-               arena_bytes<float>(layout.tiles * rows * kernels.width) +
+               2 * arena_bytes<float>(layout.tiles * kRowSlots) +
+               arena_bytes<float>(layout.tiles * rows * kernels.width) + arena_bytes<std::uint8_t>(layout.tiles) +
                arena_bytes<std::int32_t>(layout.strip_panels * kernels.columns) +
                arena_bytes<float>(layout.strip_panels * layout.depth * kernels.columns) +
                arena_bytes<float>(layout.blocks * layout.strip_steps * kernels.columns) +
@@ -109,6 +112,25 @@ public:
     }
 
 private:
+    /// The next unit's rows, if they are few enough to stay in the cache beside this one's.
+    void plan_prefetch(const Unit& next) {
+        const Sequence& sequence = problem_.sequences[static_cast<std::size_t>(next.sequence)];
+        const KeyRange keys = sequence.keys_of(next.query_begin, next.query_end);
+        const std::int64_t count = std::min<std::int64_t>(keys.end - keys.begin, kStripKeys);
+        const std::int64_t kv_head = problem_.kv_head(next.head_begin);
+        const std::int64_t queries = next.query_end - next.query_begin;
+        for (std::int64_t head = next.head_begin; head < std::min(next.head_end, next.head_begin + 4); ++head) {
+            prefetch_.add(problem_.query, sequence.batch, head, sequence.query_begin + next.query_begin, queries);
+        }
+        if (kv_head != kv_head_ || sequence.batch != sequence_.batch) {
+            prefetch_.add(problem_.key, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
+            prefetch_.add(problem_.value, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
+        }
+        // Spread over the panels of this unit, of which positions may hide half.
+        const std::int64_t panels = divide_up(unit_.cost, std::int64_t{kernels_.rows} * kernels_.columns);
+        lines_a_panel_ = divide_up(prefetch_.lines(), std::max<std::int64_t>(1, panels));
+    }
+
     // ------------------------------------------------------------------------------------------------ rows of a tile
 
     std::int64_t head_of(std::int64_t tile) const { return unit_.head_begin + tile / tiles_of_head_; }
@@ -117,8 +139,8 @@ private:
         return std::min<std::int64_t>(kernels_.rows, unit_.query_end - query_of(tile));
     }
     RowState state_of(std::int64_t tile) const {
-        return {maximum_ + tile * kMaxColumns, sums_ + tile * kernels_.rows * kernels_.width, strip_maximum_,
-                shift_ + tile * kMaxColumns,   out_ + tile * layout_.blocks * layout_.panel,  layout_.blocks};
+        return {maximum_ + tile * kRowSlots, sums_ + tile * kernels_.rows * kernels_.width, strip_maximum_,
+                shift_ + tile * kRowSlots,   out_ + tile * layout_.blocks * layout_.panel,  layout_.blocks};
     }
 
     void begin() {
@@ -130,9 +152,9 @@ private:
                                        sequence_.query_begin + query_of(tile), rows_of_tile(tile)),
                                factor, queries_ + tile * layout_.depth * kernels_.rows);
         }
-        std::fill_n(out_, layout_.tiles * layout_.blocks * layout_.panel, 0.0F);
-        std::fill_n(maximum_, layout_.tiles * kMaxColumns, -kInfinity);
-        std::fill_n(shift_, layout_.tiles * kMaxColumns, 0.0F);
+        std::fill_n(fresh_, layout_.tiles, std::uint8_t{1});
+        std::fill_n(maximum_, layout_.tiles * kRowSlots, -kInfinity);
+        std::fill_n(shift_, layout_.tiles * kRowSlots, 0.0F);
         std::fill_n(sums_, layout_.tiles * kernels_.rows * kernels_.width, 0.0F);
     }
 
@@ -258,6 +280,7 @@ private:
             args.out = scores_of_panel(panel);
             args.job.source = args.out - layout_.panel;
             products_.scores(job, rows, half)(&args);
+            prefetch_.advance(lines_a_panel_);
             if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, args.out);
             const bool whole = position.key_count == kernels_.columns || (half && position.key_count == kernels_.width);
             if (rules_.has_masks() || !whole || !rules_.positions_full(position)) {
@@ -306,6 +329,8 @@ private:
             kernels_.run(Job::exponential, rows, first);
         }
         AccumulateArgs args{.weights = scores};
+        args.fresh = fresh_[tile] != 0;
+        fresh_[tile] = 0;
         args.panels = last_keys == kernels_.columns ? panels : panels - 1;
         args.rest = last_keys == kernels_.columns ? 0 : steps_of(kernels_, last_keys);
         args.job = first;
@@ -377,17 +402,17 @@ private:
     void finish(std::int64_t tile) {
         const std::int64_t row = sequence_.query_begin + query_of(tile);
         const MutableTensorView& output = outputs_.output;
-        double log_sum_exp[kMaxRows];
+        alignas(64) float log_sum_exp[kRowSlots];
         kernels_.finish_rows(state_of(tile), factor_,
                              {row_address(output, sequence_.batch, head_of(tile), row), output.dtype(),
                               output.strides()[2], rows_of_tile(tile), output.shape()[3]},
                              log_sum_exp);
         const Shape& strides = outputs_.log_sum_exp.strides();
-        for (std::int64_t r = 0; r < rows_of_tile(tile); ++r) {
-            store_element(outputs_.log_sum_exp.data(), outputs_.log_sum_exp.dtype(),
-                          sequence_.batch * strides[0] + head_of(tile) * strides[1] + (row + r) * strides[2],
-                          log_sum_exp[r]);
-        }
+        const std::int64_t offset = sequence_.batch * strides[0] + head_of(tile) * strides[1] + row * strides[2];
+        const DType dtype = outputs_.log_sum_exp.dtype();
+        convert_elements(
+            static_cast<std::byte*>(outputs_.log_sum_exp.data()) + offset * static_cast<std::int64_t>(size_of(dtype)),
+            dtype, strides[2], log_sum_exp, DType::float32, 1, rows_of_tile(tile));
     }
 
     /// Second pass: the logits once more, now that each row's maximum and sum are known.
@@ -446,12 +471,15 @@ private:
     float* maximum_ = nullptr;
     float* shift_ = nullptr;
     float* sums_ = nullptr;
+    std::uint8_t* fresh_ = nullptr;   // of each tile: nothing was added to its output yet
     std::int32_t* broken_ = nullptr;  // keys of the strip whose values are not finite
     float* keys_ = nullptr;
     float* values_ = nullptr;
     float* scores_ = nullptr;
     float* strip_maximum_ = nullptr;
     float* factors_ = nullptr;
+    Prefetch prefetch_;
+    std::int64_t lines_a_panel_ = 0;
     std::int64_t strip_begin_ = 0;
     std::int64_t packed_begin_ = 0;
     std::int64_t packed_end_ = 0;
@@ -486,8 +514,8 @@ std::size_t forward_scratch(const AttentionProblem& problem, const TileKernels& 
 }
 
 void forward(const AttentionProblem& problem, const AttentionOutputs& outputs, const TileKernels& kernels,
-             const Unit& unit, std::span<std::byte> scratch) {
-    Forward(problem, outputs, kernels, unit, scratch).run();
+             const Unit& unit, const Unit* next, std::span<std::byte> scratch) {
+    Forward(problem, outputs, kernels, unit, next, scratch).run();
 }
 
 }  // namespace attend::kernels::cpu::flash

@@ -32,8 +32,9 @@ const TileKernels& forward_kernels(const AttentionProblem& problem);
 /// Bytes of scratch, aligned to 64, for any of `units`.
 std::size_t forward_scratch(const AttentionProblem& problem, const TileKernels& kernels, std::span<const Unit> units);
 
-/// The rows of a unit: output, log-sum-exp and, where asked for, weights (in a second pass).
+/// The rows of a unit: output, log-sum-exp and, where asked for, weights (in a second pass). @param next null, or the
+/// unit that probably follows, whose rows are prefetched
 void forward(const AttentionProblem& problem, const AttentionOutputs& outputs, const TileKernels& kernels,
-             const Unit& unit, std::span<std::byte> scratch);
+             const Unit& unit, const Unit* next, std::span<std::byte> scratch);
 
 }  // namespace attend::kernels::cpu::flash

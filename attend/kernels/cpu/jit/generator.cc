@@ -69,7 +69,7 @@ void Generator::load_job(const Reg64& args, std::size_t offset, Job job) {
         mov(r11, field(offsetof(JobArgs, sums)));
         mov(rbx, field(offsetof(JobArgs, shift)));
         lea(r12, field(offsetof(JobArgs, factor)));
-        mov(rbp, reinterpret_cast<std::size_t>(&exp_table()));
+        mov(rbp, reinterpret_cast<std::size_t>(&kExpTable));
     }
 }
 
@@ -162,6 +162,10 @@ void Generator::advance_job(Stream& out, Job job, int rows) {
     }
 }
 
+void Generator::clear_accumulators() {
+    for (int i = 0; i < rows_ * vectors_; ++i) vpxord(Xbyak::Xmm(i), Xbyak::Xmm(i), Xbyak::Xmm(i));
+}
+
 void Generator::restore() {
     pop(r12);
     pop(rbp);
@@ -217,12 +221,7 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     }
     jmp(started, T_NEAR);
     L(zero);
-    for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) {
-            const Xbyak::Zmm sum = accumulator(r, v);
-            vpxord(sum, sum, sum);
-        }
-    }
+    clear_accumulators();
     L(started);
 
     // The job goes into a loop of equal segments of 32 steps, as many as divide its 12 rows; what is left is plain.
@@ -261,7 +260,7 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     if (left > 0) loop(1, left, Job::none, 0);
 
     if (vectors_ == 1) {
-        mov(rax, reinterpret_cast<std::size_t>(&exp_table().minus_infinity));
+        mov(rax, reinterpret_cast<std::size_t>(&kExpTable.minus_infinity));
         vbroadcastss(kA, ptr[rax]);
     }
     for (int r = 0; r < rows_; ++r) {
@@ -314,12 +313,21 @@ void Generator::make_accumulate(Job job) {
     mov(r14, ptr[rax + offsetof(AccumulateArgs, rest)]);
     mov(rcx, ptr[rax + offsetof(AccumulateArgs, panels)]);
     if (job != Job::none) mov(r15, ptr[rax + offsetof(AccumulateArgs, job) + offsetof(JobArgs, panels)]);
-    mov(rax, ptr[rax + offsetof(AccumulateArgs, stride)]);
     mov(r13, rax);
-    shl(r13, pairs ? 4 : 5);  // a panel ahead
+    Xbyak::Label load;
+    Xbyak::Label started;
+    cmp(byte[r13 + offsetof(AccumulateArgs, fresh)], 0);
+    je(load, T_NEAR);
+    clear_accumulators();
+    jmp(started, T_NEAR);
+    L(load);
     for (int r = 0; r < rows_; ++r) {
         for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), ptr[rdx + r * kPanelRow + v * kVector]);
     }
+    L(started);
+    mov(rax, ptr[r13 + offsetof(AccumulateArgs, stride)]);
+    mov(r13, rax);
+    shl(r13, pairs ? 4 : 5);  // a panel ahead
     add(rdi, pairs ? 384 : 512);
     if (!pairs) lea(r10, ptr[rdi + 8 * kPanelRow - 256]);
     const auto advance = [&] {

@@ -42,6 +42,7 @@ private:
     Xbyak::Zmm accumulator(int row, int vector) const { return Xbyak::Zmm(row * vectors_ + vector); }
     void multiply_add(Stream& out, int row, const Xbyak::Address& broadcast);
     void store(const Xbyak::Reg64& base, std::int64_t offset, const Xbyak::Zmm& value);
+    void clear_accumulators();
     void restore();
 
     Stream score_steps(std::int64_t steps);

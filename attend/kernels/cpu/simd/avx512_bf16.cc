@@ -76,9 +76,10 @@ struct Pairs {
     static void store_weights(float* row, Vec a, Vec b) {
         Simd::store(row, reinterpret_cast<__m512>(_mm512_cvtne2ps_pbh(b, a)));
     }
+    static Vec exponent(Vec logit, Vec shift, Vec factor) { return Simd::mul(Simd::sub(logit, shift), factor); }
     /// A line where floats have a cubic: the result is rounded to bfloat16, 2e-3.
     static Vec exponential(Vec x) {
-        const ExpTable& table = exp_table();
+        const ExpTable& table = kExpTable;
         const Vec clamped = Simd::max(Simd::set1(table.lowest), x);
         const Vec shifted = Simd::add(clamped, Simd::set1(table.magic));
         const Vec sixteenths = Simd::sub(shifted, Simd::set1(table.magic));

@@ -1,6 +1,5 @@
 #include <attend/kernels/cpu/simd/exp_table.h>
 
-#include <cmath>
 #include <cstddef>
 #include <limits>
 
@@ -8,15 +7,32 @@ namespace attend::kernels::cpu {
 
 namespace {
 
-ExpTable make() {
+/// 2^(j / 16).
+constexpr std::array<double, 16> kPowers = {1.0,
+                                            1.0442737824274138,
+                                            1.0905077326652577,
+                                            1.1387886347566916,
+                                            1.189207115002721,
+                                            1.241857812073484,
+                                            1.2968395546510096,
+                                            1.3542555469368927,
+                                            1.4142135623730951,
+                                            1.4768261459394993,
+                                            1.5422108254079407,
+                                            1.6104903319492543,
+                                            1.681792830507429,
+                                            1.7562521603732995,
+                                            1.8340080864093424,
+                                            1.9152065613971474};
+
+constexpr ExpTable make() {
     constexpr std::array cubic = {0.999999998853623513, 0.69314718230835582, 0.240235899358492357,
                                   0.0555028065482573129};
     constexpr std::array line = {1.00011728281862118, 0.693120075982467025};
     ExpTable table{};
     for (std::size_t j = 0; j < 16; ++j) {
-        const double power = std::exp2(static_cast<double>(j) / 16.0);
-        for (std::size_t i = 0; i < 4; ++i) table.cubic[i][j] = static_cast<float>(power * cubic[i]);
-        for (std::size_t i = 0; i < 2; ++i) table.line[i][j] = static_cast<float>(power * line[i]);
+        for (std::size_t i = 0; i < 4; ++i) table.cubic[i][j] = static_cast<float>(kPowers[j] * cubic[i]);
+        for (std::size_t i = 0; i < 2; ++i) table.line[i][j] = static_cast<float>(kPowers[j] * line[i]);
     }
     table.lowest = -1000.0F;
     table.magic = 786432.0F;
@@ -26,9 +42,7 @@ ExpTable make() {
 
 }  // namespace
 
-const ExpTable& exp_table() {
-    static const ExpTable table = make();
-    return table;
-}
+// Constant: kernels read it without a guard.
+constinit const ExpTable kExpTable = make();
 
 }  // namespace attend::kernels::cpu

@@ -19,6 +19,6 @@ struct alignas(64) ExpTable {
 };
 
 /// The table.
-const ExpTable& exp_table();
+extern const ExpTable kExpTable;
 
 }  // namespace attend::kernels::cpu

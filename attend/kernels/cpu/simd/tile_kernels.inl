@@ -112,68 +112,105 @@ const void* row_of(const Rows& source, std::int64_t row) {
     return static_cast<const std::byte*>(source.data) + row * source.stride * size_in_bytes(source.dtype);
 }
 
-/// out[width][lanes of the group] for kWidth rows at a time; `stride` floats between steps.
-void transpose_group(const Rows& source, std::int64_t first, std::int64_t lanes, float factor, std::int64_t stride,
+/// Calls use(load) where load(data, i) reads elements [i, i + kWidth) of `dtype` as floats: one branch for many loads.
+template <typename Use>
+void with_loader(DType dtype, const Use& use) {
+    switch (dtype) {
+        case DType::bfloat16:
+            use([](const void* data, std::int64_t i) {
+                return Simd::load_bf16(static_cast<const std::uint16_t*>(data) + i);
+            });
+            return;
+        case DType::float16:
+            use([](const void* data, std::int64_t i) {
+                return Simd::load_f16(static_cast<const std::uint16_t*>(data) + i);
+            });
+            return;
+        default:
+            use([](const void* data, std::int64_t i) { return Simd::load(static_cast<const float*>(data) + i); });
+    }
+}
+
+/// out[step][lane] = factor * row first + lane at step, for a group of kWidth rows, `stride` floats between steps.
+/// @param kLanes how many lanes are stored: kWidth, or those that the last group of a tile has
+template <int kLanes, typename Load>
+void transpose_group(const Rows& source, const Load& load, std::int64_t first, float factor, std::int64_t stride,
                      float* out) {
-    alignas(64) float block[kWidth][kWidth];
-    alignas(64) float turned[kWidth][kWidth];
-    const std::int64_t rows = std::clamp<std::int64_t>(source.count - first, 0, lanes);
-    const bool direct = source.dtype == DType::float32 && factor == 1.0F && rows == kWidth && lanes == kWidth;
+    const std::int64_t rows = std::clamp<std::int64_t>(source.count - first, 0, kLanes);
+    const void* from[kWidth];
+    for (std::int64_t r = 0; r < kWidth; ++r) from[r] = row_of(source, first + std::min(r, rows - 1));
     for (std::int64_t k = 0; k < source.width; k += kWidth) {
         const std::int64_t steps = std::min<std::int64_t>(kWidth, source.width - k);
-        const float* from[kWidth];
-        if (direct && steps == kWidth) {
-            for (std::int64_t r = 0; r < kWidth; ++r) from[r] = static_cast<const float*>(row_of(source, first + r)) + k;
-            Simd::transpose(from, out + k * stride, stride);
-            continue;
+        Vec block[kWidth];
+        if (steps == kWidth && rows == kLanes) {
+            for (int r = 0; r < kWidth; ++r) block[r] = r < kLanes ? load(from[r], k) : Simd::zero();
+        } else {
+            for (int r = 0; r < kWidth; ++r) {
+                block[r] = r < rows ? load_some(from[r], source.dtype, k, steps) : Simd::zero();
+            }
         }
-        for (std::int64_t r = 0; r < kWidth; ++r) {
-            from[r] = block[r];
-            const Vec x = r < rows ? load_some(row_of(source, first + r), source.dtype, k, steps) : Simd::zero();
-            Simd::store(block[r], Simd::mul(x, Simd::set1(factor)));
-        }
-        Simd::transpose(from, turned[0], kWidth);
-        for (std::int64_t s = 0; s < steps; ++s) {
-            float* to = out + (k + s) * stride;
-            if (lanes == kWidth) {
-                Simd::store(to, Simd::load(turned[s]));
+        Simd::transpose(block);
+        const Vec scale = Simd::set1(factor);
+        for (int s = 0; s < kWidth; ++s) {
+            if (s >= steps) break;
+            const Vec x = Simd::mul(block[s], scale);
+            if constexpr (kLanes == kWidth) {
+                Simd::store(out + (k + s) * stride, x);
             } else {
-                std::memcpy(to, turned[s], static_cast<std::size_t>(lanes) * sizeof(float));
+                Simd::store_rows(out + (k + s) * stride, x);
             }
         }
     }
 }
 
 void pack_rows(const Rows& source, float factor, float* out) {
-    for (int g = 0; g < kRows; g += kWidth) {
-        transpose_group(source, g, std::min(kWidth, kRows - g), factor, kRows, out + g);
-    }
+    with_loader(source.dtype, [&](const auto& load) {
+        constexpr int kGroup = kRows < kWidth ? kRows : kWidth;
+        for (int g = 0; g < kRows; g += kGroup) transpose_group<kGroup>(source, load, g, factor, kRows, out + g);
+    });
 }
 
 void pack_columns(const Rows& source, float* out) {
-    transpose_group(source, 0, kWidth, 1.0F, kColumns, out);
-    transpose_group(source, kWidth, kWidth, 1.0F, kColumns, out + kWidth);
+    with_loader(source.dtype, [&](const auto& load) {
+        transpose_group<kWidth>(source, load, 0, 1.0F, kColumns, out);
+        transpose_group<kWidth>(source, load, kWidth, 1.0F, kColumns, out + kWidth);
+    });
 }
 
 void pack_steps(const Rows& source, std::int64_t block_stride, float* out) {
-    for (std::int64_t r = 0; r < source.count; ++r) {
-        const void* row = row_of(source, r);
-        float* block = out + r * kColumns;
-        for (std::int64_t c = 0; c < source.width; c += kColumns, block += block_stride) {
-            Simd::store(block, load_some(row, source.dtype, c, source.width - c));
-            Simd::store(block + kWidth, load_some(row, source.dtype, c + kWidth, source.width - c - kWidth));
+    with_loader(source.dtype, [&](const auto& load) {
+        for (std::int64_t r = 0; r < source.count; ++r) {
+            const void* row = row_of(source, r);
+            float* block = out + r * kColumns;
+            std::int64_t c = 0;
+            for (; c + kColumns <= source.width; c += kColumns, block += block_stride) {
+                Simd::store(block, load(row, c));
+                Simd::store(block + kWidth, load(row, c + kWidth));
+            }
+            if (c < source.width) {
+                Simd::store(block, load_some(row, source.dtype, c, source.width - c));
+                Simd::store(block + kWidth, load_some(row, source.dtype, c + kWidth, source.width - c - kWidth));
+            }
         }
-    }
+    });
 }
 
 bool all_finite(const Rows& source) {
-    for (std::int64_t r = 0; r < source.count; ++r) {
-        const void* row = row_of(source, r);
-        for (std::int64_t c = 0; c < source.width; c += kWidth) {
-            if (Simd::finite(load_some(row, source.dtype, c, source.width - c)) != kAllLanes) return false;
+    bool finite = true;
+    with_loader(source.dtype, [&](const auto& load) {
+        for (std::int64_t r = 0; r < source.count && finite; ++r) {
+            const void* row = row_of(source, r);
+            // 0 x is 0, or NaN where x is not finite; a sum keeps the NaN.
+            Vec sum = Simd::zero();
+            std::int64_t c = 0;
+            for (; c + kWidth <= source.width; c += kWidth) sum = Simd::fma(load(row, c), Simd::zero(), sum);
+            if (c < source.width) {
+                sum = Simd::fma(load_some(row, source.dtype, c, source.width - c), Simd::zero(), sum);
+            }
+            finite = Simd::finite(sum) == kAllLanes;
         }
-    }
-    return true;
+    });
+    return finite;
 }
 
 // ------------------------------------------------------------------------------------------------------------ products
@@ -187,37 +224,56 @@ struct Floats {
         Simd::store(row, a);
         Simd::store(row + kWidth, b);
     }
+    /// Queries have the factor in them.
+    static Vec exponent(Vec logit, Vec shift, Vec) { return Simd::sub(logit, shift); }
     static Vec exponential(Vec x) { return exp2(x); }
 };
 
-template <typename Operand>
-void run_job(Job job, std::int64_t count, const JobArgs& args) {
+/// A job on rows [0, count) of its panels.
+template <typename Operand, Job kJob>
+void run_one(std::int64_t count, const JobArgs& args) {
+    const Vec factor = Simd::set1(args.factor);
     for (std::int64_t p = 0; p < args.panels; ++p) {
-        for (std::int64_t r = 0; r < count; ++r) {
-            const float* source = args.source + (p * kRows + r) * kColumns;
+        const float* source = args.source + p * kRows * kColumns;
+        float* target = args.target + p * kRows * (kJob == Job::exponential ? Operand::kSteps : kColumns);
+        for (std::int64_t r = 0; r < count; ++r, source += kColumns) {
             const Vec a = Simd::load(source);
             const Vec b = Simd::load(source + kWidth);
-            if (job == Job::row_maximum) {
+            if constexpr (kJob == Job::row_maximum) {
                 float* maximum = args.target + r * kWidth;
                 Simd::store(maximum, Simd::max(Simd::max(Simd::load(maximum), a), b));
-            } else if (job == Job::exponential) {
+            } else if constexpr (kJob == Job::exponential) {
                 const Vec shift = Simd::set1(args.shift[r]);
-                const Vec factor = Simd::set1(args.factor);
-                const Vec ea = Operand::exponential(Simd::mul(Simd::sub(a, shift), factor));
-                const Vec eb = Operand::exponential(Simd::mul(Simd::sub(b, shift), factor));
+                const Vec ea = Operand::exponential(Operand::exponent(a, shift, factor));
+                const Vec eb = Operand::exponential(Operand::exponent(b, shift, factor));
                 float* sums = args.sums + r * kWidth;
                 Simd::store(sums, Simd::add(Simd::add(Simd::load(sums), ea), eb));
-                Operand::store_weights(args.target + (p * kRows + r) * Operand::kSteps, ea, eb);
-            } else if (job == Job::exp_plain) {
-                float* target = args.target + (p * kRows + r) * kColumns;
-                Simd::store(target, exp2(a));
-                Simd::store(target + kWidth, exp2(b));
-            } else if (job == Job::multiply) {
-                float* target = args.target + (p * kRows + r) * kColumns;
-                Simd::store(target, Simd::mul(a, Simd::load(target)));
-                Simd::store(target + kWidth, Simd::mul(b, Simd::load(target + kWidth)));
+                Operand::store_weights(target + r * Operand::kSteps, ea, eb);
+            } else if constexpr (kJob == Job::exp_plain) {
+                Simd::store(target + r * kColumns, exp2(a));
+                Simd::store(target + r * kColumns + kWidth, exp2(b));
+            } else if constexpr (kJob == Job::multiply) {
+                float* row = target + r * kColumns;
+                Simd::store(row, Simd::mul(a, Simd::load(row)));
+                Simd::store(row + kWidth, Simd::mul(b, Simd::load(row + kWidth)));
             }
         }
+    }
+}
+
+template <typename Operand>
+void run_job(Job job, std::int64_t count, const JobArgs& args) {
+    switch (job) {
+        case Job::row_maximum:
+            return run_one<Operand, Job::row_maximum>(count, args);
+        case Job::exponential:
+            return run_one<Operand, Job::exponential>(count, args);
+        case Job::exp_plain:
+            return run_one<Operand, Job::exp_plain>(count, args);
+        case Job::multiply:
+            return run_one<Operand, Job::multiply>(count, args);
+        case Job::none:
+            return;
     }
 }
 
@@ -249,15 +305,17 @@ void scores_product(const ScoresArgs* args) {
 template <typename Operand, int kVectors, Job kJob>
 void scores_kernel(const ScoresArgs* args) {
     scores_product<Operand, kVectors>(args);
-    if constexpr (kJob != Job::none) run_job<Operand>(kJob, kRows, args->job);
+    if constexpr (kJob != Job::none) run_one<Operand, kJob>(kRows, args->job);
 }
 
 template <typename Operand, int kVectors, Job kJob>
 void accumulate_kernel(const AccumulateArgs* args) {
-    if constexpr (kJob != Job::none) run_job<Operand>(kJob, kRows, args->job);
+    if constexpr (kJob != Job::none) run_one<Operand, kJob>(kRows, args->job);
     Vec sum[kRows][kVectors];
     for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kVectors; ++v) sum[r][v] = Simd::load(args->out + r * kColumns + v * kWidth);
+        for (int v = 0; v < kVectors; ++v) {
+            sum[r][v] = args->fresh ? Simd::zero() : Simd::load(args->out + r * kColumns + v * kWidth);
+        }
     }
     const auto* columns = reinterpret_cast<const std::byte*>(args->columns);
     for (std::int64_t p = 0; p <= args->panels; ++p) {
@@ -453,45 +511,103 @@ void scale_panel(const float* factors, std::int64_t count, float* panel) {
 
 // -------------------------------------------------------------------------------------------------------------- softmax
 
+/// Combines the lanes of up to kWidth rows, each in the same tree: lane r of the result is that of row r.
+template <typename Combine>
+Vec across_lanes(const float* rows, std::int64_t count, const Combine& combine) {
+    Vec lanes[kWidth];
+    for (int r = 0; r < kWidth; ++r) lanes[r] = r < count ? Simd::load(rows + r * kWidth) : Simd::zero();
+    Simd::transpose(lanes);
+    for (int half = kWidth / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) lanes[i] = combine(lanes[i], lanes[i + half]);
+    }
+    return lanes[0];
+}
+
 void raise_maximum(const RowState& state, float factor, std::int64_t count) {
-    for (std::int64_t r = 0; r < count; ++r) {
-        const float before = state.maximum[r];
-        const float strip = Simd::reduce_max(Simd::load(state.strip_maximum + r * kWidth));
-        const float maximum = before > strip ? before : strip;
+    for (std::int64_t first = 0; first < count; first += kWidth) {
+        const std::int64_t rows = std::min<std::int64_t>(kWidth, count - first);
+        const Vec strip = across_lanes(state.strip_maximum + first * kWidth, rows, Simd::max);
+        const Vec hidden = Simd::set1(-kInfinity);
+        const Vec before = Simd::load(state.maximum + first);
+        const Vec maximum = Simd::max(before, strip);
         // Nothing visible yet: exponentials of -inf relative to 0 are 0, relative to -inf they would be NaN.
-        const float shift = maximum == -kInfinity ? 0.0F : maximum;
-        state.maximum[r] = maximum;
-        state.shift[r] = shift;
-        if (maximum == before || before == -kInfinity) continue;
-        float lanes[kWidth];
-        Simd::store(lanes, exp2(Simd::set1((before - shift) * factor)));
-        const Vec correction = Simd::set1(lanes[0]);
-        float* sums = state.sums + r * kWidth;
-        Simd::store(sums, Simd::mul(Simd::load(sums), correction));
-        for (std::int64_t b = 0; b < state.blocks; ++b) {
-            float* out = state.out + (b * kRows + r) * kColumns;
-            Simd::store(out, Simd::mul(Simd::load(out), correction));
-            Simd::store(out + kWidth, Simd::mul(Simd::load(out + kWidth), correction));
+        const std::uint32_t some = Simd::less(hidden, maximum);
+        const Vec shift = Simd::select(some, maximum, Simd::zero());
+        Simd::store(state.maximum + first, Simd::select(some, maximum, hidden));
+        Simd::store(state.shift + first, shift);
+        const std::uint32_t raised = Simd::less(before, maximum) & Simd::less(hidden, before) & lanes_below(rows);
+        if (raised == 0) continue;
+        alignas(64) float correction[kWidth];
+        Simd::store(correction, exp2(Simd::mul(Simd::sub(before, shift), Simd::set1(factor))));
+        for (std::int64_t l = 0; l < rows; ++l) {
+            if ((raised >> static_cast<unsigned>(l) & 1U) == 0) continue;
+            const std::int64_t r = first + l;
+            const Vec scale = Simd::set1(correction[l]);
+            float* sums = state.sums + r * kWidth;
+            Simd::store(sums, Simd::mul(Simd::load(sums), scale));
+            for (std::int64_t b = 0; b < state.blocks; ++b) {
+                float* out = state.out + (b * kRows + r) * kColumns;
+                Simd::store(out, Simd::mul(Simd::load(out), scale));
+                Simd::store(out + kWidth, Simd::mul(Simd::load(out + kWidth), scale));
+            }
         }
     }
 }
 
-void finish_rows(const RowState& state, float factor, const MutableRows& output, double* log_sum_exp) {
+/// Calls use(store) where store(data, i, x) writes elements [i, i + kWidth) of `dtype`.
+template <typename Use>
+void with_storer(DType dtype, const Use& use) {
+    switch (dtype) {
+        case DType::bfloat16:
+            use([](void* data, std::int64_t i, Vec x) { Simd::store_bf16(static_cast<std::uint16_t*>(data) + i, x); });
+            return;
+        case DType::float16:
+            use([](void* data, std::int64_t i, Vec x) { Simd::store_f16(static_cast<std::uint16_t*>(data) + i, x); });
+            return;
+        case DType::float32:
+            use([](void* data, std::int64_t i, Vec x) { Simd::store(static_cast<float*>(data) + i, x); });
+            return;
+        default:
+            use([dtype](void* data, std::int64_t i, Vec x) { store_some(data, dtype, i, kWidth, x); });
+    }
+}
+
+/// One row of `width` elements: blocks of a tile, times `factor`.
+template <typename Store>
+void store_row(const float* blocks, Vec factor, std::int64_t width, DType dtype, const Store& store, void* out) {
+    std::int64_t c = 0;
+    for (; c + kColumns <= width; c += kColumns, blocks += kRows * kColumns) {
+        store(out, c, Simd::mul(Simd::load(blocks), factor));
+        store(out, c + kWidth, Simd::mul(Simd::load(blocks + kWidth), factor));
+    }
+    for (; c < width; c += kWidth, blocks += kWidth) {
+        store_some(out, dtype, c, width - c, Simd::mul(Simd::load(blocks), factor));
+    }
+}
+
+void finish_rows(const RowState& state, float factor, const MutableRows& output, float* log_sum_exp) {
     const std::int64_t size = output.dtype == DType::float64 ? 8 : size_in_bytes(output.dtype);
-    for (std::int64_t r = 0; r < output.count; ++r) {
-        const float sum = Simd::sum(Simd::load(state.sums + r * kWidth));
-        const bool dead = sum == 0.0F;
-        const Vec inverse = Simd::set1(dead ? 0.0F : 1.0F / sum);
-        std::byte* row = static_cast<std::byte*>(output.data) + r * output.stride * size;
-        for (std::int64_t c = 0; c < output.width; c += kWidth) {
-            const float* out = state.out + ((c / kColumns) * kRows + r) * kColumns + c % kColumns;
-            const Vec x = dead ? Simd::zero() : Simd::mul(Simd::load(out), inverse);
-            store_some(row, output.dtype, c, output.width - c, x);
-        }
-        log_sum_exp[r] = dead ? -std::numeric_limits<double>::infinity()
-                              : (static_cast<double>(state.shift[r]) * static_cast<double>(factor) +
-                                 std::log2(static_cast<double>(sum))) *
-                                    0.693147180559945309417;
+    for (std::int64_t first = 0; first < output.count; first += kWidth) {
+        const std::int64_t rows = std::min<std::int64_t>(kWidth, output.count - first);
+        const Vec sum = across_lanes(state.sums + first * kWidth, rows, Simd::add);
+        alignas(64) float inverse[kWidth];
+        Simd::store(inverse, Simd::div(Simd::set1(1.0F), sum));
+        const Vec logarithm = Simd::fma(Simd::load(state.shift + first), Simd::set1(factor), log2(sum));
+        const Vec natural = Simd::mul(logarithm, Simd::set1(0.6931471806F));
+        // Neither above 0 nor NaN: nothing was attended to.
+        const std::uint32_t nothing = Simd::less(sum, Simd::set1(std::numeric_limits<float>::denorm_min()));
+        Simd::store(log_sum_exp + first, Simd::select(nothing, Simd::set1(-kInfinity), natural));
+        with_storer(output.dtype, [&](const auto& store) {
+            for (std::int64_t r = first; r < first + rows; ++r) {
+                std::byte* row = static_cast<std::byte*>(output.data) + r * output.stride * size;
+                if ((nothing >> static_cast<unsigned>(r - first) & 1U) != 0) {
+                    std::memset(row, 0, static_cast<std::size_t>(output.width * size));
+                } else {
+                    store_row(state.out + r * kColumns, Simd::set1(inverse[r - first]), output.width, output.dtype,
+                              store, row);
+                }
+            }
+        });
     }
 }
 

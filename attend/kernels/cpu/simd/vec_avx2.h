@@ -94,10 +94,8 @@ struct Simd {
         return _mm256_andnot_ps(low, result);
     }
 
-    static void transpose(const float* const* rows, float* out, std::int64_t stride) {
-        __m256 r[8];
+    static void transpose(Vec* r) {
         __m256 t[8];
-        for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(rows[i]);
         for (int i = 0; i < 4; ++i) {
             t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
             t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
@@ -109,9 +107,22 @@ struct Simd {
             r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xEE);
         }
         for (int c = 0; c < 4; ++c) {
-            _mm256_storeu_ps(out + c * stride, _mm256_permute2f128_ps(r[c], r[4 + c], 0x20));
-            _mm256_storeu_ps(out + (4 + c) * stride, _mm256_permute2f128_ps(r[c], r[4 + c], 0x31));
+            t[c] = _mm256_permute2f128_ps(r[c], r[4 + c], 0x20);
+            t[4 + c] = _mm256_permute2f128_ps(r[c], r[4 + c], 0x31);
         }
+        for (int c = 0; c < 8; ++c) r[c] = t[c];
+    }
+    static void store_rows(float* p, Vec x) {
+        _mm_storeu_ps(p, _mm256_castps256_ps128(x));
+        _mm_storel_pi(reinterpret_cast<__m64*>(p + 4), _mm256_extractf128_ps(x, 1));
+    }
+    static Vec exponent(Vec x) {
+        return _mm256_cvtepi32_ps(
+            _mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(x), 23), _mm256_set1_epi32(127)));
+    }
+    static Vec mantissa(Vec x) {
+        const __m256i fraction = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7FFFFF));
+        return _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3F800000)));
     }
 };
 

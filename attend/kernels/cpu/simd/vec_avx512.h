@@ -93,11 +93,9 @@ struct Simd {
         return _mm512_permutexvar_ps(_mm512_castps_si512(index), _mm512_load_ps(table));
     }
 
-    /// Rows of `a` become columns, 16 x 16, 32-bit elements. Four stages of pairwise interleaving.
-    static void transpose(const float* const* rows, float* out, std::int64_t stride) {
-        __m512 r[16];
+    /// Row i becomes column i, 16 x 16, in four stages of pairwise interleaving.
+    static void transpose(Vec* r) {
         __m512 t[16];
-        for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(rows[i]);
         for (int i = 0; i < 8; ++i) {
             t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
             t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
@@ -111,16 +109,26 @@ struct Simd {
         }
         // Lane l of r[4 g + c] now holds rows 4 g ... 4 g + 3 of column 4 l + c.
         for (int c = 0; c < 4; ++c) {
-            const __m512 low_even = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);
-            const __m512 low_odd = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xDD);
-            const __m512 high_even = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
-            const __m512 high_odd = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xDD);
-            _mm512_storeu_ps(out + (0 + c) * stride, _mm512_shuffle_f32x4(low_even, high_even, 0x88));
-            _mm512_storeu_ps(out + (4 + c) * stride, _mm512_shuffle_f32x4(low_odd, high_odd, 0x88));
-            _mm512_storeu_ps(out + (8 + c) * stride, _mm512_shuffle_f32x4(low_even, high_even, 0xDD));
-            _mm512_storeu_ps(out + (12 + c) * stride, _mm512_shuffle_f32x4(low_odd, high_odd, 0xDD));
+            t[c] = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);
+            t[4 + c] = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xDD);
+            t[8 + c] = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
+            t[12 + c] = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xDD);
+        }
+        for (int c = 0; c < 4; ++c) {
+            r[c] = _mm512_shuffle_f32x4(t[c], t[8 + c], 0x88);
+            r[4 + c] = _mm512_shuffle_f32x4(t[4 + c], t[12 + c], 0x88);
+            r[8 + c] = _mm512_shuffle_f32x4(t[c], t[8 + c], 0xDD);
+            r[12 + c] = _mm512_shuffle_f32x4(t[4 + c], t[12 + c], 0xDD);
         }
     }
+    /// The first kRows lanes.
+    static void store_rows(float* p, Vec x) {
+        _mm256_storeu_ps(p, _mm512_castps512_ps256(x));
+        _mm_storeu_ps(p + 8, _mm512_extractf32x4_ps(x, 2));
+    }
+    /// Exponent e and mantissa m in [1, 2) of a positive x = m 2^e.
+    static Vec exponent(Vec x) { return _mm512_getexp_ps(x); }
+    static Vec mantissa(Vec x) { return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
 };
 
 }  // namespace

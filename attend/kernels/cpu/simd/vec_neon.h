@@ -75,15 +75,24 @@ struct Simd {
         return vbslq_f32(low, zero(), result);
     }
 
-    static void transpose(const float* const* rows, float* out, std::int64_t stride) {
-        const float32x4x2_t a = vzipq_f32(vld1q_f32(rows[0]), vld1q_f32(rows[2]));
-        const float32x4x2_t b = vzipq_f32(vld1q_f32(rows[1]), vld1q_f32(rows[3]));
+    static void transpose(Vec* r) {
+        const float32x4x2_t a = vzipq_f32(r[0], r[2]);
+        const float32x4x2_t b = vzipq_f32(r[1], r[3]);
         const float32x4x2_t low = vzipq_f32(a.val[0], b.val[0]);
         const float32x4x2_t high = vzipq_f32(a.val[1], b.val[1]);
-        vst1q_f32(out, low.val[0]);
-        vst1q_f32(out + stride, low.val[1]);
-        vst1q_f32(out + 2 * stride, high.val[0]);
-        vst1q_f32(out + 3 * stride, high.val[1]);
+        r[0] = low.val[0];
+        r[1] = low.val[1];
+        r[2] = high.val[0];
+        r[3] = high.val[1];
+    }
+    static void store_rows(float* p, Vec x) { store(p, x); }  // of its group of four
+    static Vec exponent(Vec x) {
+        const int32x4_t biased = vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_f32(x), 23));
+        return vcvtq_f32_s32(vsubq_s32(biased, vdupq_n_s32(127)));
+    }
+    static Vec mantissa(Vec x) {
+        const uint32x4_t fraction = vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x7FFFFFU));
+        return vreinterpretq_f32_u32(vorrq_u32(fraction, vdupq_n_u32(0x3F800000U)));
     }
 
 private:

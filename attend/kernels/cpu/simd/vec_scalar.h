@@ -121,10 +121,25 @@ struct Simd {
         });
     }
 
-    static void transpose(const float* const* rows, float* out, std::int64_t stride) {
+    static void transpose(Vec* r) {
         for (int i = 0; i < kWidth; ++i) {
-            for (int c = 0; c < kWidth; ++c) out[c * stride + i] = rows[i][c];
+            for (int c = 0; c < i; ++c) {
+                const float other = r[i].lane[c];
+                r[i].lane[c] = r[c].lane[i];
+                r[c].lane[i] = other;
+            }
         }
+    }
+    static void store_rows(float* p, Vec x) { store(p, x); }
+    static Vec exponent(Vec x) {
+        return make([&](int i) {
+            return static_cast<float>(static_cast<int>(std::bit_cast<std::uint32_t>(x.lane[i]) >> 23U) - 127);
+        });
+    }
+    static Vec mantissa(Vec x) {
+        return make([&](int i) {
+            return std::bit_cast<float>((std::bit_cast<std::uint32_t>(x.lane[i]) & 0x7FFFFFU) | 0x3F800000U);
+        });
     }
 };
 

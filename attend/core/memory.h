@@ -1,0 +1,17 @@
+/// @file
+/// Memory for tensors and working space.
+#pragma once
+
+#include <cstddef>
+
+namespace attend {
+
+/// `bytes` bytes, aligned to 64, not initialized. From 2 MiB on they are aligned to 2 MiB and the system is asked for
+/// huge pages: kernels that stream through a tensor otherwise wait for address translation, some percent of their time.
+/// @throws std::bad_alloc
+std::byte* allocate_memory(std::size_t bytes);
+
+/// Gives back what allocate_memory(bytes) returned.
+void free_memory(std::byte* pointer, std::size_t bytes) noexcept;
+
+}  // namespace attend
