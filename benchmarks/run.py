@@ -100,7 +100,7 @@ def main(arguments):
     teams, reference = [], None
     with tempfile.TemporaryDirectory(prefix="attend-benchmark-") as name:
         try:
-            teams += [Team(options.contestants, options.workload, threads, options) for threads in sorted(options.threads)]
+            teams += [Team(options.contestants, options.workload, threads, options) for threads in sorted(set(options.threads))]
             reference = reference_of(options, teams[-1].machine)
             rows = run(options, cases, Path(name), teams, reference)
         except Refused as reason:

@@ -50,6 +50,8 @@ void check(const BarChart& chart) {
     require(!chart.series.empty() && chart.series.size() <= kMostBarSeries,
             "1 to " + std::to_string(kMostBarSeries) + " series", std::to_string(chart.series.size()));
     require(std::isfinite(chart.dpi) && chart.dpi >= 1.0, "1 or more dots per inch", std::to_string(chart.dpi));
+    require(!chart.mark || (std::isfinite(*chart.mark) && *chart.mark >= 0.0), "a mark at 0 or more",
+            std::to_string(chart.mark.value_or(0.0)));
     for (const BarPanel& panel : chart.panels) {
         require(panel.values.size() == chart.rows.size(), std::to_string(chart.rows.size()) + " rows of values",
                 std::to_string(panel.values.size()));
@@ -160,7 +162,7 @@ private:
             for (std::size_t series = 0; series < chart_.series.size(); ++series) {
                 const std::optional<double>& value = panel.values[row][series];
                 const double bar_top = top + static_cast<double>(series) * pixels(kBar);
-                if (value) add_bar({area.left, bar_top, x_of(*value), bar_top + pixels(kBar)}, series);
+                if (value && *value > 0.0) add_bar({area.left, bar_top, x_of(*value), bar_top + pixels(kBar)}, series);
             }
         }
         const std::vector<double> ticks =

@@ -13,7 +13,7 @@ namespace attend::viz {
 /// One area of bars: a group for each row, a bar for each series.
 struct BarPanel {
     std::string title;                                       ///< above the area
-    std::vector<std::vector<std::optional<double>>> values;  ///< [row][series], 0 or more; nothing draws no bar
+    std::vector<std::vector<std::optional<double>>> values;  ///< [row][series], 0 or more, or nothing
 };
 
 /// A chart of panels side by side, which share rows, series and scale.
@@ -32,8 +32,8 @@ struct BarChart {
 inline constexpr std::size_t kMostBarSeries = 7;
 
 /// Draws the chart; the figure is as large as its rows and panels need.
-/// @throws ValueError for no rows, series or panels, too many series, values that do not fit them, or a value that is
-/// negative, infinite or NaN; UnsupportedError in a build without drawing
+/// @throws ValueError for no rows, series or panels, too many series, values that do not fit them, or a value or mark
+/// that is negative, infinite or NaN; UnsupportedError in a build without drawing
 Figure bar_chart(const BarChart& chart);
 
 }  // namespace attend::viz

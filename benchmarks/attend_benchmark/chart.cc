@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <array>
+#include <optional>
 #include <vector>
 
 namespace attend::benchmark {
@@ -28,34 +30,53 @@ std::string panel_of(const json& row) {
            (threads == 1 ? " thread" : " threads");
 }
 
-bool has_bar(const json& row) {
-    return row.contains("percent_of_limit") && row.at("percent_of_limit").is_number();
+/// What the bars show: a share of the limit, or where this machine has none that is known, the rate.
+struct Quantity {
+    const char* name;
+    const char* label;
+    std::optional<double> mark;
+};
+constexpr std::array<Quantity, 2> kQuantities{{
+    {"percent_of_limit", "percent of the machine's limit, measured in the same run", 100.0},
+    {"gflops", "GFLOP/s", std::nullopt},
+}};
+
+bool has_bar(const json& row, const Quantity& quantity) {
+    return row.contains(quantity.name) && row.at(quantity.name).is_number();
+}
+
+const Quantity& quantity_of(const json& rows) {
+    const auto any = [&](const Quantity& quantity) {
+        return std::any_of(rows.begin(), rows.end(), [&](const json& row) { return has_bar(row, quantity); });
+    };
+    return *std::find_if(kQuantities.begin(), kQuantities.end() - 1, any);
 }
 
 }  // namespace
 
 void chart(const std::string& rows_path, const std::string& picture_path) {
     const json rows = json::parse(read_file(rows_path));
+    const Quantity& quantity = quantity_of(rows);
     viz::BarChart chart;
     std::vector<std::string> panels;
     for (const json& row : rows) {
-        if (!has_bar(row)) continue;
+        if (!has_bar(row, quantity)) continue;
         chart.title = row.at("workload").get<std::string>();
         index_of(chart.rows, row.at("case").get<std::string>());
         index_of(chart.series, row.at("contestant").get<std::string>());
         index_of(panels, panel_of(row));
     }
-    chart.x_label = "percent of the machine's limit, measured in the same run";
-    chart.mark = 100.0;
+    chart.x_label = quantity.label;
+    chart.mark = quantity.mark;
     const std::vector<std::optional<double>> none(chart.series.size());
     for (const std::string& panel : panels) {
         chart.panels.push_back({panel, std::vector<std::vector<std::optional<double>>>(chart.rows.size(), none)});
     }
     for (const json& row : rows) {
-        if (!has_bar(row)) continue;
+        if (!has_bar(row, quantity)) continue;
         auto& values = chart.panels[index_of(panels, panel_of(row))].values;
         values[index_of(chart.rows, row.at("case"))][index_of(chart.series, row.at("contestant"))] =
-            row.at("percent_of_limit").get<double>();
+            row.at(quantity.name).get<double>();
     }
     viz::bar_chart(chart).save(picture_path);
 }

@@ -41,9 +41,11 @@ def measure(the_case, team, options):
     """Results by contestant, {"status", "error", "seconds"} or {"status", "reason"}; and the limit that was measured
     beside them, (name, billions a second), or None."""
     results, ready = {}, {}
-    for name, reason in team.missing.items():
-        results[name] = {"status": "missing", "reason": reason}
-    for name, worker in team.workers.items():
+    for name in team.names:
+        if name in team.missing:
+            results[name] = {"status": "missing", "reason": team.missing[name]}
+            continue
+        worker = team.workers[name]
         try:
             error, right = the_case.verified(worker, team.machine)
             results[name] = {"status": "timed" if right else "wrong", "error": error}

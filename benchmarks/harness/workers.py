@@ -120,6 +120,7 @@ class Team:
     contestant that does not start is in `missing`."""
 
     def __init__(self, names, workload, threads, options):
+        self.names = names
         self.threads = threads
         self.machine = start("attend", workload, threads, options)
         self.missing = {}
