@@ -65,7 +65,8 @@ def parsed(arguments):
 def reference_of(options, machine):
     """PyTorch in float64 where it is installed, otherwise attend's scalar oracle, in double."""
     try:
-        return start("reference", options.workload, machine.threads, argparse.Namespace(**{**vars(options), "isa": None}))
+        any_isa = argparse.Namespace(**{**vars(options), "isa": None})
+        return start("reference", options.workload, machine.threads, any_isa)
     except Refused:
         return machine
 
@@ -100,7 +101,8 @@ def main(arguments):
     teams, reference = [], None
     with tempfile.TemporaryDirectory(prefix="attend-benchmark-") as name:
         try:
-            teams += [Team(options.contestants, options.workload, threads, options) for threads in sorted(set(options.threads))]
+            for threads in sorted(set(options.threads)):
+                teams.append(Team(options.contestants, options.workload, threads, options))
             reference = reference_of(options, teams[-1].machine)
             rows = run(options, cases, Path(name), teams, reference)
         except Refused as reason:

@@ -159,7 +159,7 @@ std::optional<Limit> Machine::measure(const std::string& name) {
     if (!peak) return std::nullopt;
     constexpr std::int64_t kSteps = 1'000'000;  // 4 ms at 3 GHz and one instruction a cycle
     const double seconds = seconds_of(threads_, [&](int) { peak->loop(kSteps); });
-    return Limit{static_cast<double>(threads_ * kChains * kSteps) * peak->operations / seconds / 1e9,
+    return Limit{static_cast<double>(kSteps) * threads_ * kChains * peak->operations / seconds / 1e9,
                  peak->instruction};
 }
 

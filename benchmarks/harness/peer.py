@@ -3,7 +3,7 @@
     peer.py WORKLOAD CONTESTANT THREADS
 
 A contestant is benchmarks/WORKLOAD/CONTESTANT.py: `version()`, and `prepare(case, inputs)`, which returns a function
-without arguments: what is timed. That returns tensors by name, or what the contestant's `outputs(result)` makes them of.
+without arguments: what is timed. It returns tensors by name, or what the contestant's `outputs(result)` makes them of.
 """
 
 import gc

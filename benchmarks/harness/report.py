@@ -58,13 +58,15 @@ class Table:
                 self.said.add(excuse)
                 print(f"{row['status']}: {row['contestant']}: {row['reason']}", flush=True)
             return
-        cells = [row["case"].ljust(28), row["dtype"].ljust(9), str(row["threads"]).rjust(7), row["contestant"].ljust(11)]
+        cells = [row["case"].ljust(28), row["dtype"].ljust(9), str(row["threads"]).rjust(7),
+                 row["contestant"].ljust(11)]
         if row["seconds"] is None:
             cells.append(f"{row['status']}: " + (row["reason"] if "reason" in row else f"its error is {error_of(row)}"))
         else:
             rate = row["gb_per_s"] if self.bandwidth else row["gflops"]
             percent = row["percent_of_limit"]
-            cells += [f"{row['seconds'] * 1e3:10.3f}", f"{rate:7.1f}", "      -" if percent is None else f"{percent:7.1f}"]
+            cells += [f"{row['seconds'] * 1e3:10.3f}", f"{rate:7.1f}"]
+            cells.append("      -" if percent is None else f"{percent:7.1f}")
             cells += [f"{row['ratio_to'][name]:12.2f}x" if name in row["ratio_to"] else " " * 13 for name in self.names]
             cells.append(error_of(row).rjust(8))
         print(*cells, flush=True)

@@ -38,7 +38,8 @@ def save(path, tensors):
     for name, tensor in tensors.items():
         tensor = tensor.detach().contiguous()
         size = tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape),
+                        "data_offsets": [offset, offset + size]}
         parts.append(tensor)
         offset += size
     text = json.dumps(header).encode()

@@ -95,7 +95,8 @@ def contestants_of(workload):
     folder = ROOT / "benchmarks" / workload
     found = {path.stem for path in folder.iterdir() if path.suffix in (".py", ".cc")}
     order = ["attend", *PEERS]
-    return sorted(found - {"workload", "reference"}, key=lambda name: order.index(name) if name in order else len(order))
+    found -= {"workload", "reference"}
+    return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def start(name, workload, threads, options):

@@ -83,8 +83,10 @@ class Measuring(unittest.TestCase):
     def results(self, error):
         contestant = Stub(time={"seconds": 0.05})
         machine = Stub(compare={"errors": {"output": error}}, limit={"billions": 100.0})
-        team = SimpleNamespace(names=["torch", "attend"], machine=machine, missing={"torch": "not there"}, workers={"attend": contestant})
-        the_case = measure.Case({"inputs": {}, "tolerance": 1e-3, "limits": ["float32"]}, Path("/nowhere"), Stub(), Stub(), 1)
+        team = SimpleNamespace(names=["torch", "attend"], threads=1, machine=machine,
+                               missing={"torch": "not there"}, workers={"attend": contestant})
+        case = {"inputs": {}, "tolerance": 1e-3, "limits": ["float32"]}
+        the_case = measure.Case(case, Path("/nowhere"), Stub(), Stub(), 1)
         options = SimpleNamespace(rounds=1, seconds=1.0, isa=None, limit_bytes=1)
         return *measure.measure(the_case, team, options), contestant
 
