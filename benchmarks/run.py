@@ -114,7 +114,8 @@ def main(arguments):
         if options.chart:
             path = options.json or str(Path(name) / "rows.json")
             report.write(path, rows)
-            subprocess.run([options.program, "chart", path, options.chart], check=True)
+            if subprocess.run([options.program, "chart", path, options.chart]).returncode != 0:
+                raise SystemExit("run.py: error: expected a chart, found the errors above")
 
 
 if __name__ == "__main__":
