@@ -5,6 +5,9 @@
 JOBS ?= $(shell nproc)
 PRESET ?= release
 PREFIX ?= /usr/local
+# Of make benchmark.
+THREADS ?= 1,$(shell nproc)
+OPTIONS ?=
 
 help: ## Says what the targets do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -59,8 +62,12 @@ fuzz: ## Fuzzes every parser of outside bytes for a minute each
 	@sh scripts/install_dependencies.sh build check
 	@sh scripts/run_fuzzers.sh 60 $(JOBS)
 
-benchmark: ## Runs the benchmarks
-	@echo "attend has no benchmarks yet: its kernels are the exact ones, not the fast ones" >&2; exit 1
+benchmark: ## Times attend beside PyTorch and others: build/benchmark/*.json, *.svg (OPTIONS=--quick for a few cases)
+	@sh scripts/install_dependencies.sh build benchmark
+	@sh scripts/configure.sh release -DATTEND_BUILD_TESTS=OFF -DATTEND_BUILD_BENCHMARKS=ON
+	@cmake --build build/release --parallel $(JOBS) --target attend_benchmark
+	@sh benchmarks/setup.sh build/benchmark
+	@sh benchmarks/run_all.sh build/benchmark --threads $(THREADS) $(OPTIONS)
 
 install: build ## Installs library, headers and command under PREFIX (/usr/local)
 	@cmake --build build/release --parallel $(JOBS)

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs the Debian packages that a task needs: quiet, and quick when nothing is missing.
 #
-#     scripts/install_dependencies.sh [build] [test] [check] [docs]
+#     scripts/install_dependencies.sh [build] [test] [check] [docs] [benchmark]
 #
 # build: the library, the command and its drawing (make demo)      test: the tests (make test)
 # check: formatting, linting, the second compiler (.ci/run)        docs: the API reference (make docs)
+# benchmark: Python, in which benchmarks are run (make benchmark)
 set -eu
 
 packages=""
@@ -14,8 +15,9 @@ for task in "${@:-build}"; do
         test) packages="$packages libgtest-dev git poppler-utils" ;;
         check) packages="$packages clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev" ;;
         docs) packages="$packages doxygen" ;;
+        benchmark) packages="$packages python3 python3-venv" ;;
         *)
-            echo "install_dependencies.sh: error: expected build, test, check or docs, found '$task'" >&2
+            echo "install_dependencies.sh: error: expected build, test, check, docs or benchmark, found '$task'" >&2
             exit 2
             ;;
     esac

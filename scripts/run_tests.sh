@@ -5,7 +5,7 @@
 set -eu
 preset=$1
 jobs=$2
-sh scripts/configure.sh "$preset" -DATTEND_BUILD_TESTS=ON
+sh scripts/configure.sh "$preset" -DATTEND_BUILD_TESTS=ON -DATTEND_BUILD_BENCHMARKS=ON
 cmake --build "build/$preset" --parallel "$jobs"
 log="build/$preset/tests.log"
 LSAN_OPTIONS="suppressions=$PWD/scripts/lsan_suppressions.txt:print_suppressions=0"

@@ -1,0 +1,3 @@
+"""As in attention forward."""
+
+from benchmarks.attention.zentorch import outputs, prepare, version  # noqa: F401

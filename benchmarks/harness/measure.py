@@ -1,0 +1,95 @@
+"""One case: outputs are compared first, then contestants are timed in turn."""
+
+import math
+import statistics
+import time
+
+from benchmarks.harness.workers import Refused
+
+# A sample is one call or as many as take this long.
+SAMPLE_SECONDS = 0.02
+# Between contestants of several threads, which spin for a while when they are done: PyTorch's OpenMP for 8 ms, ONNX
+# Runtime for 37. Telling them to sleep at once would slow them down.
+SETTLE_SECONDS = 0.06
+LEAST_ROUNDS = 3
+
+
+class Case:
+    """A case on disk: inputs, and the reference's outputs."""
+
+    def __init__(self, case, folder, maker, reference, seed):
+        self.case = case
+        self.folder = folder
+        self.inputs = str(folder / "inputs.safetensors")
+        self.expected = str(folder / "reference.safetensors")
+        maker.ask("inputs", path=self.inputs, inputs=case["inputs"], seed=seed)
+        reference.ask("prepare", case=case, inputs=self.inputs, reference=True)
+        reference.ask("output", path=self.expected)
+        reference.ask("release")
+
+    def verified(self, worker, judge):
+        """Prepares a contestant and compares its output: its largest error and whether that is within tolerance."""
+        output = str(self.folder / "output.safetensors")
+        worker.ask("prepare", case=self.case, inputs=self.inputs, copies=self.case.get("copies", 1))
+        worker.ask("output", path=output)
+        errors = judge.ask("compare", output=output, reference=self.expected)["errors"].values()
+        error = math.inf if None in errors else max(errors)
+        return error, error <= self.case["tolerance"]
+
+
+def measure(the_case, team, options):
+    """Results by contestant, {"status", "error", "seconds"} or {"status", "reason"}; and the limit that was measured
+    beside them, (name, billions a second), or None."""
+    results, ready = {}, {}
+    settle = SETTLE_SECONDS if team.threads > 1 else 0.0
+    for name in team.names:
+        if name in team.missing:
+            results[name] = {"status": "missing", "reason": team.missing[name]}
+            continue
+        worker = team.workers[name]
+        try:
+            error, right = the_case.verified(worker, team.machine)
+            results[name] = {"status": "timed" if right else "wrong", "error": error}
+            if right:
+                ready[name] = repeats(worker)
+                time.sleep(settle)
+            else:
+                worker.ask("release")
+        except Refused as reason:
+            results[name] = {"status": reason.status, "reason": str(reason)}
+    limit = chosen_limit(the_case.case, team.machine, options)
+    samples = {name: [] for name in ready}
+    limits = []
+    begin = time.monotonic()
+    for turn in range(options.rounds):
+        if turn >= LEAST_ROUNDS and time.monotonic() - begin > options.seconds:
+            break
+        if limit:
+            time.sleep(settle)
+            limits.append(limit_of(limit, team.machine, options))
+        for name, request in ready.items():
+            time.sleep(settle)
+            samples[name].append(team.workers[name].ask("time", **request)["seconds"])
+    for name in ready:
+        results[name]["seconds"] = statistics.median(samples[name])
+        results[name]["rounds"] = len(samples[name])
+        team.workers[name].ask("release")
+    return results, (limit, statistics.median(limits)) if limits else None
+
+
+def repeats(worker):
+    """How to ask for a sample. Short calls are warmed up: the contestant before has filled the caches."""
+    once = worker.ask("time", repeat=1)["seconds"]
+    if once < SAMPLE_SECONDS:
+        once = worker.ask("time", repeat=max(1, round(0.25 * SAMPLE_SECONDS / max(once, 1e-7))))["seconds"]
+    return {"repeat": max(1, math.ceil(SAMPLE_SECONDS / max(once, 1e-7))), "warm_up": int(once < 0.1)}
+
+
+def limit_of(name, machine, options):
+    """Billions a second, or None where the processor has nothing of that name."""
+    return machine.ask("limit", name=name, isa=options.isa or "best", bytes=options.limit_bytes)["billions"]
+
+
+def chosen_limit(case, machine, options):
+    """The first of a case's limits that the processor has, or None."""
+    return next((name for name in case["limits"] if limit_of(name, machine, options) is not None), None)

@@ -1,0 +1,139 @@
+"""benchmarks/run.py with attend alone, on cases of no size: what it writes, and what it refuses. Nothing is timed here.
+
+    run_test.py PROGRAM    PROGRAM is attend_benchmark
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+sys.dont_write_bytecode = True
+
+from benchmarks.harness import measure, report  # noqa: E402
+from benchmarks.harness.workers import Worker  # noqa: E402
+
+PROGRAM = sys.argv.pop(1)
+
+
+def run(workload, *arguments):
+    """Output and rows of a run without peers."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows, chart = Path(folder) / "rows.json", Path(folder) / "rows.svg"
+        command = [sys.executable, "-B", ROOT / "benchmarks/run.py", workload, "--tiny", "--program", PROGRAM,
+                   "--environments", folder, "--json", rows, "--chart", chart, *arguments]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return output, json.loads(rows.read_text()), chart.read_text()
+
+
+class Runs(unittest.TestCase):
+    """The whole way, each workload."""
+
+    def check(self, rows):
+        for row in rows:
+            self.assertEqual(row["status"], "timed", row)
+            self.assertGreater(row["seconds"], 0)
+            self.assertGreater(row["gflops"], 0)
+            self.assertLess(row["error"], 0.01)
+            self.assertEqual(row["ratio_to"], {})
+
+    def test_attention(self):
+        _, rows, chart = run("attention", "--contestants", "attend", "--cases", "d16_l33_bh4_")
+        self.check(rows)
+        names = {row["case"] for row in rows}
+        self.assertLessEqual({"d16_l33_bh4_causal", "d16_l33_bh4_boolean", "d16_l33_bh4_kv2_bias"}, names)
+        self.assertEqual({row["dtype"] for row in rows}, {"float32", "bfloat16", "float16"})
+        self.assertIn(">attend</text>", chart)
+
+    def test_attention_backward(self):
+        self.check(run("attention_backward", "--contestants", "attend")[1])
+
+    def test_decode(self):
+        _, rows, _ = run("decode", "--contestants", "attend")
+        self.check([row for row in rows if row["dtype"] != "int8"])
+        self.assertGreater(rows[0]["gb_per_s"], 0)
+
+    def test_a_contestant_that_is_not_installed_is_named(self):
+        output, rows, _ = run("attention", "--contestants", "attend,torch", "--cases", "bh4_causal float32")
+        self.assertIn("missing: torch: ", output)
+        self.assertEqual([row["status"] for row in rows], ["timed", "missing"])
+        self.assertIsNone(rows[1]["seconds"])
+
+
+class Stub:
+    """A worker that answers from a table."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+        self.asked = []
+
+    def ask(self, what, **_):
+        self.asked.append(what)
+        return self.answers.get(what, {})
+
+
+class Measuring(unittest.TestCase):
+    """Who is timed."""
+
+    def results(self, error):
+        contestant = Stub(time={"seconds": 0.05})
+        machine = Stub(compare={"errors": {"output": error}}, limit={"billions": 100.0})
+        team = SimpleNamespace(names=["torch", "attend"], threads=1, machine=machine,
+                               missing={"torch": "not there"}, workers={"attend": contestant})
+        case = {"inputs": {}, "tolerance": 1e-3, "limits": ["float32"]}
+        the_case = measure.Case(case, Path("/nowhere"), Stub(), Stub(), 1)
+        options = SimpleNamespace(rounds=1, seconds=1.0, isa=None, limit_bytes=1)
+        return *measure.measure(the_case, team, options), contestant
+
+    def test_a_right_output_is_timed(self):
+        results, limit, _ = self.results(1e-4)
+        self.assertEqual(results["attend"], {"status": "timed", "error": 1e-4, "seconds": 0.05, "rounds": 1})
+        self.assertEqual(results["torch"], {"status": "missing", "reason": "not there"})
+        self.assertEqual(limit, ("float32", 100.0))
+
+    def test_a_wrong_output_is_not_timed(self):
+        for error in (2e-3, None):  # None: not a number somewhere
+            results, _, contestant = self.results(error)
+            self.assertEqual(results["attend"]["status"], "wrong")
+            self.assertNotIn("time", contestant.asked)
+
+
+class Rows(unittest.TestCase):
+    """The arithmetic."""
+
+    def test_ratios_and_shares(self):
+        case = {"name": "c", "dtype": "float32", "operations": 50e9}
+        results = {"attend": {"status": "timed", "error": 0.0, "seconds": 0.5},
+                   "torch": {"status": "timed", "error": 0.0, "seconds": 2.0}}
+        rows = report.rows_of("attention", case, 1, results, ("float32", 200.0), {}, None)
+        self.assertEqual(rows[0]["ratio_to"], {"torch": 4.0})
+        self.assertEqual(rows[1]["ratio_to"], {"attend": 0.25})
+        self.assertEqual(rows[0]["gflops"], 100.0)
+        self.assertEqual(rows[0]["percent_of_limit"], 50.0)
+        self.assertEqual(report.geometric_means(rows),
+                         ["attend / torch, float32, 1 thread: 4.00x (geometric mean of 1 case)"])
+
+
+class Comparing(unittest.TestCase):
+    """attend_benchmark's judgement."""
+
+    def test_errors_are_relative_to_rows(self):
+        inputs = {"x": {"shape": [3, 5], "dtype": "float32"}}
+        worker = Worker("attend", [PROGRAM, "worker", "attention"], 1, {})
+        with tempfile.TemporaryDirectory() as folder:
+            a, b = f"{folder}/a", f"{folder}/b"
+            worker.ask("inputs", path=a, inputs=inputs, seed=1)
+            worker.ask("inputs", path=b, inputs=inputs, seed=1)
+            self.assertEqual(worker.ask("compare", output=a, reference=b)["errors"], {"x": 0.0})
+            worker.ask("inputs", path=b, inputs=inputs, seed=2)
+            self.assertGreater(worker.ask("compare", output=a, reference=b)["errors"]["x"], 0.3)
+        worker.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
