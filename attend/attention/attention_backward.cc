@@ -1,13 +1,18 @@
 #include <attend/attention/attention.h>
+#include <attend/attention/nonfinite.h>
 #include <attend/attention/problem.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/attention.h>
+#include <attend/kernels/cpu/flash/backward.h>
+#include <attend/kernels/cpu/flash/forward.h>
 #include <attend/kernels/reference/attention.h>
 #include <attend/kernels/tile.h>
 
 #include <algorithm>
+#include <limits>
+#include <vector>
 
 namespace attend {
 
@@ -15,6 +20,7 @@ namespace {
 
 constexpr const char* kOperation = "attention_backward";
 
+namespace flash = kernels::cpu::flash;
 using kernels::AttentionProblem;
 using kernels::AttentionSaved;
 using kernels::Block;
@@ -91,19 +97,28 @@ void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved
     target.copy_from(sums);
 }
 
-void run_flash(const detail::CheckedProblem& checked, const AttentionGradientTargets& targets,
-               const TensorView& grad_output, const AttentionOptions& options) {
+/// log-sum-exp and delta of every row in the plain path's precision.
+Tensor row_statistics(const detail::CheckedProblem& checked, const TensorView& grad_output) {
     const AttentionProblem& problem = checked.problem();
-    const std::size_t bytes = kernels::cpu::scratch_size(problem);
     Shape rows = checked.log_sum_exp_shape();
     rows.push_back(2);
-    Tensor statistics = Tensor(rows, kernels::cpu::computes_in_double(problem) ? DType::float64 : DType::float32);
+    Tensor statistics(rows, kernels::cpu::computes_in_double(problem) ? DType::float64 : DType::float32);
     const AttentionSaved saved{grad_output, statistics.view()};
+    const std::size_t bytes = kernels::cpu::scratch_size(problem);
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
         [&](const Block& block) {
             kernels::cpu::attention_row_statistics(problem, saved, block, thread_scratch(bytes));
         });
+    return statistics;
+}
+
+void run_plain(const detail::CheckedProblem& checked, const AttentionGradientTargets& targets,
+               const TensorView& grad_output, const AttentionOptions& options) {
+    const AttentionProblem& problem = checked.problem();
+    const std::size_t bytes = kernels::cpu::scratch_size(problem);
+    Tensor statistics = row_statistics(checked, grad_output);
+    const AttentionSaved saved{grad_output, statistics.view()};
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
         [&](const Block& block) {
@@ -116,6 +131,44 @@ void run_flash(const detail::CheckedProblem& checked, const AttentionGradientTar
                                                    thread_scratch(bytes));
         });
     if (targets.bias) run_bias(checked, saved, *options.bias, *targets.bias);
+}
+
+/// The fast path: packs queries and grad_output once, then one task for each block of keys.
+void run_flash(const AttentionProblem& problem, const flash::BackwardTensors& tensors) {
+    const flash::BackwardPlan plan(problem, flash::backward_kernels(problem));
+    std::vector<Tensor> memory;
+    std::vector<float*> parts;
+    for (const std::int64_t floats : flash::backward_buffer_sizes(problem, plan)) {
+        memory.push_back(Tensor::empty({floats}));
+        parts.push_back(floats > 0 ? memory.back().data<float>() : nullptr);
+    }
+    const flash::BackwardBuffers buffers{parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], parts[6]};
+
+    const auto sequences = static_cast<std::int64_t>(problem.sequences.size());
+    const std::int64_t heads = problem.heads();
+    parallel_for(sequences * heads, [&](std::int64_t i) {
+        const auto s = static_cast<std::size_t>(i / heads);
+        for (std::int64_t p = 0; p < plan.first_panel[s + 1] - plan.first_panel[s]; ++p) {
+            flash::prepare(problem, tensors, plan, buffers, i / heads, i % heads, p);
+        }
+    });
+    const std::vector<flash::KeyBlock> blocks = flash::key_blocks(problem, plan, num_threads());
+    flash::Progress progress(blocks.size());
+    const std::size_t bytes = flash::backward_scratch(plan);
+    parallel_for(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t i) {
+        const auto index = static_cast<std::size_t>(i);
+        try {
+            flash::backward(problem, tensors, plan, buffers, progress, blocks[index], thread_scratch(bytes));
+        } catch (...) {
+            // Nobody may wait for a block that failed.
+            progress.advance(index, std::numeric_limits<std::int64_t>::max());
+            throw;
+        }
+    });
+    if (plan.sums_in_place) return;
+    parallel_for(sequences * heads, [&](std::int64_t i) {
+        flash::finish_grad_query(problem, tensors, plan, buffers, i / heads, i % heads);
+    });
 }
 
 void check_target(const std::string& name, const MutableTensorView& target, const TensorView& like) {
@@ -152,7 +205,20 @@ void attention_backward_into(const AttentionGradientTargets& targets, const Tens
         throw DTypeError(kOperation, "expected the log_sum_exp of forward to be floating, found " +
                                          std::string(name_of(log_sum_exp.dtype())));
     }
-    run_flash(checked, targets, grad_output, options);
+    if (!flash::supports(checked.problem())) {
+        run_plain(checked, targets, grad_output, options);
+        return;
+    }
+    const detail::WithoutNonfinite finite(checked.problem(), grad_output);
+    if (finite.is_visible()) {
+        run_plain(checked, targets, grad_output, options);
+        return;
+    }
+    run_flash(finite.problem(), {finite.grad_output(), output, log_sum_exp, targets.query, targets.key, targets.value});
+    if (targets.bias) {
+        Tensor statistics = row_statistics(checked, grad_output);
+        run_bias(checked, {grad_output, statistics.view()}, *options.bias, *targets.bias);
+    }
 }
 
 AttentionGradients attention_backward(const TensorView& grad_output, const TensorView& query, const TensorView& key,

@@ -1,5 +1,6 @@
 // The blocked path against the scalar oracle, forward and backward, in every dtype; tolerances: docs/tolerances.md.
 #include "cases.h"
+#include "magnitude.h"
 
 #include "tests/support/compare.h"
 
@@ -20,16 +21,10 @@ constexpr double kFloat32 = 5e-6;  // float accumulation, see docs/tolerances.md
 constexpr double kFloat32Grad = 2e-5;
 constexpr double kFloat64 = 1e-12;
 
-/// sum_j w_ij |v_j|: what rounding errors of an output are relative to, since its terms may cancel.
-Tensor output_magnitude(const Problem& problem) {
-    Problem absolute = problem;
-    absolute.value = problem.value.to(DType::float64);
-    for (std::int64_t i = 0; i < absolute.value.numel(); ++i) {
-        absolute.value.data<double>()[i] = std::fabs(absolute.value.data<double>()[i]);
-    }
-    absolute.query = problem.query.to(DType::float64);
-    absolute.key = problem.key.to(DType::float64);
-    return std::move(absolute.forward(Algorithm::reference).output);
+Magnitudes magnitudes_of(const Problem& problem, const TensorView& weights) {
+    const double scale =
+        problem.description.scale.value_or(1.0 / std::sqrt(std::max(1.0, static_cast<double>(problem.description.d))));
+    return magnitudes(problem.query, problem.key, problem.value, problem.grad_output, weights, scale);
 }
 
 TEST_P(Oracle, ForwardAndBackwardFloat64) {
@@ -55,14 +50,15 @@ TEST_P(Oracle, ForwardAndBackwardFloat32) {
     const Problem p(GetParam(), DType::float32, 12);
     const AttentionResult want = p.forward(Algorithm::reference);
     const AttentionResult found = p.forward(Algorithm::flash);
-    EXPECT_LE(row_error(found.output, want.output, output_magnitude(p)), kFloat32);
+    const Magnitudes magnitude = magnitudes_of(p, want.weights);
+    EXPECT_LE(row_error(found.output, want.output, magnitude.output), kFloat32);
     EXPECT_LE(row_error(found.weights, want.weights), kFloat32);
     EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), kFloat32);
     const AttentionGradients grad_want = p.backward(want, Algorithm::reference);
     const AttentionGradients grad = p.backward(found, Algorithm::flash);
-    EXPECT_LE(row_error(grad.query, grad_want.query), kFloat32Grad);
-    EXPECT_LE(row_error(grad.key, grad_want.key), kFloat32Grad);
-    EXPECT_LE(row_error(grad.value, grad_want.value), kFloat32Grad);
+    EXPECT_LE(row_error(grad.query, grad_want.query, magnitude.query), kFloat32);
+    EXPECT_LE(row_error(grad.key, grad_want.key, magnitude.key), kFloat32);
+    EXPECT_LE(row_error(grad.value, grad_want.value, magnitude.value), kFloat32);
 }
 
 // A 16-bit result is the exact one for the same inputs, rounded once: half a unit in the last place of the row's
@@ -78,16 +74,16 @@ TEST_P(Oracle, SixteenBit) {
         exact.bias = p.bias.to(DType::float64);
         const AttentionResult want = exact.forward(Algorithm::reference);
         const AttentionGradients grad_want = exact.backward(want, Algorithm::reference);
-        const Tensor magnitude = output_magnitude(exact);
+        const Magnitudes magnitude = magnitudes_of(exact, want.weights);
         for (const Algorithm algorithm : {Algorithm::reference, Algorithm::flash}) {
             const AttentionResult found = p.forward(algorithm);
-            EXPECT_LE(row_error(found.output, want.output, magnitude), 2 * unit);
+            EXPECT_LE(row_error(found.output, want.output, magnitude.output), 2 * unit);
             EXPECT_LE(row_error(found.weights, want.weights), 2 * unit);
             EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), dtype == DType::bfloat16 ? 4e-4 : 1e-6);
             const AttentionGradients grad = p.backward(found, algorithm);
-            EXPECT_LE(row_error(grad.query, grad_want.query), 2 * unit);
-            EXPECT_LE(row_error(grad.key, grad_want.key), 2 * unit);
-            EXPECT_LE(row_error(grad.value, grad_want.value), 2 * unit);
+            EXPECT_LE(row_error(grad.query, grad_want.query, magnitude.query), 2 * unit);
+            EXPECT_LE(row_error(grad.key, grad_want.key, magnitude.key), 2 * unit);
+            EXPECT_LE(row_error(grad.value, grad_want.value, magnitude.value), 2 * unit);
         }
     }
 }

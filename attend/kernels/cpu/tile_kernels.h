@@ -178,8 +178,9 @@ struct PanelModifiers {
     const PanelSource* bias = nullptr;  ///< added; null: none
     float slope = 0.0F;                 ///< ALiBi: - slope |distance + r - j| for row r and column j
     std::int64_t distance = 0;          ///< position of row 0 minus position of column 0
-    bool by_columns = false;      ///< rows of the panel are keys, columns queries: distance + j - r, sources transposed
-    float* derivative = nullptr;  ///< [rows][columns]: receives d score / d (scale product), of the soft cap
+    bool by_columns = false;  ///< rows of the panel are keys, columns queries: distance + j - r, sources transposed
+    const float* start = nullptr;  ///< [columns], added to the logits at last; null: 0
+    float* derivative = nullptr;   ///< [rows][columns]: receives d score / d (scale product), of the soft cap
 };
 
 /// The softmax state of a tile of rows, kept over the strips of keys.
@@ -212,6 +213,11 @@ struct TileKernels {
     void (*pack_columns)(const Rows& source, float* out) = nullptr;
     /// out[block of `columns`][step][columns], blocks block_stride floats apart: rows one after the other, or in pairs.
     void (*pack_steps)(const Rows& source, std::int64_t block_stride, float* out) = nullptr;
+    /// out[r] = the dot product of row r of both, which have the same shape.
+    void (*row_products)(const Rows& a, const Rows& b, float* out) = nullptr;
+    /// Rows of blocks [block][row][columns], blocks block_stride floats apart and rows row_stride, times factor.
+    void (*unpack_rows)(const float* blocks, std::int64_t block_stride, std::int64_t row_stride, float factor,
+                        const MutableRows& out) = nullptr;
     /// False when any element is NaN or infinite.
     bool (*all_finite)(const Rows& source) = nullptr;
     ///@}
@@ -228,6 +234,9 @@ struct TileKernels {
     void (*run)(Job job, std::int64_t count, const JobArgs& args) = nullptr;
     /// row r, column j of a panel times factors[r * columns + j].
     void (*scale_panel)(const float* factors, std::int64_t count, float* panel) = nullptr;
+    /// Dropout in backward, on [rows][columns] of transposed panels: dp = dp factors + start (of the column), then
+    /// dp *= p and p *= factors.
+    void (*drop_gradients)(const float* factors, const float* start, std::int64_t count, float* p, float* dp) = nullptr;
     ///@}
 
     /// @name Softmax of a tile of `count` rows

@@ -281,7 +281,7 @@ private:
             args.job.source = args.out - layout_.panel;
             products_.scores(job, rows, half)(&args);
             prefetch_.advance(lines_a_panel_);
-            if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, args.out);
+            if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, args.out);
             const bool whole = position.key_count == kernels_.columns || (half && position.key_count == kernels_.width);
             if (rules_.has_masks() || !whole || !rules_.positions_full(position)) {
                 rules_.mask(position, false, args.out);

@@ -53,11 +53,13 @@ PanelSource PanelRules::source(const TensorView& view, const PanelPosition& posi
     return result;
 }
 
-void PanelRules::modify(const PanelPosition& position, bool transposed, float* derivative, float* panel) const {
+void PanelRules::modify(const PanelPosition& position, bool transposed, const float* start, float* derivative,
+                        float* panel) const {
     PanelModifiers modifiers{.scale = static_cast<float>(problem_.scale),
                              .softcap = static_cast<float>(problem_.softcap),
                              .distance = position.query_begin + sequence_.query_offset - position.key_begin,
                              .by_columns = transposed,
+                             .start = start,
                              .derivative = derivative};
     PanelSource bias;
     if (problem_.bias) {

@@ -37,9 +37,11 @@ public:
     /// Whether a query sees a key.
     bool visible(std::int64_t head, std::int64_t query, std::int64_t key) const;
 
-    /// Products to logits times log2(e), in place. @param derivative null, or receives the soft cap's (backward)
+    /// Products to logits times log2(e), in place. @param start null, or added for each column @param derivative null,
+    /// or receives the soft cap's (backward)
     /// @param transposed the panel has keys as rows
-    void modify(const PanelPosition& position, bool transposed, float* derivative, float* panel) const;
+    void modify(const PanelPosition& position, bool transposed, const float* start, float* derivative,
+                float* panel) const;
     /// Hidden pairs, and columns beyond the position, become -inf.
     void mask(const PanelPosition& position, bool transposed, float* panel) const;
 

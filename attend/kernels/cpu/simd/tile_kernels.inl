@@ -195,6 +195,22 @@ void pack_steps(const Rows& source, std::int64_t block_stride, float* out) {
     });
 }
 
+void row_products(const Rows& a, const Rows& b, float* out) {
+    with_loader(a.dtype, [&](const auto& load) {
+        for (std::int64_t r = 0; r < a.count; ++r) {
+            const void* x = row_of(a, r);
+            const void* y = row_of(b, r);
+            Vec sum = Simd::zero();
+            std::int64_t c = 0;
+            for (; c + kWidth <= a.width; c += kWidth) sum = Simd::fma(load(x, c), load(y, c), sum);
+            if (c < a.width) {
+                sum = Simd::fma(load_some(x, a.dtype, c, a.width - c), load_some(y, a.dtype, c, a.width - c), sum);
+            }
+            out[r] = Simd::sum(sum);
+        }
+    });
+}
+
 bool all_finite(const Rows& source) {
     bool finite = true;
     with_loader(source.dtype, [&](const auto& load) {
@@ -463,7 +479,8 @@ void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, f
                                                : Simd::sub(Simd::set1(first), Simd::load(lane + j));
                 x = Simd::sub(x, Simd::mul(Simd::abs(moved), Simd::set1(m.slope)));
             }
-            Simd::store(row + j, Simd::mul(x, Simd::set1(kLog2e)));
+            const Vec start = m.start != nullptr ? Simd::load(m.start + j) : Simd::zero();
+            Simd::store(row + j, Simd::fma(x, Simd::set1(kLog2e), start));
         }
     }
 }
@@ -506,6 +523,19 @@ void keep_true(const PanelSource& allowed, std::int64_t count, std::int64_t colu
 void scale_panel(const float* factors, std::int64_t count, float* panel) {
     for (std::int64_t e = 0; e < count * kColumns; e += kWidth) {
         Simd::store(panel + e, Simd::mul(Simd::load(panel + e), Simd::load(factors + e)));
+    }
+}
+
+void drop_gradients(const float* factors, const float* start, std::int64_t count, float* p, float* dp) {
+    for (std::int64_t r = 0; r < count; ++r) {
+        for (int j = 0; j < kColumns; j += kWidth) {
+            const std::int64_t e = r * kColumns + j;
+            const Vec factor = Simd::load(factors + e);
+            const Vec weight = Simd::load(p + e);
+            const Vec grad = Simd::fma(Simd::load(dp + e), factor, Simd::load(start + j));
+            Simd::store(dp + e, Simd::mul(grad, weight));
+            Simd::store(p + e, Simd::mul(weight, factor));
+        }
     }
 }
 
@@ -572,11 +602,12 @@ void with_storer(DType dtype, const Use& use) {
     }
 }
 
-/// One row of `width` elements: blocks of a tile, times `factor`.
+/// One row of `width` elements: blocks that are block_stride apart, times `factor`.
 template <typename Store>
-void store_row(const float* blocks, Vec factor, std::int64_t width, DType dtype, const Store& store, void* out) {
+void store_row(const float* blocks, std::int64_t block_stride, Vec factor, std::int64_t width, DType dtype,
+               const Store& store, void* out) {
     std::int64_t c = 0;
-    for (; c + kColumns <= width; c += kColumns, blocks += kRows * kColumns) {
+    for (; c + kColumns <= width; c += kColumns, blocks += block_stride) {
         store(out, c, Simd::mul(Simd::load(blocks), factor));
         store(out, c + kWidth, Simd::mul(Simd::load(blocks + kWidth), factor));
     }
@@ -603,12 +634,23 @@ void finish_rows(const RowState& state, float factor, const MutableRows& output,
                 if ((nothing >> static_cast<unsigned>(r - first) & 1U) != 0) {
                     std::memset(row, 0, static_cast<std::size_t>(output.width * size));
                 } else {
-                    store_row(state.out + r * kColumns, Simd::set1(inverse[r - first]), output.width, output.dtype,
+                    store_row(state.out + r * kColumns, kRows * kColumns, Simd::set1(inverse[r - first]), output.width, output.dtype,
                               store, row);
                 }
             }
         });
     }
+}
+
+void unpack_rows(const float* blocks, std::int64_t block_stride, std::int64_t row_stride, float factor,
+                 const MutableRows& out) {
+    const std::int64_t size = out.dtype == DType::float64 ? 8 : size_in_bytes(out.dtype);
+    with_storer(out.dtype, [&](const auto& store) {
+        for (std::int64_t r = 0; r < out.count; ++r) {
+            store_row(blocks + r * row_stride, block_stride, Simd::set1(factor), out.width, out.dtype, store,
+                      static_cast<std::byte*>(out.data) + r * out.stride * size);
+        }
+    });
 }
 
 /// The table of floats.
@@ -623,12 +665,15 @@ TileKernels float_table(Isa isa) {
     table.pack_rows = pack_rows;
     table.pack_columns = pack_columns;
     table.pack_steps = pack_steps;
+    table.row_products = row_products;
+    table.unpack_rows = unpack_rows;
     table.all_finite = all_finite;
     table.modify = modify;
     table.keep_range = keep_range;
     table.keep_true = keep_true;
     table.run = run_job<Floats>;
     table.scale_panel = scale_panel;
+    table.drop_gradients = drop_gradients;
     table.raise_maximum = raise_maximum;
     table.finish_rows = finish_rows;
     return table;

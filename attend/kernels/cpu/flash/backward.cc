@@ -1,0 +1,567 @@
+#include <attend/core/element.h>
+#include <attend/kernels/cpu/arena.h>
+#include <attend/kernels/cpu/flash/backward.h>
+#include <attend/kernels/cpu/flash/panel.h>
+#include <attend/kernels/cpu/flash/tile_choice.h>
+
+#include <algorithm>
+#include <limits>
+#include <thread>
+
+namespace attend::kernels::cpu::flash {
+
+namespace {
+
+constexpr double kLog2e = 1.4426950408889634074;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::int64_t kKeyTiles = 8;  // of a key block
+constexpr std::int64_t kQueriesOfBlock = 256;
+
+std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
+    return kernels.format == Format::pairs ? divide_up(width, 2) : width;
+}
+
+bool in_place(const TileKernels& kernels, const TensorView& view) {
+    return kernels.format == Format::floats && view.dtype() == DType::float32 && view.shape()[3] % kernels.width == 0;
+}
+
+Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t begin, std::int64_t count) {
+    return {row_address(view, batch, head, begin), view.dtype(), view.strides()[2], count, view.shape()[3]};
+}
+
+std::int64_t padded_width(const TileKernels& kernels, std::int64_t width) {
+    return divide_up(width, kernels.columns) * kernels.columns;
+}
+
+/// What the sums of gradients with respect to scaled scores lack.
+float final_factor(const AttentionProblem& problem, const TileKernels& kernels) {
+    return kernels.format == Format::pairs ? static_cast<float>(problem.scale) : 1.0F;
+}
+
+/// The factor that values and delta carry, so that dS comes out scaled.
+float value_factor(const AttentionProblem& problem, const TileKernels& kernels) {
+    return kernels.format == Format::pairs ? 1.0F : static_cast<float>(problem.scale);
+}
+
+/// Rows where a product reads its steps, and how far apart they are.
+struct Steps {
+    const float* data = nullptr;
+    std::int64_t stride = 0;  // bytes
+
+    Steps at(std::int64_t step, std::int64_t column) const {
+        return {reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(data) + step * stride) + column,
+                stride};
+    }
+};
+
+}  // namespace
+
+BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& tile_kernels)
+    : kernels(tile_kernels),
+      depth(steps_of(tile_kernels, problem.query.shape()[3])),
+      value_depth(steps_of(tile_kernels, problem.value.shape()[3])),
+      blocks(divide_up(problem.query.shape()[3], tile_kernels.columns)),
+      value_blocks(divide_up(problem.value.shape()[3], tile_kernels.columns)),
+      key_tiles(kKeyTiles),
+      query_panels(kQueriesOfBlock / tile_kernels.columns),
+      queries_in_place(in_place(tile_kernels, problem.query)),
+      grads_in_place(in_place(tile_kernels, problem.query) && problem.value.shape()[3] % tile_kernels.width == 0),
+      keys_in_place(in_place(tile_kernels, problem.key)) {
+    std::int64_t panel = 0;
+    bool whole = true;
+    for (const Sequence& sequence : problem.sequences) {
+        first_panel.push_back(panel);
+        panel += divide_up(sequence.query_count, tile_kernels.columns);
+        whole = whole && sequence.query_count % tile_kernels.columns == 0;
+    }
+    first_panel.push_back(panel);
+    sums_in_place = queries_in_place && whole;
+}
+
+const TileKernels& backward_kernels(const AttentionProblem& problem) {
+    return tile_kernels(problem.query.dtype(), true);
+}
+
+std::vector<std::int64_t> backward_buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan) {
+    const std::int64_t panels = problem.heads() * plan.panels();
+    const std::int64_t columns = plan.kernels.columns;
+    const std::int64_t steps = plan.kernels.step_columns;
+    return {panels * plan.depth * columns,
+            panels * plan.value_depth * columns,
+            plan.queries_in_place ? 0 : panels * plan.blocks * steps * columns,
+            plan.grads_in_place ? 0 : panels * plan.value_blocks * steps * columns,
+            panels * columns,
+            panels * columns,
+            plan.sums_in_place ? 0 : panels * columns * padded_width(plan.kernels, problem.query.shape()[3])};
+}
+
+void Progress::wait(std::size_t unit, std::int64_t step) const {
+    for (int spins = 0; done_[unit].load(std::memory_order_acquire) < step; ++spins) {
+        // The other thread is a fraction of a millisecond away, unless it has no core.
+        if (spins > 200) std::this_thread::yield();
+    }
+}
+
+std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const BackwardPlan& plan, int workers) {
+    const std::int64_t kv_heads = problem.key.shape()[1];
+    struct Head {
+        std::int64_t sequence;
+        std::int64_t kv_head;
+        std::int64_t tiles;
+        std::int64_t rows;  // of a block
+        std::int64_t previous = -1;
+    };
+    std::vector<Head> heads;
+    for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
+        const std::int64_t tiles = divide_up(problem.sequences[s].key_count, plan.kernels.rows);
+        if (tiles == 0) continue;
+        const std::int64_t rows = divide_up(tiles, divide_up(tiles, plan.key_tiles)) * plan.kernels.rows;
+        for (std::int64_t h = 0; h < kv_heads; ++h) heads.push_back({static_cast<std::int64_t>(s), h, tiles, rows});
+    }
+    // As many heads as there are threads go side by side, block by block: then nobody waits for another's dQ, and what
+    // a head has packed stays in the cache.
+    std::vector<KeyBlock> blocks;
+    const auto together = static_cast<std::size_t>(std::max(1, workers));
+    for (std::size_t first = 0; first < heads.size(); first += together) {
+        const std::size_t last = std::min(heads.size(), first + together);
+        bool more = true;
+        for (std::int64_t b = 0; more; ++b) {
+            more = false;
+            for (std::size_t h = first; h < last; ++h) {
+                Head& head = heads[h];
+                const std::int64_t count = problem.sequences[static_cast<std::size_t>(head.sequence)].key_count;
+                const std::int64_t begin = b * head.rows;
+                if (begin >= count) continue;
+                const auto index = static_cast<std::int64_t>(blocks.size());
+                blocks.push_back(
+                    {head.sequence, head.kv_head, begin, std::min(count, begin + head.rows), index, head.previous});
+                head.previous = index;
+                more = true;
+            }
+        }
+    }
+    return blocks;
+}
+
+void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
+             const BackwardBuffers& buffers, std::int64_t s, std::int64_t head, std::int64_t panel) {
+    const TileKernels& kernels = plan.kernels;
+    const Sequence& sequence = problem.sequences[static_cast<std::size_t>(s)];
+    const std::int64_t columns = kernels.columns;
+    const std::int64_t begin = panel * columns;
+    const std::int64_t count = std::min(columns, sequence.query_count - begin);
+    const std::int64_t row = sequence.query_begin + begin;
+    const std::int64_t place = head * plan.panels() + plan.first_panel[static_cast<std::size_t>(s)] + panel;
+    const Rows queries = rows_of(problem.query, sequence.batch, head, row, count);
+    const Rows grads = rows_of(tensors.grad_output, sequence.batch, head, row, count);
+    kernels.pack_columns(queries, buffers.queries + place * plan.depth * columns);
+    kernels.pack_columns(grads, buffers.grads + place * plan.value_depth * columns);
+    const std::int64_t block = kernels.step_columns * columns;
+    if (!plan.queries_in_place) kernels.pack_steps(queries, block, buffers.query_rows + place * plan.blocks * block);
+    if (!plan.grads_in_place) kernels.pack_steps(grads, block, buffers.grad_rows + place * plan.value_blocks * block);
+
+    float delta[kMaxColumns] = {};
+    kernels.row_products(grads, rows_of(tensors.output, sequence.batch, head, row, count), delta);
+    float* start = buffers.start + place * columns;
+    float* grad_start = buffers.grad_start + place * columns;
+    const TensorView& saved = tensors.log_sum_exp;
+    const float factor = value_factor(problem, kernels);
+    for (std::int64_t j = 0; j < columns; ++j) {
+        start[j] = -kInfinity;
+        grad_start[j] = 0.0F;
+        if (j >= count) continue;
+        const double log_sum_exp = load_element(
+            saved.data(), saved.dtype(),
+            sequence.batch * saved.strides()[0] + head * saved.strides()[1] + (row + j) * saved.strides()[2]);
+        // A row that attended to nothing has no gradients: its weights are 2^-inf.
+        if (log_sum_exp == -std::numeric_limits<double>::infinity()) continue;
+        start[j] = static_cast<float>(-log_sum_exp * kLog2e);
+        grad_start[j] = -delta[j] * factor;
+    }
+    const std::int64_t width = problem.query.shape()[3];
+    if (plan.sums_in_place) {
+        for (std::int64_t j = 0; j < count; ++j) {
+            std::fill_n(reinterpret_cast<float*>(row_address(tensors.grad_query, sequence.batch, head, row + j)), width,
+                        0.0F);
+        }
+    } else {
+        const std::int64_t padded = padded_width(kernels, width);
+        std::fill_n(buffers.sums + place * columns * padded, columns * padded, 0.0F);
+    }
+}
+
+namespace {
+
+/// One key block. Keys and queries are counted within the sequence.
+class Backward {
+public:
+    Backward(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
+             const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, std::span<std::byte> scratch)
+        : problem_(problem),
+          tensors_(tensors),
+          plan_(plan),
+          buffers_(buffers),
+          progress_(progress),
+          block_(block),
+          kernels_(plan.kernels),
+          sequence_(problem.sequences[static_cast<std::size_t>(block.sequence)]),
+          rules_(problem, sequence_, plan.kernels),
+          dropout_(problem.dropout, problem.seed),
+          score_products_(kernels_.products(plan.depth)),
+          grad_products_(kernels_.products(plan.value_depth)),
+          sum_products_(kernels_.products(kernels_.step_columns)),
+          tiles_(divide_up(block.end - block.begin, kernels_.rows)),
+          panel_(std::int64_t{kernels_.rows} * kernels_.columns) {
+        Arena arena(scratch);
+        keys_ = arena.take<float>(plan.key_tiles * plan.depth * kernels_.rows);
+        values_ = arena.take<float>(plan.key_tiles * plan.value_depth * kernels_.rows);
+        key_rows_ = arena.take<float>(plan.key_tiles * plan.blocks * kernels_.rows * kernels_.columns);
+        grad_keys_ = arena.take<float>(plan.key_tiles * plan.blocks * panel_);
+        grad_values_ = arena.take<float>(plan.key_tiles * plan.value_blocks * panel_);
+        weights_ = arena.take<float>(plan.query_panels * panel_);
+        grad_scores_ = arena.take<float>(plan.key_tiles * plan.query_panels * panel_);
+        derivative_ = arena.take<float>(panel_);
+        factors_ = arena.take<float>(panel_);
+    }
+
+    static std::size_t bytes(const BackwardPlan& plan) {
+        const TileKernels& kernels = plan.kernels;
+        const std::int64_t panel = std::int64_t{kernels.rows} * kernels.columns;
+        return arena_bytes<float>(plan.key_tiles * plan.depth * kernels.rows) +
+               arena_bytes<float>(plan.key_tiles * plan.value_depth * kernels.rows) +
+               2 * arena_bytes<float>(plan.key_tiles * plan.blocks * panel) +
+               arena_bytes<float>(plan.key_tiles * plan.value_blocks * panel) +
+               arena_bytes<float>(plan.query_panels * panel) +
+               arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 2 * arena_bytes<float>(panel);
+    }
+
+    void run() {
+        pack_keys();
+        std::fill_n(grad_keys_, tiles_ * plan_.blocks * panel_, 0.0F);
+        std::fill_n(grad_values_, tiles_ * plan_.value_blocks * panel_, 0.0F);
+        const std::int64_t group = problem_.heads() / problem_.key.shape()[1];
+        const std::int64_t panels = divide_up(sequence_.query_count, kernels_.columns);
+        std::int64_t step = 0;
+        for (std::int64_t head = block_.kv_head * group; head < (block_.kv_head + 1) * group; ++head) {
+            for (std::int64_t first = 0; first < panels; first += plan_.query_panels, ++step) {
+                head_ = head;
+                first_panel_ = first;
+                const std::int64_t count = std::min(plan_.query_panels, panels - first);
+                const bool any = add_keys(count);
+                if (block_.before >= 0) progress_.wait(static_cast<std::size_t>(block_.before), step + 1);
+                if (any) add_queries(count);
+                progress_.advance(static_cast<std::size_t>(block_.index), step + 1);
+            }
+        }
+        store(tensors_.grad_key, grad_keys_, plan_.blocks, final_factor(problem_, kernels_));
+        store(tensors_.grad_value, grad_values_, plan_.value_blocks, 1.0F);
+    }
+
+private:
+    // ---------------------------------------------------------------------------------------------------- positions
+
+    std::int64_t key_of(std::int64_t tile) const { return block_.begin + tile * kernels_.rows; }
+    std::int64_t keys_of_tile(std::int64_t tile) const {
+        return std::min<std::int64_t>(kernels_.rows, block_.end - key_of(tile));
+    }
+    /// Place of a panel of the query block among all panels.
+    std::int64_t place_of(std::int64_t panel) const {
+        return head_ * plan_.panels() + plan_.first_panel[static_cast<std::size_t>(block_.sequence)] + first_panel_ +
+               panel;
+    }
+    std::int64_t query_of(std::int64_t panel) const { return (first_panel_ + panel) * kernels_.columns; }
+    std::int64_t queries_of_panel(std::int64_t panel) const {
+        return std::min<std::int64_t>(kernels_.columns, sequence_.query_count - query_of(panel));
+    }
+    PanelPosition position_of(std::int64_t tile, std::int64_t panel) const {
+        return {head_, query_of(panel), queries_of_panel(panel), key_of(tile), keys_of_tile(tile)};
+    }
+
+    /// Panels [begin, end) of the query block that see a tile.
+    struct Range {
+        std::int64_t begin = 0;
+        std::int64_t end = 0;
+    };
+    Range panels_of(std::int64_t tile, std::int64_t count) const {
+        const KeyRange queries = sequence_.queries_of(key_of(tile), key_of(tile) + keys_of_tile(tile));
+        const std::int64_t columns = kernels_.columns;
+        const std::int64_t first = query_of(0);
+        if (queries.end <= std::max(queries.begin, first)) return {};
+        const std::int64_t begin = std::max<std::int64_t>(0, queries.begin - first) / columns;
+        const std::int64_t end = std::min(count, divide_up(queries.end - first, columns));
+        return end > begin ? Range{begin, end} : Range{};
+    }
+
+    // ------------------------------------------------------------------------------------------------------ packing
+
+    void pack_keys() {
+        const float key_factor = kernels_.format == Format::floats && !rules_.has_modifiers()
+                                     ? static_cast<float>(problem_.scale * kLog2e)
+                                     : 1.0F;
+        for (std::int64_t tile = 0; tile < tiles_; ++tile) {
+            const std::int64_t row = sequence_.key_begin + key_of(tile);
+            const Rows keys = rows_of(problem_.key, sequence_.batch, block_.kv_head, row, keys_of_tile(tile));
+            const Rows values = rows_of(problem_.value, sequence_.batch, block_.kv_head, row, keys_of_tile(tile));
+            kernels_.pack_rows(keys, key_factor, keys_ + tile * plan_.depth * kernels_.rows);
+            kernels_.pack_rows(values, value_factor(problem_, kernels_),
+                               values_ + tile * plan_.value_depth * kernels_.rows);
+        }
+        if (!plan_.keys_in_place) {
+            const Rows keys = rows_of(problem_.key, sequence_.batch, block_.kv_head, sequence_.key_begin + block_.begin,
+                                      block_.end - block_.begin);
+            kernels_.pack_steps(keys, plan_.key_tiles * panel_, key_rows_);
+        }
+    }
+
+    Steps key_steps(std::int64_t block) const {
+        if (!plan_.keys_in_place) {
+            return {key_rows_ + block * plan_.key_tiles * panel_, kernels_.columns * 4};
+        }
+        const std::byte* row =
+            row_address(problem_.key, sequence_.batch, block_.kv_head, sequence_.key_begin + block_.begin);
+        return Steps{reinterpret_cast<const float*>(row), problem_.key.strides()[2] * 4}.at(0,
+                                                                                            block * kernels_.columns);
+    }
+
+    /// Rows of the query or of grad_output from a panel on, for a block of columns.
+    Steps query_steps(const TensorView& view, bool in_place, const float* packed, std::int64_t blocks,
+                      std::int64_t panel, std::int64_t block) const {
+        const std::int64_t columns = kernels_.columns;
+        if (in_place) {
+            const std::byte* row = row_address(view, sequence_.batch, head_, sequence_.query_begin + query_of(panel));
+            return Steps{reinterpret_cast<const float*>(row), view.strides()[2] * 4}.at(0, block * columns);
+        }
+        return {packed + (place_of(panel) * blocks + block) * kernels_.step_columns * columns, columns * 4};
+    }
+
+    // ------------------------------------------------------------------------------------------- dK and dV, then dQ
+
+    /// P and dS of all tiles against a block of queries, and what they add to dV and dK. @return whether any was seen
+    bool add_keys(std::int64_t count) {
+        bool any = false;
+        for (std::int64_t tile = 0; tile < tiles_; ++tile) {
+            const Range panels = panels_of(tile, count);
+            if (panels.end == panels.begin) continue;
+            any = true;
+            const bool pending = compute_panels(tile, panels);
+            accumulate(weights_, panels, tile, pending, tensors_.grad_output, plan_.grads_in_place, buffers_.grad_rows,
+                       plan_.value_blocks, grad_values_);
+            accumulate(grad_scores_of(tile, 0), panels, tile, pending && plan_.value_blocks == 0, problem_.query,
+                       plan_.queries_in_place, buffers_.query_rows, plan_.blocks, grad_keys_);
+        }
+        return any;
+    }
+
+    float* weights_of(std::int64_t panel) const { return weights_ + panel * panel_; }
+    float* grad_scores_of(std::int64_t tile, std::int64_t panel) const {
+        return grad_scores_ + (tile * plan_.query_panels + panel) * panel_;
+    }
+
+    /// Fills weights_ with P and the tile's grad_scores_ with dS. @return whether the last panel's dS still lacks P
+    bool compute_panels(std::int64_t tile, const Range& panels) {
+        const auto rows = static_cast<int>(keys_of_tile(tile));
+        const bool simple = problem_.dropout == 0.0 && problem_.softcap == 0.0;
+        for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
+            const PanelPosition position = position_of(tile, panel);
+            const std::int64_t place = place_of(panel);
+            float* weights = weights_of(panel);
+            float* grad_scores = grad_scores_of(tile, panel);
+            const float* start = buffers_.start + place * kernels_.columns;
+            const float* grad_start = buffers_.grad_start + place * kernels_.columns;
+            ScoresArgs scores{.rows = keys_ + tile * plan_.depth * kernels_.rows,
+                              .columns = buffers_.queries + place * plan_.depth * kernels_.columns,
+                              .out = weights,
+                              .start = rules_.has_modifiers() ? nullptr : start,
+                              .depth = plan_.depth};
+            const bool woven = simple && panel > panels.begin;
+            scores.job = {.source = weights - panel_, .target = grad_scores - panel_, .panels = 1};
+            score_products_.scores(woven ? Job::multiply : Job::none, rows, false)(&scores);
+            if (rules_.has_modifiers()) rules_.modify(position, true, start, derivative_, weights);
+            if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, true, weights);
+            ScoresArgs grads{.rows = values_ + tile * plan_.value_depth * kernels_.rows,
+                             .columns = buffers_.grads + place * plan_.value_depth * kernels_.columns,
+                             .out = grad_scores,
+                             .start = problem_.dropout > 0.0 ? nullptr : grad_start,
+                             .depth = plan_.value_depth};
+            grads.job = {.source = weights, .target = weights, .panels = 1};
+            grad_products_.scores(Job::exp_plain, rows, false)(&grads);
+            if (simple) continue;
+            if (problem_.dropout > 0.0) {
+                draw_factors(position);
+                kernels_.drop_gradients(factors_, grad_start, rows, weights, grad_scores);
+            } else {
+                kernels_.run(Job::multiply, rows, {.source = weights, .target = grad_scores, .panels = 1});
+            }
+            if (problem_.softcap > 0.0) {
+                kernels_.run(Job::multiply, rows, {.source = derivative_, .target = grad_scores, .panels = 1});
+            }
+        }
+        return simple;
+    }
+
+    /// d_ij of a transposed panel; columns that are no queries have some number.
+    void draw_factors(const PanelPosition& position) {
+        std::fill_n(factors_, panel_, 0.0F);
+        float keys[kMaxRows];
+        for (std::int64_t j = 0; j < position.query_count; ++j) {
+            dropout_.factors(block_.sequence, head_, position.query_begin + j, position.key_begin, position.key_count,
+                             keys);
+            for (std::int64_t r = 0; r < position.key_count; ++r) factors_[r * kernels_.columns + j] = keys[r];
+        }
+    }
+
+    /// sums[block] += panels of the tile times rows of queries. @param pending the last panel's dS is still to be
+    /// multiplied by P
+    void accumulate(const float* operand, const Range& panels, std::int64_t tile, bool pending, const TensorView& view,
+                    bool in_place, const float* packed, std::int64_t blocks, float* sums) {
+        const auto rows = static_cast<int>(keys_of_tile(tile));
+        const std::int64_t count = panels.end - panels.begin;
+        const std::int64_t last = queries_of_panel(panels.end - 1);
+        const bool whole = last == kernels_.columns;
+        JobArgs product{
+            .source = weights_of(panels.end - 1), .target = grad_scores_of(tile, panels.end - 1), .panels = 1};
+        Job job = Job::none;
+        if (pending) {
+            if (blocks == 0 || count - (whole ? 0 : 1) < 1) {
+                kernels_.run(Job::multiply, rows, product);
+            } else {
+                job = Job::multiply;
+            }
+        }
+        const std::int64_t width = view.shape()[3];
+        if (in_place || kernels_.step_columns == kernels_.columns) {
+            for (std::int64_t block = 0; block < blocks; ++block) {
+                // Packed rows lie panel by panel, those in place one after the other.
+                const std::int64_t together = in_place ? count : 1;
+                for (std::int64_t p = 0; p < count; p += together) {
+                    const Steps steps = query_steps(view, in_place, packed, blocks, panels.begin + p, block);
+                    const bool ends = p + together == count;
+                    AccumulateArgs args{.weights = operand + (panels.begin + p) * panel_,
+                                        .columns = steps.data,
+                                        .stride = steps.stride,
+                                        .out = sums + (tile * blocks + block) * panel_,
+                                        .panels = ends && !whole ? together - 1 : together,
+                                        .rest = ends && !whole ? last : 0};
+                    args.job = product;
+                    const bool half = width - block * kernels_.columns <= kernels_.width;
+                    sum_products_.accumulate(args.panels > 0 ? job : Job::none, rows, half)(&args);
+                    if (args.panels > 0) job = Job::none;
+                }
+            }
+        }
+    }
+
+    /// dQ += dS K of the block's tiles, panel by panel.
+    void add_queries(std::int64_t count) {
+        const std::int64_t width = problem_.query.shape()[3];
+        const std::int64_t padded = padded_width(kernels_, width);
+        for (std::int64_t panel = 0; panel < count; ++panel) {
+            // Positions move in one direction, so the tiles that see a panel are neighbours.
+            std::int64_t first = 0;
+            while (first < tiles_ && !sees(first, panel, count)) ++first;
+            std::int64_t end = first;
+            while (end < tiles_ && sees(end, panel, count)) ++end;
+            if (first == end) continue;
+            const bool partial = keys_of_tile(end - 1) < kernels_.rows;
+            for (std::int64_t block = 0; block < plan_.blocks; ++block) {
+                const bool half = width - block * kernels_.columns <= kernels_.width;
+                const Steps keys = key_steps(block);
+                for (std::int64_t row = 0; row < kernels_.columns; row += kernels_.rows) {
+                    const auto rows = static_cast<int>(std::min<std::int64_t>(kernels_.rows, kernels_.columns - row));
+                    TransposedArgs args{.weights = grad_scores_of(first, panel) + row,
+                                        .tile_stride = plan_.query_panels * panel_ * 4,
+                                        .steps = kernels_.rows,
+                                        .tiles = end - first - (partial ? 1 : 0)};
+                    args.columns = keys.at(first * kernels_.rows, 0).data;
+                    args.stride = keys.stride;
+                    if (plan_.sums_in_place) {
+                        const MutableTensorView& grad = tensors_.grad_query;
+                        args.out = reinterpret_cast<float*>(row_address(
+                                       grad, sequence_.batch, head_, sequence_.query_begin + query_of(panel) + row)) +
+                                   block * kernels_.columns;
+                        args.out_stride = grad.strides()[2] * 4;
+                    } else {
+                        args.out = buffers_.sums + (place_of(panel) * kernels_.columns + row) * padded +
+                                   block * kernels_.columns;
+                        args.out_stride = padded * 4;
+                    }
+                    const TransposedKernel product = sum_products_.transposed(rows, half);
+                    if (args.tiles > 0) product(&args);
+                    if (partial) {
+                        args.weights = grad_scores_of(end - 1, panel) + row;
+                        args.columns = keys.at((end - 1) * kernels_.rows, 0).data;
+                        args.steps = keys_of_tile(end - 1);
+                        args.tiles = 1;
+                        product(&args);
+                    }
+                }
+            }
+        }
+    }
+
+    bool sees(std::int64_t tile, std::int64_t panel, std::int64_t count) const {
+        const Range panels = panels_of(tile, count);
+        return panel >= panels.begin && panel < panels.end;
+    }
+
+    void store(const MutableTensorView& view, const float* sums, std::int64_t blocks, float factor) {
+        for (std::int64_t tile = 0; tile < tiles_; ++tile) {
+            kernels_.unpack_rows(
+                sums + tile * blocks * panel_, panel_, kernels_.columns, factor,
+                {row_address(view, sequence_.batch, block_.kv_head, sequence_.key_begin + key_of(tile)), view.dtype(),
+                 view.strides()[2], keys_of_tile(tile), view.shape()[3]});
+        }
+    }
+
+    const AttentionProblem& problem_;
+    const BackwardTensors& tensors_;
+    const BackwardPlan& plan_;
+    const BackwardBuffers& buffers_;
+    Progress& progress_;
+    const KeyBlock& block_;
+    const TileKernels& kernels_;
+    const Sequence& sequence_;
+    PanelRules rules_;
+    Dropout dropout_;
+    const Products& score_products_;
+    const Products& grad_products_;
+    const Products& sum_products_;
+    std::int64_t tiles_;
+    std::int64_t panel_;
+    std::int64_t head_ = 0;
+    std::int64_t first_panel_ = 0;
+    float* keys_ = nullptr;
+    float* values_ = nullptr;
+    float* key_rows_ = nullptr;
+    float* grad_keys_ = nullptr;
+    float* grad_values_ = nullptr;
+    float* weights_ = nullptr;
+    float* grad_scores_ = nullptr;
+    float* derivative_ = nullptr;
+    float* factors_ = nullptr;
+};
+
+}  // namespace
+
+std::size_t backward_scratch(const BackwardPlan& plan) {
+    return Backward::bytes(plan);
+}
+
+void backward(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
+              const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, std::span<std::byte> scratch) {
+    Backward(problem, tensors, plan, buffers, progress, block, scratch).run();
+}
+
+void finish_grad_query(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
+                       const BackwardBuffers& buffers, std::int64_t s, std::int64_t head) {
+    const Sequence& sequence = problem.sequences[static_cast<std::size_t>(s)];
+    const std::int64_t padded = padded_width(plan.kernels, problem.query.shape()[3]);
+    const std::int64_t place = head * plan.panels() + plan.first_panel[static_cast<std::size_t>(s)];
+    const MutableTensorView& grad = tensors.grad_query;
+    plan.kernels.unpack_rows(buffers.sums + place * plan.kernels.columns * padded, plan.kernels.columns, padded,
+                             final_factor(problem, plan.kernels),
+                             {row_address(grad, sequence.batch, head, sequence.query_begin), grad.dtype(),
+                              grad.strides()[2], sequence.query_count, grad.shape()[3]});
+}
+
+}  // namespace attend::kernels::cpu::flash
