@@ -40,19 +40,22 @@ enum class Job : std::uint8_t {
     none,
     row_maximum,  ///< target[rows][width] = max(target, both vectors of source[rows][columns])
     exponential,  ///< target = 2^((source - shift_row) factor), also added to sums[rows][width] (forward)
-    exp_plain,    ///< target = 2^source, in place (backward: the scores have the log-sum-exp subtracted already)
-    multiply,     ///< target *= source (backward: P dP)
+    exp_plain,    ///< source = 2^(source factor) in place (backward); pairs: target = the same rounded
+    multiply,     ///< target *= source (backward: P dP); pairs: target * source, rounded, in `along` and `across`
 };
 inline constexpr int kJobs = 5;  ///< how many there are
 
-/// The panels of a job, contiguous ones.
+/// The panels of a job, contiguous ones. A panel of scores is [rows][columns] of float; one of weights is in the
+/// kernels' format.
 struct JobArgs {
-    const float* source = nullptr;  ///< [panel][rows][columns]
-    float* target = nullptr;        ///< see Job; exponential: a panel of weights in the kernels' format
-    float* sums = nullptr;          ///< [rows][width]
-    const float* shift = nullptr;   ///< [rows]
-    float factor = 1.0F;            ///< of the exponent
-    std::int64_t panels = 0;        ///< how many
+    float* source = nullptr;       ///< panels of scores
+    float* target = nullptr;       ///< see Job; exponential and exp_plain: weights, multiply: scores
+    float* sums = nullptr;         ///< [rows][width]
+    const float* shift = nullptr;  ///< [rows]
+    float* along = nullptr;        ///< [rows][columns / 2]: pairs of neighbours in a row
+    float* across = nullptr;       ///< [rows / 2][columns]: pairs of neighbours in a column
+    float factor = 1.0F;           ///< of the exponent; floats have it in their operands
+    std::int64_t panels = 0;       ///< how many
 };
 
 /// out[rows][columns] = start + rows^T columns over depth.

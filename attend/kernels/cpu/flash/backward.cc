@@ -5,6 +5,7 @@
 #include <attend/kernels/cpu/flash/tile_choice.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <thread>
 
@@ -43,6 +44,20 @@ float value_factor(const AttentionProblem& problem, const TileKernels& kernels) 
     return kernels.format == Format::pairs ? 1.0F : static_cast<float>(problem.scale);
 }
 
+/// What turns products into exponents of 2 where the operands do not have it.
+float exponent_factor(const AttentionProblem& problem, const TileKernels& kernels, const PanelRules& rules) {
+    return kernels.format == Format::pairs && !rules.has_modifiers() ? static_cast<float>(problem.scale * kLog2e)
+                                                                     : 1.0F;
+}
+
+/// Where a sequence's packed rows of one block of columns begin: [head][sequence][block][panel][step][columns].
+std::int64_t packed_rows_at(const BackwardPlan& plan, std::size_t sequence, std::int64_t head, std::int64_t blocks,
+                            std::int64_t block, std::int64_t panel) {
+    const std::int64_t panels = plan.first_panel[sequence + 1] - plan.first_panel[sequence];
+    const std::int64_t before = (head * plan.panels() + plan.first_panel[sequence]) * blocks;
+    return (before + block * panels + panel) * plan.kernels.step_columns * plan.kernels.columns;
+}
+
 /// Rows where a product reads its steps, and how far apart they are.
 struct Steps {
     const float* data = nullptr;
@@ -79,7 +94,8 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
 }
 
 const TileKernels& backward_kernels(const AttentionProblem& problem) {
-    return tile_kernels(problem.query.dtype(), true);
+    // Dropped weights and the soft cap's derivative are multiplied in as floats.
+    return tile_kernels(problem.query.dtype(), problem.dropout > 0.0 || problem.softcap > 0.0);
 }
 
 std::vector<std::int64_t> backward_buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan) {
@@ -156,9 +172,17 @@ void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, co
     const Rows grads = rows_of(tensors.grad_output, sequence.batch, head, row, count);
     kernels.pack_columns(queries, buffers.queries + place * plan.depth * columns);
     kernels.pack_columns(grads, buffers.grads + place * plan.value_depth * columns);
-    const std::int64_t block = kernels.step_columns * columns;
-    if (!plan.queries_in_place) kernels.pack_steps(queries, block, buffers.query_rows + place * plan.blocks * block);
-    if (!plan.grads_in_place) kernels.pack_steps(grads, block, buffers.grad_rows + place * plan.value_blocks * block);
+    const auto index = static_cast<std::size_t>(s);
+    const std::int64_t stride =
+        (plan.first_panel[index + 1] - plan.first_panel[index]) * kernels.step_columns * columns;
+    if (!plan.queries_in_place) {
+        kernels.pack_steps(queries, stride,
+                           buffers.query_rows + packed_rows_at(plan, index, head, plan.blocks, 0, panel));
+    }
+    if (!plan.grads_in_place) {
+        kernels.pack_steps(grads, stride,
+                           buffers.grad_rows + packed_rows_at(plan, index, head, plan.value_blocks, 0, panel));
+    }
 
     float delta[kMaxColumns] = {};
     kernels.row_products(grads, rows_of(tensors.output, sequence.batch, head, row, count), delta);
@@ -166,6 +190,7 @@ void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, co
     float* grad_start = buffers.grad_start + place * columns;
     const TensorView& saved = tensors.log_sum_exp;
     const float factor = value_factor(problem, kernels);
+    const float exponent = exponent_factor(problem, kernels, PanelRules(problem, sequence, kernels));
     for (std::int64_t j = 0; j < columns; ++j) {
         start[j] = -kInfinity;
         grad_start[j] = 0.0F;
@@ -175,7 +200,7 @@ void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, co
             sequence.batch * saved.strides()[0] + head * saved.strides()[1] + (row + j) * saved.strides()[2]);
         // A row that attended to nothing has no gradients: its weights are 2^-inf.
         if (log_sum_exp == -std::numeric_limits<double>::infinity()) continue;
-        start[j] = static_cast<float>(-log_sum_exp * kLog2e);
+        start[j] = static_cast<float>(-log_sum_exp * kLog2e / static_cast<double>(exponent));
         grad_start[j] = -delta[j] * factor;
     }
     const std::int64_t width = problem.query.shape()[3];
@@ -211,15 +236,20 @@ public:
           grad_products_(kernels_.products(plan.value_depth)),
           sum_products_(kernels_.products(kernels_.step_columns)),
           tiles_(divide_up(block.end - block.begin, kernels_.rows)),
-          panel_(std::int64_t{kernels_.rows} * kernels_.columns) {
+          panel_(std::int64_t{kernels_.rows} * kernels_.columns),
+          weights_panel_(std::int64_t{kernels_.rows} * kernels_.step_columns),
+          pairs_(kernels_.format == Format::pairs),
+          factor_(exponent_factor(problem, kernels_, rules_)) {
         Arena arena(scratch);
         keys_ = arena.take<float>(plan.key_tiles * plan.depth * kernels_.rows);
         values_ = arena.take<float>(plan.key_tiles * plan.value_depth * kernels_.rows);
         key_rows_ = arena.take<float>(plan.key_tiles * plan.blocks * kernels_.rows * kernels_.columns);
         grad_keys_ = arena.take<float>(plan.key_tiles * plan.blocks * panel_);
         grad_values_ = arena.take<float>(plan.key_tiles * plan.value_blocks * panel_);
-        weights_ = arena.take<float>(plan.query_panels * panel_);
-        grad_scores_ = arena.take<float>(plan.key_tiles * plan.query_panels * panel_);
+        weights_ = arena.take<float>(plan.query_panels * weights_panel_);
+        grad_scores_ = arena.take<float>(plan.key_tiles * plan.query_panels * weights_panel_);
+        along_ = arena.take<float>(plan.query_panels * weights_panel_);
+        for (float*& panel : recent_) panel = arena.take<float>(panel_);
         derivative_ = arena.take<float>(panel_);
         factors_ = arena.take<float>(panel_);
     }
@@ -231,8 +261,8 @@ public:
                arena_bytes<float>(plan.key_tiles * plan.value_depth * kernels.rows) +
                2 * arena_bytes<float>(plan.key_tiles * plan.blocks * panel) +
                arena_bytes<float>(plan.key_tiles * plan.value_blocks * panel) +
-               arena_bytes<float>(plan.query_panels * panel) +
-               arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 2 * arena_bytes<float>(panel);
+               2 * arena_bytes<float>(plan.query_panels * panel) +
+               arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 6 * arena_bytes<float>(panel);
     }
 
     void run() {
@@ -331,7 +361,9 @@ private:
             const std::byte* row = row_address(view, sequence_.batch, head_, sequence_.query_begin + query_of(panel));
             return Steps{reinterpret_cast<const float*>(row), view.strides()[2] * 4}.at(0, block * columns);
         }
-        return {packed + (place_of(panel) * blocks + block) * kernels_.step_columns * columns, columns * 4};
+        return {packed + packed_rows_at(plan_, static_cast<std::size_t>(block_.sequence), head_, blocks, block,
+                                        first_panel_ + panel),
+                columns * 4};
     }
 
     // ------------------------------------------------------------------------------------------- dK and dV, then dQ
@@ -344,17 +376,37 @@ private:
             if (panels.end == panels.begin) continue;
             any = true;
             const bool pending = compute_panels(tile, panels);
-            accumulate(weights_, panels, tile, pending, tensors_.grad_output, plan_.grads_in_place, buffers_.grad_rows,
-                       plan_.value_blocks, grad_values_);
-            accumulate(grad_scores_of(tile, 0), panels, tile, pending && plan_.value_blocks == 0, problem_.query,
+            accumulate(weights_of(panels.begin), panels, tile, pending, tensors_.grad_output, plan_.grads_in_place,
+                       buffers_.grad_rows, plan_.value_blocks, grad_values_);
+            accumulate(along_of(tile, panels.begin), panels, tile, pending && plan_.value_blocks == 0, problem_.query,
                        plan_.queries_in_place, buffers_.query_rows, plan_.blocks, grad_keys_);
         }
         return any;
     }
 
-    float* weights_of(std::int64_t panel) const { return weights_ + panel * panel_; }
+    // Floats: logits become weights where they are, and dP becomes dS, all panels being kept. Pairs: logits and dP of
+    // the last two panels are floats, and what is made of them is kept in pairs: P and dS along queries, dS across
+    // keys.
+    float* weights_of(std::int64_t panel) const { return weights_ + panel * weights_panel_; }
     float* grad_scores_of(std::int64_t tile, std::int64_t panel) const {
-        return grad_scores_ + (tile * plan_.query_panels + panel) * panel_;
+        return grad_scores_ + (tile * plan_.query_panels + panel) * weights_panel_;
+    }
+    float* scores_of(std::int64_t panel) const {
+        return pairs_ ? recent_[static_cast<std::size_t>(panel % 2)] : weights_of(panel);
+    }
+    float* products_of(std::int64_t tile, std::int64_t panel) const {
+        return pairs_ ? recent_[static_cast<std::size_t>(2 + panel % 2)] : grad_scores_of(tile, panel);
+    }
+    float* along_of(std::int64_t tile, std::int64_t panel) const {
+        return pairs_ ? along_ + panel * weights_panel_ : grad_scores_of(tile, panel);
+    }
+    /// dS = P dP of a panel.
+    JobArgs multiply_job(std::int64_t tile, std::int64_t panel) const {
+        return {.source = scores_of(panel),
+                .target = products_of(tile, panel),
+                .along = along_of(tile, panel),
+                .across = grad_scores_of(tile, panel),
+                .panels = 1};
     }
 
     /// Fills weights_ with P and the tile's grad_scores_ with dS. @return whether the last panel's dS still lacks P
@@ -364,8 +416,8 @@ private:
         for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
             const PanelPosition position = position_of(tile, panel);
             const std::int64_t place = place_of(panel);
-            float* weights = weights_of(panel);
-            float* grad_scores = grad_scores_of(tile, panel);
+            float* weights = scores_of(panel);
+            float* grad_scores = products_of(tile, panel);
             const float* start = buffers_.start + place * kernels_.columns;
             const float* grad_start = buffers_.grad_start + place * kernels_.columns;
             ScoresArgs scores{.rows = keys_ + tile * plan_.depth * kernels_.rows,
@@ -374,16 +426,20 @@ private:
                               .start = rules_.has_modifiers() ? nullptr : start,
                               .depth = plan_.depth};
             const bool woven = simple && panel > panels.begin;
-            scores.job = {.source = weights - panel_, .target = grad_scores - panel_, .panels = 1};
+            if (woven) scores.job = multiply_job(tile, panel - 1);
             score_products_.scores(woven ? Job::multiply : Job::none, rows, false)(&scores);
             if (rules_.has_modifiers()) rules_.modify(position, true, start, derivative_, weights);
             if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, true, weights);
+            if (pairs_ && rows % 2 == 1) {
+                // The last key's partner is none: its weights must be 0, for its gradients meet a row of zeros.
+                std::fill_n(weights + rows * kernels_.columns, kernels_.columns, -kInfinity);
+            }
             ScoresArgs grads{.rows = values_ + tile * plan_.value_depth * kernels_.rows,
                              .columns = buffers_.grads + place * plan_.value_depth * kernels_.columns,
                              .out = grad_scores,
                              .start = problem_.dropout > 0.0 ? nullptr : grad_start,
                              .depth = plan_.value_depth};
-            grads.job = {.source = weights, .target = weights, .panels = 1};
+            grads.job = {.source = weights, .target = weights_of(panel), .factor = factor_, .panels = 1};
             grad_products_.scores(Job::exp_plain, rows, false)(&grads);
             if (simple) continue;
             if (problem_.dropout > 0.0) {
@@ -418,8 +474,7 @@ private:
         const std::int64_t count = panels.end - panels.begin;
         const std::int64_t last = queries_of_panel(panels.end - 1);
         const bool whole = last == kernels_.columns;
-        JobArgs product{
-            .source = weights_of(panels.end - 1), .target = grad_scores_of(tile, panels.end - 1), .panels = 1};
+        const JobArgs product = multiply_job(tile, panels.end - 1);
         Job job = Job::none;
         if (pending) {
             if (blocks == 0 || count - (whole ? 0 : 1) < 1) {
@@ -429,25 +484,18 @@ private:
             }
         }
         const std::int64_t width = view.shape()[3];
-        if (in_place || kernels_.step_columns == kernels_.columns) {
-            for (std::int64_t block = 0; block < blocks; ++block) {
-                // Packed rows lie panel by panel, those in place one after the other.
-                const std::int64_t together = in_place ? count : 1;
-                for (std::int64_t p = 0; p < count; p += together) {
-                    const Steps steps = query_steps(view, in_place, packed, blocks, panels.begin + p, block);
-                    const bool ends = p + together == count;
-                    AccumulateArgs args{.weights = operand + (panels.begin + p) * panel_,
-                                        .columns = steps.data,
-                                        .stride = steps.stride,
-                                        .out = sums + (tile * blocks + block) * panel_,
-                                        .panels = ends && !whole ? together - 1 : together,
-                                        .rest = ends && !whole ? last : 0};
-                    args.job = product;
-                    const bool half = width - block * kernels_.columns <= kernels_.width;
-                    sum_products_.accumulate(args.panels > 0 ? job : Job::none, rows, half)(&args);
-                    if (args.panels > 0) job = Job::none;
-                }
-            }
+        for (std::int64_t block = 0; block < blocks; ++block) {
+            const Steps steps = query_steps(view, in_place, packed, blocks, panels.begin, block);
+            AccumulateArgs args{.weights = operand,
+                                .columns = steps.data,
+                                .stride = steps.stride,
+                                .out = sums + (tile * blocks + block) * panel_,
+                                .panels = whole ? count : count - 1,
+                                .rest = whole ? 0 : steps_of(kernels_, last)};
+            args.job = product;
+            const bool half = width - block * kernels_.columns <= kernels_.width;
+            sum_products_.accumulate(job, rows, half)(&args);
+            job = Job::none;
         }
     }
 
@@ -455,6 +503,7 @@ private:
     void add_queries(std::int64_t count) {
         const std::int64_t width = problem_.query.shape()[3];
         const std::int64_t padded = padded_width(kernels_, width);
+        const std::int64_t steps = steps_of(kernels_, kernels_.rows);
         for (std::int64_t panel = 0; panel < count; ++panel) {
             // Positions move in one direction, so the tiles that see a panel are neighbours.
             std::int64_t first = 0;
@@ -469,10 +518,10 @@ private:
                 for (std::int64_t row = 0; row < kernels_.columns; row += kernels_.rows) {
                     const auto rows = static_cast<int>(std::min<std::int64_t>(kernels_.rows, kernels_.columns - row));
                     TransposedArgs args{.weights = grad_scores_of(first, panel) + row,
-                                        .tile_stride = plan_.query_panels * panel_ * 4,
-                                        .steps = kernels_.rows,
+                                        .tile_stride = plan_.query_panels * weights_panel_ * 4,
+                                        .steps = steps,
                                         .tiles = end - first - (partial ? 1 : 0)};
-                    args.columns = keys.at(first * kernels_.rows, 0).data;
+                    args.columns = keys.at(first * steps, 0).data;
                     args.stride = keys.stride;
                     if (plan_.sums_in_place) {
                         const MutableTensorView& grad = tensors_.grad_query;
@@ -489,8 +538,8 @@ private:
                     if (args.tiles > 0) product(&args);
                     if (partial) {
                         args.weights = grad_scores_of(end - 1, panel) + row;
-                        args.columns = keys.at((end - 1) * kernels_.rows, 0).data;
-                        args.steps = keys_of_tile(end - 1);
+                        args.columns = keys.at((end - 1) * steps, 0).data;
+                        args.steps = steps_of(kernels_, keys_of_tile(end - 1));
                         args.tiles = 1;
                         product(&args);
                     }
@@ -528,6 +577,9 @@ private:
     const Products& sum_products_;
     std::int64_t tiles_;
     std::int64_t panel_;
+    std::int64_t weights_panel_;
+    bool pairs_;
+    float factor_;
     std::int64_t head_ = 0;
     std::int64_t first_panel_ = 0;
     float* keys_ = nullptr;
@@ -537,6 +589,8 @@ private:
     float* grad_values_ = nullptr;
     float* weights_ = nullptr;
     float* grad_scores_ = nullptr;
+    float* along_ = nullptr;
+    std::array<float*, 4> recent_ = {};
     float* derivative_ = nullptr;
     float* factors_ = nullptr;
 };

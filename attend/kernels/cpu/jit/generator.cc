@@ -57,20 +57,23 @@ void Generator::store(const Reg64& base, std::int64_t offset, const Zmm& value) 
 // ------------------------------------------------------------------------------------------------------------------
 // jobs
 
+bool Generator::has_table(Job job) const {
+    return job == Job::exponential || job == Job::exp_plain || (job == Job::multiply && format_ == Format::pairs);
+}
+
 void Generator::load_job(const Reg64& args, std::size_t offset, Job job) {
     if (job == Job::none) return;
     const auto field = [&](std::size_t member) { return ptr[args + offset + member]; };
     mov(r8, field(offsetof(JobArgs, source)));
     mov(r9, field(offsetof(JobArgs, target)));
-    if (job == Job::exponential || job == Job::exp_plain) {
-        push(rbx);
-        push(rbp);
-        push(r12);
-        mov(r11, field(offsetof(JobArgs, sums)));
-        mov(rbx, field(offsetof(JobArgs, shift)));
-        lea(r12, field(offsetof(JobArgs, factor)));
-        mov(rbp, reinterpret_cast<std::size_t>(&kExpTable));
-    }
+    if (!has_table(job)) return;
+    push(rbx);
+    push(rbp);
+    push(r12);
+    mov(r11, field(job == Job::multiply ? offsetof(JobArgs, along) : offsetof(JobArgs, sums)));
+    mov(rbx, field(job == Job::multiply ? offsetof(JobArgs, across) : offsetof(JobArgs, shift)));
+    lea(r12, field(offsetof(JobArgs, factor)));
+    mov(rbp, reinterpret_cast<std::size_t>(&kExpTable));
 }
 
 // x to 2^x: x in kA. Uses kB, kC, kE; the result may not be one of those.
@@ -103,19 +106,28 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
             out.push_back([=, this] { vmaxps(kA, kA, ptr[r8 + panel]); });
             out.push_back([=, this] { vmaxps(kA, kA, ptr[r8 + panel + kVector]); });
             out.push_back([=, this] { store(r9, r * kVector, kA); });
-        } else if (job == Job::multiply) {
+        } else if (job == Job::multiply && format_ == Format::floats) {
             for (int v = 0; v < 2; ++v) {
                 const int at = panel + v * kVector;
                 out.push_back([=, this] { vmovups(kA, ptr[r8 + at]); });
                 out.push_back([=, this] { vmulps(kA, kA, ptr[r9 + at]); });
                 out.push_back([=, this] { store(r9, at, kA); });
             }
+        } else if (job == Job::multiply) {
+            if (r % 2 == 0) multiply_pairs(out, r);
         } else if (job == Job::exp_plain) {
+            const bool pairs = format_ == Format::pairs;
             for (int v = 0; v < 2; ++v) {
                 const int at = panel + v * kVector;
+                const Zmm result = v == 0 ? kF : kD;
                 out.push_back([=, this] { vmovups(kA, ptr[r8 + at]); });
-                exponential(out, kA, kD, false);
-                out.push_back([=, this] { store(r9, at, kD); });
+                if (pairs) out.push_back([=, this] { vmulps(kA, kA, ptr_b[r12]); });
+                exponential(out, kA, result, pairs);
+                out.push_back([=, this] { store(r8, at, result); });
+            }
+            if (pairs) {
+                out.push_back([=, this] { vcvtne2ps2bf16(kB, kD, kF); });
+                out.push_back([=, this] { store(r9, r * kVector, kB); });
             }
         } else if (job == Job::exponential) {
             const bool pairs = format_ == Format::pairs;
@@ -149,16 +161,44 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
     }
 }
 
+// Two rows of P dP, rounded: pairs along each row, and pairs of the two.
+void Generator::multiply_pairs(Stream& out, int row) {
+    const int at = row * kPanelRow;
+    const Zmm products[4] = {kA, kB, kC, kD};
+    for (int i = 0; i < 4; ++i) {
+        const Zmm product = products[i];
+        out.push_back([=, this] { vmovups(product, ptr[r8 + at + i * kVector]); });
+        out.push_back([=, this] { vmulps(product, product, ptr[r9 + at + i * kVector]); });
+    }
+    for (int i = 0; i < 2; ++i) {
+        const Zmm low = products[2 * i];
+        const Zmm high = products[2 * i + 1];
+        out.push_back([=, this] { vcvtne2ps2bf16(kE, high, low); });
+        out.push_back([=, this] { store(r11, (row + i) * kVector, kE); });
+    }
+    out.push_back([=, this] { vmovdqu16(kF, ptr[rbp + offsetof(ExpTable, interleave)]); });
+    for (int i = 0; i < 2; ++i) {
+        const Zmm even = products[i];
+        const Zmm odd = products[i + 2];
+        out.push_back([=, this] { vcvtne2ps2bf16(kE, odd, even); });
+        out.push_back([=, this] { vpermw(kE, kF, kE); });
+        out.push_back([=, this] { store(rbx, (row + i) * kVector, kE); });
+    }
+}
+
 void Generator::advance_job(Stream& out, Job job, int rows) {
     if (job == Job::none) return;
     const bool pairs = format_ == Format::pairs;
     out.push_back([=, this] { add(r8, rows * kPanelRow); });
     int target = rows * kPanelRow;
-    if (job == Job::row_maximum || (job == Job::exponential && pairs)) target = rows * kVector;
-    out.push_back([=, this] { add(r9, target); });
+    if (job == Job::row_maximum || (pairs && job != Job::multiply)) target = rows * kVector;
+    if (job != Job::exp_plain || pairs) out.push_back([=, this] { add(r9, target); });
     if (job == Job::exponential) {
         out.push_back([=, this] { add(r11, rows * kVector); });
         out.push_back([=, this] { add(rbx, rows * 4); });
+    } else if (job == Job::multiply && pairs) {
+        out.push_back([=, this] { add(r11, rows * kVector); });
+        out.push_back([=, this] { add(rbx, rows * kVector); });
     }
 }
 
@@ -248,7 +288,9 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     if (job != Job::none && depth > 0) {
         int segments = 1;
         for (const int candidate : {2, 3, 4, 6}) {
-            if (std::int64_t{32} * candidate <= depth && rows_ % candidate == 0) segments = candidate;
+            // Pairs are multiplied two rows at a time.
+            const bool even = rows_ % (2 * candidate) == 0 || job != Job::multiply;
+            if (std::int64_t{32} * candidate <= depth && rows_ % candidate == 0 && even) segments = candidate;
         }
         loop(segments, std::min<std::int64_t>(depth, 32), job, rows_ / segments);
     } else if (job != Job::none) {
@@ -267,7 +309,7 @@ void Generator::make_scores(Job job, std::int64_t depth) {
         for (int v = 0; v < vectors_; ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
         if (vectors_ == 1) store(rdx, r * kPanelRow + kVector, kA);
     }
-    if (job == Job::exponential || job == Job::exp_plain) restore();
+    if (has_table(job)) restore();
     vzeroupper();
     ret();
 }
@@ -385,7 +427,7 @@ void Generator::make_accumulate(Job job) {
     for (int r = 0; r < rows_; ++r) {
         for (int v = 0; v < vectors_; ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
     }
-    if (job == Job::exponential || job == Job::exp_plain) restore();
+    if (has_table(job)) restore();
     pop(r15);
     pop(r14);
     pop(r13);

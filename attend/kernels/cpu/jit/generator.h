@@ -49,6 +49,8 @@ private:
     void accumulate_steps(Stream& out, int steps);
     void job_stream(Stream& out, Job job, int first_row, int count);
     void exponential(Stream& out, const Xbyak::Zmm& x, const Xbyak::Zmm& result, bool line);
+    bool has_table(Job job) const;
+    void multiply_pairs(Stream& out, int row);
     void load_job(const Xbyak::Reg64& args, std::size_t offset, Job job);
     void advance_job(Stream& out, Job job, int rows);
 

@@ -76,6 +76,12 @@ struct Pairs {
     static void store_weights(float* row, Vec a, Vec b) {
         Simd::store(row, reinterpret_cast<__m512>(_mm512_cvtne2ps_pbh(b, a)));
     }
+    /// Lane i of both rows side by side.
+    static void store_across(float* pairs, Vec even, Vec odd) {
+        const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
+        const __m512i index = _mm512_load_si512(kExpTable.interleave.data());
+        Simd::store(pairs, _mm512_castsi512_ps(_mm512_permutexvar_epi16(index, both)));
+    }
     static Vec exponent(Vec logit, Vec shift, Vec factor) { return Simd::mul(Simd::sub(logit, shift), factor); }
     /// A line where floats have a cubic: the result is rounded to bfloat16, 2e-3.
     static Vec exponential(Vec x) {

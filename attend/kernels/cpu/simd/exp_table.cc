@@ -34,6 +34,7 @@ constexpr ExpTable make() {
         for (std::size_t i = 0; i < 4; ++i) table.cubic[i][j] = static_cast<float>(kPowers[j] * cubic[i]);
         for (std::size_t i = 0; i < 2; ++i) table.line[i][j] = static_cast<float>(kPowers[j] * line[i]);
     }
+    for (std::size_t i = 0; i < 32; ++i) table.interleave[i] = static_cast<std::uint16_t>(i / 2 + i % 2 * 16);
     table.lowest = -1000.0F;
     table.magic = 786432.0F;
     table.minus_infinity = -std::numeric_limits<float>::infinity();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 
 namespace attend::kernels::cpu {
 
@@ -13,6 +14,7 @@ namespace attend::kernels::cpu {
 struct alignas(64) ExpTable {
     std::array<std::array<float, 16>, 4> cubic;  ///< minimax in relative error on [-1/32, 1/32]
     std::array<std::array<float, 16>, 2> line;   ///< the same of degree 1
+    std::array<std::uint16_t, 32> interleave;    ///< 0, 16, 1, 17, ...: two runs of 16 words become pairs
     float lowest;          ///< exponents are raised to it: 2^lowest is 0, and -inf never meets -inf
     float magic;           ///< 1.5 2^23 / 16: adding it rounds to sixteenths and leaves n mod 16 in the lowest bits
     float minus_infinity;  ///< for the unused half of a panel

@@ -250,7 +250,7 @@ template <typename Operand, Job kJob>
 void run_one(std::int64_t count, const JobArgs& args) {
     const Vec factor = Simd::set1(args.factor);
     for (std::int64_t p = 0; p < args.panels; ++p) {
-        const float* source = args.source + p * kRows * kColumns;
+        float* source = args.source + p * kRows * kColumns;
         float* target = args.target + p * kRows * (kJob == Job::exponential ? Operand::kSteps : kColumns);
         for (std::int64_t r = 0; r < count; ++r, source += kColumns) {
             const Vec a = Simd::load(source);
@@ -266,12 +266,33 @@ void run_one(std::int64_t count, const JobArgs& args) {
                 Simd::store(sums, Simd::add(Simd::add(Simd::load(sums), ea), eb));
                 Operand::store_weights(target + r * Operand::kSteps, ea, eb);
             } else if constexpr (kJob == Job::exp_plain) {
-                Simd::store(target + r * kColumns, exp2(a));
-                Simd::store(target + r * kColumns + kWidth, exp2(b));
+                const Vec ea = Operand::exponential(Operand::exponent(a, Simd::zero(), factor));
+                const Vec eb = Operand::exponential(Operand::exponent(b, Simd::zero(), factor));
+                Simd::store(source, ea);
+                Simd::store(source + kWidth, eb);
+                if constexpr (Operand::kFormat == Format::pairs) {
+                    Operand::store_weights(args.target + (p * kRows + r) * Operand::kSteps, ea, eb);
+                }
             } else if constexpr (kJob == Job::multiply) {
                 float* row = target + r * kColumns;
-                Simd::store(row, Simd::mul(a, Simd::load(row)));
-                Simd::store(row + kWidth, Simd::mul(b, Simd::load(row + kWidth)));
+                const Vec pa = Simd::mul(a, Simd::load(row));
+                const Vec pb = Simd::mul(b, Simd::load(row + kWidth));
+                if constexpr (Operand::kFormat == Format::pairs) {
+                    Operand::store_weights(args.along + (p * kRows + r) * Operand::kSteps, pa, pb);
+                    if (r % 2 == 1 || r + 1 == count) {
+                        // Behind the last row there may be one that is no row: its partner's column is zero.
+                        const float* other = r % 2 == 1 ? source - kColumns : source + kColumns;
+                        const float* factors = r % 2 == 1 ? row - kColumns : row + kColumns;
+                        const Vec qa = Simd::mul(Simd::load(other), Simd::load(factors));
+                        const Vec qb = Simd::mul(Simd::load(other + kWidth), Simd::load(factors + kWidth));
+                        float* pairs = args.across + ((p * kRows + r) / 2) * kColumns;
+                        Operand::store_across(pairs, r % 2 == 1 ? qa : pa, r % 2 == 1 ? pa : qa);
+                        Operand::store_across(pairs + kWidth, r % 2 == 1 ? qb : pb, r % 2 == 1 ? pb : qb);
+                    }
+                } else {
+                    Simd::store(row, pa);
+                    Simd::store(row + kWidth, pb);
+                }
             }
         }
     }
