@@ -5,6 +5,7 @@
 #include "tests/support/compare.h"
 
 #include <attend/core/error.h>
+#include <attend/kernels/cpu/isa.h>
 
 #include <gtest/gtest.h>
 
@@ -14,6 +15,10 @@
 
 namespace attend::testing {
 namespace {
+
+using kernels::cpu::available_isas;
+using kernels::cpu::Isa;
+using kernels::cpu::IsaOverride;
 
 class Oracle : public ::testing::TestWithParam<Case> {};
 
@@ -49,16 +54,20 @@ TEST_P(Oracle, ForwardAndBackwardFloat64) {
 TEST_P(Oracle, ForwardAndBackwardFloat32) {
     const Problem p(GetParam(), DType::float32, 12);
     const AttentionResult want = p.forward(Algorithm::reference);
-    const AttentionResult found = p.forward(Algorithm::flash);
     const Magnitudes magnitude = magnitudes_of(p, want.weights);
-    EXPECT_LE(row_error(found.output, want.output, magnitude.output), kFloat32);
-    EXPECT_LE(row_error(found.weights, want.weights), kFloat32);
-    EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), kFloat32);
     const AttentionGradients grad_want = p.backward(want, Algorithm::reference);
-    const AttentionGradients grad = p.backward(found, Algorithm::flash);
-    EXPECT_LE(row_error(grad.query, grad_want.query, magnitude.query), kFloat32);
-    EXPECT_LE(row_error(grad.key, grad_want.key, magnitude.key), kFloat32);
-    EXPECT_LE(row_error(grad.value, grad_want.value, magnitude.value), kFloat32);
+    for (const Isa isa : available_isas()) {
+        SCOPED_TRACE(name_of(isa));
+        const IsaOverride forced(isa);
+        const AttentionResult found = p.forward(Algorithm::flash);
+        EXPECT_LE(row_error(found.output, want.output, magnitude.output), kFloat32);
+        EXPECT_LE(row_error(found.weights, want.weights), kFloat32);
+        EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), kFloat32);
+        const AttentionGradients grad = p.backward(found, Algorithm::flash);
+        EXPECT_LE(row_error(grad.query, grad_want.query, magnitude.query), kFloat32);
+        EXPECT_LE(row_error(grad.key, grad_want.key, magnitude.key), kFloat32);
+        EXPECT_LE(row_error(grad.value, grad_want.value, magnitude.value), kFloat32);
+    }
 }
 
 // A 16-bit result is the exact one for the same inputs, rounded once: half a unit in the last place of the row's
@@ -75,7 +84,12 @@ TEST_P(Oracle, SixteenBit) {
         const AttentionResult want = exact.forward(Algorithm::reference);
         const AttentionGradients grad_want = exact.backward(want, Algorithm::reference);
         const Magnitudes magnitude = magnitudes_of(exact, want.weights);
-        for (const Algorithm algorithm : {Algorithm::reference, Algorithm::flash}) {
+        std::vector<Isa> isas = available_isas();
+        isas.push_back(Isa::scalar);  // once more for the oracle
+        for (std::size_t i = 0; i < isas.size(); ++i) {
+            const Algorithm algorithm = i + 1 == isas.size() ? Algorithm::reference : Algorithm::flash;
+            SCOPED_TRACE(name_of(isas[i]));
+            const IsaOverride forced(isas[i]);
             const AttentionResult found = p.forward(algorithm);
             EXPECT_LE(row_error(found.output, want.output, magnitude.output), 2 * unit);
             EXPECT_LE(row_error(found.weights, want.weights), 2 * unit);

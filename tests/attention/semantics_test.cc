@@ -6,11 +6,14 @@
 #include <attend/core/error.h>
 #include <attend/core/philox.h>
 #include <attend/core/threads.h>
+#include <attend/kernels/cpu/isa.h>
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
+#include <string>
+#include <vector>
 
 namespace attend::testing {
 namespace {
@@ -18,18 +21,36 @@ namespace {
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-/// Both implementations: whatever holds, holds for each.
-class Semantics : public ::testing::TestWithParam<Algorithm> {
+/// The oracle, or the fast path on one instruction set.
+struct Implementation {
+    Algorithm algorithm;
+    kernels::cpu::Isa isa;
+    operator Algorithm() const { return algorithm; }  // NOLINT(google-explicit-constructor)
+};
+
+std::vector<Implementation> implementations() {
+    std::vector<Implementation> all = {{Algorithm::reference, kernels::cpu::Isa::scalar}};
+    for (const kernels::cpu::Isa isa : kernels::cpu::available_isas()) all.push_back({Algorithm::flash, isa});
+    return all;
+}
+
+/// Whatever holds, holds for each.
+class Semantics : public ::testing::TestWithParam<Implementation> {
 protected:
     AttentionResult run(const TensorView& q, const TensorView& k, const TensorView& v, AttentionOptions options = {}) {
         options.algorithm = GetParam();
         options.return_weights = true;
         return attention(q, k, v, options);
     }
+
+private:
+    kernels::cpu::IsaOverride isa_{GetParam().isa};
 };
 
-INSTANTIATE_TEST_SUITE_P(Algorithms, Semantics, ::testing::Values(Algorithm::reference, Algorithm::flash),
-                         [](const auto& info) { return info.param == Algorithm::flash ? "flash" : "reference"; });
+INSTANTIATE_TEST_SUITE_P(Algorithms, Semantics, ::testing::ValuesIn(implementations()), [](const auto& info) {
+    return info.param.algorithm == Algorithm::reference ? std::string("reference")
+                                                        : "flash_" + std::string(name_of(info.param.isa));
+});
 
 /// Which keys have weight, as "1" and "0" for each query, of a problem whose weights are otherwise uniform.
 std::string pattern(Algorithm algorithm, std::int64_t queries, std::int64_t keys, const Mask& mask) {
@@ -392,7 +413,7 @@ TEST_P(Semantics, BitsDoNotDependOnThreadsOrBatch) {
         set_num_threads(1);
         const AttentionResult one = p.forward(GetParam());
         const AttentionGradients grad_one = p.backward(one, GetParam());
-        for (const int threads : {2, 5}) {
+        for (const int threads : {2, 3, 7}) {
             set_num_threads(threads);
             const AttentionResult many = p.forward(GetParam());
             EXPECT_TRUE(same_bits(one.output, many.output)) << c.name;

@@ -1,0 +1,262 @@
+// The fast path where it is cut into strips, units and key blocks, on every instruction set.
+#include "cases.h"
+#include "magnitude.h"
+
+#include "tests/support/compare.h"
+
+#include <attend/core/threads.h>
+#include <attend/kernels/cpu/flash/tile_choice.h>
+#include <attend/kernels/cpu/isa.h>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace attend::testing {
+namespace {
+
+using kernels::cpu::available_isas;
+using kernels::cpu::Isa;
+using kernels::cpu::IsaOverride;
+
+class Flash : public ::testing::TestWithParam<Isa> {
+private:
+    IsaOverride isa_{GetParam()};
+};
+
+INSTANTIATE_TEST_SUITE_P(Isas, Flash, ::testing::ValuesIn(available_isas()),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+/// Problems of several strips of keys and several blocks of queries, none of which tiles divide.
+std::vector<Case> long_cases() {
+    return {
+        {.name = "plain", .batch = 1, .heads = 1, .kv_heads = 1, .queries = 300, .keys = 1161, .d = 20, .dv = 36},
+        {.name = "causal",
+         .batch = 1,
+         .heads = 2,
+         .kv_heads = 1,
+         .queries = 700,
+         .keys = 700,
+         .d = 16,
+         .dv = 16,
+         .mask = Mask::causal()},
+        {.name = "window",
+         .batch = 1,
+         .heads = 1,
+         .kv_heads = 1,
+         .queries = 650,
+         .keys = 1300,
+         .d = 8,
+         .dv = 48,
+         .mask = Mask::causal_bottom_right() & Mask::window(530, {})},
+        {.name = "window_both_sides",
+         .batch = 1,
+         .heads = 1,
+         .kv_heads = 1,
+         .queries = 650,
+         .keys = 650,
+         .d = 33,
+         .dv = 17,
+         .mask = Mask::window(40, 55)},
+        {.name = "lengths",
+         .batch = 3,
+         .heads = 1,
+         .kv_heads = 1,
+         .queries = 40,
+         .keys = 1100,
+         .d = 8,
+         .dv = 8,
+         .mask = Mask::key_lengths({1100, 513, 0})},
+        {.name = "boolean_bias",
+         .batch = 1,
+         .heads = 2,
+         .kv_heads = 2,
+         .queries = 90,
+         .keys = 645,
+         .d = 24,
+         .dv = 24,
+         .boolean_mask = true,
+         .bias = {1, 2, 1, 645},
+         .alibi = true},
+        {.name = "dropout",
+         .batch = 1,
+         .heads = 1,
+         .kv_heads = 1,
+         .queries = 290,
+         .keys = 560,
+         .d = 16,
+         .dv = 16,
+         .dropout = 0.25},
+        {.name = "softcap",
+         .batch = 1,
+         .heads = 1,
+         .kv_heads = 1,
+         .queries = 290,
+         .keys = 560,
+         .d = 16,
+         .dv = 16,
+         .mask = Mask::causal_bottom_right(),
+         .softcap = 2.0},
+    };
+}
+
+TEST_P(Flash, EqualsTheOracleOverStripsAndBlocks) {
+    for (const Case& c : long_cases()) {
+        SCOPED_TRACE(c.name);
+        for (const auto& [dtype, bound] : {std::pair(DType::float32, 5e-6), std::pair(DType::bfloat16, 0x1p-7),
+                                           std::pair(DType::float16, 0x1p-10)}) {
+            SCOPED_TRACE(name_of(dtype));
+            const Problem p(c, dtype, 31);
+            Problem exact(c, DType::float64, 31);
+            exact.query = p.query.to(DType::float64);
+            exact.key = p.key.to(DType::float64);
+            exact.value = p.value.to(DType::float64);
+            exact.grad_output = p.grad_output.to(DType::float64);
+            exact.bias = p.bias.to(DType::float64);
+            const AttentionResult want = exact.forward(Algorithm::reference);
+            const Magnitudes magnitude = magnitudes(exact.query, exact.key, exact.value, exact.grad_output,
+                                                    want.weights, 1.0 / std::sqrt(static_cast<double>(c.d)));
+            const AttentionResult found = p.forward(Algorithm::flash);
+            EXPECT_LE(row_error(found.output, want.output, magnitude.output), bound);
+            EXPECT_LE(row_error(found.weights, want.weights), bound);
+            const AttentionGradients grad_want = exact.backward(want, Algorithm::reference);
+            const AttentionGradients grad = p.backward(found, Algorithm::flash);
+            EXPECT_LE(row_error(grad.query, grad_want.query, magnitude.query), bound);
+            EXPECT_LE(row_error(grad.key, grad_want.key, magnitude.key), bound);
+            EXPECT_LE(row_error(grad.value, grad_want.value, magnitude.value), bound);
+        }
+    }
+}
+
+void expect_same(const AttentionResult& a, const AttentionResult& b) {
+    EXPECT_TRUE(same_bits(a.output, b.output));
+    EXPECT_TRUE(same_bits(a.weights, b.weights));
+    EXPECT_TRUE(same_bits(a.log_sum_exp, b.log_sum_exp));
+}
+
+TEST_P(Flash, BitsDoNotDependOnThreads) {
+    for (const Case& c : long_cases()) {
+        SCOPED_TRACE(c.name);
+        for (const DType dtype : {DType::float32, DType::bfloat16}) {
+            const Problem p(c, dtype, 32);
+            set_num_threads(1);
+            const AttentionResult one = p.forward(Algorithm::flash);
+            const AttentionGradients grad_one = p.backward(one, Algorithm::flash);
+            for (const int threads : {2, 3, 7}) {
+                set_num_threads(threads);
+                expect_same(p.forward(Algorithm::flash), one);
+                const AttentionGradients grad = p.backward(one, Algorithm::flash);
+                EXPECT_TRUE(same_bits(grad.query, grad_one.query));
+                EXPECT_TRUE(same_bits(grad.key, grad_one.key));
+                EXPECT_TRUE(same_bits(grad.value, grad_one.value));
+            }
+        }
+        set_num_threads(0);
+    }
+}
+
+// Sequences of other lengths beside it, padding behind it, other rows before it: nothing of that shows.
+TEST_P(Flash, BitsDoNotDependOnBatchOrPacking) {
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
+        const std::vector<std::int64_t> lengths = {530, 1, 700, 63};
+        const std::int64_t longest = 700;
+        const Tensor q = normal({4, 2, longest, 24}, 1, dtype);
+        const Tensor k = normal({4, 1, longest, 24}, 2, dtype);
+        const Tensor v = normal({4, 1, longest, 24}, 3, dtype);
+        const Tensor g = normal({4, 2, longest, 24}, 4, dtype);
+        std::vector<std::int64_t> starts = {0};
+        for (const std::int64_t length : lengths) starts.push_back(starts.back() + length);
+        const auto pack = [&](const Tensor& padded) {
+            Tensor packed = Tensor::empty({1, padded.size(1), starts.back(), padded.size(3)}, dtype);
+            for (std::size_t s = 0; s < lengths.size(); ++s) {
+                const auto b = static_cast<std::int64_t>(s);
+                packed.view()
+                    .slice(2, starts[s], starts[s + 1])
+                    .copy_from(padded.view().slice(0, b, b + 1).slice(2, 0, lengths[s]));
+            }
+            return packed;
+        };
+        const Tensor packed_q = pack(q);
+        const Tensor packed_k = pack(k);
+        const Tensor packed_v = pack(v);
+        const Tensor packed_g = pack(g);
+        const AttentionOptions together{.mask = Mask::packed(starts) & Mask::causal()};
+        const AttentionResult packed = attention(packed_q, packed_k, packed_v, together);
+        const AttentionGradients grads = attention_backward(packed_g, packed_q, packed_k, packed_v, packed, together);
+        const AttentionResult batch =
+            attention(q, k, v, {.mask = Mask::key_lengths(lengths) & Mask::causal_top_left()});
+        for (std::size_t s = 0; s < lengths.size(); ++s) {
+            const auto b = static_cast<std::int64_t>(s);
+            const auto own = [&](const Tensor& padded) {
+                return padded.view().slice(0, b, b + 1).slice(2, 0, lengths[s]);
+            };
+            const auto part = [&](const Tensor& all) { return all.view().slice(2, starts[s], starts[s + 1]).clone(); };
+            const AttentionOptions options{.mask = Mask::causal()};
+            const AttentionResult alone = attention(own(q), own(k), own(v), options);
+            EXPECT_TRUE(same_bits(alone.output, part(packed.output)));
+            EXPECT_TRUE(same_bits(alone.output, own(batch.output).clone()));
+            const AttentionGradients grad = attention_backward(own(g), own(q), own(k), own(v), alone, options);
+            EXPECT_TRUE(same_bits(grad.query, part(grads.query)));
+            EXPECT_TRUE(same_bits(grad.key, part(grads.key)));
+            EXPECT_TRUE(same_bits(grad.value, part(grads.value)));
+        }
+    }
+}
+
+// Each strip's maximum is above the one before by far more than floats can make up for, or below.
+TEST_P(Flash, MaximaThatRiseAndFallFromStripToStrip) {
+    for (const double sign : {1.0, -1.0}) {
+        Tensor q = full({1, 1, 5, 8}, 1.0, DType::float32);
+        Tensor k = normal({1, 1, 1600, 8}, 5);
+        const Tensor v = normal({1, 1, 1600, 8}, 6);
+        for (std::int64_t j = 0; j < 1600; ++j) {
+            for (std::int64_t c = 0; c < 8; ++c) {
+                k.data<float>()[j * 8 + c] += static_cast<float>(sign * 40.0 * static_cast<double>(j / 400));
+            }
+        }
+        const AttentionResult want = attention(q, k, v, {.algorithm = Algorithm::reference});
+        const AttentionResult found = attention(q, k, v, {.algorithm = Algorithm::flash});
+        EXPECT_LE(row_error(found.output, want.output), 1e-4);  // scores of 400 have an error of 4e-5
+        EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), 1e-6);
+    }
+}
+
+// Views with any strides: rows that lie far apart, heads between the rows, and outputs likewise.
+TEST_P(Flash, StridedTensorsEqualTheirCopies) {
+    const Tensor packed = normal({2, 150, 3, 2, 32}, 7);  // [batch, length, q k v, heads, dim]
+    const auto part = [&](std::int64_t i) { return packed.view().select(2, i).transpose(1, 2); };
+    const AttentionOptions options{.mask = Mask::causal()};
+    const AttentionResult want = attention(part(0).clone(), part(1).clone(), part(2).clone(), options);
+    const Tensor g = normal({2, 2, 150, 32}, 8);
+    const AttentionGradients grad_want =
+        attention_backward(g, part(0).clone(), part(1).clone(), part(2).clone(), want, options);
+    Tensor output = Tensor::empty({2, 150, 2, 32});
+    Tensor grads = Tensor::empty({2, 150, 3, 2, 32});
+    poison(output);
+    poison(grads);
+    attention_into({.output = output.view().transpose(1, 2)}, part(0), part(1), part(2), options);
+    EXPECT_TRUE(same_bits(output.view().transpose(1, 2).clone(), want.output));
+    const auto grad = [&](std::int64_t i) { return grads.view().select(2, i).transpose(1, 2); };
+    attention_backward_into({grad(0), grad(1), grad(2), {}}, g, part(0), part(1), part(2), want.output,
+                            want.log_sum_exp, options);
+    EXPECT_TRUE(same_bits(grad(0).clone(), grad_want.query));
+    EXPECT_TRUE(same_bits(grad(1).clone(), grad_want.key));
+    EXPECT_TRUE(same_bits(grad(2).clone(), grad_want.value));
+}
+
+TEST(TileChoice, StripsCoverAllKeysAndNoneIsShort) {
+    using namespace kernels::cpu::flash;
+    for (const std::int64_t keys : {0, 1, 127, 511, 512, 513, 639, 640, 1023, 1024, 1151, 1152, 65536}) {
+        const std::int64_t count = strip_count(keys);
+        EXPECT_EQ(strip_begin(0, keys), 0);
+        EXPECT_EQ(strip_begin(count, keys), keys);
+        for (std::int64_t s = 0; s < count; ++s) {
+            const std::int64_t width = strip_begin(s + 1, keys) - strip_begin(s, keys);
+            EXPECT_LE(width, most_strip_keys(keys));
+            EXPECT_TRUE(width >= kLeastStripKeys || count == 1) << keys;
+        }
+    }
+}
+
+}  // namespace
+}  // namespace attend::testing
