@@ -1,10 +1,12 @@
 #include <attend/core/error.h>
 #include <attend/kernels/cpu/isa.h>
+#include <attend/kernels/cpu/simd/tables.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 
 namespace attend::kernels::cpu {
@@ -14,29 +16,6 @@ namespace {
 constexpr std::array kAll = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
 
 std::atomic<int> overridden{-1};
-
-bool has(Isa isa) {
-#if defined(__x86_64__)
-    switch (isa) {
-        case Isa::scalar:
-            return true;
-        case Isa::neon:
-            return false;
-        case Isa::avx2:
-            return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
-        case Isa::avx512:
-            return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-                   __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
-        case Isa::avx512_bf16:
-            return has(Isa::avx512) && __builtin_cpu_supports("avx512bf16") != 0;
-    }
-    return false;
-#elif defined(__aarch64__)
-    return isa == Isa::scalar || isa == Isa::neon;
-#else
-    return isa == Isa::scalar;
-#endif
-}
 
 Isa choose() {
     const std::vector<Isa> available = available_isas();
@@ -71,7 +50,7 @@ std::string_view name_of(Isa isa) {
 
 std::vector<Isa> available_isas() {
     std::vector<Isa> result;
-    std::copy_if(kAll.begin(), kAll.end(), std::back_inserter(result), has);
+    std::copy_if(kAll.begin(), kAll.end(), std::back_inserter(result), simd::has);
     return result;
 }
 

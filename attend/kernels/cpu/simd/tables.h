@@ -1,5 +1,6 @@
 /// @file
-/// The tables that the translation units of simd/ define, one for each instruction set. Internal to tile_kernels.cc.
+/// What a processor family has: its instruction sets and their tables. One of choose_*.cc is built. Internal to isa.cc
+/// and tile_kernels.cc.
 #pragma once
 
 #include <attend/kernels/cpu/tile_kernels.h>
@@ -11,5 +12,10 @@ TileKernels neon_table();          ///< floats
 TileKernels avx2_table();          ///< floats
 TileKernels avx512_table();        ///< floats
 TileKernels avx512_pairs_table();  ///< pairs of bfloat16
+
+/// Whether this processor runs `isa` and this build has it.
+bool has(Isa isa);
+/// The table of `isa` for `format`; floats where it has no pairs.
+const TileKernels& choose(Isa isa, Format format);
 
 }  // namespace attend::kernels::cpu::simd
