@@ -119,8 +119,12 @@ private:
         const std::int64_t count = std::min<std::int64_t>(keys.end - keys.begin, kStripKeys);
         const std::int64_t kv_head = problem_.kv_head(next.head_begin);
         const std::int64_t queries = next.query_end - next.query_begin;
-        for (std::int64_t head = next.head_begin; head < std::min(next.head_end, next.head_begin + 4); ++head) {
+        for (std::int64_t head = next.head_begin; head < std::min(next.head_end, next.head_begin + 2); ++head) {
             prefetch_.add(problem_.query, sequence.batch, head, sequence.query_begin + next.query_begin, queries);
+        }
+        // What is written comes into the cache as well, or each store would wait for its line.
+        for (std::int64_t head = next.head_begin; head < std::min(next.head_end, next.head_begin + 2); ++head) {
+            prefetch_.add(outputs_.output, sequence.batch, head, sequence.query_begin + next.query_begin, queries);
         }
         if (kv_head != kv_head_ || sequence.batch != sequence_.batch) {
             prefetch_.add(problem_.key, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
@@ -269,26 +273,52 @@ private:
     /// The logits of a run, in scores_, and their row maxima.
     void compute_scores(std::int64_t tile, const Run& run) {
         const auto rows = static_cast<int>(rows_of_tile(tile));
-        ScoresArgs args{.rows = queries_ + tile * layout_.depth * kernels_.rows, .depth = layout_.depth};
+        ScoresArgs args{.rows = queries_ + tile * layout_.depth * kernels_.rows,
+                        .columns = keys_of_panel(run.begin),
+                        .out = scores_of_panel(run.begin),
+                        .depth = layout_.depth};
         args.job.target = strip_maximum_;
         args.job.panels = 1;
-        for (std::int64_t panel = run.begin; panel < run.end; ++panel) {
+        ScoresKernel product = products_.scores(Job::none, rows, false);
+        const ScoresKernel woven = products_.scores(Job::row_maximum, rows, false);
+        const std::int64_t plain_end = run.begin + plain_panels(tile, run);
+        std::int64_t panel = run.begin;
+        const auto next = [&] {
+            prefetch_.advance(lines_a_panel_);
+            args.job.source = args.out;
+            args.columns += layout_.depth * kernels_.columns;
+            args.out += layout_.panel;
+            product = woven;
+            ++panel;
+        };
+        while (panel < plain_end) {
+            product(&args);
+            next();
+        }
+        while (panel < run.end) {
             const PanelPosition position = position_of(tile, panel, run.key_end);
             const bool half = position.key_count <= kernels_.width;
             const Job job = panel > run.begin ? Job::row_maximum : Job::none;
-            args.columns = keys_of_panel(panel);
-            args.out = scores_of_panel(panel);
-            args.job.source = args.out - layout_.panel;
             products_.scores(job, rows, half)(&args);
-            prefetch_.advance(lines_a_panel_);
             if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, args.out);
             const bool whole = position.key_count == kernels_.columns || (half && position.key_count == kernels_.width);
             if (rules_.has_masks() || !whole || !rules_.positions_full(position)) {
                 rules_.mask(position, false, args.out);
             }
+            next();
         }
-        args.job.source = scores_of_panel(run.end - 1);
         kernels_.run(Job::row_maximum, rows, args.job);
+    }
+
+    /// How many panels of the run, from its first on, are products and nothing else.
+    std::int64_t plain_panels(std::int64_t tile, const Run& run) const {
+        if (rules_.has_modifiers() || rules_.has_masks()) return 0;
+        const std::int64_t key = strip_begin_ + run.begin * kernels_.columns;
+        const std::int64_t query = query_of(tile);
+        const KeyRange first = sequence_.keys_of(query);
+        const KeyRange last = sequence_.keys_of(query + rows_of_tile(tile) - 1);
+        if (std::max(first.begin, last.begin) > key) return 0;
+        return std::max<std::int64_t>(0, std::min({first.end, last.end, run.key_end}) - key) / kernels_.columns;
     }
 
     void attend(std::int64_t tile) {

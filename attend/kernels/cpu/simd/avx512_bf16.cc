@@ -47,20 +47,33 @@ void pack_columns_pairs(const Rows& source, float* out) {
 
 /// Element c of rows 2 s and 2 s + 1 side by side; the row behind the last is 0.
 void pack_steps_pairs(const Rows& source, std::int64_t block_stride, float* out) {
+    alignas(64) std::uint16_t index[2][32];
+    for (unsigned i = 0; i < 32; ++i) {
+        index[0][i] = static_cast<std::uint16_t>(i / 2 + i % 2 * 32);  // of the two rows' 64 numbers
+        index[1][i] = static_cast<std::uint16_t>(16 + i / 2 + i % 2 * 32);
+    }
+    const __m512i first = _mm512_load_si512(index[0]);
+    const __m512i second = _mm512_load_si512(index[1]);
     for (std::int64_t s = 0; 2 * s < source.count; ++s) {
         const auto* even = static_cast<const std::uint16_t*>(source.data) + 2 * s * source.stride;
         const std::uint16_t* odd = 2 * s + 1 < source.count ? even + source.stride : nullptr;
         float* block = out + s * kColumns;
-        for (std::int64_t c = 0; c < source.width; c += kColumns, block += block_stride) {
+        std::int64_t c = 0;
+        for (; odd != nullptr && c + kColumns <= source.width; c += kColumns, block += block_stride) {
+            const __m512i low = _mm512_loadu_si512(even + c);
+            const __m512i high = _mm512_loadu_si512(odd + c);
+            Simd::store(block, _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, first, high)));
+            Simd::store(block + kWidth, _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, second, high)));
+        }
+        for (; c < source.width; c += kColumns, block += block_stride) {
             for (int half = 0; half < 2; ++half) {
-                const std::int64_t first = c + half * kWidth;
-                const auto left = std::clamp<std::int64_t>(source.width - first, 0, kWidth);
+                const std::int64_t at = c + half * kWidth;
+                const auto left = std::clamp<std::int64_t>(source.width - at, 0, kWidth);
                 const auto lanes = static_cast<__mmask16>(lanes_below(left));
-                const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, even + first));
-                const __m512i high = odd == nullptr
-                                         ? _mm512_setzero_si512()
-                                         : _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, odd + first));
-                const __m512i both = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+                const __m512i x = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, even + at));
+                const __m512i y = odd == nullptr ? _mm512_setzero_si512()
+                                                 : _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, odd + at));
+                const __m512i both = _mm512_or_si512(x, _mm512_slli_epi32(y, 16));
                 Simd::store(block + half * kWidth, _mm512_castsi512_ps(both));
             }
         }
