@@ -27,76 +27,55 @@ private:
 INSTANTIATE_TEST_SUITE_P(Isas, Flash, ::testing::ValuesIn(available_isas()),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
-/// Problems of several strips of keys and several blocks of queries, none of which tiles divide.
+/// Problems of several strips of keys (head sizes of 250 make them short) and several blocks of queries, none of which
+/// tiles divide.
 std::vector<Case> long_cases() {
+    const Case base{.batch = 1, .heads = 1, .kv_heads = 1, .queries = 60, .keys = 700, .d = 250, .dv = 36};
+    const auto with = [&](const std::string& name, const auto& change) {
+        Case c = base;
+        c.name = name;
+        change(c);
+        return c;
+    };
     return {
-        {.name = "plain", .batch = 1, .heads = 1, .kv_heads = 1, .queries = 300, .keys = 1161, .d = 20, .dv = 36},
-        {.name = "causal",
-         .batch = 1,
-         .heads = 2,
-         .kv_heads = 1,
-         .queries = 700,
-         .keys = 700,
-         .d = 16,
-         .dv = 16,
-         .mask = Mask::causal()},
-        {.name = "window",
-         .batch = 1,
-         .heads = 1,
-         .kv_heads = 1,
-         .queries = 650,
-         .keys = 1300,
-         .d = 8,
-         .dv = 48,
-         .mask = Mask::causal_bottom_right() & Mask::window(530, {})},
-        {.name = "window_both_sides",
-         .batch = 1,
-         .heads = 1,
-         .kv_heads = 1,
-         .queries = 650,
-         .keys = 650,
-         .d = 33,
-         .dv = 17,
-         .mask = Mask::window(40, 55)},
-        {.name = "lengths",
-         .batch = 3,
-         .heads = 1,
-         .kv_heads = 1,
-         .queries = 40,
-         .keys = 1100,
-         .d = 8,
-         .dv = 8,
-         .mask = Mask::key_lengths({1100, 513, 0})},
-        {.name = "boolean_bias",
-         .batch = 1,
-         .heads = 2,
-         .kv_heads = 2,
-         .queries = 90,
-         .keys = 645,
-         .d = 24,
-         .dv = 24,
-         .boolean_mask = true,
-         .bias = {1, 2, 1, 645},
-         .alibi = true},
-        {.name = "dropout",
-         .batch = 1,
-         .heads = 1,
-         .kv_heads = 1,
-         .queries = 290,
-         .keys = 560,
-         .d = 16,
-         .dv = 16,
-         .dropout = 0.25},
-        {.name = "softcap",
-         .batch = 1,
-         .heads = 1,
-         .kv_heads = 1,
-         .queries = 290,
-         .keys = 560,
-         .d = 16,
-         .dv = 16,
-         .mask = Mask::causal_bottom_right(),
-         .softcap = 2.0},
+        with("plain", [](Case& c) { c.keys = 1161; }),
+        with("causal",
+             [](Case& c) {
+                 c.heads = 2;
+                 c.queries = c.keys = 570;
+                 c.mask = Mask::causal();
+             }),
+        with("window",
+             [](Case& c) {
+                 c.queries = 150;
+                 c.mask = Mask::causal_bottom_right() & Mask::window(300, {});
+             }),
+        with("window_both_sides",
+             [](Case& c) {
+                 c.queries = c.keys = 400;
+                 c.mask = Mask::window(40, 55);
+             }),
+        with("lengths",
+             [](Case& c) {
+                 c.batch = 3;
+                 c.queries = 20;
+                 c.mask = Mask::key_lengths({700, 513, 0});
+             }),
+        with("boolean_bias",
+             [](Case& c) {
+                 c.heads = c.kv_heads = 2;
+                 c.boolean_mask = true;
+                 c.bias = {1, 2, 1, 700};
+                 c.alibi = true;
+             }),
+        with("dropout", [](Case& c) { c.dropout = 0.25; }),
+        with("softcap",
+             [](Case& c) {
+                 c.queries = 290;
+                 c.keys = 560;
+                 c.mask = Mask::causal_bottom_right();
+                 c.softcap = 2.0;
+             }),
     };
 }
 
@@ -110,7 +89,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, LongCases, ::testing::ValuesIn(long_cases()),
 TEST_P(LongCases, EqualsThePlainPathInFloat64) {
     const Case& c = GetParam();
     for (const auto& [dtype, bound] :
-         {std::pair(DType::float32, 5e-6), std::pair(DType::bfloat16, 0x1p-7), std::pair(DType::float16, 0x1p-10)}) {
+         {std::pair(DType::float32, 1e-5), std::pair(DType::bfloat16, 0x1p-7), std::pair(DType::float16, 0x1p-10)}) {
         SCOPED_TRACE(name_of(dtype));
         const Problem p(c, dtype, 31);
         Problem exact(c, DType::float64, 31);
@@ -167,12 +146,12 @@ TEST_P(Flash, BitsDoNotDependOnThreads) {
 // Sequences of other lengths beside it, padding behind it, other rows before it: nothing of that shows.
 TEST_P(Flash, BitsDoNotDependOnBatchOrPacking) {
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
-        const std::vector<std::int64_t> lengths = {530, 1, 700, 63};
-        const std::int64_t longest = 700;
-        const Tensor q = normal({4, 2, longest, 24}, 1, dtype);
-        const Tensor k = normal({4, 1, longest, 24}, 2, dtype);
-        const Tensor v = normal({4, 1, longest, 24}, 3, dtype);
-        const Tensor g = normal({4, 2, longest, 24}, 4, dtype);
+        const std::vector<std::int64_t> lengths = {430, 1, 600, 63};
+        const std::int64_t longest = 600;
+        const Tensor q = normal({4, 2, longest, 200}, 1, dtype);
+        const Tensor k = normal({4, 1, longest, 200}, 2, dtype);
+        const Tensor v = normal({4, 1, longest, 200}, 3, dtype);
+        const Tensor g = normal({4, 2, longest, 200}, 4, dtype);
         std::vector<std::int64_t> starts = {0};
         for (const std::int64_t length : lengths) starts.push_back(starts.back() + length);
         const auto pack = [&](const Tensor& padded) {
@@ -215,17 +194,17 @@ TEST_P(Flash, BitsDoNotDependOnBatchOrPacking) {
 // Each strip's maximum is above the one before by far more than floats can make up for, or below.
 TEST_P(Flash, MaximaThatRiseAndFallFromStripToStrip) {
     for (const double sign : {1.0, -1.0}) {
-        Tensor q = full({1, 1, 5, 8}, 1.0, DType::float32);
-        Tensor k = normal({1, 1, 1600, 8}, 5);
+        Tensor q = full({1, 1, 5, 256}, 1.0, DType::float32);
+        Tensor k = normal({1, 1, 1600, 256}, 5);
         const Tensor v = normal({1, 1, 1600, 8}, 6);
         for (std::int64_t j = 0; j < 1600; ++j) {
-            for (std::int64_t c = 0; c < 8; ++c) {
-                k.data<float>()[j * 8 + c] += static_cast<float>(sign * 40.0 * static_cast<double>(j / 400));
+            for (std::int64_t c = 0; c < 256; ++c) {
+                k.data<float>()[j * 256 + c] += static_cast<float>(sign * 5.0 * static_cast<double>(j / 256));
             }
         }
         const AttentionResult want = attention(q, k, v, {.algorithm = Algorithm::reference});
         const AttentionResult found = attention(q, k, v, {.algorithm = Algorithm::flash});
-        EXPECT_LE(row_error(found.output, want.output), 1e-4);  // scores of 400 have an error of 4e-5
+        EXPECT_LE(row_error(found.output, want.output), 5e-4);  // scores of 500 have errors of some 1e-4
         EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), 1e-6);
     }
 }
@@ -255,14 +234,19 @@ TEST_P(Flash, StridedTensorsEqualTheirCopies) {
 
 TEST(TileChoice, StripsCoverAllKeysAndNoneIsShort) {
     using namespace kernels::cpu::flash;
-    for (const std::int64_t keys : {0, 1, 127, 511, 512, 513, 639, 640, 1023, 1024, 1151, 1152, 65536}) {
-        const std::int64_t count = strip_count(keys);
-        EXPECT_EQ(strip_begin(0, keys), 0);
-        EXPECT_EQ(strip_begin(count, keys), keys);
-        for (std::int64_t s = 0; s < count; ++s) {
-            const std::int64_t width = strip_begin(s + 1, keys) - strip_begin(s, keys);
-            EXPECT_LE(width, most_strip_keys(keys));
-            EXPECT_TRUE(width >= kLeastStripKeys || count == 1) << keys;
+    for (const std::int64_t depth : {0, 1, 32, 64, 128, 576, 1024}) {
+        const std::int64_t strip = strip_keys(depth);
+        EXPECT_GE(strip, 256);
+        EXPECT_LE(strip, 2048);
+        for (const std::int64_t keys : {0, 1, 127, 511, 512, 513, 639, 640, 1023, 1024, 1151, 1152, 65536}) {
+            const std::int64_t count = strip_count(keys, strip);
+            EXPECT_EQ(strip_begin(0, keys, strip), 0);
+            EXPECT_EQ(strip_begin(count, keys, strip), keys);
+            for (std::int64_t s = 0; s < count; ++s) {
+                const std::int64_t width = strip_begin(s + 1, keys, strip) - strip_begin(s, keys, strip);
+                EXPECT_LE(width, most_strip_keys(keys, strip));
+                EXPECT_TRUE(width >= kLeastStripKeys || count == 1) << keys;
+            }
         }
     }
 }

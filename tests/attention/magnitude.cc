@@ -52,23 +52,31 @@ Magnitudes magnitudes(const TensorView& query, const TensorView& key, const Tens
             for (std::int64_t i = 0; i < shape[2]; ++i) {
                 const double* wi = w.row(b, h, i);
                 const double* gi = g.row(b, h, i);
+                double* oi = output.row(b, h, i);
+                double* dqi = grad_query.row(b, h, i);
                 double delta = 0.0;
                 for (std::int64_t j = 0; j < shape[3]; ++j) {
+                    if (wi[j] == 0.0) continue;
                     const double* vj = v.row(b, h / group, j);
+                    double* dvj = grad_value.row(b, h / group, j);
                     double sum = 0.0;
-                    for (std::int64_t c = 0; c < dv; ++c) sum += gi[c] * vj[c];
+                    for (std::int64_t c = 0; c < dv; ++c) {
+                        sum += gi[c] * vj[c];
+                        oi[c] += wi[j] * vj[c];
+                        dvj[c] += wi[j] * gi[c];
+                    }
                     a[static_cast<std::size_t>(j)] = sum;
                     delta += wi[j] * sum;
-                    for (std::int64_t c = 0; c < dv; ++c) {
-                        output.row(b, h, i)[c] += wi[j] * vj[c];
-                        grad_value.row(b, h / group, j)[c] += wi[j] * gi[c];
-                    }
                 }
+                const double* qi = q.row(b, h, i);
                 for (std::int64_t j = 0; j < shape[3]; ++j) {
+                    if (wi[j] == 0.0) continue;
                     const double s = std::fabs(scale) * wi[j] * (a[static_cast<std::size_t>(j)] + delta);
+                    const double* kj = k.row(b, h / group, j);
+                    double* dkj = grad_key.row(b, h / group, j);
                     for (std::int64_t c = 0; c < d; ++c) {
-                        grad_query.row(b, h, i)[c] += s * k.row(b, h / group, j)[c];
-                        grad_key.row(b, h / group, j)[c] += s * q.row(b, h, i)[c];
+                        dqi[c] += s * kj[c];
+                        dkj[c] += s * qi[c];
                     }
                 }
             }

@@ -39,13 +39,15 @@ struct Layout {
           depth(steps_of(kernels, problem.query.shape()[3])),
           blocks(divide_up(problem.value.shape()[3], kernels.columns)),
           panel(std::int64_t{kernels.rows} * kernels.columns),
-          strip_panels(divide_up(most_strip_keys(problem.key.shape()[2]), kernels.columns)),
+          strip(strip_keys(depth)),
+          strip_panels(divide_up(most_strip_keys(problem.key.shape()[2], strip), kernels.columns)),
           strip_steps(strip_panels * kernels.step_columns) {}
 
     std::int64_t tiles;
     std::int64_t depth;
     std::int64_t blocks;
     std::int64_t panel;
+    std::int64_t strip;
     std::int64_t strip_panels;
     std::int64_t strip_steps;
 };
@@ -116,7 +118,7 @@ private:
     void plan_prefetch(const Unit& next) {
         const Sequence& sequence = problem_.sequences[static_cast<std::size_t>(next.sequence)];
         const KeyRange keys = sequence.keys_of(next.query_begin, next.query_end);
-        const std::int64_t count = std::min<std::int64_t>(keys.end - keys.begin, kStripKeys);
+        const std::int64_t count = std::min(keys.end - keys.begin, layout_.strip);
         const std::int64_t kv_head = problem_.kv_head(next.head_begin);
         const std::int64_t queries = next.query_end - next.query_begin;
         for (std::int64_t head = next.head_begin; head < std::min(next.head_end, next.head_begin + 2); ++head) {
@@ -172,9 +174,9 @@ private:
         unit_full_ = !rules_.has_masks() &&
                      rules_.positions_full({unit_.head_begin, unit_.query_begin, unit_.query_end - unit_.query_begin,
                                             visible.begin, visible.end - visible.begin});
-        for (std::int64_t s = 0; s < strip_count(sequence_.key_count); ++s) {
-            strip_begin_ = strip_begin(s, sequence_.key_count);
-            const std::int64_t end = strip_begin(s + 1, sequence_.key_count);
+        for (std::int64_t s = 0; s < strip_count(sequence_.key_count, layout_.strip); ++s) {
+            strip_begin_ = strip_begin(s, sequence_.key_count, layout_.strip);
+            const std::int64_t end = strip_begin(s + 1, sequence_.key_count, layout_.strip);
             const std::int64_t columns = kernels_.columns;
             packed_begin_ = std::max<std::int64_t>(0, visible.begin - strip_begin_) / columns * columns + strip_begin_;
             packed_end_ = std::min(visible.end, end);

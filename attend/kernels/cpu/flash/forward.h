@@ -2,7 +2,8 @@
 /// Flash attention, forward (Dao et al., "FlashAttention", 2022; Dao, "FlashAttention-2", 2023), for float32, bfloat16
 /// and float16 with float32 accumulation.
 ///
-/// For each strip of up to 512 keys, and within it for each tile of 12 queries (6 or 4 with shorter vectors):
+/// For each strip of keys (256 to 2048, strip_keys), and within it for each tile of 12 queries (6 or 4 with shorter
+/// vectors):
 ///
 ///     S = Q K^T       panel by panel, with the panel's modifiers and masks; the row maxima alongside
 ///     m, l, O         the running maximum is raised and what was summed is scaled down, when it grew

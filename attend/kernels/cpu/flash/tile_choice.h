@@ -1,6 +1,6 @@
 /// @file
 /// How the flash path cuts a problem: plain functions that tests can call. What a row's bits depend on (the strips of
-/// keys) follows from the number of keys alone, never from threads, batch or packing.
+/// keys) follows from the number of keys and the head size alone, never from threads, batch or packing.
 #pragma once
 
 #include <attend/kernels/cpu/tile_kernels.h>
@@ -10,29 +10,34 @@
 
 namespace attend::kernels::cpu::flash {
 
-/// Keys of a strip: the scores of a tile against it, 12 x 512 floats, stay in the first-level cache.
-inline constexpr std::int64_t kStripKeys = 512;
 /// A last strip with fewer keys than this joins the one before it.
 inline constexpr std::int64_t kLeastStripKeys = 128;
 /// Largest head size of the flash path; larger ones take the plain one.
 inline constexpr std::int64_t kMostDimensions = 1024;
 
-/// Number of strips of `keys` keys.
-constexpr std::int64_t strip_count(std::int64_t keys) {
-    const std::int64_t whole = keys / kStripKeys;
-    const std::int64_t rest = keys % kStripKeys;
+/// Keys of a strip whose packed rows have `depth` floats: a quarter of a second-level cache of 1 MiB. Fewer keys mean
+/// more passes over the output; more push the queries out.
+constexpr std::int64_t strip_keys(std::int64_t depth) {
+    constexpr std::int64_t kFloats = 64 * 1024;
+    return std::clamp<std::int64_t>(kFloats / std::max<std::int64_t>(depth, 1) / 128 * 128, 256, 2048);
+}
+
+/// Number of strips of `keys` keys, `strip` at a time.
+constexpr std::int64_t strip_count(std::int64_t keys, std::int64_t strip) {
+    const std::int64_t whole = keys / strip;
+    const std::int64_t rest = keys % strip;
     if (whole == 0) return rest > 0 ? 1 : 0;
     return whole + (rest >= kLeastStripKeys ? 1 : 0);
 }
 
 /// First key of strip `index`; the last strip ends at `keys`.
-constexpr std::int64_t strip_begin(std::int64_t index, std::int64_t keys) {
-    return index >= strip_count(keys) ? keys : index * kStripKeys;
+constexpr std::int64_t strip_begin(std::int64_t index, std::int64_t keys, std::int64_t strip) {
+    return index >= strip_count(keys, strip) ? keys : index * strip;
 }
 
 /// Most keys that a strip can have.
-constexpr std::int64_t most_strip_keys(std::int64_t keys) {
-    return std::min(keys, kStripKeys + kLeastStripKeys - 1);
+constexpr std::int64_t most_strip_keys(std::int64_t keys, std::int64_t strip) {
+    return std::min(keys, strip + kLeastStripKeys - 1);
 }
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) {
