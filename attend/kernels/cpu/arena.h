@@ -15,6 +15,8 @@ constexpr std::size_t arena_bytes(std::int64_t count) {
     return (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
 }
 
+inline constexpr std::size_t kPageBytes = 4096;  ///< what Arena::align_in_page may skip
+
 /// A cursor over scratch memory.
 class Arena {
 public:
@@ -29,6 +31,12 @@ public:
         T* result = reinterpret_cast<T*>(memory_.data());
         memory_ = memory_.subspan(bytes);
         return result;
+    }
+
+    /// Skips to the next address that is `offset` bytes behind a multiple of kPageBytes.
+    void align_in_page(std::size_t offset) {
+        const auto at = reinterpret_cast<std::uintptr_t>(memory_.data());
+        memory_ = memory_.subspan((offset + kPageBytes - at % kPageBytes) % kPageBytes);
     }
 
     /// What is left.

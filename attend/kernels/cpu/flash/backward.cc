@@ -15,6 +15,7 @@ namespace {
 
 constexpr double kLog2e = 1.4426950408889634074;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// dS of a key block against a query block takes some 100 KB; dQ is read and written once for each key block.
 constexpr std::int64_t kKeyTiles = 8;  // of a key block
 constexpr std::int64_t kQueriesOfBlock = 256;
 
@@ -77,7 +78,7 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
       value_depth(steps_of(tile_kernels, problem.value.shape()[3])),
       blocks(divide_up(problem.query.shape()[3], tile_kernels.columns)),
       value_blocks(divide_up(problem.value.shape()[3], tile_kernels.columns)),
-      key_tiles(kKeyTiles),
+      key_tiles(tile_kernels.format == Format::pairs ? 2 * kKeyTiles : kKeyTiles),
       query_panels(kQueriesOfBlock / tile_kernels.columns),
       queries_in_place(in_place(tile_kernels, problem.query)),
       grads_in_place(in_place(tile_kernels, problem.query) && problem.value.shape()[3] % tile_kernels.width == 0),
@@ -240,15 +241,21 @@ public:
           weights_panel_(std::int64_t{kernels_.rows} * kernels_.step_columns),
           pairs_(kernels_.format == Format::pairs),
           factor_(exponent_factor(problem, kernels_, rules_)) {
+        // Where the parts begin within a page is measured: see kScoresOffset in forward.cc.
         Arena arena(scratch);
+        arena.align_in_page(0);
         keys_ = arena.take<float>(plan.key_tiles * plan.depth * kernels_.rows);
+        arena.align_in_page(2048);
         values_ = arena.take<float>(plan.key_tiles * plan.value_depth * kernels_.rows);
         key_rows_ = arena.take<float>(plan.key_tiles * plan.blocks * kernels_.rows * kernels_.columns);
         grad_keys_ = arena.take<float>(plan.key_tiles * plan.blocks * panel_);
         grad_values_ = arena.take<float>(plan.key_tiles * plan.value_blocks * panel_);
+        arena.align_in_page(1024);
         weights_ = arena.take<float>(plan.query_panels * weights_panel_);
+        arena.align_in_page(1024);
         grad_scores_ = arena.take<float>(plan.key_tiles * plan.query_panels * weights_panel_);
         along_ = arena.take<float>(plan.query_panels * weights_panel_);
+        arena.align_in_page(2560);
         for (float*& panel : recent_) panel = arena.take<float>(panel_);
         derivative_ = arena.take<float>(panel_);
         factors_ = arena.take<float>(panel_);
@@ -262,7 +269,8 @@ public:
                2 * arena_bytes<float>(plan.key_tiles * plan.blocks * panel) +
                arena_bytes<float>(plan.key_tiles * plan.value_blocks * panel) +
                2 * arena_bytes<float>(plan.query_panels * panel) +
-               arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 6 * arena_bytes<float>(panel);
+               arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 6 * arena_bytes<float>(panel) +
+               6 * kPageBytes;
     }
 
     void run() {
@@ -307,19 +315,33 @@ private:
         return {head_, query_of(panel), queries_of_panel(panel), key_of(tile), keys_of_tile(tile)};
     }
 
-    /// Panels [begin, end) of the query block that see a tile.
+    /// Panels [begin, end) of the query block that see a tile, of which [plain_begin, plain_end) are products and
+    /// nothing else.
     struct Range {
         std::int64_t begin = 0;
         std::int64_t end = 0;
+        std::int64_t plain_begin = 0;
+        std::int64_t plain_end = 0;
     };
     Range panels_of(std::int64_t tile, std::int64_t count) const {
-        const KeyRange queries = sequence_.queries_of(key_of(tile), key_of(tile) + keys_of_tile(tile));
+        const std::int64_t key = key_of(tile);
+        const std::int64_t last_key = key + keys_of_tile(tile) - 1;
+        const KeyRange queries = sequence_.queries_of(key, last_key + 1);
         const std::int64_t columns = kernels_.columns;
         const std::int64_t first = query_of(0);
-        if (queries.end <= std::max(queries.begin, first)) return {};
-        const std::int64_t begin = std::max<std::int64_t>(0, queries.begin - first) / columns;
-        const std::int64_t end = std::min(count, divide_up(queries.end - first, columns));
-        return end > begin ? Range{begin, end} : Range{};
+        Range range;
+        if (queries.end <= std::max(queries.begin, first)) return range;
+        range.begin = std::max<std::int64_t>(0, queries.begin - first) / columns;
+        range.end = std::min(count, divide_up(queries.end - first, columns));
+        if (range.end <= range.begin) return {};
+        if (rules_.has_modifiers() || rules_.has_masks() || problem_.dropout > 0.0) return range;
+        const KeyRange a = sequence_.queries_of(key, key + 1);
+        const KeyRange b = sequence_.queries_of(last_key, last_key + 1);
+        range.plain_begin = std::max(range.begin, divide_up(std::max({a.begin, b.begin, first}) - first, columns));
+        // Queries behind the last are -inf from the start, so a last panel that they fill is plain as well.
+        const std::int64_t end = std::min(a.end, b.end);
+        range.plain_end = end >= sequence_.query_count ? range.end : std::min(range.end, (end - first) / columns);
+        return range;
     }
 
     // ------------------------------------------------------------------------------------------------------ packing
@@ -372,7 +394,7 @@ private:
     bool add_keys(std::int64_t count) {
         bool any = false;
         for (std::int64_t tile = 0; tile < tiles_; ++tile) {
-            const Range panels = panels_of(tile, count);
+            const Range& panels = ranges_[static_cast<std::size_t>(tile)] = panels_of(tile, count);
             if (panels.end == panels.begin) continue;
             any = true;
             const bool pending = compute_panels(tile, panels);
@@ -413,46 +435,64 @@ private:
     bool compute_panels(std::int64_t tile, const Range& panels) {
         const auto rows = static_cast<int>(keys_of_tile(tile));
         const bool simple = problem_.dropout == 0.0 && problem_.softcap == 0.0;
+        const std::int64_t columns = kernels_.columns;
+        ScoresArgs scores{.rows = keys_ + tile * plan_.depth * kernels_.rows, .depth = plan_.depth};
+        ScoresArgs grads{.rows = values_ + tile * plan_.value_depth * kernels_.rows, .depth = plan_.value_depth};
+        grads.job.factor = factor_;
+        scores.job.panels = grads.job.panels = 1;
+        ScoresKernel score_product = score_products_.scores(Job::none, rows, false);
+        const ScoresKernel woven = score_products_.scores(simple ? Job::multiply : Job::none, rows, false);
+        const ScoresKernel grad_product = grad_products_.scores(Job::exp_plain, rows, false);
         for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
-            const PanelPosition position = position_of(tile, panel);
             const std::int64_t place = place_of(panel);
+            const bool plain = panel >= panels.plain_begin && panel < panels.plain_end;
+            const float* start = buffers_.start + place * columns;
+            const float* grad_start = buffers_.grad_start + place * columns;
             float* weights = scores_of(panel);
             float* grad_scores = products_of(tile, panel);
-            const float* start = buffers_.start + place * kernels_.columns;
-            const float* grad_start = buffers_.grad_start + place * kernels_.columns;
-            ScoresArgs scores{.rows = keys_ + tile * plan_.depth * kernels_.rows,
-                              .columns = buffers_.queries + place * plan_.depth * kernels_.columns,
-                              .out = weights,
-                              .start = rules_.has_modifiers() ? nullptr : start,
-                              .depth = plan_.depth};
-            const bool woven = simple && panel > panels.begin;
-            if (woven) scores.job = multiply_job(tile, panel - 1);
-            score_products_.scores(woven ? Job::multiply : Job::none, rows, false)(&scores);
-            if (rules_.has_modifiers()) rules_.modify(position, true, start, derivative_, weights);
-            if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, true, weights);
+            scores.columns = buffers_.queries + place * plan_.depth * columns;
+            scores.out = weights;
+            scores.start = rules_.has_modifiers() ? nullptr : start;
+            score_product(&scores);
+            score_product = woven;
+            if (!plain) finish_scores(position_of(tile, panel), start, weights);
             if (pairs_ && rows % 2 == 1) {
                 // The last key's partner is none: its weights must be 0, for its gradients meet a row of zeros.
-                std::fill_n(weights + rows * kernels_.columns, kernels_.columns, -kInfinity);
+                std::fill_n(weights + rows * columns, columns, -kInfinity);
             }
-            ScoresArgs grads{.rows = values_ + tile * plan_.value_depth * kernels_.rows,
-                             .columns = buffers_.grads + place * plan_.value_depth * kernels_.columns,
-                             .out = grad_scores,
-                             .start = problem_.dropout > 0.0 ? nullptr : grad_start,
-                             .depth = plan_.value_depth};
-            grads.job = {.source = weights, .target = weights_of(panel), .factor = factor_, .panels = 1};
-            grad_products_.scores(Job::exp_plain, rows, false)(&grads);
-            if (simple) continue;
-            if (problem_.dropout > 0.0) {
-                draw_factors(position);
-                kernels_.drop_gradients(factors_, grad_start, rows, weights, grad_scores);
+            grads.columns = buffers_.grads + place * plan_.value_depth * columns;
+            grads.out = grad_scores;
+            grads.start = problem_.dropout > 0.0 ? nullptr : grad_start;
+            grads.job.source = weights;
+            grads.job.target = weights_of(panel);
+            grad_product(&grads);
+            if (simple) {
+                scores.job = multiply_job(tile, panel);
             } else {
-                kernels_.run(Job::multiply, rows, {.source = weights, .target = grad_scores, .panels = 1});
-            }
-            if (problem_.softcap > 0.0) {
-                kernels_.run(Job::multiply, rows, {.source = derivative_, .target = grad_scores, .panels = 1});
+                finish_gradients(position_of(tile, panel), grad_start, weights, grad_scores);
             }
         }
         return simple;
+    }
+
+    /// What products lack to be logits: modifiers and masks.
+    void finish_scores(const PanelPosition& position, const float* start, float* weights) {
+        if (rules_.has_modifiers()) rules_.modify(position, true, start, derivative_, weights);
+        if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, true, weights);
+    }
+
+    /// dS = P (d dP - delta) slope where weights were dropped or scores capped, and P d.
+    void finish_gradients(const PanelPosition& position, const float* grad_start, float* weights, float* grad_scores) {
+        const std::int64_t rows = position.key_count;
+        if (problem_.dropout > 0.0) {
+            draw_factors(position);
+            kernels_.drop_gradients(factors_, grad_start, rows, weights, grad_scores);
+        } else {
+            kernels_.run(Job::multiply, rows, {.source = weights, .target = grad_scores, .panels = 1});
+        }
+        if (problem_.softcap > 0.0) {
+            kernels_.run(Job::multiply, rows, {.source = derivative_, .target = grad_scores, .panels = 1});
+        }
     }
 
     /// d_ij of a transposed panel; columns that are no queries have some number.
@@ -507,9 +547,9 @@ private:
         for (std::int64_t panel = 0; panel < count; ++panel) {
             // Positions move in one direction, so the tiles that see a panel are neighbours.
             std::int64_t first = 0;
-            while (first < tiles_ && !sees(first, panel, count)) ++first;
+            while (first < tiles_ && !sees(first, panel)) ++first;
             std::int64_t end = first;
-            while (end < tiles_ && sees(end, panel, count)) ++end;
+            while (end < tiles_ && sees(end, panel)) ++end;
             if (first == end) continue;
             const bool partial = keys_of_tile(end - 1) < kernels_.rows;
             for (std::int64_t block = 0; block < plan_.blocks; ++block) {
@@ -548,8 +588,8 @@ private:
         }
     }
 
-    bool sees(std::int64_t tile, std::int64_t panel, std::int64_t count) const {
-        const Range panels = panels_of(tile, count);
+    bool sees(std::int64_t tile, std::int64_t panel) const {
+        const Range& panels = ranges_[static_cast<std::size_t>(tile)];
         return panel >= panels.begin && panel < panels.end;
     }
 
@@ -591,6 +631,7 @@ private:
     float* grad_scores_ = nullptr;
     float* along_ = nullptr;
     std::array<float*, 4> recent_ = {};
+    std::array<Range, 2 * kKeyTiles> ranges_ = {};  // of the tiles, for the query block at hand
     float* derivative_ = nullptr;
     float* factors_ = nullptr;
 };

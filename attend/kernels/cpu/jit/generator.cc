@@ -461,19 +461,34 @@ void Generator::make_transposed() {
     test(rcx, rcx);
     jz(end, T_NEAR);
     L(tile);
+    const auto steps = [&](int count) {
+        Stream product;
+        for (int k = 0; k < count; ++k) {
+            product.push_back([this] { vmovups(kColumn0, ptr[rsi]); });
+            if (vectors_ == 2) product.push_back([this] { vmovups(kColumn1, ptr[rsi + kVector]); });
+            product.push_back([this] { add(rsi, r10); });
+            for (int r = 0; r < rows_; ++r) multiply_add(product, r, ptr_b[rdi + k * kPanelRow + r * 4]);
+        }
+        weave(product, {});
+    };
+    // A whole tile has as many steps as rows (half as many pairs); the last tile may have less.
+    const int whole = format_ == Format::pairs ? kMaxRows / 2 : kMaxRows;
+    Xbyak::Label few;
+    Xbyak::Label next;
+    cmp(r9, whole);
+    jne(few, T_NEAR);
+    steps(whole);
+    jmp(next, T_NEAR);
+    L(few);
     mov(rax, r9);
     mov(r12, rdi);
     L(step);
-    // Two steps would save little: the loop's three instructions fit beside 24 multiply-adds.
-    Stream product;
-    product.push_back([this] { vmovups(kColumn0, ptr[rsi]); });
-    if (vectors_ == 2) product.push_back([this] { vmovups(kColumn1, ptr[rsi + kVector]); });
-    for (int r = 0; r < rows_; ++r) multiply_add(product, r, ptr_b[r12 + r * 4]);
-    weave(product, {});
-    add(rsi, r10);
-    add(r12, kPanelRow);
+    steps(1);
+    add(rdi, kPanelRow);
     dec(rax);
     jnz(step, T_NEAR);
+    mov(rdi, r12);
+    L(next);
     add(rdi, r8);
     dec(rcx);
     jnz(tile, T_NEAR);
