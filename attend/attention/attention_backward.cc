@@ -4,6 +4,7 @@
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
+#include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/attention.h>
 #include <attend/kernels/cpu/flash/backward.h>
 #include <attend/kernels/cpu/flash/forward.h>
@@ -136,12 +137,12 @@ void run_plain(const detail::CheckedProblem& checked, const AttentionGradientTar
 /// The fast path: packs queries and grad_output once, then one task for each block of keys.
 void run_flash(const AttentionProblem& problem, const flash::BackwardTensors& tensors) {
     const flash::BackwardPlan plan(problem, flash::backward_kernels(problem));
-    std::vector<Tensor> memory;
+    const std::vector<std::int64_t> sizes = flash::backward_buffer_sizes(problem, plan);
+    std::size_t total = 0;
+    for (const std::int64_t floats : sizes) total += kernels::cpu::arena_bytes<float>(floats);
+    kernels::cpu::Arena arena(thread_workspace(total));
     std::vector<float*> parts;
-    for (const std::int64_t floats : flash::backward_buffer_sizes(problem, plan)) {
-        memory.push_back(Tensor::empty({floats}));
-        parts.push_back(floats > 0 ? memory.back().data<float>() : nullptr);
-    }
+    for (const std::int64_t floats : sizes) parts.push_back(arena.take<float>(floats));
     const flash::BackwardBuffers buffers{parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], parts[6]};
 
     const auto sequences = static_cast<std::int64_t>(problem.sequences.size());

@@ -5,8 +5,9 @@
 
 namespace attend {
 
-std::span<std::byte> thread_scratch(std::size_t bytes) {
-    thread_local Tensor memory;
+namespace {
+
+std::span<std::byte> grow(Tensor& memory, std::size_t bytes) {
     if (static_cast<std::size_t>(memory.numel()) < bytes) {
         memory = Tensor();  // before the larger one is allocated
         // Whole huge pages from some size on: only what is touched costs memory.
@@ -15,6 +16,18 @@ std::span<std::byte> thread_scratch(std::size_t bytes) {
         memory = Tensor::empty({static_cast<std::int64_t>(rounded)}, DType::int8);
     }
     return {static_cast<std::byte*>(memory.data()), bytes};
+}
+
+}  // namespace
+
+std::span<std::byte> thread_scratch(std::size_t bytes) {
+    thread_local Tensor memory;
+    return grow(memory, bytes);
+}
+
+std::span<std::byte> thread_workspace(std::size_t bytes) {
+    thread_local Tensor memory;
+    return grow(memory, bytes);
 }
 
 }  // namespace attend

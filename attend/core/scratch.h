@@ -11,4 +11,8 @@ namespace attend {
 /// largest request and is given back when the thread ends. @throws std::bad_alloc
 std::span<std::byte> thread_scratch(std::size_t bytes);
 
+/// The same, apart from it: for what a call keeps while tasks that it runs on this thread use its scratch. Kept as
+/// well, since new memory costs its clearing by the system at every call.
+std::span<std::byte> thread_workspace(std::size_t bytes);
+
 }  // namespace attend
