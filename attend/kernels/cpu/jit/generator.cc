@@ -48,10 +48,18 @@ void Generator::multiply_add(Stream& out, int row, const Address& broadcast) {
     }
 }
 
+Address Generator::memory(const Reg64& base, std::int64_t offset) const {
+    return ptr[base + static_cast<std::size_t>(offset)];
+}
+
+Address Generator::broadcast(const Reg64& base, std::int64_t offset) const {
+    return ptr_b[base + static_cast<std::size_t>(offset)];
+}
+
 // Two halves: a store of 64 bytes takes one to two cycles from the multiply-adds on Zen 4, two of 32 nearly none.
 void Generator::store(const Reg64& base, std::int64_t offset, const Zmm& value) {
-    vmovups(ptr[base + offset], Xbyak::Ymm(value.getIdx()));
-    vextractf32x8(ptr[base + offset + 32], value, 1);
+    vmovups(memory(base, offset), Xbyak::Ymm(value.getIdx()));
+    vextractf32x8(memory(base, offset + 32), value, 1);
 }
 
 // ------------------------------------------------------------------------------------------------------------------
@@ -63,7 +71,7 @@ bool Generator::has_table(Job job) const {
 
 void Generator::load_job(const Reg64& args, std::size_t offset, Job job) {
     if (job == Job::none) return;
-    const auto field = [&](std::size_t member) { return ptr[args + offset + member]; };
+    const auto field = [&](std::size_t member) { return ptr[args + (offset + member)]; };
     mov(r8, field(offsetof(JobArgs, source)));
     mov(r9, field(offsetof(JobArgs, target)));
     if (!has_table(job)) return;
@@ -102,15 +110,15 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
     for (int r = first_row; r < first_row + count; ++r) {
         const int panel = r * kPanelRow;
         if (job == Job::row_maximum) {
-            out.push_back([=, this] { vmovups(kA, ptr[r9 + r * kVector]); });
-            out.push_back([=, this] { vmaxps(kA, kA, ptr[r8 + panel]); });
-            out.push_back([=, this] { vmaxps(kA, kA, ptr[r8 + panel + kVector]); });
+            out.push_back([=, this] { vmovups(kA, memory(r9, r * kVector)); });
+            out.push_back([=, this] { vmaxps(kA, kA, memory(r8, panel)); });
+            out.push_back([=, this] { vmaxps(kA, kA, memory(r8, panel + kVector)); });
             out.push_back([=, this] { store(r9, r * kVector, kA); });
         } else if (job == Job::multiply && format_ == Format::floats) {
             for (int v = 0; v < 2; ++v) {
                 const int at = panel + v * kVector;
-                out.push_back([=, this] { vmovups(kA, ptr[r8 + at]); });
-                out.push_back([=, this] { vmulps(kA, kA, ptr[r9 + at]); });
+                out.push_back([=, this] { vmovups(kA, memory(r8, at)); });
+                out.push_back([=, this] { vmulps(kA, kA, memory(r9, at)); });
                 out.push_back([=, this] { store(r9, at, kA); });
             }
         } else if (job == Job::multiply) {
@@ -120,7 +128,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
             for (int v = 0; v < 2; ++v) {
                 const int at = panel + v * kVector;
                 const Zmm result = v == 0 ? kF : kD;
-                out.push_back([=, this] { vmovups(kA, ptr[r8 + at]); });
+                out.push_back([=, this] { vmovups(kA, memory(r8, at)); });
                 if (pairs) out.push_back([=, this] { vmulps(kA, kA, ptr_b[r12]); });
                 exponential(out, kA, result, pairs);
                 out.push_back([=, this] { store(r8, at, result); });
@@ -133,8 +141,8 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
             const bool pairs = format_ == Format::pairs;
             for (int v = 0; v < 2; ++v) {
                 const Zmm result = v == 0 && pairs ? kF : kD;
-                out.push_back([=, this] { vmovups(kA, ptr[r8 + panel + v * kVector]); });
-                out.push_back([=, this] { vsubps(kA, kA, ptr_b[rbx + r * 4]); });
+                out.push_back([=, this] { vmovups(kA, memory(r8, panel + v * kVector)); });
+                out.push_back([=, this] { vsubps(kA, kA, broadcast(rbx, r * 4)); });
                 // Floats have the factor in their queries already; bfloat16 would round it.
                 if (pairs) out.push_back([=, this] { vmulps(kA, kA, ptr_b[r12]); });
                 exponential(out, kA, result, pairs);
@@ -142,7 +150,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
                     out.push_back([=, this] { store(r9, panel + v * kVector, kD); });
                     out.push_back([=, this] {
                         if (v == 0) {
-                            vaddps(kF, kD, ptr[r11 + r * kVector]);
+                            vaddps(kF, kD, memory(r11, r * kVector));
                         } else {
                             vaddps(kF, kF, kD);
                             store(r11, r * kVector, kF);
@@ -151,7 +159,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
                 }
             }
             if (pairs) {
-                out.push_back([=, this] { vaddps(kA, kF, ptr[r11 + r * kVector]); });
+                out.push_back([=, this] { vaddps(kA, kF, memory(r11, r * kVector)); });
                 out.push_back([=, this] { vaddps(kA, kA, kD); });
                 out.push_back([=, this] { store(r11, r * kVector, kA); });
                 out.push_back([=, this] { vcvtne2ps2bf16(kB, kD, kF); });
@@ -167,8 +175,8 @@ void Generator::multiply_pairs(Stream& out, int row) {
     const Zmm products[4] = {kA, kB, kC, kD};
     for (int i = 0; i < 4; ++i) {
         const Zmm product = products[i];
-        out.push_back([=, this] { vmovups(product, ptr[r8 + at + i * kVector]); });
-        out.push_back([=, this] { vmulps(product, product, ptr[r9 + at + i * kVector]); });
+        out.push_back([=, this] { vmovups(product, memory(r8, at + i * kVector)); });
+        out.push_back([=, this] { vmulps(product, product, memory(r9, at + i * kVector)); });
     }
     for (int i = 0; i < 2; ++i) {
         const Zmm low = products[2 * i];
@@ -227,12 +235,12 @@ Stream Generator::score_steps(std::int64_t steps) {
             out.push_back([=, this] { add(rdi, static_cast<std::uint32_t>(advance)); });
         }
         const std::int64_t column = k * kPanelRow;
-        out.push_back([=, this] { vmovups(kColumn0, ptr[rsi + column]); });
-        if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, ptr[rsi + column + kVector]); });
-        out.push_back([=, this] { prefetcht0(ptr[rsi + column + kPrefetch]); });
-        out.push_back([=, this] { prefetcht0(ptr[rsi + column + kPrefetch + kVector]); });
+        out.push_back([=, this] { vmovups(kColumn0, memory(rsi, column)); });
+        if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, memory(rsi, column + kVector)); });
+        out.push_back([=, this] { prefetcht0(memory(rsi, column + kPrefetch)); });
+        out.push_back([=, this] { prefetcht0(memory(rsi, column + kPrefetch + kVector)); });
         for (int r = 0; r < rows_; ++r) {
-            multiply_add(out, r, ptr_b[rdi + in_block * kRowStep + r * 4 - 16 * kRowStep / 2]);
+            multiply_add(out, r, broadcast(rdi, in_block * kRowStep + r * 4 - 16 * kRowStep / 2));
         }
     }
     // From the middle of the last block to the end of the steps.
@@ -256,7 +264,7 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     test(rax, rax);
     jz(zero, T_NEAR);
     for (int v = 0; v < vectors_; ++v) {
-        vmovups(accumulator(0, v), ptr[rax + v * kVector]);
+        vmovups(accumulator(0, v), memory(rax, v * kVector));
         for (int r = 1; r < rows_; ++r) vmovaps(accumulator(r, v), accumulator(0, v));
     }
     jmp(started, T_NEAR);
@@ -323,17 +331,17 @@ void Generator::accumulate_steps(Stream& out, int steps) {
     const int row_bytes = pairs ? kPanelRow / 2 : kPanelRow;
     for (int k = 0; k < steps; ++k) {
         out.push_back([=, this] { vmovups(kColumn0, ptr[rsi]); });
-        if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, ptr[rsi + kVector]); });
+        if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, memory(rsi, kVector)); });
         out.push_back([=, this] { prefetcht0(ptr[rsi + r13]); });
         if (vectors_ == 2) out.push_back([=, this] { prefetcht0(ptr[rsi + r13 + kVector]); });
         out.push_back([=, this] { add(rsi, rax); });
         for (int r = 0; r < rows_; ++r) {
             if (pairs) {
-                multiply_add(out, r, ptr_b[rdi + r * row_bytes + k * 4 - 384]);
+                multiply_add(out, r, broadcast(rdi, r * row_bytes + k * 4 - 384));
             } else if (r < 8) {
-                multiply_add(out, r, ptr_b[rdi + r * row_bytes + k * 4 - 512]);
+                multiply_add(out, r, broadcast(rdi, r * row_bytes + k * 4 - 512));
             } else {
-                multiply_add(out, r, ptr_b[r10 + (r - 8) * row_bytes + k * 4 - 256]);
+                multiply_add(out, r, broadcast(r10, (r - 8) * row_bytes + k * 4 - 256));
             }
         }
     }
@@ -364,14 +372,14 @@ void Generator::make_accumulate(Job job) {
     jmp(started, T_NEAR);
     L(load);
     for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), ptr[rdx + r * kPanelRow + v * kVector]);
+        for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), memory(rdx, r * kPanelRow + v * kVector));
     }
     L(started);
     mov(rax, ptr[r13 + offsetof(AccumulateArgs, stride)]);
     mov(r13, rax);
     shl(r13, pairs ? 4 : 5);  // a panel ahead
     add(rdi, pairs ? 384 : 512);
-    if (!pairs) lea(r10, ptr[rdi + 8 * kPanelRow - 256]);
+    if (!pairs) lea(r10, memory(rdi, 8 * kPanelRow - 256));
     const auto advance = [&] {
         add(rdi, weight_panel);
         if (!pairs) add(r10, weight_panel);
@@ -452,7 +460,7 @@ void Generator::make_transposed() {
     mov(r11, ptr[rax + offsetof(TransposedArgs, out_stride)]);
     mov(rbx, rdx);
     for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), ptr[rbx + v * kVector]);
+        for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), memory(rbx, v * kVector));
         add(rbx, r11);
     }
     Xbyak::Label tile;
@@ -465,9 +473,9 @@ void Generator::make_transposed() {
         Stream product;
         for (int k = 0; k < count; ++k) {
             product.push_back([this] { vmovups(kColumn0, ptr[rsi]); });
-            if (vectors_ == 2) product.push_back([this] { vmovups(kColumn1, ptr[rsi + kVector]); });
+            if (vectors_ == 2) product.push_back([this] { vmovups(kColumn1, memory(rsi, kVector)); });
             product.push_back([this] { add(rsi, r10); });
-            for (int r = 0; r < rows_; ++r) multiply_add(product, r, ptr_b[rdi + k * kPanelRow + r * 4]);
+            for (int r = 0; r < rows_; ++r) multiply_add(product, r, broadcast(rdi, k * kPanelRow + r * 4));
         }
         weave(product, {});
     };

@@ -40,6 +40,8 @@ public:
 
 private:
     Xbyak::Zmm accumulator(int row, int vector) const { return Xbyak::Zmm(row * vectors_ + vector); }
+    Xbyak::Address memory(const Xbyak::Reg64& base, std::int64_t offset) const;
+    Xbyak::Address broadcast(const Xbyak::Reg64& base, std::int64_t offset) const;
     void multiply_add(Stream& out, int row, const Xbyak::Address& broadcast);
     void store(const Xbyak::Reg64& base, std::int64_t offset, const Xbyak::Zmm& value);
     void clear_accumulators();
