@@ -1,4 +1,5 @@
 #include <attend/attention/attention.h>
+#include <attend/attention/decode.h>
 #include <attend/attention/problem.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
@@ -16,6 +17,8 @@ namespace attend {
 
 namespace {
 
+namespace flash = kernels::cpu::flash;
+
 constexpr const char* kOperation = "attention";
 
 std::span<double> as_doubles(std::span<std::byte> bytes) {
@@ -30,11 +33,13 @@ void check_floating_target(const std::string& name, const MutableTensorView& vie
     }
 }
 
-/// The fast path: units of tiles that share their packed keys.
+/// The fast path: units of tiles that share their packed keys, and sequences of a few queries key by key. The latter
+/// gives no weights.
 void run_flash(const kernels::AttentionProblem& problem, const kernels::AttentionOutputs& outputs) {
-    namespace flash = kernels::cpu::flash;
+    if (!outputs.weights) detail::run_decode(problem, kernels::cpu::flash::TensorSource(problem), outputs);
     const kernels::cpu::TileKernels& tile_kernels = flash::forward_kernels(problem);
-    const std::vector<flash::Unit> units = flash::forward_units(problem, tile_kernels, num_threads());
+    const std::vector<flash::Unit> units =
+        flash::forward_units(problem, tile_kernels, num_threads(), outputs.weights.has_value());
     const std::size_t bytes = flash::forward_scratch(problem, tile_kernels, units);
     // Threads take a few small units at a time, one after the other, so that each knows which comes next.
     const auto count = static_cast<std::int64_t>(units.size());

@@ -23,7 +23,6 @@ using kernels::cpu::IsaOverride;
 class Oracle : public ::testing::TestWithParam<Case> {};
 
 constexpr double kFloat32 = 5e-6;  // float accumulation, see docs/tolerances.md
-constexpr double kFloat32Grad = 2e-5;
 constexpr double kFloat64 = 1e-12;
 
 Magnitudes magnitudes_of(const Problem& problem, const TensorView& weights) {

@@ -1,3 +1,4 @@
+#include <attend/kernels/cpu/flash/decode.h>
 #include <attend/kernels/cpu/flash/scheduler.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 
@@ -19,12 +20,15 @@ std::int64_t visible_pairs(const Sequence& sequence, std::int64_t begin, std::in
 
 }  // namespace
 
-std::vector<Unit> forward_units(const AttentionProblem& problem, const TileKernels& kernels, int workers) {
+std::vector<Unit> forward_units(const AttentionProblem& problem, const TileKernels& kernels, int workers,
+                                bool decode_too) {
     const std::int64_t kv_heads = problem.key.shape()[1];
     const std::int64_t group = kv_heads == 0 ? 0 : problem.heads() / kv_heads;
     const std::int64_t floats_of_row = problem.query.shape()[3] + problem.value.shape()[3];
     std::int64_t tiles_in_all = 0;
+    const auto takes = [&](const Sequence& sequence) { return decode_too || !decodes(problem, sequence); };
     for (const Sequence& sequence : problem.sequences) {
+        if (!takes(sequence)) continue;
         tiles_in_all += divide_up(sequence.query_count, kernels.rows) * problem.heads();
     }
     // Four units a thread leave little waiting at the end.
@@ -33,7 +37,7 @@ std::vector<Unit> forward_units(const AttentionProblem& problem, const TileKerne
     for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
         const Sequence& sequence = problem.sequences[s];
         const std::int64_t tiles = divide_up(sequence.query_count, kernels.rows);
-        if (tiles == 0) continue;
+        if (tiles == 0 || !takes(sequence)) continue;
         // Heads of a group go together as far as they fit, so that they pack their keys once.
         const std::int64_t most = unit_tiles(tiles * group, floats_of_row, kernels.rows, 1);
         const std::int64_t wanted = std::clamp<std::int64_t>(balanced, 4, most);

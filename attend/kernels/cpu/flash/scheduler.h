@@ -23,6 +23,8 @@ struct Unit {
 
 /// Units in the order in which they are to be handed out: the most expensive first, where costs differ.
 /// @param workers threads that will take them; results do not depend on it
-std::vector<Unit> forward_units(const AttentionProblem& problem, const TileKernels& kernels, int workers);
+/// @param decode_too also the sequences that decode.h would take
+std::vector<Unit> forward_units(const AttentionProblem& problem, const TileKernels& kernels, int workers,
+                                bool decode_too);
 
 }  // namespace attend::kernels::cpu::flash

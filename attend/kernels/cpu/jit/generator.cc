@@ -56,6 +56,10 @@ Address Generator::broadcast(const Reg64& base, std::int64_t offset) const {
     return ptr_b[base + static_cast<std::size_t>(offset)];
 }
 
+void Generator::move(const Reg64& pointer, std::int64_t bytes) {
+    add(pointer, static_cast<std::uint32_t>(bytes));  // sign-extended by the processor
+}
+
 // Two halves: a store of 64 bytes takes one to two cycles from the multiply-adds on Zen 4, two of 32 nearly none.
 void Generator::store(const Reg64& base, std::int64_t offset, const Zmm& value) {
     vmovups(memory(base, offset), Xbyak::Ymm(value.getIdx()));
@@ -197,16 +201,16 @@ void Generator::multiply_pairs(Stream& out, int row) {
 void Generator::advance_job(Stream& out, Job job, int rows) {
     if (job == Job::none) return;
     const bool pairs = format_ == Format::pairs;
-    out.push_back([=, this] { add(r8, rows * kPanelRow); });
+    out.push_back([=, this] { move(r8, rows * kPanelRow); });
     int target = rows * kPanelRow;
     if (job == Job::row_maximum || (pairs && job != Job::multiply)) target = rows * kVector;
-    if (job != Job::exp_plain || pairs) out.push_back([=, this] { add(r9, target); });
+    if (job != Job::exp_plain || pairs) out.push_back([=, this] { move(r9, target); });
     if (job == Job::exponential) {
-        out.push_back([=, this] { add(r11, rows * kVector); });
-        out.push_back([=, this] { add(rbx, rows * 4); });
+        out.push_back([=, this] { move(r11, rows * kVector); });
+        out.push_back([=, this] { move(rbx, rows * 4); });
     } else if (job == Job::multiply && pairs) {
-        out.push_back([=, this] { add(r11, rows * kVector); });
-        out.push_back([=, this] { add(rbx, rows * kVector); });
+        out.push_back([=, this] { move(r11, rows * kVector); });
+        out.push_back([=, this] { move(rbx, rows * kVector); });
     }
 }
 
@@ -232,7 +236,7 @@ Stream Generator::score_steps(std::int64_t steps) {
         if (in_block == 0) {
             const std::int64_t before = k == 0 ? 0 : 16 * kRowStep / 2;
             const std::int64_t advance = before + 16 * kRowStep / 2;
-            out.push_back([=, this] { add(rdi, static_cast<std::uint32_t>(advance)); });
+            out.push_back([=, this] { move(rdi, advance); });
         }
         const std::int64_t column = k * kPanelRow;
         out.push_back([=, this] { vmovups(kColumn0, memory(rsi, column)); });
@@ -246,8 +250,8 @@ Stream Generator::score_steps(std::int64_t steps) {
     // From the middle of the last block to the end of the steps.
     const std::int64_t last = steps % 16 == 0 ? 16 : steps % 16;
     const std::int64_t advance = last * kRowStep - 16 * kRowStep / 2;
-    out.push_back([=, this] { add(rdi, static_cast<int>(advance)); });
-    out.push_back([=, this] { add(rsi, static_cast<int>(steps * kPanelRow)); });
+    out.push_back([=, this] { move(rdi, advance); });
+    out.push_back([=, this] { move(rsi, steps * kPanelRow); });
     return out;
 }
 
@@ -378,11 +382,11 @@ void Generator::make_accumulate(Job job) {
     mov(rax, ptr[r13 + offsetof(AccumulateArgs, stride)]);
     mov(r13, rax);
     shl(r13, pairs ? 4 : 5);  // a panel ahead
-    add(rdi, pairs ? 384 : 512);
+    move(rdi, pairs ? 384 : 512);
     if (!pairs) lea(r10, memory(rdi, 8 * kPanelRow - 256));
     const auto advance = [&] {
-        add(rdi, weight_panel);
-        if (!pairs) add(r10, weight_panel);
+        move(rdi, weight_panel);
+        if (!pairs) move(r10, weight_panel);
     };
 
     if (job != Job::none) {
@@ -400,8 +404,8 @@ void Generator::make_accumulate(Job job) {
         advance();
         Stream moves;
         // Sums and shifts start over with each panel; source and target move by whole panels.
-        moves.push_back([=, this] { add(r8, kMaxRows * kPanelRow); });
-        moves.push_back([=, this] { add(r9, job == Job::exponential ? weight_panel : kMaxRows * kPanelRow); });
+        moves.push_back([=, this] { move(r8, kMaxRows * kPanelRow); });
+        moves.push_back([=, this] { move(r9, job == Job::exponential ? weight_panel : kMaxRows * kPanelRow); });
         weave(moves, {});
         dec(r15);
         jnz(again, T_NEAR);
@@ -427,8 +431,8 @@ void Generator::make_accumulate(Job job) {
     Stream one;
     accumulate_steps(one, 1);
     weave(one, {});
-    add(rdi, 4);
-    if (!pairs) add(r10, 4);
+    move(rdi, 4);
+    if (!pairs) move(r10, 4);
     dec(r14);
     jnz(step, T_NEAR);
     L(end);
@@ -483,7 +487,7 @@ void Generator::make_transposed() {
     const int whole = format_ == Format::pairs ? kMaxRows / 2 : kMaxRows;
     Xbyak::Label few;
     Xbyak::Label next;
-    cmp(r9, whole);
+    cmp(r9, static_cast<std::uint32_t>(whole));
     jne(few, T_NEAR);
     steps(whole);
     jmp(next, T_NEAR);
@@ -492,7 +496,7 @@ void Generator::make_transposed() {
     mov(r12, rdi);
     L(step);
     steps(1);
-    add(rdi, kPanelRow);
+    move(rdi, kPanelRow);
     dec(rax);
     jnz(step, T_NEAR);
     mov(rdi, r12);

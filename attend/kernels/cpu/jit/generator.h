@@ -42,6 +42,7 @@ private:
     Xbyak::Zmm accumulator(int row, int vector) const { return Xbyak::Zmm(row * vectors_ + vector); }
     Xbyak::Address memory(const Xbyak::Reg64& base, std::int64_t offset) const;
     Xbyak::Address broadcast(const Xbyak::Reg64& base, std::int64_t offset) const;
+    void move(const Xbyak::Reg64& pointer, std::int64_t bytes);
     void multiply_add(Stream& out, int row, const Xbyak::Address& broadcast);
     void store(const Xbyak::Reg64& base, std::int64_t offset, const Xbyak::Zmm& value);
     void clear_accumulators();

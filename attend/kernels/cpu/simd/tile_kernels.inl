@@ -126,6 +126,9 @@ void with_loader(DType dtype, const Use& use) {
                 return Simd::load_f16(static_cast<const std::uint16_t*>(data) + i);
             });
             return;
+        case DType::int8:
+            use([](const void* data, std::int64_t i) { return Simd::load_i8(static_cast<const std::int8_t*>(data) + i); });
+            return;
         default:
             use([](const void* data, std::int64_t i) { return Simd::load(static_cast<const float*>(data) + i); });
     }
@@ -562,16 +565,26 @@ void drop_gradients(const float* factors, const float* start, std::int64_t count
 
 // -------------------------------------------------------------------------------------------------------------- softmax
 
-/// Combines the lanes of up to kWidth rows, each in the same tree: lane r of the result is that of row r.
+/// Lane i of the result combines all lanes of r[i], each in the same tree. Overwrites r.
+template <typename S, typename Combine>
+Vec across(Vec* r, const Combine& combine) {
+    if constexpr (requires { S::across(r, combine); }) {
+        return S::across(r, combine);
+    } else {
+        S::transpose(r);
+        for (int half = kWidth / 2; half > 0; half /= 2) {
+            for (int i = 0; i < half; ++i) r[i] = combine(r[i], r[i + half]);
+        }
+        return r[0];
+    }
+}
+
+/// The same of up to kWidth rows in memory.
 template <typename Combine>
 Vec across_lanes(const float* rows, std::int64_t count, const Combine& combine) {
     Vec lanes[kWidth];
     for (int r = 0; r < kWidth; ++r) lanes[r] = r < count ? Simd::load(rows + r * kWidth) : Simd::zero();
-    Simd::transpose(lanes);
-    for (int half = kWidth / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) lanes[i] = combine(lanes[i], lanes[i + half]);
-    }
-    return lanes[0];
+    return across<Simd>(lanes, combine);
 }
 
 void raise_maximum(const RowState& state, float factor, std::int64_t count) {
@@ -674,6 +687,8 @@ void unpack_rows(const float* blocks, std::int64_t block_stride, std::int64_t ro
     });
 }
 
+#include <attend/kernels/cpu/simd/decode.inl>
+
 /// The table of floats.
 TileKernels float_table(Isa isa) {
     TileKernels table;
@@ -695,6 +710,9 @@ TileKernels float_table(Isa isa) {
     table.run = run_job<Floats>;
     table.scale_panel = scale_panel;
     table.drop_gradients = drop_gradients;
+    table.run_rows = run_job<Floats>;
+    table.row_scores = row_scores;
+    table.add_rows = add_rows;
     table.raise_maximum = raise_maximum;
     table.finish_rows = finish_rows;
     return table;

@@ -121,6 +121,23 @@ struct Simd {
             r[12 + c] = _mm512_shuffle_f32x4(t[4 + c], t[12 + c], 0xDD);
         }
     }
+    /// Lane i of the result combines all lanes of r[i], in the order of a tree. Half the shuffles of a transpose.
+    template <typename Combine>
+    static Vec across(Vec* r, const Combine& combine) {
+        for (int i = 0; i < 8; ++i) {
+            r[i] = combine(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+        }
+        const auto pd = [&](int i) { return _mm512_castps_pd(r[i]); };
+        for (int i = 0; i < 4; ++i) {
+            r[i] = combine(_mm512_castpd_ps(_mm512_unpacklo_pd(pd(2 * i), pd(2 * i + 1))),
+                           _mm512_castpd_ps(_mm512_unpackhi_pd(pd(2 * i), pd(2 * i + 1))));
+        }
+        for (int i = 0; i < 2; ++i) {
+            r[i] = combine(_mm512_shuffle_f32x4(r[2 * i], r[2 * i + 1], 0x88),
+                           _mm512_shuffle_f32x4(r[2 * i], r[2 * i + 1], 0xDD));
+        }
+        return combine(_mm512_shuffle_f32x4(r[0], r[1], 0x88), _mm512_shuffle_f32x4(r[0], r[1], 0xDD));
+    }
     /// The first kRows lanes.
     static void store_rows(float* p, Vec x) {
         _mm256_storeu_ps(p, _mm512_castps512_ps256(x));
