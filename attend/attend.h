@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attend/attention/attention.h>
+#include <attend/attention/kv_cache.h>
 #include <attend/attention/linear_attention.h>
 #include <attend/attention/mask.h>
 #include <attend/core/dtype.h>

@@ -127,14 +127,15 @@ private:
                  .out = scores + column});
         });
         const std::int64_t count = keys_of_panel(panel);
-        for (std::int64_t r = 0; r < rows_ && count < kernels_.columns; ++r) {
-            std::fill_n(scores + r * kernels_.columns + count, kernels_.columns - count, -kInfinity);
-        }
         for (std::int64_t h = 0; h < group_; ++h) {
             const PanelPosition position{split_.kv_head * group_ + h, 0, queries_of_head_, key_of(panel), count};
             float* rows = scores + h * queries_of_head_ * kernels_.columns;
             if (!plain) rules_.modify(position, false, nullptr, nullptr, rows);
             if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, false, rows);
+        }
+        // Columns that are no keys: at last, for a soft cap would make something of -inf.
+        for (std::int64_t r = 0; r < rows_ && count < kernels_.columns; ++r) {
+            std::fill_n(scores + r * kernels_.columns + count, kernels_.columns - count, -kInfinity);
         }
         kernels_.run_rows(Job::row_maximum, rows_, {.source = scores, .target = strip_maximum_, .panels = 1});
     }

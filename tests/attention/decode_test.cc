@@ -1,0 +1,302 @@
+// A few queries over many keys, from tensors and from caches, on every instruction set.
+#include "tests/support/compare.h"
+
+#include <attend/attention/attention.h>
+#include <attend/attention/kv_cache.h>
+#include <attend/core/error.h>
+#include <attend/core/threads.h>
+#include <attend/kernels/cpu/isa.h>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+namespace attend::testing {
+namespace {
+
+using kernels::cpu::available_isas;
+using kernels::cpu::Isa;
+using kernels::cpu::IsaOverride;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+class Decode : public ::testing::TestWithParam<Isa> {
+private:
+    IsaOverride isa_{GetParam()};
+};
+
+INSTANTIATE_TEST_SUITE_P(Isas, Decode, ::testing::ValuesIn(available_isas()),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+double bound_of(DType dtype) {
+    return dtype == DType::float32 ? 5e-6 : dtype == DType::bfloat16 ? 0x1p-7 : 0x1p-10;
+}
+
+/// Against the oracle in float64 on the same numbers; errors relative to sum_j w_ij |v_j|.
+void expect_oracle(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+    const AttentionResult found = attention(q, k, v, options);
+    AttentionOptions exact = options;
+    exact.algorithm = Algorithm::reference;
+    const Tensor q64 = q.to(DType::float64);
+    const Tensor k64 = k.to(DType::float64);
+    const Tensor v64 = v.to(DType::float64);
+    Tensor absolute = v.to(DType::float64);
+    for (std::int64_t i = 0; i < absolute.numel(); ++i) {
+        absolute.data<double>()[i] = std::fabs(absolute.data<double>()[i]);
+    }
+    const AttentionResult want = attention(q64, k64, v64, exact);
+    const AttentionResult magnitude = attention(q64, k64, absolute, exact);
+    EXPECT_LE(row_error(found.output, want.output, magnitude.output), bound_of(q.dtype()));
+    EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), 4e-6);
+}
+
+TEST_P(Decode, EqualsTheOracle) {
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
+        SCOPED_TRACE(name_of(dtype));
+        for (const auto& [heads, kv_heads, queries] :
+             {std::tuple(1, 1, 1), std::tuple(4, 2, 1), std::tuple(8, 1, 3), std::tuple(6, 2, 4)}) {
+            for (const std::int64_t keys : {1, 15, 16, 513, 1100}) {
+                SCOPED_TRACE(::testing::Message() << heads << "/" << kv_heads << " " << queries << " x " << keys);
+                const std::int64_t d = keys == 513 ? 111 : 40;
+                const Tensor q = normal({2, heads, queries, d}, 1, dtype);
+                const Tensor k = normal({2, kv_heads, keys, d}, 2, dtype);
+                const Tensor v = normal({2, kv_heads, keys, d + 3}, 3, dtype);
+                expect_oracle(q, k, v, {.mask = Mask::causal_bottom_right()});
+            }
+        }
+    }
+}
+
+TEST_P(Decode, EveryOption) {
+    const Tensor q = normal({2, 4, 2, 64}, 1);
+    const Tensor k = normal({2, 2, 700, 64}, 2);
+    const Tensor v = normal({2, 2, 700, 64}, 3);
+    const Tensor bias = normal({1, 4, 1, 700}, 4);
+    const Tensor allowed = random_mask({2, 1, 2, 700}, 5, 0.6);
+    Tensor slopes({4});
+    for (std::int64_t h = 0; h < 4; ++h) slopes.data<float>()[h] = 0.01F * static_cast<float>(h + 1);
+    expect_oracle(q, k, v, {.mask = Mask::window(300, 0)});
+    expect_oracle(q, k, v, {.mask = Mask::causal(120)});
+    expect_oracle(q, k, v, {.mask = Mask::key_lengths({700, 0})});
+    expect_oracle(q, k, v, {.mask = Mask::boolean(allowed)});
+    expect_oracle(q, k, v, {.bias = bias.view()});
+    expect_oracle(q, k, v, {.alibi_slopes = slopes.view()});
+    expect_oracle(q, k, v, {.scale = -0.5, .softcap = 3.0});
+    expect_oracle(q, k, v, {.scale = 0.0});
+    expect_oracle(q, k, v,
+                  {.mask = Mask::key_lengths({650, 513}) & Mask::boolean(allowed) & Mask::window(600, {}),
+                   .bias = bias.view(),
+                   .alibi_slopes = slopes.view(),
+                   .scale = 0.2,
+                   .softcap = 5.0});
+}
+
+TEST_P(Decode, HiddenKeysMayHoldNaNAndVisibleOnesReachTheirRows) {
+    const Tensor q = normal({1, 2, 2, 16}, 1);
+    Tensor k = normal({1, 1, 600, 16}, 2);
+    Tensor v = normal({1, 1, 600, 16}, 3);
+    const AttentionOptions options{.mask = Mask::key_lengths({550}) & Mask::causal_bottom_right()};
+    const AttentionResult want = attention(q, k, v, options);
+    k.view().slice(2, 550, 600).fill(kNaN);
+    v.view().slice(2, 550, 600).fill(kNaN);
+    EXPECT_TRUE(same_bits(attention(q, k, v, options).output, want.output));
+    // The last visible key of the second query is hidden from the first.
+    v.view().slice(2, 549, 550).fill(kNaN);
+    const AttentionResult found = attention(q, k, v, options);
+    EXPECT_TRUE(same_bits(found.output.view().slice(2, 0, 1).clone(), want.output.view().slice(2, 0, 1).clone()));
+    EXPECT_TRUE(std::isnan(found.output.at<float>({0, 0, 1, 0})));
+    const AttentionResult none = attention(q, k, v, {.mask = Mask::key_lengths({0})});
+    EXPECT_EQ(none.output.at<float>({0, 1, 1, 3}), 0.0F);
+    EXPECT_EQ(none.log_sum_exp.at<float>({0, 1, 1}), -std::numeric_limits<float>::infinity());
+}
+
+TEST_P(Decode, BitsDoNotDependOnThreadsBatchOrCache) {
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+        const std::vector<std::int64_t> lengths = {1300, 17, 512};
+        const Tensor q = normal({3, 4, 1, 40}, 1, dtype);
+        const Tensor k = normal({3, 2, 1300, 40}, 2, dtype);
+        const Tensor v = normal({3, 2, 1300, 40}, 3, dtype);
+        const AttentionOptions options{.mask = Mask::key_lengths(lengths)};
+        set_num_threads(1);
+        const AttentionResult want = attention(q, k, v, options);
+        for (const int threads : {2, 3, 7}) {
+            set_num_threads(threads);
+            EXPECT_TRUE(same_bits(attention(q, k, v, options).output, want.output));
+        }
+        set_num_threads(0);
+        KvCache cache({.batch = 3, .kv_heads = 2, .head_dim = 40, .capacity = 16, .dtype = dtype});
+        cache.append(k, v, lengths);
+        EXPECT_TRUE(same_bits(attention(q, cache).output, want.output));
+        PagedKvCache paged({.kv_heads = 2, .head_dim = 40, .page_size = 48, .pages = 3, .dtype = dtype});
+        std::vector<std::int64_t> sequences;
+        for (std::int64_t b = 0; b < 3; ++b) {
+            sequences.push_back(paged.add_sequence());
+            const auto own = [&](const Tensor& t) {
+                return t.view().slice(0, b, b + 1).slice(2, 0, lengths[static_cast<std::size_t>(b)]);
+            };
+            paged.append(std::vector{sequences.back()}, own(k), own(v));
+            const AttentionResult alone = attention(q.view().slice(0, b, b + 1), own(k), own(v));
+            EXPECT_TRUE(same_bits(alone.output, want.output.view().slice(0, b, b + 1).clone()));
+        }
+        EXPECT_TRUE(same_bits(attention(q, paged, sequences).output, want.output));
+        EXPECT_TRUE(same_bits(attention(q, paged, sequences).log_sum_exp, want.log_sum_exp));
+    }
+}
+
+TEST_P(Decode, StepByStepEqualsAllAtOnce) {
+    const Tensor q = normal({2, 4, 40, 32}, 1);
+    const Tensor k = normal({2, 2, 40, 32}, 2);
+    const Tensor v = normal({2, 2, 40, 32}, 3);
+    const AttentionResult all = attention(q, k, v, {.mask = Mask::causal()});
+    KvCache cache({.batch = 2, .kv_heads = 2, .head_dim = 32, .capacity = 1});
+    for (std::int64_t t = 0; t < 40; ++t) {
+        const auto token = [&](const Tensor& x) { return x.view().slice(2, t, t + 1); };
+        cache.append(token(k), token(v));
+        EXPECT_LE(row_error(attention(token(q), cache).output, token(all.output)), 1e-5);
+    }
+    // A prompt of many queries takes the ordinary path.
+    const AttentionResult prompt = attention(q, cache, {.mask = Mask::causal_bottom_right()});
+    EXPECT_TRUE(same_bits(prompt.output, all.output));
+    EXPECT_TRUE(same_bits(attention(q, cache, {.mask = Mask::causal_bottom_right(), .return_weights = true}).output,
+                          all.output));
+}
+
+TEST_P(Decode, LeftPaddingIsNeverRead) {
+    for (const std::int64_t queries : {1, 9}) {
+        const Tensor q = normal({2, 2, queries, 16}, 1);
+        Tensor k = normal({2, 1, 30, 16}, 2);
+        Tensor v = normal({2, 1, 30, 16}, 3);
+        k.view().select(0, 1).slice(1, 0, 12).fill(kNaN);
+        v.view().select(0, 1).slice(1, 0, 12).fill(kNaN);
+        KvCache cache({.batch = 2, .kv_heads = 1, .head_dim = 16});
+        cache.append(k, v);
+        cache.set_left_padding(1, 12);
+        PagedKvCache paged({.kv_heads = 1, .head_dim = 16});
+        const std::vector<std::int64_t> sequences = {paged.add_sequence(), paged.add_sequence()};
+        paged.append(sequences, k, v);
+        paged.set_left_padding(sequences[1], 12);
+        const AttentionOptions options{.mask = Mask::causal_bottom_right()};
+        const AttentionResult found = attention(q, cache, options);
+        EXPECT_TRUE(same_bits(attention(q, paged, sequences, options).output, found.output));
+        for (std::int64_t b = 0; b < 2; ++b) {
+            const auto own = [&](const Tensor& t) { return t.view().slice(0, b, b + 1).slice(2, b == 1 ? 12 : 0, 30); };
+            const AttentionResult alone = attention(q.view().slice(0, b, b + 1), own(k), own(v), options);
+            EXPECT_TRUE(same_bits(alone.output, found.output.view().slice(0, b, b + 1).clone()));
+        }
+    }
+}
+
+// An element is off by half a scale at most; scores and outputs follow.
+TEST_P(Decode, Int8IsWithinItsRounding) {
+    const Tensor q = normal({1, 4, 1, 64}, 1);
+    const Tensor k = normal({1, 2, 600, 64}, 2);
+    const Tensor v = normal({1, 2, 600, 64}, 3);
+    KvCache cache({.kv_heads = 2, .head_dim = 64, .dtype = DType::int8});
+    cache.append(k, v);
+    PagedKvCache paged({.kv_heads = 2, .head_dim = 64, .page_size = 32, .dtype = DType::int8});
+    const std::vector<std::int64_t> sequences = {paged.add_sequence()};
+    paged.append(sequences, k, v);
+    // The numbers that the cache holds, exactly.
+    Tensor k8({1, 2, 600, 64});
+    Tensor v8({1, 2, 600, 64});
+    for (std::int64_t h = 0; h < 2; ++h) {
+        for (std::int64_t j = 0; j < 600; ++j) {
+            const float ks = cache.key_scales().at<float>({0, h, j});
+            const float vs = cache.value_scales().at<float>({0, h, j});
+            for (std::int64_t c = 0; c < 64; ++c) {
+                k8.at<float>({0, h, j, c}) = ks * static_cast<float>(cache.keys().at<std::int8_t>({0, h, j, c}));
+                v8.at<float>({0, h, j, c}) = vs * static_cast<float>(cache.values().at<std::int8_t>({0, h, j, c}));
+                EXPECT_LE(std::fabs(k8.at<float>({0, h, j, c}) - k.at<float>({0, h, j, c})), 0.5001F * ks);
+            }
+        }
+    }
+    const AttentionResult found = attention(q, cache);
+    const AttentionResult want = attention(q, k8, v8, {.algorithm = Algorithm::reference});
+    EXPECT_LE(row_error(found.output, want.output), 2e-5);
+    EXPECT_TRUE(same_bits(attention(q, paged, sequences).output, found.output));
+    EXPECT_LE(row_error(found.output, attention(q, k, v).output), 0.05);
+}
+
+TEST(KvCache, ReordersTruncatesAndClears) {
+    const Tensor k = normal({2, 1, 5, 8}, 1);
+    const Tensor v = normal({2, 1, 5, 8}, 2);
+    const Tensor q = normal({3, 1, 1, 8}, 3);
+    KvCache cache({.batch = 2, .kv_heads = 1, .head_dim = 8, .capacity = 2});
+    cache.append(k, v, std::vector<std::int64_t>{5, 3});
+    cache.reorder(std::vector<std::int64_t>{1, 0, 1});
+    EXPECT_EQ(cache.options().batch, 3);
+    EXPECT_EQ(cache.length(0), 3);
+    EXPECT_EQ(cache.length(1), 5);
+    const AttentionResult y = attention(q, cache);
+    const auto own = [&](const Tensor& t) { return t.view().slice(0, 1, 2).slice(2, 0, 3); };
+    EXPECT_TRUE(
+        same_bits(attention(q.view().slice(0, 0, 1), own(k), own(v)).output, y.output.view().slice(0, 0, 1).clone()));
+    cache.truncate(1, 2);
+    EXPECT_EQ(cache.length(1), 2);
+    cache.clear();
+    EXPECT_EQ(cache.length(1), 0);
+    EXPECT_EQ(attention(q, cache).output.at<float>({2, 0, 0, 0}), 0.0F);
+}
+
+TEST(PagedKvCache, ForksShareAndCopyOnWrite) {
+    const Tensor k = normal({1, 1, 20, 8}, 1);
+    const Tensor v = normal({1, 1, 20, 8}, 2);
+    const Tensor more = normal({2, 1, 1, 8}, 3);
+    const Tensor q = normal({2, 1, 1, 8}, 4);
+    PagedKvCache cache({.kv_heads = 1, .head_dim = 8, .page_size = 16, .pages = 3, .grows = false});
+    const std::int64_t a = cache.add_sequence();
+    cache.append(std::vector{a}, k, v);
+    const std::int64_t b = cache.fork(a);
+    EXPECT_EQ(cache.free_pages(), 1);  // nothing was copied
+    cache.append(std::vector{a, b}, more, more);
+    EXPECT_EQ(cache.free_pages(), 0);  // one of the two got a page of its own
+    EXPECT_EQ(cache.block_table(a)[0], cache.block_table(b)[0]);
+    EXPECT_NE(cache.block_table(a)[1], cache.block_table(b)[1]);
+    const AttentionResult y = attention(q, cache, std::vector{a, b});
+    for (std::int64_t s = 0; s < 2; ++s) {
+        Tensor keys = Tensor::empty({1, 1, 21, 8});
+        Tensor values = Tensor::empty({1, 1, 21, 8});
+        keys.view().slice(2, 0, 20).copy_from(k);
+        values.view().slice(2, 0, 20).copy_from(v);
+        keys.view().slice(2, 20, 21).copy_from(more.view().slice(0, s, s + 1));
+        values.view().slice(2, 20, 21).copy_from(more.view().slice(0, s, s + 1));
+        EXPECT_TRUE(same_bits(attention(q.view().slice(0, s, s + 1), keys, values).output,
+                              y.output.view().slice(0, s, s + 1).clone()));
+    }
+    // Exhausted: nothing changes, and pages come back when a sequence is freed.
+    const Tensor many = normal({1, 1, 16, 8}, 5);
+    EXPECT_EQ(message_of<ValueError>([&] { cache.append(std::vector{a}, many, many); }),
+              "[kv_cache] expected 1 free pages of the pool's 3, found 0");
+    EXPECT_EQ(cache.length(a), 21);
+    cache.free_sequence(b);
+    EXPECT_EQ(cache.free_pages(), 1);
+    cache.append(std::vector{a}, many, many);
+    EXPECT_EQ(cache.length(a), 37);
+    EXPECT_THROW(cache.append(std::vector{b}, many, many), ValueError);
+    EXPECT_EQ(cache.add_sequence(), b);
+}
+
+TEST(KvCache, Errors) {
+    EXPECT_EQ(message_of<DTypeError>([] { KvCache({.dtype = DType::int64}); }),
+              "[kv_cache] expected a dtype of float32, bfloat16, float16 or int8, found int64");
+    EXPECT_EQ(message_of<ValueError>([] { PagedKvCache({.page_size = 24}); }),
+              "[kv_cache] expected a page size that is a multiple of 16, found 24");
+    KvCache cache({.batch = 1, .kv_heads = 2, .head_dim = 8});
+    const Tensor wrong = normal({1, 1, 3, 8}, 1);
+    EXPECT_EQ(message_of<ShapeError>([&] { cache.append(wrong, wrong); }),
+              "[kv_cache] expected key of shape [1, 2, *, 8], found [1, 1, 3, 8]");
+    const Tensor tokens = normal({1, 2, 3, 8}, 1);
+    EXPECT_THROW(cache.append(tokens, tokens, std::vector<std::int64_t>{4}), ValueError);
+    cache.append(tokens, tokens);
+    EXPECT_THROW(cache.set_left_padding(0, 4), ValueError);
+    EXPECT_THROW(cache.truncate(0, 4), ValueError);
+    EXPECT_THROW(static_cast<void>(cache.length(1)), ValueError);
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  attention(normal({1, 2, 1, 9}, 1), cache);
+              }),
+              "[attention] expected query of shape [1, heads, length, 8], found [1, 2, 1, 9]");
+}
+
+}  // namespace
+}  // namespace attend::testing
