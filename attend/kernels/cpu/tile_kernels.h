@@ -11,7 +11,8 @@
 ///
 /// In the format `pairs`, two bfloat16 neighbours along depth take the place of one float; depth then counts pairs, and
 /// a panel of weights is [rows][columns / 2] floats' worth of pairs. Every element of a product is one accumulator that
-/// runs over depth in order: the same bits whatever tile it is computed in.
+/// begins at 0 (or a start) and runs over depth in order, and is then added to what was there: the same bits whatever
+/// tile it is computed in, and sums of sums, whose rounding grows slower than that of one long chain.
 #pragma once
 
 #include <attend/core/dtype.h>
@@ -76,7 +77,7 @@ struct AccumulateArgs {
     float* out = nullptr;            ///< [rows][columns]
     std::int64_t panels = 0;         ///< whole panels
     std::int64_t rest = 0;           ///< steps of the last panel
-    bool fresh = false;              ///< out is not read but taken as 0
+    bool fresh = false;              ///< out is written, not added to
     JobArgs job = {};                ///< job.panels at most `panels`; only Job::exponential and Job::multiply
 };
 

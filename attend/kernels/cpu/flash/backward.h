@@ -12,10 +12,10 @@
 ///
 /// Keys are the outer loop, so dK and dV are sums of one thread. dQ is a sum over key blocks: block j adds to a block
 /// of queries after block j - 1 has (Progress), which keeps all threads busy with one head and the order fixed. Every
-/// element is one accumulator that runs over keys (dQ) or heads of the group and queries (dK, dV) in order: the same
-/// bits for any number of threads and any blocks.
-/// Cost: 5 products of 2 Lq Lk d; memory: queries and grad_output once more as they are packed, dQ where it is not
-/// float32, and backward_scratch for each thread.
+/// element is a sum over blocks, in order, of sums in order: keys (dQ), or heads of the group and queries (dK, dV).
+/// Blocks follow from the sequence's lengths: the same bits for any number of threads, alone and in a batch. Cost: 5
+/// products of 2 Lq Lk d; memory: queries and grad_output once more as they are packed, dQ where it is not float32, and
+/// backward_scratch for each thread.
 #pragma once
 
 #include <attend/core/tensor.h>

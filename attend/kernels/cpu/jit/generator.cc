@@ -368,17 +368,9 @@ void Generator::make_accumulate(Job job) {
     mov(rcx, ptr[rax + offsetof(AccumulateArgs, panels)]);
     if (job != Job::none) mov(r15, ptr[rax + offsetof(AccumulateArgs, job) + offsetof(JobArgs, panels)]);
     mov(r13, rax);
-    Xbyak::Label load;
-    Xbyak::Label started;
-    cmp(byte[r13 + offsetof(AccumulateArgs, fresh)], 0);
-    je(load, T_NEAR);
+    movzx(eax, byte[r13 + offsetof(AccumulateArgs, fresh)]);
+    push(rax);
     clear_accumulators();
-    jmp(started, T_NEAR);
-    L(load);
-    for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), memory(rdx, r * kPanelRow + v * kVector));
-    }
-    L(started);
     mov(rax, ptr[r13 + offsetof(AccumulateArgs, stride)]);
     mov(r13, rax);
     shl(r13, pairs ? 4 : 5);  // a panel ahead
@@ -436,6 +428,17 @@ void Generator::make_accumulate(Job job) {
     dec(r14);
     jnz(step, T_NEAR);
     L(end);
+    Xbyak::Label fresh;
+    pop(rax);
+    test(eax, eax);
+    jnz(fresh, T_NEAR);
+    for (int r = 0; r < rows_; ++r) {
+        for (int v = 0; v < vectors_; ++v) {
+            const Zmm& sum = accumulator(r, v);
+            vaddps(sum, sum, memory(rdx, r * kPanelRow + v * kVector));
+        }
+    }
+    L(fresh);
     for (int r = 0; r < rows_; ++r) {
         for (int v = 0; v < vectors_; ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
     }
@@ -462,11 +465,7 @@ void Generator::make_transposed() {
     mov(r10, ptr[rax + offsetof(TransposedArgs, stride)]);
     mov(rdx, ptr[rax + offsetof(TransposedArgs, out)]);
     mov(r11, ptr[rax + offsetof(TransposedArgs, out_stride)]);
-    mov(rbx, rdx);
-    for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) vmovups(accumulator(r, v), memory(rbx, v * kVector));
-        add(rbx, r11);
-    }
+    clear_accumulators();
     Xbyak::Label tile;
     Xbyak::Label step;
     Xbyak::Label end;
@@ -507,7 +506,11 @@ void Generator::make_transposed() {
     L(end);
     mov(rbx, rdx);
     for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) store(rbx, v * kVector, accumulator(r, v));
+        for (int v = 0; v < vectors_; ++v) {
+            const Zmm& sum = accumulator(r, v);
+            vaddps(sum, sum, memory(rbx, v * kVector));
+            store(rbx, v * kVector, sum);
+        }
         add(rbx, r11);
     }
     pop(r12);

@@ -354,7 +354,7 @@ void accumulate_kernel(const AccumulateArgs* args) {
     Vec sum[kRows][kVectors];
     for (int r = 0; r < kRows; ++r) {
         for (int v = 0; v < kVectors; ++v) {
-            sum[r][v] = args->fresh ? Simd::zero() : Simd::load(args->out + r * kColumns + v * kWidth);
+            sum[r][v] = Simd::zero();
         }
     }
     const auto* columns = reinterpret_cast<const std::byte*>(args->columns);
@@ -376,7 +376,10 @@ void accumulate_kernel(const AccumulateArgs* args) {
         }
     }
     for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kVectors; ++v) Simd::store(args->out + r * kColumns + v * kWidth, sum[r][v]);
+        for (int v = 0; v < kVectors; ++v) {
+            float* out = args->out + r * kColumns + v * kWidth;
+            Simd::store(out, args->fresh ? sum[r][v] : Simd::add(sum[r][v], Simd::load(out)));
+        }
     }
 }
 
@@ -387,7 +390,7 @@ void transposed_kernel(const TransposedArgs* args) {
     };
     Vec sum[kActive][kVectors];
     for (int r = 0; r < kActive; ++r) {
-        for (int v = 0; v < kVectors; ++v) sum[r][v] = Simd::load(out(r) + v * kWidth);
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = Simd::zero();
     }
     const auto* columns = reinterpret_cast<const std::byte*>(args->columns);
     const auto* tile = reinterpret_cast<const std::byte*>(args->weights);
@@ -406,7 +409,9 @@ void transposed_kernel(const TransposedArgs* args) {
         }
     }
     for (int r = 0; r < kActive; ++r) {
-        for (int v = 0; v < kVectors; ++v) Simd::store(out(r) + v * kWidth, sum[r][v]);
+        for (int v = 0; v < kVectors; ++v) {
+            Simd::store(out(r) + v * kWidth, Simd::add(sum[r][v], Simd::load(out(r) + v * kWidth)));
+        }
     }
 }
 
