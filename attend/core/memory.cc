@@ -1,6 +1,9 @@
 #include <attend/core/memory.h>
 
+#include <array>
+#include <mutex>
 #include <new>
+#include <utility>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -12,23 +15,78 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20U;
 
+/// What is allocated for `bytes`.
+std::size_t rounded(std::size_t bytes) {
+    return bytes < kHugePage ? bytes : (bytes + kHugePage - 1) / kHugePage * kHugePage;
+}
+
 std::align_val_t alignment_of(std::size_t bytes) {
     return std::align_val_t{bytes >= kHugePage ? kHugePage : 64};
+}
+
+/// A few large blocks that were given back last, for calls that ask for the same sizes again and again: new memory
+/// costs its clearing by the system, a tenth of the time of a short call.
+class Spare {
+public:
+    std::byte* take(std::size_t bytes) {
+        const std::lock_guard lock(mutex_);
+        for (Block& block : blocks_) {
+            if (block.pointer == nullptr || block.bytes != bytes) continue;
+            total_ -= bytes;
+            return std::exchange(block.pointer, nullptr);
+        }
+        return nullptr;
+    }
+
+    /// @return false when there is no room
+    bool keep(std::byte* pointer, std::size_t bytes) noexcept {
+        const std::lock_guard lock(mutex_);
+        if (total_ + bytes > kMost) return false;
+        for (Block& block : blocks_) {
+            if (block.pointer != nullptr) continue;
+            block = {pointer, bytes};
+            total_ += bytes;
+            return true;
+        }
+        return false;
+    }
+
+private:
+    static constexpr std::size_t kMost = std::size_t{64} << 20U;
+    struct Block {
+        std::byte* pointer = nullptr;
+        std::size_t bytes = 0;
+    };
+    std::mutex mutex_;
+    std::array<Block, 16> blocks_ = {};
+    std::size_t total_ = 0;
+};
+
+Spare& spare() {
+    // Never destroyed: tensors of static storage give their memory back at exit.
+    static Spare* instance = new Spare;
+    return *instance;
 }
 
 }  // namespace
 
 std::byte* allocate_memory(std::size_t bytes) {
-    auto* pointer = static_cast<std::byte*>(::operator new[](bytes, alignment_of(bytes)));
+    const std::size_t size = rounded(bytes);
+    if (size >= kHugePage) {
+        if (std::byte* kept = spare().take(size)) return kept;
+    }
+    auto* pointer = static_cast<std::byte*>(::operator new[](size, alignment_of(size)));
 #if defined(__linux__)
     // Advice only: where it is refused, ordinary pages do.
-    if (bytes >= kHugePage) static_cast<void>(::madvise(pointer, bytes / kHugePage * kHugePage, MADV_HUGEPAGE));
+    if (size >= kHugePage) static_cast<void>(::madvise(pointer, size, MADV_HUGEPAGE));
 #endif
     return pointer;
 }
 
 void free_memory(std::byte* pointer, std::size_t bytes) noexcept {
-    ::operator delete[](pointer, alignment_of(bytes));
+    const std::size_t size = rounded(bytes);
+    if (size >= kHugePage && spare().keep(pointer, size)) return;
+    ::operator delete[](pointer, alignment_of(size));
 }
 
 }  // namespace attend

@@ -7,7 +7,7 @@
 namespace attend {
 
 /// `bytes` bytes, aligned to 64, not initialized. From 2 MiB on they are aligned to 2 MiB and the system is asked for
-/// huge pages: kernels that stream through a tensor otherwise wait for address translation, some percent of their time.
+/// huge pages; up to 64 MiB of such blocks are kept when they are given back, for the next call.
 /// @throws std::bad_alloc
 std::byte* allocate_memory(std::size_t bytes);
 

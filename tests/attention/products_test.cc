@@ -1,0 +1,181 @@
+// The tile kernels themselves: assembled products against compiled ones, and the elementary functions.
+#include "tests/support/compare.h"
+
+#include <attend/core/half.h>
+#include <attend/core/philox.h>
+#include <attend/kernels/cpu/isa.h>
+#include <attend/kernels/cpu/simd/tables.h>
+#include <attend/kernels/cpu/tile_kernels.h>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+namespace attend::kernels::cpu {
+namespace {
+
+/// What an instruction set has, with compiled products.
+std::vector<TileKernels> compiled_tables(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::avx512) return {simd::avx512_table()};
+    if (isa == Isa::avx512_bf16) return {simd::avx512_table(), simd::avx512_pairs_table()};
+#endif
+    static_cast<void>(isa);
+    return {};
+}
+
+class Products : public ::testing::TestWithParam<Isa> {
+protected:
+    Products() : override_(GetParam()) {}
+
+private:
+    IsaOverride override_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Isas, Products, ::testing::ValuesIn(available_isas()),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+Tensor small(const Shape& shape, std::uint64_t seed) {
+    return randn(shape, {.seed = seed});
+}
+
+// A pair of bfloat16 for each float, none of them NaN or huge.
+Tensor operand(const Shape& shape, std::uint64_t seed, Format format) {
+    Tensor floats = small(shape, seed);
+    if (format == Format::floats) return floats;
+    for (std::int64_t i = 0; i < floats.numel(); ++i) {
+        const bfloat16 one(floats.data<float>()[i]);
+        const std::uint32_t bits = one.bits | static_cast<std::uint32_t>(bfloat16(-0.3F * floats.data<float>()[i]).bits)
+                                                  << 16U;
+        std::memcpy(floats.data<float>() + i, &bits, sizeof(bits));
+    }
+    return floats;
+}
+
+// Every job, every number of active rows, whole and half panels, depths around the blocks that are unrolled.
+TEST_P(Products, AssembledEqualCompiledBitForBit) {
+    for (const TileKernels& compiled : compiled_tables(GetParam())) {
+        const DType dtype = compiled.format == Format::pairs ? DType::bfloat16 : DType::float32;
+        const TileKernels& assembled = tile_kernels(dtype, false);
+        ASSERT_EQ(assembled.format, compiled.format);
+        const std::int64_t panel = std::int64_t{compiled.rows} * compiled.columns;
+        for (const std::int64_t depth : {1, 15, 16, 31, 32, 40, 64, 72, 128, 200, 400}) {
+            const Tensor rows = operand({depth, compiled.rows}, 1, compiled.format);
+            const Tensor columns = operand({depth, compiled.columns}, 2, compiled.format);
+            const Tensor start = small({compiled.columns}, 3);
+            for (const Job job : {Job::none, Job::row_maximum, Job::exp_plain, Job::multiply}) {
+                for (const int active : {3, 8, 12}) {
+                    for (const bool half : {false, true}) {
+                        const auto run = [&](const TileKernels& kernels) {
+                            std::vector<Tensor> memory;
+                            for (std::uint64_t i = 0; i < 5; ++i) memory.push_back(small({2 * panel}, 10 + i));
+                            ScoresArgs args{.rows = rows.data<float>(),
+                                            .columns = columns.data<float>(),
+                                            .out = memory[0].data<float>(),
+                                            .start = half ? nullptr : start.data<float>(),
+                                            .depth = depth};
+                            args.job = {.source = memory[1].data<float>(),
+                                        .target = memory[2].data<float>(),
+                                        .along = memory[3].data<float>(),
+                                        .across = memory[4].data<float>(),
+                                        .factor = compiled.format == Format::pairs ? 0.7F : 1.0F,
+                                        .panels = 1};
+                            kernels.products(depth).scores(job, active, half)(&args);
+                            return memory;
+                        };
+                        const std::vector<Tensor> a = run(assembled);
+                        const std::vector<Tensor> b = run(compiled);
+                        for (std::size_t i = 0; i < a.size(); ++i) {
+                            // Rows that are not active may differ.
+                            const std::int64_t width =
+                                job == Job::row_maximum && i == 2 ? compiled.width
+                                : i == 3 || (i == 2 && compiled.format == Format::pairs && job == Job::exp_plain)
+                                    ? compiled.step_columns
+                                    : compiled.columns;
+                            const std::int64_t count = (i == 4 ? active / 2 : active) * width;
+                            EXPECT_EQ(std::memcmp(a[i].data(), b[i].data(), static_cast<std::size_t>(count) * 4), 0)
+                                << "depth " << depth << " job " << static_cast<int>(job) << " rows " << active
+                                << " half " << half << " part " << i;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_P(Products, AssembledSumsEqualCompiledOnes) {
+    for (const TileKernels& compiled : compiled_tables(GetParam())) {
+        const DType dtype = compiled.format == Format::pairs ? DType::bfloat16 : DType::float32;
+        const TileKernels& assembled = tile_kernels(dtype, false);
+        const std::int64_t panel = std::int64_t{compiled.rows} * compiled.columns;
+        const std::int64_t steps = 4 * compiled.step_columns;
+        const Tensor columns = operand({steps, compiled.columns}, 2, compiled.format);
+        const Tensor shift = small({compiled.rows}, 5);
+        for (const auto& [panels, rest] : {std::pair(0, 5), std::pair(1, 0), std::pair(3, 7), std::pair(3, 0)}) {
+            for (const Job job : {Job::none, Job::exponential}) {
+                for (const bool fresh : {false, true}) {
+                    const auto run = [&](const TileKernels& kernels) {
+                        std::vector<Tensor> memory = {operand({4 * panel}, 1, compiled.format), small({panel}, 2),
+                                                      small({4 * panel}, 3), small({panel}, 4)};
+                        AccumulateArgs args{.weights = memory[0].data<float>(),
+                                            .columns = columns.data<float>(),
+                                            .stride = compiled.columns * 4,
+                                            .out = memory[1].data<float>(),
+                                            .panels = panels,
+                                            .rest = rest,
+                                            .fresh = fresh};
+                        args.job = {.source = memory[2].data<float>(),
+                                    .target = memory[2].data<float>(),
+                                    .sums = memory[3].data<float>(),
+                                    .shift = shift.data<float>(),
+                                    .factor = compiled.format == Format::pairs ? 0.7F : 1.0F,
+                                    .panels = std::min(panels, 2)};
+                        kernels.products(compiled.step_columns).accumulate(job, compiled.rows, false)(&args);
+                        return memory;
+                    };
+                    const std::vector<Tensor> a = run(assembled);
+                    const std::vector<Tensor> b = run(compiled);
+                    for (std::size_t i = 1; i < a.size(); ++i) {
+                        EXPECT_TRUE(testing::same_bits(a[i], b[i])) << panels << " " << rest << " part " << i;
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Within two units in the last place over the whole range; NaN stays, -inf gives 0.
+TEST_P(Products, Exponential) {
+    const TileKernels& kernels = tile_kernels(DType::float32, true);
+    const std::int64_t panel = std::int64_t{kernels.rows} * kernels.columns;
+    Tensor x({panel});
+    double worst = 0.0;
+    for (double from = -125.0; from < 3.0; from += 0.37) {
+        for (std::int64_t i = 0; i < panel; ++i) {
+            x.data<float>()[i] = static_cast<float>(from + 0.37 * static_cast<double>(i) / static_cast<double>(panel));
+        }
+        Tensor y = x;
+        kernels.run(Job::exp_plain, kernels.rows, {.source = y.data<float>(), .panels = 1});
+        for (std::int64_t i = 0; i < panel; ++i) {
+            const double want = std::exp2(static_cast<double>(x.data<float>()[i]));
+            worst = std::max(worst, std::fabs(static_cast<double>(y.data<float>()[i]) - want) / want);
+        }
+    }
+    EXPECT_LE(worst, 2.4e-7);
+    x.data<float>()[0] = -std::numeric_limits<float>::infinity();
+    x.data<float>()[1] = std::numeric_limits<float>::quiet_NaN();
+    x.data<float>()[2] = -std::numeric_limits<float>::quiet_NaN();
+    x.data<float>()[3] = 0.0F;
+    kernels.run(Job::exp_plain, 1, {.source = x.data<float>(), .panels = 1});
+    EXPECT_EQ(x.data<float>()[0], 0.0F);
+    EXPECT_TRUE(std::isnan(x.data<float>()[1]));
+    EXPECT_TRUE(std::isnan(x.data<float>()[2]));
+    EXPECT_EQ(x.data<float>()[3], 1.0F);
+}
+
+}  // namespace
+}  // namespace attend::kernels::cpu
