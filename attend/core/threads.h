@@ -16,8 +16,8 @@ void set_num_threads(int count);
 int num_threads() noexcept;
 
 /// Calls task(0), ..., task(count - 1), each once, on the pool and the calling thread, and returns when all are done.
-/// Indices are handed out in rising order: a task may wait for one with a lower index, which has begun, never for one with a
-/// higher. The first exception is thrown again here; tasks that have not begun are then left out.
+/// Indices are handed out in rising order: a task may wait for one with a lower index, which has begun, never for one
+/// with a higher. The first exception is thrown again here; tasks that have not begun are then left out.
 ///
 /// A caller never waits for another's work: while the pool is taken (by another thread of the program, or by the very
 /// call this one is nested in) the tasks run on the calling thread alone. A program that has threads of its own
