@@ -94,12 +94,9 @@ struct TransposedArgs {
     std::int64_t out_stride = 0;     ///< bytes from one row of out to the next
 };
 
-/// @name Kernels
-///@{
-using ScoresKernel = void (*)(const ScoresArgs*);
-using AccumulateKernel = void (*)(const AccumulateArgs*);
-using TransposedKernel = void (*)(const TransposedArgs*);
-///@}
+using ScoresKernel = void (*)(const ScoresArgs*);          ///< see ScoresArgs
+using AccumulateKernel = void (*)(const AccumulateArgs*);  ///< see AccumulateArgs
+using TransposedKernel = void (*)(const TransposedArgs*);  ///< see TransposedArgs
 
 /// The products of one depth. A kernel is made when it is first asked for and then kept.
 class Products {
@@ -122,8 +119,11 @@ public:
 protected:
     /// @param row_step kernels exist for multiples of it
     explicit Products(int row_step) : row_step_(row_step) {}
+    /// Makes a kernel for `rows` active rows, a multiple of the step.
     virtual ScoresKernel make_scores(Job job, int rows, bool half) const = 0;
+    /// The same.
     virtual AccumulateKernel make_accumulate(Job job, int rows, bool half) const = 0;
+    /// The same.
     virtual TransposedKernel make_transposed(int rows, bool half) const = 0;
 
 private:
@@ -230,8 +230,8 @@ struct TileKernels {
     /// Products over `depth` steps. Lives as long as the program.
     const Products& (*products)(std::int64_t depth) = nullptr;
 
-    /// @name Packing; elements beyond count and width are 0
-    ///@{
+    // Packing; elements beyond count and width are 0
+
     /// out[depth][rows] = factor * source; at most `rows` rows. Pairs: factor 1 and bfloat16 only.
     void (*pack_rows)(const Rows& source, float factor, float* out) = nullptr;
     /// out[depth][columns]; at most `columns` rows.
@@ -245,10 +245,9 @@ struct TileKernels {
                         const MutableRows& out) = nullptr;
     /// False when any element is NaN or infinite.
     bool (*all_finite)(const Rows& source) = nullptr;
-    ///@}
 
-    /// @name Panels of scores
-    ///@{
+    // Panels of scores
+
     /// Products to logits: score * log2(e), in place. Panels have [rows][columns], of which `count` rows are worked on.
     void (*modify)(const PanelModifiers& modifiers, std::int64_t count, std::int64_t columns, float* panel) = nullptr;
     /// Row r keeps columns [begin_r, end_r); the others become -inf. Bounds may lie outside of the panel.
@@ -262,24 +261,23 @@ struct TileKernels {
     /// Dropout in backward, on [rows][columns] of transposed panels: dp = dp factors + start (of the column), then
     /// dp *= p and p *= factors.
     void (*drop_gradients)(const float* factors, const float* start, std::int64_t count, float* p, float* dp) = nullptr;
-    ///@}
 
-    /// @name A few queries against a cache
-    ///@{
+    // A few queries against a cache
+
     /// run() for one panel of any number of rows.
     void (*run_rows)(Job job, std::int64_t count, const JobArgs& args) = nullptr;
+    /// See RowScoresArgs.
     void (*row_scores)(const RowScoresArgs& args) = nullptr;
+    /// See AddRowsArgs.
     void (*add_rows)(const AddRowsArgs& args) = nullptr;
-    ///@}
 
-    /// @name Softmax of a tile of `count` rows
-    ///@{
+    // Softmax of a tile of `count` rows
+
     /// Takes the strip's maximum over into the state: scales down what was summed relative to a smaller one.
     void (*raise_maximum)(const RowState& state, float factor, std::int64_t count) = nullptr;
     /// out / sum, and log-sum-exp = (maximum factor + log2(sum)) ln 2 in natural units, in
     /// log_sum_exp[kRowSlots]; rows without a sum: 0 and -inf.
     void (*finish_rows)(const RowState& state, float factor, const MutableRows& output, float* log_sum_exp) = nullptr;
-    ///@}
 };
 
 /// The table for tensors of `dtype` (float32, bfloat16, float16) on active_isa(). @param wants_floats never pairs

@@ -40,6 +40,7 @@ constexpr std::int64_t most_strip_keys(std::int64_t keys, std::int64_t strip) {
     return std::min(keys, strip + kLeastStripKeys - 1);
 }
 
+/// a / b, rounded up; both at least 0, b above.
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
