@@ -8,9 +8,9 @@
 /// is
 /// `.select(2, 0).transpose(1, 2)`: no copies.
 ///
-/// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32 or wider,
-/// in float64 for float64. Results have the dtype of the query. They are the same bits for any number of threads, and
-/// for a sequence alone or in a batch (dropout draws by the sequence's index, so it must be the same).
+/// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32, in
+/// float64 for float64. Results have the dtype of the query. They are the same bits for any number of threads, and for
+/// a sequence alone or in a batch (dropout draws by the sequence's index, so it must be the same).
 #pragma once
 
 #include <attend/attention/mask.h>
@@ -57,8 +57,11 @@ struct AttentionResult {
 /// exactly the rows that attend to them; what the mask hides is never read into a result. A bias of -inf is arithmetic,
 /// not a mask: it gives weight 0, but the key and value are read.
 ///
-/// Time O(batch heads Lq Lk (d + dv)) without the tiles that no query sees; memory besides the results O(d + dv) rows
-/// of a fixed number for each thread (`reference`: O(Lk)).
+/// Time O(batch heads Lq Lk (d + dv)) without the tiles that no query sees; memory besides the results: for each thread
+/// a strip of packed keys and values and a block of queries and outputs, 1 to 4 MiB whatever the lengths (`reference`:
+/// O(Lk)). float32, bfloat16 and float16 accumulate in float32; float64, and scales or soft caps outside of [1e-6,
+/// 1e6], take a plainer path in double. Sequences of up to 4 queries are computed key by key (flash-decoding) unless
+/// weights are asked for: the same within rounding.
 /// @throws ShapeError, DTypeError, ValueError
 AttentionResult attention(const TensorView& query, const TensorView& key, const TensorView& value,
                           const AttentionOptions& options = {});
@@ -90,7 +93,8 @@ struct AttentionGradients {
 
 /// Gradients of sum(grad_output * output) (Dao et al. 2022, section 3.1). Dropout is drawn again from its seed.
 /// Sums over a group of heads, and over what the bias was broadcast over, run in a fixed order. Rows that attend to
-/// nothing have gradients of 0.
+/// nothing have gradients of 0. Memory: query and grad_output once more, packed; for 16-bit types also the query's
+/// gradient in float32. The gradient of a bias is computed in a pass of its own, in double.
 /// @param grad_output [batch, heads, Lq, dv], dtype of the query
 /// @param result what attention returned for the same inputs and options; a fast path reads output and log_sum_exp
 /// where that is exact enough, and recomputes them where it is not

@@ -1,4 +1,5 @@
 #include <attend/attention/nonfinite.h>
+#include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
@@ -29,8 +30,7 @@ std::vector<std::int64_t> broken_rows(const kernels::cpu::TileKernels& kernels, 
                                       const Sequence& sequence, std::int64_t head, std::int64_t begin,
                                       std::int64_t count) {
     const auto rows = [&](std::int64_t first, std::int64_t number) {
-        return kernels::cpu::Rows{kernels::row_address(view, sequence.batch, head, begin + first), view.dtype(),
-                                  view.strides()[2], number, view.shape()[3]};
+        return kernels::cpu::flash::rows_of(view, sequence.batch, head, begin + first, number);
     };
     std::vector<std::int64_t> broken;
     if (count <= 0 || kernels.all_finite(rows(0, count))) return broken;

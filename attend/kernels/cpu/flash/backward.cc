@@ -1,6 +1,7 @@
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/flash/backward.h>
+#include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 
@@ -18,18 +19,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // dS of a key block against a query block takes some 100 KB; dQ is read and written once for each key block.
 constexpr std::int64_t kKeyTiles = 8;  // of a key block
 constexpr std::int64_t kQueriesOfBlock = 256;
-
-std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
-    return kernels.format == Format::pairs ? divide_up(width, 2) : width;
-}
-
-bool in_place(const TileKernels& kernels, const TensorView& view) {
-    return kernels.format == Format::floats && view.dtype() == DType::float32 && view.shape()[3] % kernels.width == 0;
-}
-
-Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t begin, std::int64_t count) {
-    return {row_address(view, batch, head, begin), view.dtype(), view.strides()[2], count, view.shape()[3]};
-}
 
 std::int64_t padded_width(const TileKernels& kernels, std::int64_t width) {
     return divide_up(width, kernels.columns) * kernels.columns;
@@ -80,9 +69,9 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
       value_blocks(divide_up(problem.value.shape()[3], tile_kernels.columns)),
       key_tiles(tile_kernels.format == Format::pairs ? 2 * kKeyTiles : kKeyTiles),
       query_panels(kQueriesOfBlock / tile_kernels.columns),
-      queries_in_place(in_place(tile_kernels, problem.query)),
-      grads_in_place(in_place(tile_kernels, problem.query) && problem.value.shape()[3] % tile_kernels.width == 0),
-      keys_in_place(in_place(tile_kernels, problem.key)) {
+      queries_in_place(read_in_place(tile_kernels, problem.query)),
+      grads_in_place(read_in_place(tile_kernels, problem.value)),
+      keys_in_place(read_in_place(tile_kernels, problem.key)) {
     std::int64_t panel = 0;
     bool whole = true;
     for (const Sequence& sequence : problem.sequences) {

@@ -2,6 +2,7 @@
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/attention.h>
 #include <attend/kernels/cpu/flash/forward.h>
+#include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/flash/prefetch.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
@@ -19,21 +20,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // by the stores of the one before, whose addresses end alike: up to a tenth of the time on Zen 4.
 constexpr std::size_t kScoresOffset = 1024;
 constexpr double kLog2e = 1.4426950408889634074;
-
-/// Depth steps of `width` numbers.
-std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
-    return kernels.format == Format::pairs ? divide_up(width, 2) : width;
-}
-
-/// Values are read where they lie when that is what the product reads anyway.
-bool values_in_place(const AttentionProblem& problem, const TileKernels& kernels) {
-    return kernels.format == Format::floats && problem.value.dtype() == DType::float32 &&
-           problem.value.shape()[3] % kernels.width == 0;
-}
-
-Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t begin, std::int64_t count) {
-    return {row_address(view, batch, head, begin), view.dtype(), view.strides()[2], count, view.shape()[3]};
-}
 
 /// Sizes of the parts of scratch, for a unit of `tiles` tiles.
 struct Layout {
@@ -72,7 +58,7 @@ public:
           layout_(problem, kernels, tiles_of_head_ * (unit.head_end - unit.head_begin)),
           products_(kernels.products(layout_.depth)),
           weighted_(kernels.products(kernels.step_columns)),
-          in_place_(values_in_place(problem, kernels)),
+          in_place_(read_in_place(kernels, problem.value)),
           factor_(kernels.format == Format::pairs && !rules_.has_modifiers()
                       ? static_cast<float>(problem.scale * kLog2e)
                       : 1.0F) {

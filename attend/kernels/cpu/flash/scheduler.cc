@@ -23,7 +23,8 @@ std::int64_t visible_pairs(const Sequence& sequence, std::int64_t begin, std::in
 std::vector<Unit> forward_units(const AttentionProblem& problem, const TileKernels& kernels, int workers,
                                 bool decode_too) {
     const std::int64_t kv_heads = problem.key.shape()[1];
-    const std::int64_t group = kv_heads == 0 ? 0 : problem.heads() / kv_heads;
+    if (kv_heads == 0) return {};
+    const std::int64_t group = problem.heads() / kv_heads;
     const std::int64_t floats_of_row = problem.query.shape()[3] + problem.value.shape()[3];
     std::int64_t tiles_in_all = 0;
     const auto takes = [&](const Sequence& sequence) { return decode_too || !decodes(problem, sequence); };
@@ -40,7 +41,7 @@ std::vector<Unit> forward_units(const AttentionProblem& problem, const TileKerne
         if (tiles == 0 || !takes(sequence)) continue;
         // Heads of a group go together as far as they fit, so that they pack their keys once.
         const std::int64_t most = unit_tiles(tiles * group, floats_of_row, kernels.rows, 1);
-        const std::int64_t wanted = std::clamp<std::int64_t>(balanced, 4, most);
+        const std::int64_t wanted = std::min(std::max<std::int64_t>(balanced, 4), most);
         const std::int64_t heads = std::clamp<std::int64_t>(wanted / tiles, 1, group);
         const std::int64_t blocks = divide_up(tiles, std::max<std::int64_t>(1, heads > 1 ? tiles : wanted));
         const std::int64_t rows = divide_up(tiles, blocks) * kernels.rows;

@@ -141,7 +141,7 @@ void transpose_group(const Rows& source, const Load& load, std::int64_t first, f
                      float* out) {
     const std::int64_t rows = std::clamp<std::int64_t>(source.count - first, 0, kLanes);
     const void* from[kWidth];
-    for (std::int64_t r = 0; r < kWidth; ++r) from[r] = row_of(source, first + std::min(r, rows - 1));
+    for (std::int64_t r = 0; r < kWidth; ++r) from[r] = r < rows ? row_of(source, first + r) : source.data;
     for (std::int64_t k = 0; k < source.width; k += kWidth) {
         const std::int64_t steps = std::min<std::int64_t>(kWidth, source.width - k);
         Vec block[kWidth];

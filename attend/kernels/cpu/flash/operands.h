@@ -1,0 +1,29 @@
+/// @file
+/// Rows of the problem's tensors as the tile kernels take them.
+#pragma once
+
+#include <attend/kernels/attention.h>
+#include <attend/kernels/cpu/flash/tile_choice.h>
+#include <attend/kernels/cpu/tile_kernels.h>
+
+#include <cstdint>
+
+namespace attend::kernels::cpu::flash {
+
+/// Rows [begin, begin + count) of a batch and head, counted in the whole tensor.
+inline Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t begin,
+                    std::int64_t count) {
+    return {row_address(view, batch, head, begin), view.dtype(), view.strides()[2], count, view.shape()[3]};
+}
+
+/// Depth steps of `width` numbers.
+inline std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
+    return kernels.format == Format::pairs ? divide_up(width, 2) : width;
+}
+
+/// Whether products read a tensor's rows where they lie, as steps: they are floats in whole vectors.
+inline bool read_in_place(const TileKernels& kernels, const TensorView& view) {
+    return kernels.format == Format::floats && view.dtype() == DType::float32 && view.shape()[3] % kernels.width == 0;
+}
+
+}  // namespace attend::kernels::cpu::flash
