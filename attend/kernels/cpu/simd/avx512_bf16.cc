@@ -16,7 +16,7 @@ Rows as_pairs(const Rows& source) {
 
 /// Rows can be read as pairs where they start at even elements and their width is even.
 bool splits_into_pairs(const Rows& source) {
-    return source.width % 2 == 0 && source.stride % 2 == 0;
+    return source.width == 0 || (source.width % 2 == 0 && source.stride % 2 == 0);
 }
 
 /// Copies up to kColumns rows into `copy`, padded to an even width, where they cannot be read in pairs.
