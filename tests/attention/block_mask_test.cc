@@ -63,9 +63,9 @@ Magnitudes magnitudes_of(const Problem& problem, const TensorView& weights) {
 
 std::vector<Case> block_cases() {
     std::vector<Case> cases = option_cases();
-    cases.push_back({.name = "grouped", .heads = 6, .kv_heads = 2, .queries = 200, .keys = 700});
+    cases.push_back({.name = "grouped", .heads = 6, .kv_heads = 2, .queries = 120, .keys = 300});
     cases.push_back({.name = "few_queries", .heads = 4, .queries = 3, .keys = 700});
-    cases.push_back({.name = "many_keys", .heads = 1, .kv_heads = 1, .queries = 40, .keys = 3000, .d = 64, .dv = 64});
+    cases.push_back({.name = "many_keys", .heads = 1, .kv_heads = 1, .queries = 40, .keys = 2500, .d = 40, .dv = 8});
     cases.push_back({.name = "empty", .queries = 0, .keys = 7});
     cases.push_back({.name = "no_keys", .queries = 7, .keys = 0});
     return cases;
@@ -84,7 +84,7 @@ const std::vector<BlockSize>& sizes() {
 TEST_P(BlockMasks, EqualBooleans) {
     for (const auto& [dtype, tolerance] : {std::pair(DType::float32, 5e-6), std::pair(DType::bfloat16, 0x1p-7),
                                            std::pair(DType::float16, 0x1p-10), std::pair(DType::float64, 1e-12)}) {
-        for (const BlockSize& size : sizes()) {
+        for (const BlockSize& size : {sizes()[0], sizes()[1], sizes()[2]}) {
             SCOPED_TRACE(std::string(name_of(dtype)) + " " + std::to_string(size.queries));
             const auto [booleans, blocks] = with_patchwork(GetParam(), size);
             const Problem p(booleans, dtype, 51);

@@ -80,6 +80,8 @@ std::vector<Case> option_cases() {
         {.name = "scale_zero", .scale = 0.0},
         {.name = "scale_negative", .scale = -0.3},
         {.name = "softcap", .scale = 1.0, .softcap = 3.0},
+        {.name = "softcap_half_panel", .queries = 48, .keys = 48, .scale = 1.0, .softcap = 3.0},
+        {.name = "negative_half_panel", .queries = 48, .keys = 48, .scale = -0.3},
         {.name = "dropout", .keys = 70, .dropout = 0.3},
         {.name = "dropout_all", .dropout = 1.0},
         {.name = "everything",

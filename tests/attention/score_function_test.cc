@@ -138,8 +138,6 @@ std::vector<Case> score_cases() {
     std::vector<Case> cases = option_cases();
     cases.push_back({.name = "grouped", .heads = 6, .kv_heads = 2, .queries = 70, .keys = 300});
     cases.push_back({.name = "few_queries", .heads = 4, .queries = 3, .keys = 700});
-    cases.push_back({.name = "half_panel", .queries = 48, .keys = 48});
-    cases.push_back({.name = "half_panel_cap", .queries = 48, .keys = 48, .scale = -1.0, .softcap = 2.0});
     cases.push_back({.name = "no_dimensions", .queries = 9, .keys = 40, .d = 0, .dv = 0});
     cases.push_back({.name = "empty", .queries = 0, .keys = 7});
     cases.push_back({.name = "no_keys", .queries = 7, .keys = 0});

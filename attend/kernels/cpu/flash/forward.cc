@@ -336,7 +336,9 @@ private:
             const Job job = panel > run.begin ? Job::row_maximum : Job::none;
             products_.scores(job, rows, half)(&args);
             if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, nullptr, args.out);
-            const bool whole = position.key_count == kernels_.columns || (half && position.key_count == kernels_.width);
+            // Half a product leaves -inf in the other half, of which modifiers may make anything.
+            const bool whole = position.key_count == kernels_.columns ||
+                               (half && position.key_count == kernels_.width && !rules_.has_modifiers());
             if (rules_.has_masks() || !whole || !rules_.positions_full(position)) {
                 rules_.mask(position, false, args.out);
             }
