@@ -3,9 +3,11 @@
 #pragma once
 
 #include <attend/attention/attention.h>
+#include <attend/attention/block_mask.h>
 #include <attend/attention/kv_cache.h>
 #include <attend/attention/linear_attention.h>
 #include <attend/attention/mask.h>
+#include <attend/attention/score_function.h>
 #include <attend/core/dtype.h>
 #include <attend/core/error.h>
 #include <attend/core/half.h>

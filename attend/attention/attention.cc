@@ -121,10 +121,19 @@ Tensor attended_keys(const TensorView& query, const TensorView& key, const Atten
         for (std::int64_t head = 0; head < problem.heads(); ++head) {
             for (std::int64_t i = 0; i < sequence.query_count; ++i) {
                 const kernels::KeyRange keys = sequence.keys_of(i);
+                if (keys.empty()) continue;
+                std::vector<std::uint8_t> in_blocks(static_cast<std::size_t>(keys.end - keys.begin), 1);
+                for (const kernels::BlockTable& blocks : problem.blocks) {
+                    std::vector<std::uint8_t> own(in_blocks.size(), 1);
+                    blocks.hide({sequence.batch, head, sequence.query_begin + i, 1, sequence.key_begin + keys.begin,
+                                 keys.end - keys.begin},
+                                own.data(), keys.end - keys.begin, 1);
+                    for (std::size_t e = 0; e < own.size(); ++e) in_blocks[e] &= own[e];
+                }
                 for (std::int64_t j = keys.begin; j < keys.end; ++j) {
                     const std::int64_t row = sequence.query_begin + i;
                     const std::int64_t column = sequence.key_begin + j;
-                    bool attended = true;
+                    bool attended = in_blocks[static_cast<std::size_t>(j - keys.begin)] != 0;
                     for (const TensorView& allowed : problem.allowed) {
                         attended = attended && allowed.item({sequence.batch, head, row, column}) != 0.0;
                     }

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <attend/attention/mask.h>
+#include <attend/attention/score_function.h>
 #include <attend/core/tensor.h>
 
 #include <cstdint>
@@ -40,7 +41,8 @@ struct AttentionOptions {
     std::optional<double> softcap = {};  ///< c > 0: scaled scores x become c tanh(x / c) (Gemma 2, 2024)
     double dropout = 0.0;                ///< probability in [0, 1]; kept weights are divided by 1 - dropout
     std::uint64_t seed = 0;              ///< of the dropout: Philox by (seed, sequence, head, query, key)
-    bool return_weights = false;         ///< also return the weights, a [batch, heads, Lq, Lk] tensor
+    std::optional<ScoreFunction> score = {};     ///< changes scores after all of the above, before the mask
+    bool return_weights = false;                 ///< also return the weights, a [batch, heads, Lq, Lk] tensor
     Algorithm algorithm = Algorithm::automatic;  ///< which implementation
 };
 
@@ -51,7 +53,7 @@ struct AttentionResult {
     Tensor log_sum_exp;  ///< [batch, heads, Lq], natural logarithm, before dropout; float32 (float64 for float64)
 };
 
-/// softmax(cap(scale Q K^T) + bias + ALiBi, masked) V.
+/// softmax(f(cap(scale Q K^T) + bias + ALiBi), masked) V, f being options.score.
 ///
 /// A query that attends to no key gives output 0, weights 0 and log-sum-exp -inf. NaN and Inf in attended inputs reach
 /// exactly the rows that attend to them; what the mask hides is never read into a result. A bias of -inf is arithmetic,
@@ -94,7 +96,8 @@ struct AttentionGradients {
 /// Gradients of sum(grad_output * output) (Dao et al. 2022, section 3.1). Dropout is drawn again from its seed.
 /// Sums over a group of heads, and over what the bias was broadcast over, run in a fixed order. Rows that attend to
 /// nothing have gradients of 0. Memory: query and grad_output once more, packed; for 16-bit types also the query's
-/// gradient in float32. The gradient of a bias is computed in a pass of its own, in double.
+/// gradient in float32. The gradient of a bias is computed in a pass of its own, in double. Those of what options.score
+/// has learned: ScoreFunction::parameters.
 /// @param grad_output [batch, heads, Lq, dv], dtype of the query
 /// @param result what attention returned for the same inputs and options; a fast path reads output and log_sum_exp
 /// where that is exact enough, and recomputes them where it is not

@@ -147,7 +147,7 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
         detail::run_decode(problem, source, {.output = result.output.view(), .log_sum_exp = result.log_sum_exp.view()});
         return result;
     }
-    if (padded > 0 && (options.bias || !problem.allowed.empty())) {
+    if (padded > 0 && (options.bias || !problem.allowed.empty() || !problem.blocks.empty())) {
         throw ValueError("attention",
                          "expected no bias and no boolean mask for more than a few queries over a cache with left "
                          "padding, found one");

@@ -67,6 +67,12 @@ Mask Mask::boolean(Tensor&& allowed) {
     return mask;
 }
 
+Mask Mask::blocks(BlockMask allowed) {
+    Mask mask;
+    mask.blocks_.push_back(std::move(allowed));
+    return mask;
+}
+
 Mask Mask::key_lengths(std::vector<std::int64_t> lengths) {
     Mask mask;
     mask.key_lengths_ = std::move(lengths);
@@ -116,6 +122,7 @@ Mask operator&(Mask a, const Mask& b) {
     a.bands_.insert(a.bands_.end(), b.bands_.begin(), b.bands_.end());
     a.allowed_.insert(a.allowed_.end(), b.allowed_.begin(), b.allowed_.end());
     a.owned_.insert(a.owned_.end(), b.owned_.begin(), b.owned_.end());
+    a.blocks_.insert(a.blocks_.end(), b.blocks_.begin(), b.blocks_.end());
     if (b.key_lengths_) a.key_lengths_ = b.key_lengths_;
     if (b.query_starts_) {
         a.query_starts_ = b.query_starts_;

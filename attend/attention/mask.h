@@ -2,6 +2,7 @@
 /// Which keys each query attends to. One polarity everywhere: true = attend.
 #pragma once
 
+#include <attend/attention/block_mask.h>
 #include <attend/core/tensor.h>
 
 #include <cstdint>
@@ -52,6 +53,10 @@ public:
     /// The same for a tensor that the mask then owns.
     static Mask boolean(Tensor&& allowed);
 
+    /// Pairs that a BlockMask of [batch or 1, heads or 1, Lq, Lk] allows, where attention skips the blocks that it
+    /// hides.
+    static Mask blocks(BlockMask allowed);
+
     /// Sequence s has lengths[s] keys; the rest is padding, which is never read.
     static Mask key_lengths(std::vector<std::int64_t> lengths);
 
@@ -89,6 +94,7 @@ private:
     std::vector<Band> bands_;
     std::vector<TensorView> allowed_;
     std::vector<std::shared_ptr<const Tensor>> owned_;
+    std::vector<BlockMask> blocks_;
     std::optional<std::vector<std::int64_t>> key_lengths_;
     std::optional<std::vector<std::int64_t>> query_starts_;
     std::optional<std::vector<std::int64_t>> key_starts_;

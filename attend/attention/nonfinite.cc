@@ -16,7 +16,7 @@ using kernels::Sequence;
 
 /// Whether positions or tensors hide any pair of the problem.
 bool hides_anything(const AttentionProblem& problem) {
-    if (!problem.allowed.empty()) return true;
+    if (!problem.allowed.empty() || !problem.blocks.empty()) return true;
     return std::any_of(problem.sequences.begin(), problem.sequences.end(), [](const Sequence& sequence) {
         if (sequence.query_count == 0 || sequence.key_count == 0) return false;
         const KeyRange first = sequence.keys_of(0);

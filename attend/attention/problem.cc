@@ -56,6 +56,7 @@ public:
     }
 
     const std::vector<TensorView>& allowed() const { return mask_.allowed_; }
+    const std::vector<BlockMask>& blocks() const { return mask_.blocks_; }
 
 private:
     using Band = Mask::Band;
@@ -305,6 +306,23 @@ CheckedProblem::CheckedProblem(const std::string& operation, const TensorView& q
     }
     problem_.sequences = sequences_;
     problem_.allowed = allowed_;
+    block_masks_ = resolver.blocks();
+    for (const BlockMask& mask : block_masks_) {
+        const Shape& shape = mask.shape();
+        const auto fits = [](std::int64_t extent, std::int64_t all) { return extent == 1 || extent == all; };
+        if (!fits(shape[0], q[0]) || !fits(shape[1], q[1]) || shape[2] != q[2] || shape[3] != k[2]) {
+            expected("a block mask", list({number(q[0]) + " or 1", number(q[1]) + " or 1", number(q[2]), number(k[2])}),
+                     shape);
+        }
+        blocks_.push_back(mask.table());
+    }
+    problem_.blocks = blocks_;
+    if (options.score) {
+        if (!options.score->change) {
+            throw ValueError(operation, "expected a function `change` in options.score, found none");
+        }
+        problem_.score = &*options.score;
+    }
     if (options.bias) {
         if (!is_floating(options.bias->dtype())) {
             throw DTypeError(operation, "expected a floating bias, found " + quoted(options.bias->dtype()));

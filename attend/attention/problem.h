@@ -11,7 +11,8 @@
 
 namespace attend::detail {
 
-/// A checked call; owns what the kernels' description of it points to, so it is neither copied nor moved.
+/// A checked call; owns what the kernels' description of it points to, but for options.score, so it is neither copied
+/// nor moved.
 class CheckedProblem {
 public:
     /// @param operation name for messages @throws ShapeError, DTypeError, ValueError
@@ -30,6 +31,8 @@ public:
 private:
     std::vector<kernels::Sequence> sequences_;
     std::vector<TensorView> allowed_;
+    std::vector<BlockMask> block_masks_;
+    std::vector<kernels::BlockTable> blocks_;
     kernels::AttentionProblem problem_;
 };
 

@@ -4,13 +4,15 @@
 /// For query i and key j of one sequence, head h (keys and values of head h / (heads / kv_heads)):
 ///
 ///     x_ij = scale q_i . k_j                          (softcap c: c tanh(x_ij / c))
-///     s_ij = x_ij + bias_ij - slope_h |i + offset - j|
+///     s_ij = f(x_ij + bias_ij - slope_h |i + offset - j|)    f: a function of the caller, or nothing
 ///     p_ij = exp(s_ij) / sum_j' exp(s_ij')            over the keys j' that i attends to
 ///     o_i  = sum_j p_ij d_ij v_j                      d_ij = 0 or 1 / (1 - dropout)
 #pragma once
 
 #include <attend/core/tensor.h>
+#include <attend/kernels/block_mask.h>
 #include <attend/kernels/mask.h>
+#include <attend/kernels/score.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -26,18 +28,40 @@ struct AttentionProblem {
     TensorView value;                          ///< [batch, kv_heads, Lk, dv]
     std::span<const Sequence> sequences = {};  ///< the rows of query and key that belong together, and their mask
     std::span<const TensorView> allowed = {};  ///< bool masks, each broadcast to [batch, heads, Lq, Lk]; all must allow
+    std::span<const BlockTable> blocks = {};   ///< masks by blocks, of the same rows; all must allow
     std::optional<TensorView> bias = {};       ///< floating, broadcast to [batch, heads, Lq, Lk]
     std::optional<TensorView> slopes = {};     ///< ALiBi, float32, broadcast to [batch, heads]
     double scale = 1.0;                        ///< of the scores
     double softcap = 0.0;                      ///< 0: none
     double dropout = 0.0;                      ///< probability, in [0, 1]
     std::uint64_t seed = 0;                    ///< of the dropout
+    const ScoreFunction* score = nullptr;      ///< changes scores before the mask; null: none
 
+    /// Whether backward has to go through the score function's gradients.
+    bool changes_gradients() const { return score != nullptr && score->has_gradients(); }
     /// Heads of the query.
     std::int64_t heads() const { return query.shape()[1]; }
     /// The head of key and value that `head` of the query reads.
     std::int64_t kv_head(std::int64_t head) const { return head / (query.shape()[1] / key.shape()[1]); }
 };
+
+/// A tile of a sequence of the problem as a score function sees it: a ScoreTile or ScoreGradientTile without data.
+template <typename Tile>
+Tile tile_at(const AttentionProblem& problem, const Sequence& sequence, std::int64_t head, std::int64_t query_begin,
+             std::int64_t query_count, std::int64_t key_begin, std::int64_t key_count) {
+    Tile tile;
+    tile.sequence = &sequence - problem.sequences.data();
+    tile.batch = sequence.batch;
+    tile.head = head;
+    tile.query_begin = query_begin;
+    tile.query_count = query_count;
+    tile.key_begin = key_begin;
+    tile.key_count = key_count;
+    tile.query_start = sequence.query_begin;
+    tile.key_start = sequence.key_begin;
+    tile.query_offset = sequence.query_offset;
+    return tile;
+}
 
 /// Where forward writes. Rows that no sequence covers are not written.
 struct AttentionOutputs {

@@ -72,7 +72,7 @@ private:
             if (visible == Visibility::none) continue;
             load_columns(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key, tile.key_count, key_);
             multiply(query_, key_, rows_, d_, scores_);
-            finish_scores<T>(problem_, tile, visible, attended_, scores_, nullptr);
+            finish_scores<T>(problem_, tile, visible, attended_, scores_, nullptr, nullptr);
             run(tile, visible);
         }
     }

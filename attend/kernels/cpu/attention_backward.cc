@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 namespace attend::kernels::cpu {
 
@@ -43,6 +44,7 @@ public:
         key_rows_ = arena.take<T>(kKeyTile * d_);
         sum_d_ = arena.take<T>(kKeyTile * d_);
         sum_dv_ = arena.take<T>(kKeyTile * dv_);
+        raw_ = arena.take<float>(kTile);
     }
 
     /// An online softmax as in forward, over the scalars d_ij (do_i . v_j) in place of the rows v_j.
@@ -108,9 +110,11 @@ public:
         for (std::int64_t head = block.head * group; head < (block.head + 1) * group; ++head) {
             for (std::int64_t begin = queries.begin / kQueryTile * kQueryTile; begin < queries.end;
                  begin += kQueryTile) {
-                load_queries(head, begin, std::min(kQueryTile, sequence_.query_count - begin));
-                const TilePosition tile{sequence_, head, begin, rows_, block.begin, keys};
-                const Visibility visible = compute(tile);
+                const TilePosition tile{sequence_,   head, begin, std::min(kQueryTile, sequence_.query_count - begin),
+                                        block.begin, keys};
+                if (!any_block(problem_, tile)) continue;
+                load_queries(head, begin, tile.query_count);
+                const Visibility visible = compute(tile, slot_of(block));
                 if (visible == Visibility::none) continue;
                 accumulate_transposed(weights_, mask_of(visible), grad_, rows_, keys, dv_, sum_dv_);
                 to_grad_products(tile);
@@ -175,6 +179,7 @@ private:
         const KeyRange keys = sequence_.keys_of(query_begin_, query_begin_ + rows_);
         for (std::int64_t key = keys.begin / kKeyTile * kKeyTile; key < keys.end; key += kKeyTile) {
             const TilePosition tile{sequence_, head_, query_begin_, rows_, key, std::min(kKeyTile, keys.end - key)};
+            if (!any_block(problem_, tile)) continue;
             load_keys(problem_.kv_head(head_), key, tile.key_count);
             const Visibility visible = compute(tile);
             if (visible != Visibility::none) run(tile, visible);
@@ -186,7 +191,7 @@ private:
         const Visibility visible = visibility(problem_, tile, attended_);
         if (visible == Visibility::none) return visible;
         multiply(query_, key_columns_, rows_, d_, weights_);
-        finish_scores<T>(problem_, tile, visible, attended_, weights_, slope_);
+        finish_scores<T>(problem_, tile, visible, attended_, weights_, slope_, raw_);
         multiply(grad_, value_columns_, rows_, dv_, grad_scores_);
         return visible;
     }
@@ -200,8 +205,19 @@ private:
         }
     }
 
-    /// weights_ = p_ij d_ij and grad_scores_ = d s_ij = p_ij (d_ij (do_i . v_j) - delta_i) of a tile.
-    Visibility compute(const TilePosition& tile) {
+    /// The place of a block of keys among all by (sequence, head of keys, keys).
+    std::int64_t slot_of(const Block& block) const {
+        const std::int64_t kv_heads = problem_.key.shape()[1];
+        std::int64_t slot = block.head * block_count(sequence_.key_count, kKeyTile) + block.begin / kKeyTile;
+        for (std::int64_t s = 0; s < block.sequence; ++s) {
+            slot += kv_heads * block_count(problem_.sequences[static_cast<std::size_t>(s)].key_count, kKeyTile);
+        }
+        return slot;
+    }
+
+    /// weights_ = p_ij d_ij and grad_scores_ = d s_ij = p_ij (d_ij (do_i . v_j) - delta_i) of a tile, before the score
+    /// function. @param slot where given, the function's own gradients are asked for
+    Visibility compute(const TilePosition& tile, std::optional<std::int64_t> slot = {}) {
         const Visibility visible = products(tile);
         if (visible == Visibility::none) return visible;
         for (std::int64_t r = 0; r < rows_; ++r) {
@@ -214,6 +230,9 @@ private:
                 grad[j] = dead ? T{0} : p * (factors_[j] * grad[j] - delta_[r]);
                 weight[j] = p * factors_[j];
             }
+        }
+        if (problem_.changes_gradients()) {
+            change_gradients(problem_, tile, visible, attended_, slot, raw_, grad_scores_);
         }
         return visible;
     }
@@ -260,6 +279,7 @@ private:
     T* key_rows_ = nullptr;
     T* sum_d_ = nullptr;
     T* sum_dv_ = nullptr;
+    float* raw_ = nullptr;  // scores before the score function
 };
 
 /// Calls run(pass) with the pass of the problem's precision.
@@ -285,7 +305,7 @@ std::size_t scratch_size(const AttentionProblem& problem) {
     return arena_bytes<double>(kQueryTile * d) + arena_bytes<double>(kQueryTile * dv) +
            3 * arena_bytes<double>(kKeyTile * d) + 2 * arena_bytes<double>(kKeyTile * dv) +
            3 * arena_bytes<double>(kTile) + arena_bytes<double>(kKeyTile) + arena_bytes<std::uint8_t>(kTile) +
-           2 * arena_bytes<double>(kQueryTile);
+           arena_bytes<float>(kTile) + 2 * arena_bytes<double>(kQueryTile);
 }
 
 void attention_row_statistics(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,

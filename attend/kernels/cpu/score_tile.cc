@@ -31,10 +31,90 @@ void apply_boolean(const TensorView& mask, const TilePosition& tile, std::uint8_
     }
 }
 
+MaskRange range_of(const TilePosition& tile) {
+    return {tile.sequence.batch,
+            tile.head,
+            tile.sequence.query_begin + tile.query_begin,
+            tile.query_count,
+            tile.sequence.key_begin + tile.key_begin,
+            tile.key_count};
+}
+
+void apply_blocks(const BlockTable& blocks, const TilePosition& tile, std::uint8_t* attended) {
+    std::uint8_t own[kQueryTile * kKeyTile];
+    std::fill_n(own, tile.query_count * kKeyTile, std::uint8_t{1});
+    blocks.hide(range_of(tile), own, kKeyTile, 1);
+    for (std::int64_t e = 0; e < tile.query_count * kKeyTile; ++e) {
+        if (own[e] == 0) attended[e] = 0;
+    }
+}
+
+template <typename Tile>
+Tile tile_of(const AttentionProblem& problem, const TilePosition& tile) {
+    auto result = tile_at<Tile>(problem, tile.sequence, tile.head, tile.query_begin, tile.query_count, tile.key_begin,
+                                tile.key_count);
+    result.query_stride = kKeyTile;
+    result.key_stride = 1;
+    return result;
+}
+
+/// The score function on floats. A score that it leaves alone keeps what floats would have rounded away.
+template <typename T>
+void change_scores(const AttentionProblem& problem, const TilePosition& tile, T* scores, float* raw) {
+    float changed[kQueryTile * kKeyTile];
+    const std::int64_t count = tile.query_count * kKeyTile;
+    for (std::int64_t e = 0; e < count; ++e) changed[e] = static_cast<float>(scores[e]);
+    if (raw != nullptr) std::copy_n(changed, count, raw);
+    auto called = tile_of<ScoreTile>(problem, tile);
+    called.scores = changed;
+    problem.score->change(called);
+    for (std::int64_t e = 0; e < count; ++e) {
+        if (changed[e] != static_cast<float>(scores[e])) scores[e] = static_cast<T>(changed[e]);
+    }
+}
+
 }  // namespace
 
+bool any_block(const AttentionProblem& problem, const TilePosition& tile) {
+    return std::none_of(problem.blocks.begin(), problem.blocks.end(),
+                        [&](const BlockTable& blocks) { return blocks.kind_of(range_of(tile)) == BlockKind::none; });
+}
+
+template <typename T>
+void change_gradients(const AttentionProblem& problem, const TilePosition& tile, Visibility visible,
+                      const std::uint8_t* attended, std::optional<std::int64_t> slot, float* raw, T* grads) {
+    float changed[kQueryTile * kKeyTile];
+    for (std::int64_t e = 0; e < tile.query_count * kKeyTile; ++e) {
+        const bool in = e % kKeyTile < tile.key_count && (visible == Visibility::full || attended[e] != 0);
+        changed[e] = in ? static_cast<float>(grads[e]) : 0.0F;
+        if (changed[e] == 0.0F) raw[e] = 0.0F;
+    }
+    auto called = tile_of<ScoreGradientTile>(problem, tile);
+    called.scores = raw;
+    called.grads = changed;
+    called.slot = slot.value_or(0);
+    if (slot && problem.score->parameters) problem.score->parameters(called);
+    if (!problem.score->derivative) return;
+    problem.score->derivative(called);
+    for (std::int64_t r = 0; r < tile.query_count; ++r) {
+        for (std::int64_t j = 0; j < tile.key_count; ++j) {
+            const std::int64_t e = r * kKeyTile + j;
+            if (changed[e] != static_cast<float>(grads[e])) grads[e] = static_cast<T>(changed[e]);
+        }
+    }
+}
+
+template void change_gradients<float>(const AttentionProblem&, const TilePosition&, Visibility, const std::uint8_t*,
+                                      std::optional<std::int64_t>, float*, float*);
+template void change_gradients<double>(const AttentionProblem&, const TilePosition&, Visibility, const std::uint8_t*,
+                                       std::optional<std::int64_t>, float*, double*);
+
 Visibility visibility(const AttentionProblem& problem, const TilePosition& tile, std::uint8_t* attended) {
-    if (problem.allowed.empty() && positions_full(tile)) return Visibility::full;
+    if (!any_block(problem, tile)) return Visibility::none;
+    const bool blocks_full = std::all_of(problem.blocks.begin(), problem.blocks.end(), [&](const BlockTable& blocks) {
+        return blocks.kind_of(range_of(tile)) == BlockKind::full;
+    });
+    if (problem.allowed.empty() && blocks_full && positions_full(tile)) return Visibility::full;
     std::int64_t seen = 0;
     for (std::int64_t r = 0; r < tile.query_count; ++r) {
         const KeyRange range = tile.sequence.keys_of(tile.query_begin + r);
@@ -45,6 +125,9 @@ Visibility visibility(const AttentionProblem& problem, const TilePosition& tile,
         }
     }
     for (const TensorView& mask : problem.allowed) apply_boolean(mask, tile, attended);
+    if (!blocks_full) {
+        for (const BlockTable& blocks : problem.blocks) apply_blocks(blocks, tile, attended);
+    }
     for (std::int64_t e = 0; e < tile.query_count * kKeyTile; ++e) seen += attended[e];
     if (seen == 0) return Visibility::none;
     return seen == tile.query_count * tile.key_count ? Visibility::full : Visibility::partial;
@@ -52,7 +135,7 @@ Visibility visibility(const AttentionProblem& problem, const TilePosition& tile,
 
 template <typename T>
 void finish_scores(const AttentionProblem& problem, const TilePosition& tile, Visibility visible,
-                   const std::uint8_t* attended, T* scores, T* slope) {
+                   const std::uint8_t* attended, T* scores, T* slope, float* raw) {
     const Sequence& sequence = tile.sequence;
     const T scale = static_cast<T>(problem.scale);
     const T cap = static_cast<T>(problem.softcap);
@@ -90,6 +173,10 @@ void finish_scores(const AttentionProblem& problem, const TilePosition& tile, Vi
                 row[j] -= alibi * std::fabs(static_cast<T>(position - tile.key_begin - j));
             }
         }
+    }
+    if (problem.score != nullptr) change_scores(problem, tile, scores, raw);
+    for (std::int64_t r = 0; r < tile.query_count; ++r) {
+        T* row = scores + r * kKeyTile;
         if (visible == Visibility::partial) {
             for (std::int64_t j = 0; j < tile.key_count; ++j) {
                 if (attended[r * kKeyTile + j] == 0) row[j] = -std::numeric_limits<T>::infinity();
@@ -100,8 +187,8 @@ void finish_scores(const AttentionProblem& problem, const TilePosition& tile, Vi
 }
 
 template void finish_scores<float>(const AttentionProblem&, const TilePosition&, Visibility, const std::uint8_t*,
-                                   float*, float*);
+                                   float*, float*, float*);
 template void finish_scores<double>(const AttentionProblem&, const TilePosition&, Visibility, const std::uint8_t*,
-                                    double*, double*);
+                                    double*, double*, float*);
 
 }  // namespace attend::kernels::cpu

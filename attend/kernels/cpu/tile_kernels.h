@@ -182,7 +182,8 @@ struct PanelModifiers {
     const PanelSource* bias = nullptr;  ///< added; null: none
     float slope = 0.0F;                 ///< ALiBi: - slope |distance + r - j| for row r and column j
     std::int64_t distance = 0;          ///< position of row 0 minus position of column 0
-    bool by_columns = false;  ///< rows of the panel are keys, columns queries: distance + j - r, sources transposed
+    bool by_columns = false;    ///< rows of the panel are keys, columns queries: distance + j - r, sources transposed
+    float unit = 1.442695041F;  ///< of the logits: log2(e), for exponents of 2
     const float* start = nullptr;  ///< [columns], added to the logits at last; null: 0
     float* derivative = nullptr;   ///< [rows][columns]: receives d score / d (scale product), of the soft cap
 };
@@ -248,7 +249,7 @@ struct TileKernels {
 
     // Panels of scores
 
-    /// Products to logits: score * log2(e), in place. Panels have [rows][columns], of which `count` rows are worked on.
+    /// Products to logits: score * unit, in place. Panels have [rows][columns], of which `count` rows are worked on.
     void (*modify)(const PanelModifiers& modifiers, std::int64_t count, std::int64_t columns, float* panel) = nullptr;
     /// Row r keeps columns [begin_r, end_r); the others become -inf. Bounds may lie outside of the panel.
     void (*keep_range)(const std::int64_t* begin, const std::int64_t* end, std::int64_t count, float* panel) = nullptr;

@@ -23,6 +23,8 @@ struct Row {
     std::span<double> attended;
     std::span<double> weights;  // p_ij
     std::span<double> factors;  // d_ij
+    std::span<float> raw;       // scores as the score function finds them
+    std::span<float> changed;   // as it leaves them; in backward gradients
     double log_sum_exp = -kInfinity;
     bool dead = true;  // attends to no key, or to -inf scores only
 };
@@ -33,8 +35,64 @@ double element(const TensorView& view, std::int64_t batch, std::int64_t head, st
 
 bool allows(const AttentionProblem& problem, std::int64_t batch, std::int64_t head, std::int64_t row,
             std::int64_t column) {
+    for (const BlockTable& blocks : problem.blocks) {
+        const BlockKind kind = blocks.kind(batch, head, row, column);
+        std::uint8_t allowed = kind == BlockKind::full ? 1 : 0;
+        if (kind == BlockKind::partial) {
+            (*blocks.allow)({.batch = blocks.batches == 1 ? 0 : batch,
+                             .head = blocks.heads == 1 ? 0 : head,
+                             .query_begin = row,
+                             .query_count = 1,
+                             .key_begin = column,
+                             .key_count = 1,
+                             .allowed = &allowed,
+                             .query_stride = 1,
+                             .key_stride = 1});
+        }
+        if (allowed == 0) return false;
+    }
     return std::all_of(problem.allowed.begin(), problem.allowed.end(),
                        [&](const TensorView& mask) { return element(mask, batch, head, row, column) != 0.0; });
+}
+
+/// The row as the score function sees it, a tile of one query.
+template <typename Tile>
+Tile tile_of(const Row& row) {
+    auto tile = tile_at<Tile>(row.problem, row.sequence, row.head, row.i, 1, 0, row.sequence.key_count);
+    tile.query_stride = row.sequence.key_count;
+    tile.key_stride = 1;
+    return tile;
+}
+
+/// s_ij = f(s_ij), in floats; a score that f leaves alone keeps its bits. Keys that are not attended to have 0.
+void change_scores(Row& row) {
+    for (std::size_t j = 0; j < row.raw.size(); ++j) {
+        row.raw[j] = row.attended[j] == 0.0 ? 0.0F : static_cast<float>(row.scores[j]);
+        row.changed[j] = row.raw[j];
+    }
+    auto tile = tile_of<ScoreTile>(row);
+    tile.scores = row.changed.data();
+    row.problem.score->change(tile);
+    for (std::size_t j = 0; j < row.raw.size(); ++j) {
+        if (row.changed[j] != row.raw[j]) row.scores[j] = row.changed[j];
+    }
+}
+
+/// ds_ij = f'(s_ij) ds_ij in place, and the gradients of what f has learned.
+void change_gradients(Row& row, std::span<double> grads) {
+    for (std::size_t j = 0; j < row.raw.size(); ++j) {
+        row.changed[j] = row.attended[j] == 0.0 ? 0.0F : static_cast<float>(grads[j]);
+        if (row.changed[j] == 0.0F) row.raw[j] = 0.0F;
+    }
+    auto tile = tile_of<ScoreGradientTile>(row);
+    tile.scores = row.raw.data();
+    tile.grads = row.changed.data();
+    if (row.problem.score->parameters) row.problem.score->parameters(tile);
+    if (!row.problem.score->derivative) return;
+    row.problem.score->derivative(tile);
+    for (std::size_t j = 0; j < row.raw.size(); ++j) {
+        if (row.attended[j] != 0.0 && row.changed[j] != static_cast<float>(grads[j])) grads[j] = row.changed[j];
+    }
 }
 
 /// s_ij = cap(scale q_i . k_j) + bias_ij - slope_h |i + offset - j|
@@ -79,7 +137,10 @@ void softmax(Row& row, const Dropout& dropout) {
         const auto at = static_cast<std::size_t>(j);
         row.attended[at] = 1.0;
         row.scores[at] = score(row, j, row.slope[at]);
-        maximum = std::max(maximum, row.scores[at]);
+    }
+    if (row.problem.score != nullptr) change_scores(row);
+    for (std::size_t j = 0; j < row.scores.size(); ++j) {
+        if (row.attended[j] != 0.0) maximum = std::max(maximum, row.scores[j]);
     }
     const double shift = maximum == -kInfinity ? 0.0 : maximum;
     double sum = 0.0;
@@ -110,13 +171,15 @@ Row make_row(const AttentionProblem& problem, const Block& block, std::span<doub
             scratch.subspan(keys, keys),
             scratch.subspan(2 * keys, keys),
             scratch.subspan(3 * keys, keys),
-            scratch.subspan(4 * keys, keys)};
+            scratch.subspan(4 * keys, keys),
+            {reinterpret_cast<float*>(scratch.subspan(5 * keys).data()), keys},
+            {reinterpret_cast<float*>(scratch.subspan(6 * keys).data()), keys}};
 }
 
 }  // namespace
 
 std::size_t scratch_size(const AttentionProblem& problem) {
-    return 5 * static_cast<std::size_t>(problem.key.shape()[2]);
+    return 7 * static_cast<std::size_t>(problem.key.shape()[2]);
 }
 
 // o_i = sum_j p_ij d_ij v_j, over attended keys only: what is masked is never multiplied.
@@ -156,7 +219,7 @@ void attention(const AttentionProblem& problem, const AttentionOutputs& outputs,
 }
 
 // With g_ij = d_ij (do_i . v_j):
-//     delta_i = sum_j p_ij g_ij,  ds_ij = p_ij (g_ij - delta_i),  dx_ij = ds_ij (1 - tanh^2)
+//     delta_i = sum_j p_ij g_ij,  ds_ij = f'_ij p_ij (g_ij - delta_i),  dx_ij = ds_ij (1 - tanh^2)
 //     dq_i = scale sum_j dx_ij k_j,  dk_j = scale sum_i dx_ij q_i,  dv_j = sum_i p_ij d_ij do_i,  dbias_ij = ds_ij
 void attention_backward(const AttentionProblem& problem, const TensorView& grad_output, const Gradients& gradients,
                         const Block& block, std::span<double> scratch) {
@@ -189,12 +252,16 @@ void attention_backward(const AttentionProblem& problem, const TensorView& grad_
             row.scores[at] = grad_weight(j);  // the scores are in the weights by now
             delta += row.weights[at] * row.scores[at];
         }
+        for (std::size_t j = 0; j < row.scores.size(); ++j) {
+            if (row.attended[j] != 0.0) row.scores[j] = row.weights[j] * (row.scores[j] - delta);
+        }
+        if (problem.changes_gradients()) change_gradients(row, row.scores);
         double* dq = gradients.query.data() + offset(problem.query, batch, row.head, query, d);
         for (std::int64_t j = 0; j < sequence.key_count; ++j) {
             const auto at = static_cast<std::size_t>(j);
             if (row.attended[at] == 0.0) continue;
             const std::int64_t key = sequence.key_begin + j;
-            const double ds = row.weights[at] * (row.scores[at] - delta);
+            const double ds = row.scores[at];
             const double dx = ds * row.slope[at] * problem.scale;
             double* dk = gradients.key.data() + offset(problem.key, batch, kv_head, key, d);
             for (std::int64_t c = 0; c < d; ++c) {

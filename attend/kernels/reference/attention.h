@@ -7,7 +7,7 @@
 
 namespace attend::kernels::reference {
 
-/// Bytes of scratch that forward and backward need, aligned to double: O(Lk).
+/// Doubles of scratch that forward and backward need: O(Lk).
 std::size_t scratch_size(const AttentionProblem& problem);
 
 /// Rows of one block. Cost: block rows x Lk x (d + dv).

@@ -24,14 +24,19 @@ std::int64_t padded_width(const TileKernels& kernels, std::int64_t width) {
     return divide_up(width, kernels.columns) * kernels.columns;
 }
 
+/// Whether dS is multiplied by the scale at last only: pairs round it, and a score function's gradients are unscaled.
+bool scales_last(const AttentionProblem& problem, const TileKernels& kernels) {
+    return kernels.format == Format::pairs || problem.changes_gradients();
+}
+
 /// What the sums of gradients with respect to scaled scores lack.
 float final_factor(const AttentionProblem& problem, const TileKernels& kernels) {
-    return kernels.format == Format::pairs ? static_cast<float>(problem.scale) : 1.0F;
+    return scales_last(problem, kernels) ? static_cast<float>(problem.scale) : 1.0F;
 }
 
 /// The factor that values and delta carry, so that dS comes out scaled.
 float value_factor(const AttentionProblem& problem, const TileKernels& kernels) {
-    return kernels.format == Format::pairs ? 1.0F : static_cast<float>(problem.scale);
+    return scales_last(problem, kernels) ? 1.0F : static_cast<float>(problem.scale);
 }
 
 /// What turns products into exponents of 2 where the operands do not have it.
@@ -80,12 +85,13 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
         whole = whole && sequence.query_count % tile_kernels.columns == 0;
     }
     first_panel.push_back(panel);
-    sums_in_place = queries_in_place && whole;
+    sums_in_place = queries_in_place && whole && !scales_last(problem, tile_kernels);
 }
 
 const TileKernels& backward_kernels(const AttentionProblem& problem) {
-    // Dropped weights and the soft cap's derivative are multiplied in as floats.
-    return tile_kernels(problem.query.dtype(), problem.dropout > 0.0 || problem.softcap > 0.0);
+    // Dropped weights, the soft cap's derivative and a score function's are multiplied in as floats.
+    return tile_kernels(problem.query.dtype(),
+                        problem.dropout > 0.0 || problem.softcap > 0.0 || problem.changes_gradients());
 }
 
 std::vector<std::int64_t> backward_buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan) {
@@ -115,14 +121,19 @@ std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const Backward
         std::int64_t kv_head;
         std::int64_t tiles;
         std::int64_t rows;  // of a block
+        std::int64_t slot;  // of its first block
         std::int64_t previous = -1;
     };
     std::vector<Head> heads;
+    std::int64_t slots = 0;
     for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
         const std::int64_t tiles = divide_up(problem.sequences[s].key_count, plan.kernels.rows);
         if (tiles == 0) continue;
         const std::int64_t rows = divide_up(tiles, divide_up(tiles, plan.key_tiles)) * plan.kernels.rows;
-        for (std::int64_t h = 0; h < kv_heads; ++h) heads.push_back({static_cast<std::int64_t>(s), h, tiles, rows});
+        for (std::int64_t h = 0; h < kv_heads; ++h) {
+            heads.push_back({static_cast<std::int64_t>(s), h, tiles, rows, slots});
+            slots += divide_up(problem.sequences[s].key_count, rows);
+        }
     }
     // As many heads as there are threads go side by side, block by block: then nobody waits for another's dQ, and what
     // a head has packed stays in the cache.
@@ -139,8 +150,8 @@ std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const Backward
                 const std::int64_t begin = b * head.rows;
                 if (begin >= count) continue;
                 const auto index = static_cast<std::int64_t>(blocks.size());
-                blocks.push_back(
-                    {head.sequence, head.kv_head, begin, std::min(count, begin + head.rows), index, head.previous});
+                blocks.push_back({head.sequence, head.kv_head, begin, std::min(count, begin + head.rows), index,
+                                  head.previous, head.slot + b});
                 head.previous = index;
                 more = true;
             }
@@ -248,6 +259,7 @@ public:
         for (float*& panel : recent_) panel = arena.take<float>(panel_);
         derivative_ = arena.take<float>(panel_);
         factors_ = arena.take<float>(panel_);
+        raw_ = rules_.has_gradients() ? arena.take<float>(panel_) : nullptr;
     }
 
     static std::size_t bytes(const BackwardPlan& plan) {
@@ -258,7 +270,7 @@ public:
                2 * arena_bytes<float>(plan.key_tiles * plan.blocks * panel) +
                arena_bytes<float>(plan.key_tiles * plan.value_blocks * panel) +
                2 * arena_bytes<float>(plan.query_panels * panel) +
-               arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 6 * arena_bytes<float>(panel) +
+               arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 7 * arena_bytes<float>(panel) +
                6 * kPageBytes;
     }
 
@@ -335,7 +347,20 @@ private:
 
     // ------------------------------------------------------------------------------------------------------ packing
 
+    /// Whether masks by blocks leave any pair with a query to the keys of the block.
+    bool any_block() const {
+        if (!rules_.has_blocks() || sequence_.query_count == 0) return true;
+        const std::int64_t group = problem_.heads() / problem_.key.shape()[1];
+        for (std::int64_t head = block_.kv_head * group; head < (block_.kv_head + 1) * group; ++head) {
+            if (rules_.any_block({head, 0, sequence_.query_count, block_.begin, block_.end - block_.begin})) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     void pack_keys() {
+        if (!any_block()) return;
         const float key_factor = kernels_.format == Format::floats && !rules_.has_modifiers()
                                      ? static_cast<float>(problem_.scale * kLog2e)
                                      : 1.0F;
@@ -384,15 +409,28 @@ private:
         bool any = false;
         for (std::int64_t tile = 0; tile < tiles_; ++tile) {
             const Range& panels = ranges_[static_cast<std::size_t>(tile)] = panels_of(tile, count);
-            if (panels.end == panels.begin) continue;
-            any = true;
-            const bool pending = compute_panels(tile, panels);
-            accumulate(weights_of(panels.begin), panels, tile, pending, tensors_.grad_output, plan_.grads_in_place,
-                       buffers_.grad_rows, plan_.value_blocks, grad_values_);
-            accumulate(along_of(tile, panels.begin), panels, tile, pending && plan_.value_blocks == 0, problem_.query,
-                       plan_.queries_in_place, buffers_.query_rows, plan_.blocks, grad_keys_);
+            for (Range run = next_run(tile, panels, panels.begin); run.begin < run.end;
+                 run = next_run(tile, panels, run.end)) {
+                any = true;
+                const bool pending = compute_panels(tile, run);
+                accumulate(weights_of(run.begin), run, tile, pending, tensors_.grad_output, plan_.grads_in_place,
+                           buffers_.grad_rows, plan_.value_blocks, grad_values_);
+                accumulate(along_of(tile, run.begin), run, tile, pending && plan_.value_blocks == 0, problem_.query,
+                           plan_.queries_in_place, buffers_.query_rows, plan_.blocks, grad_keys_);
+            }
         }
         return any;
+    }
+
+    /// The part of a tile's panels, from `begin` on, that no block masks: all of it without such masks.
+    Range next_run(std::int64_t tile, Range panels, std::int64_t begin) const {
+        panels.begin = begin;
+        if (!rules_.has_blocks()) return panels;
+        while (panels.begin < panels.end && !sees(tile, panels.begin)) ++panels.begin;
+        const std::int64_t last = panels.end;
+        panels.end = panels.begin;
+        while (panels.end < last && sees(tile, panels.end)) ++panels.end;
+        return panels;
     }
 
     // Floats: logits become weights where they are, and dP becomes dS, all panels being kept. Pairs: logits and dP of
@@ -423,7 +461,7 @@ private:
     /// Fills weights_ with P and the tile's grad_scores_ with dS. @return whether the last panel's dS still lacks P
     bool compute_panels(std::int64_t tile, const Range& panels) {
         const auto rows = static_cast<int>(keys_of_tile(tile));
-        const bool simple = problem_.dropout == 0.0 && problem_.softcap == 0.0;
+        const bool simple = problem_.dropout == 0.0 && problem_.softcap == 0.0 && !rules_.has_gradients();
         const std::int64_t columns = kernels_.columns;
         ScoresArgs scores{.rows = keys_ + tile * plan_.depth * kernels_.rows, .depth = plan_.depth};
         ScoresArgs grads{.rows = values_ + tile * plan_.value_depth * kernels_.rows, .depth = plan_.value_depth};
@@ -466,11 +504,11 @@ private:
 
     /// What products lack to be logits: modifiers and masks.
     void finish_scores(const PanelPosition& position, const float* start, float* weights) {
-        if (rules_.has_modifiers()) rules_.modify(position, true, start, derivative_, weights);
+        if (rules_.has_modifiers()) rules_.modify(position, true, start, derivative_, raw_, weights);
         if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, true, weights);
     }
 
-    /// dS = P (d dP - delta) slope where weights were dropped or scores capped, and P d.
+    /// dS = P (d dP - delta) slope where weights were dropped or scores capped or changed, and P d.
     void finish_gradients(const PanelPosition& position, const float* grad_start, float* weights, float* grad_scores) {
         const std::int64_t rows = position.key_count;
         if (problem_.dropout > 0.0) {
@@ -479,6 +517,7 @@ private:
         } else {
             kernels_.run(Job::multiply, rows, {.source = weights, .target = grad_scores, .panels = 1});
         }
+        if (rules_.has_gradients()) rules_.change_gradients(position, block_.slot, raw_, grad_scores);
         if (problem_.softcap > 0.0) {
             kernels_.run(Job::multiply, rows, {.source = derivative_, .target = grad_scores, .panels = 1});
         }
@@ -533,13 +572,19 @@ private:
         const std::int64_t width = problem_.query.shape()[3];
         const std::int64_t padded = padded_width(kernels_, width);
         const std::int64_t steps = steps_of(kernels_, kernels_.rows);
-        for (std::int64_t panel = 0; panel < count; ++panel) {
-            // Positions move in one direction, so the tiles that see a panel are neighbours.
-            std::int64_t first = 0;
+        std::int64_t end = 0;
+        for (std::int64_t panel = 0; panel < count;) {
+            // The next tiles that see the panel. Positions move in one direction, so that these are all neighbours, but
+            // for masks by blocks.
+            std::int64_t first = end;
             while (first < tiles_ && !sees(first, panel)) ++first;
-            std::int64_t end = first;
+            end = first;
             while (end < tiles_ && sees(end, panel)) ++end;
-            if (first == end) continue;
+            if (first == end) {
+                ++panel;
+                end = 0;
+                continue;
+            }
             const bool partial = keys_of_tile(end - 1) < kernels_.rows;
             for (std::int64_t block = 0; block < plan_.blocks; ++block) {
                 const bool half = width - block * kernels_.columns <= kernels_.width;
@@ -579,7 +624,8 @@ private:
 
     bool sees(std::int64_t tile, std::int64_t panel) const {
         const Range& panels = ranges_[static_cast<std::size_t>(tile)];
-        return panel >= panels.begin && panel < panels.end;
+        if (panel < panels.begin || panel >= panels.end) return false;
+        return !rules_.has_blocks() || rules_.any_block(position_of(tile, panel));
     }
 
     void store(const MutableTensorView& view, const float* sums, std::int64_t blocks, float factor) {
@@ -623,6 +669,7 @@ private:
     std::array<Range, 2 * kKeyTiles> ranges_ = {};  // of the tiles, for the query block at hand
     float* derivative_ = nullptr;
     float* factors_ = nullptr;
+    float* raw_ = nullptr;  // scores before the score function
 };
 
 }  // namespace

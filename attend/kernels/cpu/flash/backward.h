@@ -96,6 +96,7 @@ struct KeyBlock {
     std::int64_t end = 0;       ///< behind the last
     std::int64_t index = 0;     ///< its place in Progress
     std::int64_t before = -1;   ///< the place of the block that adds to dQ before it; -1: none
+    std::int64_t slot = 0;      ///< its place among all by (sequence, head of keys, keys), whatever the threads
 };
 
 /// Key blocks in the order in which they must be handed out: each after the one before it.

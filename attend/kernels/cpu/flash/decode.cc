@@ -130,7 +130,7 @@ private:
         for (std::int64_t h = 0; h < group_; ++h) {
             const PanelPosition position{split_.kv_head * group_ + h, 0, queries_of_head_, key_of(panel), count};
             float* rows = scores + h * queries_of_head_ * kernels_.columns;
-            if (!plain) rules_.modify(position, false, nullptr, nullptr, rows);
+            if (!plain) rules_.modify(position, false, nullptr, nullptr, nullptr, rows);
             if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, false, rows);
         }
         // Columns that are no keys: at last, for a soft cap would make something of -inf.
@@ -221,8 +221,9 @@ CacheRun TensorSource::run(std::int64_t batch, std::int64_t kv_head, std::int64_
 }
 
 bool decodes(const AttentionProblem& problem, const Sequence& sequence) {
-    return problem.dropout == 0.0 && sequence.query_count > 0 && sequence.query_count <= kDecodeQueries &&
-           sequence.query_count * group_of(problem) <= kDecodeRows;
+    // Splits of keys do not skip blocks; tiles of queries do.
+    return problem.dropout == 0.0 && problem.blocks.empty() && sequence.query_count > 0 &&
+           sequence.query_count <= kDecodeQueries && sequence.query_count * group_of(problem) <= kDecodeRows;
 }
 
 DecodePlan::DecodePlan(const AttentionProblem& problem, const TileKernels& tile_kernels) : kernels(tile_kernels) {

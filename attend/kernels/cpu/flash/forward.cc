@@ -172,6 +172,7 @@ private:
             const std::int64_t columns = kernels_.columns;
             packed_begin_ = std::max<std::int64_t>(0, visible.begin - strip_begin_) / columns * columns + strip_begin_;
             packed_end_ = std::min(visible.end, end);
+            if (rules_.has_blocks()) narrow_strip();
             if (packed_end_ <= packed_begin_) continue;
             pack_strip();
             for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) run(tile);
@@ -180,25 +181,65 @@ private:
 
     void pack_strip() {
         const std::int64_t columns = kernels_.columns;
-        for (std::int64_t key = packed_begin_; key < packed_end_; key += columns) {
-            kernels_.pack_columns(rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key,
-                                          std::min(columns, packed_end_ - key)),
-                                  keys_of_panel((key - strip_begin_) / columns));
-        }
-        const Rows values = values_of(packed_begin_, packed_end_ - packed_begin_);
-        const std::int64_t first = (packed_begin_ - strip_begin_) / columns * kernels_.step_columns;
-        float* packed = values_ + first * columns;
-        values_packed_ = !in_place_;
-        if (!in_place_) kernels_.pack_steps(values, layout_.strip_steps * columns, packed);
+        bool finite = true;
+        for_each_packed([&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t key = begin; key < end; key += columns) {
+                kernels_.pack_columns(rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key,
+                                              std::min(columns, end - key)),
+                                      keys_of_panel((key - strip_begin_) / columns));
+            }
+            finite = finite && (unit_full_ || kernels_.all_finite(values_of(begin, end - begin)));
+        });
         broken_count_ = 0;
-        if (unit_full_ || kernels_.all_finite(values)) return;
-        // Zeros take the place of values that are not finite, so that hidden pairs add nothing; see add_broken.
-        if (in_place_) kernels_.pack_steps(values, layout_.strip_steps * columns, packed);
-        values_packed_ = true;
-        for (std::int64_t key = packed_begin_; key < packed_end_; ++key) {
-            if (kernels_.all_finite(values_of(key, 1))) continue;
-            broken_[broken_count_++] = static_cast<std::int32_t>(key - strip_begin_);
-            erase_step(key - strip_begin_);
+        values_packed_ = !in_place_ || !finite;
+        if (!values_packed_) return;
+        for_each_packed([&](std::int64_t begin, std::int64_t end) {
+            const std::int64_t first = (begin - strip_begin_) / columns * kernels_.step_columns;
+            kernels_.pack_steps(values_of(begin, end - begin), layout_.strip_steps * columns,
+                                values_ + first * columns);
+            // Zeros take the place of values that are not finite, so that hidden pairs add nothing; see add_broken.
+            for (std::int64_t key = begin; key < end && !finite; ++key) {
+                if (kernels_.all_finite(values_of(key, 1))) continue;
+                broken_[broken_count_++] = static_cast<std::int32_t>(key - strip_begin_);
+                erase_step(key - strip_begin_);
+            }
+        });
+    }
+
+    /// Whether masks by blocks leave the unit any pair of the panel that begins at a key.
+    bool unit_sees(std::int64_t key) const {
+        const std::int64_t count = std::min<std::int64_t>(kernels_.columns, packed_end_ - key);
+        for (std::int64_t head = unit_.head_begin; head < unit_.head_end; ++head) {
+            if (rules_.any_block({head, unit_.query_begin, unit_.query_end - unit_.query_begin, key, count})) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /// Leaves out the panels at both ends of the strip that no row of the unit sees.
+    void narrow_strip() {
+        const std::int64_t columns = kernels_.columns;
+        while (packed_begin_ < packed_end_ && !unit_sees(packed_begin_)) packed_begin_ += columns;
+        std::int64_t end = packed_begin_;
+        for (std::int64_t key = packed_begin_; key < packed_end_; key += columns) {
+            if (unit_sees(key)) end = std::min(packed_end_, key + columns);
+        }
+        packed_end_ = end;
+    }
+
+    /// Calls pack(first key, behind the last) for the runs of panels of the strip that the unit sees.
+    template <typename Pack>
+    void for_each_packed(const Pack& pack) const {
+        if (!rules_.has_blocks()) {
+            pack(packed_begin_, packed_end_);
+            return;
+        }
+        for (std::int64_t key = packed_begin_; key < packed_end_;) {
+            const std::int64_t begin = key;
+            while (key < packed_end_ && unit_sees(key)) key += kernels_.columns;
+            if (key > begin) pack(begin, std::min(key, packed_end_));
+            while (key < packed_end_ && !unit_sees(key)) key += kernels_.columns;
         }
     }
 
@@ -294,7 +335,7 @@ private:
             const bool half = position.key_count <= kernels_.width;
             const Job job = panel > run.begin ? Job::row_maximum : Job::none;
             products_.scores(job, rows, half)(&args);
-            if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, args.out);
+            if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, nullptr, args.out);
             // The other half of half a panel is -inf, which modifiers make something of.
             const bool whole = position.key_count == kernels_.columns ||
                                (position.key_count == kernels_.width && !rules_.has_modifiers());

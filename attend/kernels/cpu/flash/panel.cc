@@ -10,7 +10,7 @@ PanelRules::PanelRules(const AttentionProblem& problem, const Sequence& sequence
     : problem_(problem),
       sequence_(sequence),
       kernels_(kernels),
-      has_modifiers_(problem.bias || problem.slopes || problem.softcap > 0.0 ||
+      has_modifiers_(problem.bias || problem.slopes || problem.score != nullptr || problem.softcap > 0.0 ||
                      (kernels.format == Format::pairs && problem.scale <= 0.0)) {}
 
 bool PanelRules::positions_full(const PanelPosition& position) const {
@@ -24,12 +24,25 @@ bool PanelRules::positions_full(const PanelPosition& position) const {
 bool PanelRules::visible(std::int64_t head, std::int64_t query, std::int64_t key) const {
     const KeyRange keys = sequence_.keys_of(query);
     if (key < keys.begin || key >= keys.end) return false;
+    const bool in_blocks = std::all_of(problem_.blocks.begin(), problem_.blocks.end(), [&](const BlockTable& blocks) {
+        std::uint8_t allowed = 1;
+        blocks.hide(range_of({head, query, 1, key, 1}), &allowed, 1, 1);
+        return allowed != 0;
+    });
+    if (!in_blocks) return false;
     return std::all_of(problem_.allowed.begin(), problem_.allowed.end(), [&](const TensorView& allowed) {
         return *static_cast<const std::uint8_t*>(source(allowed, {head, query, 1, key, 1}, false).data) != 0;
     });
 }
 
+bool PanelRules::any_block(const PanelPosition& position) const {
+    return std::none_of(problem_.blocks.begin(), problem_.blocks.end(), [&](const BlockTable& blocks) {
+        return blocks.kind_of(range_of(position)) == BlockKind::none;
+    });
+}
+
 bool PanelRules::any_visible(const PanelPosition& position) const {
+    if (!any_block(position)) return false;
     for (const TensorView& allowed : problem_.allowed) {
         const PanelSource mask = source(allowed, position, false);
         const auto* bytes = static_cast<const std::uint8_t*>(mask.data);
@@ -43,6 +56,15 @@ bool PanelRules::any_visible(const PanelPosition& position) const {
     return true;
 }
 
+MaskRange PanelRules::range_of(const PanelPosition& position) const {
+    return {sequence_.batch,
+            position.head,
+            sequence_.query_begin + position.query_begin,
+            position.query_count,
+            sequence_.key_begin + position.key_begin,
+            position.key_count};
+}
+
 PanelSource PanelRules::source(const TensorView& view, const PanelPosition& position, bool transposed) const {
     const auto size = static_cast<std::int64_t>(size_of(view.dtype()));
     const std::byte* data =
@@ -54,13 +76,18 @@ PanelSource PanelRules::source(const TensorView& view, const PanelPosition& posi
 }
 
 void PanelRules::modify(const PanelPosition& position, bool transposed, const float* start, float* derivative,
-                        float* panel) const {
+                        float* raw, float* panel) const {
     PanelModifiers modifiers{.scale = static_cast<float>(problem_.scale),
                              .softcap = static_cast<float>(problem_.softcap),
                              .distance = position.query_begin + sequence_.query_offset - position.key_begin,
                              .by_columns = transposed,
                              .start = start,
                              .derivative = derivative};
+    if (problem_.score != nullptr) {
+        // Natural units for the function; what makes exponents of them comes after it.
+        modifiers.unit = 1.0F;
+        modifiers.start = nullptr;
+    }
     PanelSource bias;
     if (problem_.bias) {
         bias = source(*problem_.bias, position, transposed);
@@ -74,6 +101,30 @@ void PanelRules::modify(const PanelPosition& position, bool transposed, const fl
     const std::int64_t rows = transposed ? position.key_count : position.query_count;
     const std::int64_t columns = transposed ? position.query_count : position.key_count;
     kernels_.modify(modifiers, rows, columns, panel);
+    if (problem_.score == nullptr) return;
+    const std::int64_t stride = kernels_.columns;
+    if (raw != nullptr) std::copy_n(panel, rows * stride, raw);
+    auto tile = tile_at<ScoreTile>(problem_, sequence_, position.head, position.query_begin, position.query_count,
+                                   position.key_begin, position.key_count);
+    tile.scores = panel;
+    tile.query_stride = transposed ? 1 : stride;
+    tile.key_stride = transposed ? stride : 1;
+    problem_.score->change(tile);
+    kernels_.modify({.start = start}, rows, columns, panel);
+}
+
+void PanelRules::change_gradients(const PanelPosition& position, std::int64_t slot, float* raw, float* grads) const {
+    const std::int64_t stride = kernels_.columns;
+    for (std::int64_t e = 0; e < position.key_count * stride; ++e) raw[e] = grads[e] == 0.0F ? 0.0F : raw[e];
+    auto tile = tile_at<ScoreGradientTile>(problem_, sequence_, position.head, position.query_begin,
+                                           position.query_count, position.key_begin, position.key_count);
+    tile.scores = raw;
+    tile.grads = grads;
+    tile.query_stride = 1;
+    tile.key_stride = stride;
+    tile.slot = slot;
+    if (problem_.score->parameters) problem_.score->parameters(tile);
+    if (problem_.score->derivative) problem_.score->derivative(tile);
 }
 
 void PanelRules::mask(const PanelPosition& position, bool transposed, float* panel) const {
@@ -98,6 +149,14 @@ void PanelRules::mask(const PanelPosition& position, bool transposed, float* pan
     }
     for (const TensorView& allowed : problem_.allowed) {
         kernels_.keep_true(source(allowed, position, transposed), rows, columns, panel);
+    }
+    for (const BlockTable& blocks : problem_.blocks) {
+        const MaskRange range = range_of(position);
+        if (blocks.kind_of(range) == BlockKind::full) continue;
+        std::uint8_t bytes[kMaxRows * kMaxColumns];
+        std::fill_n(bytes, rows * columns, std::uint8_t{1});
+        blocks.hide(range, bytes, transposed ? 1 : columns, transposed ? columns : 1);
+        kernels_.keep_true({bytes, DType::boolean, columns, 1}, rows, columns, panel);
     }
 }
 

@@ -27,25 +27,37 @@ public:
 
     /// Whether products need more than a factor to become logits: modify() then does it.
     bool has_modifiers() const { return has_modifiers_; }
+    /// Whether backward calls change_gradients().
+    bool has_gradients() const { return problem_.changes_gradients(); }
     /// Whether anything but positions masks.
-    bool has_masks() const { return !problem_.allowed.empty(); }
+    bool has_masks() const { return !problem_.allowed.empty() || has_blocks(); }
+    /// Whether masks by blocks do.
+    bool has_blocks() const { return !problem_.blocks.empty(); }
     /// Whether positions hide none of the panel's pairs.
     bool positions_full(const PanelPosition& position) const;
-    /// Whether some query of the panel sees some key of it.
+    /// Whether some query of the panel sees some key of it, as far as tensors and blocks mask; of a partial block no
+    /// more is asked.
     bool any_visible(const PanelPosition& position) const;
+    /// The same of blocks alone.
+    bool any_block(const PanelPosition& position) const;
 
     /// Whether a query sees a key.
     bool visible(std::int64_t head, std::int64_t query, std::int64_t key) const;
 
     /// Products to logits times log2(e), in place. @param start null, or added for each column @param derivative null,
-    /// or receives the soft cap's (backward)
+    /// or receives the soft cap's (backward) @param raw null, or receives the scores before the score function changes
+    /// them, where it has gradients
     /// @param transposed the panel has keys as rows
-    void modify(const PanelPosition& position, bool transposed, const float* start, float* derivative,
+    void modify(const PanelPosition& position, bool transposed, const float* start, float* derivative, float* raw,
                 float* panel) const;
+    /// The score function's gradients, of a transposed panel: dS with respect to changed scores becomes that with
+    /// respect to `raw`, which loses the scores of pairs without a gradient.
+    void change_gradients(const PanelPosition& position, std::int64_t slot, float* raw, float* grads) const;
     /// Hidden pairs, and columns beyond the position, become -inf.
     void mask(const PanelPosition& position, bool transposed, float* panel) const;
 
 private:
+    MaskRange range_of(const PanelPosition& position) const;
     PanelSource source(const TensorView& view, const PanelPosition& position, bool transposed) const;
 
     const AttentionProblem& problem_;

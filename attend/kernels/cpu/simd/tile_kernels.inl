@@ -482,8 +482,8 @@ void load_source(const PanelSource& source, std::int64_t r, std::int64_t columns
 }
 
 void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, float* panel) {
-    constexpr float kLog2e = 1.442695041F;
     const Vec scale = Simd::set1(m.scale);
+    const Vec unit = Simd::set1(m.unit);
     alignas(64) float bias[kColumns] = {};
     alignas(64) float lane[kColumns];
     for (int j = 0; j < kColumns; ++j) lane[j] = static_cast<float>(j);
@@ -509,7 +509,7 @@ void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, f
                 x = Simd::sub(x, Simd::mul(Simd::abs(moved), Simd::set1(m.slope)));
             }
             const Vec start = m.start != nullptr ? Simd::load(m.start + j) : Simd::zero();
-            Simd::store(row + j, Simd::fma(x, Simd::set1(kLog2e), start));
+            Simd::store(row + j, Simd::fma(x, unit, start));
         }
     }
 }
