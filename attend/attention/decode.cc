@@ -1,14 +1,13 @@
 #include <attend/attention/decode.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/cpu/tile_kernels.h>
 
 namespace attend::detail {
 
 void run_decode(const kernels::AttentionProblem& problem, const kernels::cpu::flash::CacheSource& source,
                 const kernels::AttentionOutputs& outputs) {
     namespace flash = kernels::cpu::flash;
-    const flash::DecodePlan plan(problem, kernels::cpu::tile_kernels(problem.query.dtype(), true));
+    const flash::DecodePlan plan(problem, source.dtype);
     if (plan.groups.empty()) return;
     const auto floats = static_cast<std::size_t>(plan.partial_floats());
     const std::span<std::byte> memory = thread_workspace(floats * sizeof(float));

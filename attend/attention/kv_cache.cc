@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <map>
 #include <string>
 #include <utility>
@@ -68,7 +69,10 @@ void write_row(const TensorView& tokens, std::int64_t b, std::int64_t head, std:
     }
     double largest = 0.0;
     for (std::int64_t c = 0; c < width; ++c) {
-        largest = std::max(largest, std::fabs(load_element(from, tokens.dtype(), c * strides[3])));
+        const double magnitude = std::fabs(load_element(from, tokens.dtype(), c * strides[3]));
+        // Integers have neither NaN nor infinity: the scale is NaN then.
+        if (!std::isfinite(magnitude)) largest = std::numeric_limits<double>::quiet_NaN();
+        largest = magnitude > largest ? magnitude : largest;
     }
     const float scale = static_cast<float>(largest / 127.0);
     scales.data<float>()[row] = scale;

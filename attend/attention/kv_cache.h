@@ -4,7 +4,7 @@
 /// Tokens of a sequence have slots 0, 1, ... in the order in which they were appended. Left padding: the first slots of
 /// a sequence may be declared padding, which is never read, so that prompts of other lengths end together. A cache in
 /// int8 holds each row (head and token) as integers in [-127, 127] times a scale, the row's largest magnitude / 127: an
-/// element is off by half a scale at most.
+/// element is off by half a scale at most. A row with NaN or infinity has the scale NaN: all of it is NaN.
 #pragma once
 
 #include <attend/attention/attention.h>

@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -33,6 +34,13 @@ double bound_of(DType dtype) {
     return dtype == DType::float32 ? 5e-6 : dtype == DType::bfloat16 ? 0x1p-7 : 0x1p-10;
 }
 
+/// |x|, in float64.
+Tensor absolute(const Tensor& tensor) {
+    Tensor result = tensor.to(DType::float64);
+    for (std::int64_t i = 0; i < result.numel(); ++i) result.data<double>()[i] = std::fabs(result.data<double>()[i]);
+    return result;
+}
+
 /// Against the oracle in float64 on the same numbers; errors relative to sum_j w_ij |v_j|.
 void expect_oracle(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
     const AttentionResult found = attention(q, k, v, options);
@@ -41,12 +49,8 @@ void expect_oracle(const Tensor& q, const Tensor& k, const Tensor& v, const Atte
     const Tensor q64 = q.to(DType::float64);
     const Tensor k64 = k.to(DType::float64);
     const Tensor v64 = v.to(DType::float64);
-    Tensor absolute = v.to(DType::float64);
-    for (std::int64_t i = 0; i < absolute.numel(); ++i) {
-        absolute.data<double>()[i] = std::fabs(absolute.data<double>()[i]);
-    }
     const AttentionResult want = attention(q64, k64, v64, exact);
-    const AttentionResult magnitude = attention(q64, k64, absolute, exact);
+    const AttentionResult magnitude = attention(q64, k64, absolute(v64), exact);
     EXPECT_LE(row_error(found.output, want.output, magnitude.output), bound_of(q.dtype()));
     EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), 4e-6);
 }
@@ -187,6 +191,22 @@ TEST_P(Decode, LeftPaddingIsNeverRead) {
     }
 }
 
+/// Of outputs relative to sum_j w_ij |v_j| where products are of integers: a score is off by at most scale |dq| |k|_1
+/// with |dq| <= max |q| / 16256, which moves weights by twice that; a weight by 1 / 131070 of the largest of 64.
+double int8_bound(const Tensor& query, const Tensor& key) {
+    double largest = 0.0;
+    for (const double x : values(query)) largest = std::max(largest, std::fabs(x));
+    double norm = 0.0;
+    const std::vector<double> keys = values(absolute(key));
+    const auto d = static_cast<std::size_t>(key.size(-1));
+    for (std::size_t row = 0; row < keys.size(); row += d) {
+        double own = 0.0;
+        for (std::size_t c = row; c < row + d; ++c) own += keys[c];
+        norm = std::max(norm, own);
+    }
+    return 2.0 * largest / 16256.0 * norm / std::sqrt(static_cast<double>(d)) + 64.0 / 131070.0;
+}
+
 // An element is off by half a scale at most; scores and outputs follow.
 TEST_P(Decode, Int8IsWithinItsRounding) {
     const Tensor q = normal({1, 4, 1, 64}, 1);
@@ -212,10 +232,115 @@ TEST_P(Decode, Int8IsWithinItsRounding) {
         }
     }
     const AttentionResult found = attention(q, cache);
-    const AttentionResult want = attention(q, k8, v8, {.algorithm = Algorithm::reference});
-    EXPECT_LE(row_error(found.output, want.output), 2e-5);
+    const AttentionOptions reference{.algorithm = Algorithm::reference};
+    const AttentionResult want = attention(q, k8, v8, reference);
+    const AttentionResult magnitude = attention(q.to(DType::float64), k8.to(DType::float64), absolute(v8), reference);
+    EXPECT_LE(row_error(found.output, want.output, magnitude.output), int8_bound(q, k8));
+    // What remains is the cache's own rounding, which the naive formula on the same integers has as well.
+    const AttentionResult exact = attention(q, k, v, reference);
+    EXPECT_LE(row_error(found.output, exact.output), 1.05 * row_error(want.output, exact.output));
     EXPECT_TRUE(same_bits(attention(q, paged, sequences).output, found.output));
     EXPECT_LE(row_error(found.output, attention(q, k, v).output), 0.05);
+}
+
+TEST_P(Decode, AwkwardSizes) {
+    std::uint64_t seed = 0;
+    for (const std::int64_t d : {1, 40, 59, 64, 111, 128, 256}) {
+        for (const std::int64_t keys :
+             d % 2 == 0 ? std::vector<std::int64_t>{15, 1023} : std::vector<std::int64_t>{511, 512}) {
+            const std::int64_t dv = d == 128 ? 128 : d == 64 ? 200 : d + 5;
+            const std::int64_t group = std::int64_t{1} << seed % 4;
+            const std::int64_t queries = 1 + static_cast<std::int64_t>(seed / 4 % 4);
+            ++seed;
+            for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
+                SCOPED_TRACE(::testing::Message() << name_of(dtype) << " d " << d << " keys " << keys);
+                const Tensor q = normal({1, 2 * group, queries, d}, 3 * seed, dtype);
+                const Tensor k = normal({1, 2, keys, d}, 3 * seed + 1, dtype);
+                const Tensor v = normal({1, 2, keys, dv}, 3 * seed + 2, dtype);
+                expect_oracle(q, k, v, {.mask = Mask::causal_bottom_right()});
+            }
+        }
+    }
+    expect_oracle(normal({1, 4, 1, 128}, 1), normal({1, 1, 5000, 128}, 2), normal({1, 1, 5000, 128}, 3), {});
+}
+
+/// The first `count` slots of a cache's rows, multiplied by their scales.
+Tensor held(const Tensor& rows, const Tensor& scales, std::int64_t count) {
+    Tensor result = rows.view().slice(2, 0, count).to(DType::float64);
+    if (rows.dtype() != DType::int8) return result;
+    for (std::int64_t i = 0; i < result.numel(); ++i) {
+        const std::int64_t row = i / rows.size(-1);
+        const std::int64_t at = row / count * rows.size(2) + row % count;
+        result.data<double>()[i] *= static_cast<double>(scales.data<float>()[at]);
+    }
+    return result;
+}
+
+TEST_P(Decode, CachesOfEveryTypeForQueriesOfEveryType) {
+    for (const DType cached : {DType::float32, DType::bfloat16, DType::float16, DType::int8}) {
+        for (const DType type : {DType::float32, DType::bfloat16, DType::float16}) {
+            for (const std::int64_t d : {24, 59, 64, 128, 200}) {
+                SCOPED_TRACE(::testing::Message() << name_of(cached) << " " << name_of(type) << " " << d);
+                const Tensor q = normal({2, 6, 1, d}, 1, type);
+                KvCache cache({.batch = 2, .kv_heads = 2, .head_dim = d, .value_dim = d + 3, .dtype = cached});
+                cache.append(normal({2, 2, 600, d}, 2), normal({2, 2, 600, d + 3}, 3));
+                const Tensor k = held(cache.keys(), cache.key_scales(), 600);
+                const Tensor v = held(cache.values(), cache.value_scales(), 600);
+                const AttentionOptions reference{.algorithm = Algorithm::reference};
+                const Tensor q64 = q.to(DType::float64);
+                EXPECT_LE(row_error(attention(q, cache).output, attention(q64, k, v, reference).output,
+                                    attention(q64, k, absolute(v), reference).output),
+                          bound_of(type) + (cached == DType::int8 ? int8_bound(q, k) : 0.0));
+            }
+        }
+    }
+}
+
+// A row's bits do not depend on the rows that share its keys.
+TEST_P(Decode, GroupsEqualSingleHeads) {
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
+        const Tensor q = normal({1, 7, 1, 72}, 1, dtype == DType::int8 ? DType::float32 : dtype);
+        KvCache cache({.batch = 1, .kv_heads = 1, .head_dim = 72, .dtype = dtype});
+        cache.append(normal({1, 1, 777, 72}, 2), normal({1, 1, 777, 72}, 3));
+        const AttentionResult together = attention(q, cache);
+        for (std::int64_t h = 0; h < 7; ++h) {
+            const AttentionResult alone = attention(q.view().slice(1, h, h + 1), cache);
+            EXPECT_TRUE(same_bits(alone.output, together.output.view().slice(1, h, h + 1).clone()));
+            EXPECT_TRUE(same_bits(alone.log_sum_exp, together.log_sum_exp.view().slice(1, h, h + 1).clone()));
+        }
+    }
+}
+
+// A bias of -inf is arithmetic, in a whole split as well: the value is read.
+TEST_P(Decode, BiasOfMinusInfinityReadsTheValue) {
+    const Tensor q = normal({1, 2, 1, 16}, 1);
+    const Tensor k = normal({1, 1, 1100, 16}, 2);
+    Tensor v = normal({1, 1, 1100, 16}, 3);
+    Tensor bias = zeros({2, 1, 1100});
+    bias.view().select(0, 0).slice(1, 0, 600).fill(-std::numeric_limits<double>::infinity());
+    expect_oracle(q, k, v, {.bias = bias.view()});
+    v.at<float>({0, 0, 3, 5}) = static_cast<float>(kNaN);
+    const AttentionResult found = attention(q, k, v, {.bias = bias.view()});
+    EXPECT_TRUE(std::isnan(found.output.at<float>({0, 0, 0, 5})));
+    EXPECT_FALSE(std::isnan(found.output.at<float>({0, 0, 0, 6})));
+    EXPECT_TRUE(std::isnan(found.output.at<float>({0, 1, 0, 5})));
+}
+
+// Integers have no NaN: a row's scale carries it.
+TEST_P(Decode, NaNInAnInt8CacheReachesTheRowsThatAttend) {
+    const Tensor q = normal({1, 1, 2, 16}, 1);
+    for (const double bad : {kNaN, std::numeric_limits<double>::infinity()}) {
+        for (const bool in_keys : {true, false}) {
+            Tensor k = normal({1, 1, 40, 16}, 2);
+            Tensor v = normal({1, 1, 40, 16}, 3);
+            (in_keys ? k : v).at<float>({0, 0, 39, 3}) = static_cast<float>(bad);
+            KvCache cache({.kv_heads = 1, .head_dim = 16, .dtype = DType::int8});
+            cache.append(k, v);
+            const AttentionResult y = attention(q, cache, {.mask = Mask::causal_bottom_right()});
+            EXPECT_FALSE(std::isnan(y.output.at<float>({0, 0, 0, 3})));
+            EXPECT_TRUE(std::isnan(y.output.at<float>({0, 0, 1, 3})));
+        }
+    }
 }
 
 TEST(KvCache, ReordersTruncatesAndClears) {

@@ -188,27 +188,6 @@ struct PanelModifiers {
     float* derivative = nullptr;   ///< [rows][columns]: receives d score / d (scale product), of the soft cap
 };
 
-/// out[r][j] = factor scale_j queries[r] . keys[j], for a few queries and the keys of a panel, which lie as in a cache.
-struct RowScoresArgs {
-    const float* queries = nullptr;  ///< [rows][query_stride], 0 from the head size on
-    std::int64_t query_stride = 0;   ///< floats, a multiple of the vector
-    std::int64_t rows = 0;           ///< queries
-    Rows keys = {};                  ///< at most `columns` of them; int8 as well
-    const float* scales = nullptr;   ///< of int8 keys; null: 1
-    float factor = 1.0F;             ///< of all scores
-    float* out = nullptr;            ///< [rows][columns]
-};
-
-/// out[r] += sum_j weights[r][j] scale_j values[j].
-struct AddRowsArgs {
-    const float* weights = nullptr;  ///< [rows][columns]
-    std::int64_t rows = 0;           ///< of weights
-    Rows values = {};                ///< at most `columns` of them; int8 as well
-    const float* scales = nullptr;   ///< of int8 values; null: 1
-    float* out = nullptr;            ///< [rows][out_stride]
-    std::int64_t out_stride = 0;     ///< floats, a multiple of the vector
-};
-
 /// The softmax state of a tile of rows, kept over the strips of keys.
 struct RowState {
     float* maximum = nullptr;        ///< [kRowSlots], of the logits so far; -inf before any
@@ -262,15 +241,6 @@ struct TileKernels {
     /// Dropout in backward, on [rows][columns] of transposed panels: dp = dp factors + start (of the column), then
     /// dp *= p and p *= factors.
     void (*drop_gradients)(const float* factors, const float* start, std::int64_t count, float* p, float* dp) = nullptr;
-
-    // A few queries against a cache
-
-    /// run() for one panel of any number of rows.
-    void (*run_rows)(Job job, std::int64_t count, const JobArgs& args) = nullptr;
-    /// See RowScoresArgs.
-    void (*row_scores)(const RowScoresArgs& args) = nullptr;
-    /// See AddRowsArgs.
-    void (*add_rows)(const AddRowsArgs& args) = nullptr;
 
     // Softmax of a tile of `count` rows
 

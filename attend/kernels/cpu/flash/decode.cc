@@ -32,6 +32,14 @@ struct Partial {
     float* sum;
 };
 
+/// A row of keys or values that adds nothing.
+alignas(64) constexpr std::byte kZeros[kMostDimensions * sizeof(float)] = {};
+
+/// Keys of a split, rounded up to what kernels take at a time.
+constexpr std::int64_t padded_keys(std::int64_t keys) {
+    return divide_up(keys, kDecodeStep) * kDecodeStep;
+}
+
 /// One split. Rows are those of all heads of the group, the queries of one head after the other.
 class Decode {
 public:
@@ -43,166 +51,156 @@ public:
           split_(split),
           kernels_(plan.kernels),
           sequence_(problem.sequences[static_cast<std::size_t>(split.sequence)]),
-          rules_(problem, sequence_, plan.kernels),
+          rules_(problem, sequence_, plan.tile_kernels),
           group_(group_of(problem)),
           queries_of_head_(sequence_.query_count),
           rows_(group_ * queries_of_head_),
-          panels_(divide_up(split.end - split.begin, kernels_.columns)) {
+          columns_(plan.tile_kernels.columns),
+          keys_(split.end - split.begin),
+          padded_(padded_keys(keys_)) {
         Arena arena(scratch);
-        queries_ = arena.take<float>(plan.rows * plan.query_width);
-        scores_ = arena.take<float>(divide_up(kSplitKeys, kernels_.columns) * plan.rows * kernels_.columns);
-        strip_maximum_ = arena.take<float>(plan.rows * kernels_.width);
-        sums_ = arena.take<float>(plan.rows * kernels_.width);
-        shift_ = arena.take<float>(plan.rows);
+        queries_ = arena.take<std::byte>(query_bytes(plan));
+        panels_ = arena.take<float>(kSplitKeys * plan.rows);
+        values_scratch_ = arena.take<std::byte>(values_bytes(plan));
+        lists_ = arena.take<const std::byte*>(2 * kSplitKeys + kPrefetchRows);
+        scales_ = arena.take<float>(2 * kSplitKeys);
     }
 
     static std::size_t bytes(const DecodePlan& plan) {
-        const TileKernels& kernels = plan.kernels;
-        return arena_bytes<float>(plan.rows * plan.query_width) +
-               arena_bytes<float>(divide_up(kSplitKeys, kernels.columns) * plan.rows * kernels.columns) +
-               2 * arena_bytes<float>(plan.rows * kernels.width) + arena_bytes<float>(plan.rows);
+        return arena_bytes<std::byte>(query_bytes(plan)) + arena_bytes<float>(kSplitKeys * plan.rows) +
+               arena_bytes<std::byte>(values_bytes(plan)) +
+               arena_bytes<const std::byte*>(2 * kSplitKeys + kPrefetchRows) + arena_bytes<float>(2 * kSplitKeys);
     }
 
     void run(const Partial& partial) {
-        std::fill_n(partial.out, rows_ * plan_.width, 0.0F);
-        std::fill_n(sums_, rows_ * kernels_.width, 0.0F);
-        std::fill_n(strip_maximum_, rows_ * kernels_.width, -kInfinity);
-        load_queries();
-        for (std::int64_t panel = 0; panel < panels_; ++panel) score(panel);
         for (std::int64_t r = 0; r < rows_; ++r) {
-            const float* lanes = strip_maximum_ + r * kernels_.width;
-            partial.maximum[r] = *std::max_element(lanes, lanes + kernels_.width);
-            shift_[r] = partial.maximum[r] == -kInfinity ? 0.0F : partial.maximum[r];
+            const std::int64_t query = sequence_.query_begin + query_of(r);
+            kernels_.pack_query(row_address(problem_.query, sequence_.batch, head_of(r), query), problem_.query.dtype(),
+                                plan_.query_dim, r, queries_);
         }
-        for (std::int64_t panel = 0; panel < panels_; ++panel) add(panel, partial.out);
-        for (std::int64_t r = 0; r < rows_; ++r) {
-            float sum = 0.0F;
-            for (int l = 0; l < kernels_.width; ++l) sum += sums_[r * kernels_.width + l];
-            partial.sum[r] = sum;
+        list_rows();
+        const float factor = rules_.has_modifiers() ? 1.0F : static_cast<float>(problem_.scale * kLog2e);
+        kernels_.scores({queries_, rows_of(0, plan_.query_dim), rows_, factor, panels_});
+        bool hides = false;
+        for (std::int64_t panel = 0; panel * columns_ < padded_; ++panel) hides = finish(panel) || hides;
+        kernels_.weigh(panels_, padded_ / columns_, rows_, partial.maximum, partial.sum);
+        const DecodeValues args{.weights = panels_,
+                                .values = rows_of(padded_, plan_.value_dim),
+                                .rows = rows_,
+                                .out = partial.out,
+                                .out_stride = plan_.width,
+                                .scratch = values_scratch_};
+        kernels_.values(args);
+        for (std::int64_t r = 0; r < rows_ && hides; ++r) {
+            if (!kernels_.all_finite(partial.out + r * plan_.width, plan_.value_dim)) add_visible(args, r);
         }
     }
 
 private:
-    float* panel_at(std::int64_t panel) const { return scores_ + panel * rows_ * kernels_.columns; }
-    std::int64_t key_of(std::int64_t panel) const { return split_.begin + panel * kernels_.columns; }
-    std::int64_t keys_of_panel(std::int64_t panel) const {
-        return std::min<std::int64_t>(kernels_.columns, split_.end - key_of(panel));
+    static std::int64_t query_bytes(const DecodePlan& plan) {
+        return static_cast<std::int64_t>(plan.kernels.query_bytes(plan.rows, plan.query_dim));
+    }
+    static std::int64_t values_bytes(const DecodePlan& plan) {
+        return static_cast<std::int64_t>(plan.kernels.values_scratch(plan.rows, plan.value_dim));
+    }
+    std::int64_t head_of(std::int64_t row) const { return split_.kv_head * group_ + row / queries_of_head_; }
+    std::int64_t query_of(std::int64_t row) const { return row % queries_of_head_; }
+
+    /// The list of keys (first 0) or values (first padded_).
+    DecodeRows rows_of(std::int64_t first, std::int64_t dim) const {
+        return {lists_ + first, source_.dtype == DType::int8 ? scales_ + first : nullptr, padded_, dim};
     }
 
-    void load_queries() {
-        std::fill_n(queries_, rows_ * plan_.query_width, 0.0F);
-        for (std::int64_t r = 0; r < rows_; ++r) {
-            const std::int64_t head = split_.kv_head * group_ + r / queries_of_head_;
-            convert_elements(
-                queries_ + r * plan_.query_width, DType::float32, 1,
-                row_address(problem_.query, sequence_.batch, head, sequence_.query_begin + r % queries_of_head_),
-                problem_.query.dtype(), 1, problem_.query.shape()[3]);
+    /// Addresses of keys, then of values, then of the keys that come next: what is read soon is always some places
+    /// further on.
+    void list_rows() {
+        const auto size = static_cast<std::int64_t>(size_of(source_.dtype));
+        const auto fill = [](const std::byte** to, const void* from, std::int64_t stride, std::int64_t count) {
+            const auto* row = static_cast<const std::byte*>(from);
+            for (std::int64_t j = 0; j < count; ++j) to[j] = row + j * stride;
+        };
+        const std::byte** values = lists_ + padded_;
+        const std::byte** next = lists_ + 2 * padded_;
+        const std::int64_t ahead = std::min(kPrefetchRows, sequence_.key_count - split_.end);
+        for (std::int64_t j = 0; j < keys_ + ahead;) {
+            const bool own = j < keys_;
+            CacheRun run = source_.run(sequence_.batch, split_.kv_head, sequence_.key_begin + split_.begin + j);
+            run.count = std::min(run.count, (own ? keys_ : keys_ + ahead) - j);
+            fill(own ? lists_ + j : next + (j - keys_), run.keys, source_.key_stride * size, run.count);
+            if (own) fill(values + j, run.values, source_.value_stride * size, run.count);
+            if (own && source_.dtype == DType::int8) {
+                std::copy_n(run.key_scales, run.count, scales_ + j);
+                std::copy_n(run.value_scales, run.count, scales_ + padded_ + j);
+            }
+            j += run.count;
         }
+        std::fill(lists_ + keys_, values, kZeros);
+        std::fill(values + keys_, next, kZeros);
+        std::fill(next + ahead, next + kPrefetchRows, kZeros);
+        std::fill(scales_ + keys_, scales_ + padded_, 0.0F);
+        std::fill(scales_ + padded_ + keys_, scales_ + 2 * padded_, 0.0F);
     }
 
-    /// Calls use(rows of the cache, first column) for the runs that a panel is made of.
-    template <typename Use>
-    void for_each_run(std::int64_t panel, const Use& use) const {
-        const std::int64_t count = keys_of_panel(panel);
-        for (std::int64_t column = 0; column < count;) {
-            CacheRun run = source_.run(sequence_.batch, split_.kv_head, sequence_.key_begin + key_of(panel) + column);
-            run.count = std::min(run.count, count - column);
-            use(run, column);
-            column += run.count;
-        }
-    }
-
-    /// Logits of a panel, and the row maxima.
-    void score(std::int64_t panel) {
-        float* scores = panel_at(panel);
-        const bool plain = !rules_.has_modifiers();
-        for_each_run(panel, [&](const CacheRun& run, std::int64_t column) {
-            kernels_.row_scores(
-                {.queries = queries_,
-                 .query_stride = plan_.query_width,
-                 .rows = rows_,
-                 .keys = {run.keys, source_.dtype, source_.key_stride, run.count, problem_.query.shape()[3]},
-                 .scales = run.key_scales,
-                 .factor = plain ? static_cast<float>(problem_.scale * kLog2e) : 1.0F,
-                 .out = scores + column});
-        });
-        const std::int64_t count = keys_of_panel(panel);
-        for (std::int64_t h = 0; h < group_; ++h) {
-            const PanelPosition position{split_.kv_head * group_ + h, 0, queries_of_head_, key_of(panel), count};
-            float* rows = scores + h * queries_of_head_ * kernels_.columns;
-            if (!plain) rules_.modify(position, false, nullptr, nullptr, nullptr, rows);
-            if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, false, rows);
+    /// Products of a panel to logits. @return whether pairs are hidden
+    bool finish(std::int64_t panel) {
+        float* scores = panels_ + panel * rows_ * columns_;
+        const std::int64_t first = panel * columns_;
+        const std::int64_t count = std::clamp<std::int64_t>(keys_ - first, 0, columns_);
+        bool hides = false;
+        for (std::int64_t h = 0; h < group_ && count > 0; ++h) {
+            const PanelPosition position{split_.kv_head * group_ + h, 0, queries_of_head_, split_.begin + first, count};
+            float* rows = scores + h * queries_of_head_ * columns_;
+            if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, nullptr, rows);
+            if (!rules_.has_masks() && rules_.positions_full(position)) continue;
+            rules_.mask(position, false, rows);
+            hides = true;
         }
         // Columns that are no keys: at last, for a soft cap would make something of -inf.
-        for (std::int64_t r = 0; r < rows_ && count < kernels_.columns; ++r) {
-            std::fill_n(scores + r * kernels_.columns + count, kernels_.columns - count, -kInfinity);
+        for (std::int64_t r = 0; r < rows_ && count < columns_; ++r) {
+            std::fill_n(scores + r * columns_ + count, columns_ - count, -kInfinity);
         }
-        kernels_.run_rows(Job::row_maximum, rows_, {.source = scores, .target = strip_maximum_, .panels = 1});
+        return hides;
     }
 
-    /// O += P V of a panel.
-    void add(std::int64_t panel, float* out) {
-        float* weights = panel_at(panel);
-        const bool hides = hides_pairs(panel);
-        kernels_.run_rows(Job::exponential, rows_,
-                          {.source = weights, .target = weights, .sums = sums_, .shift = shift_, .panels = 1});
-        for_each_run(panel, [&](const CacheRun& run, std::int64_t column) {
-            AddRowsArgs args{
-                .weights = weights + column,
-                .rows = rows_,
-                .values = {run.values, source_.dtype, source_.value_stride, run.count, problem_.value.shape()[3]},
-                .scales = run.value_scales,
-                .out = out,
-                .out_stride = plan_.width};
-            if (!hides || source_.dtype == DType::int8 || kernels_.all_finite(args.values)) {
-                kernels_.add_rows(args);
-            } else {
-                add_visible(args, key_of(panel) + column);
-            }
-        });
-    }
-
-    bool hides_pairs(std::int64_t panel) const {
-        const PanelPosition position{split_.kv_head * group_, 0, queries_of_head_, key_of(panel), keys_of_panel(panel)};
-        return rules_.has_masks() || !rules_.positions_full(position);
-    }
-
-    /// The same pair by pair, where a value is not finite: hidden pairs are skipped, never multiplied.
-    void add_visible(AddRowsArgs args, std::int64_t key) {
-        const Rows all = args.values;
-        const auto size = static_cast<std::int64_t>(size_of(all.dtype));
-        const float* weights = args.weights;
-        float* out = args.out;
-        args.values.count = 1;
-        args.rows = 1;
-        for (std::int64_t j = 0; j < all.count; ++j) {
-            args.values.data = static_cast<const std::byte*>(all.data) + j * all.stride * size;
-            for (std::int64_t r = 0; r < rows_; ++r) {
-                const std::int64_t head = split_.kv_head * group_ + r / queries_of_head_;
-                if (!rules_.visible(head, r % queries_of_head_, key + j)) continue;
-                args.weights = weights + r * kernels_.columns + j;
-                args.out = out + r * plan_.width;
-                kernels_.add_rows(args);
-            }
+    /// O of a row once more, where it is not finite: zeros take the place of values that it does not see.
+    void add_visible(const DecodeValues& args, std::int64_t row) {
+        const std::byte** values = lists_ + padded_;
+        const std::vector<const std::byte*> kept(values, values + padded_);
+        const std::vector<float> kept_scales(scales_ + padded_, scales_ + 2 * padded_);
+        std::vector<float> weights(static_cast<std::size_t>(padded_));
+        for (std::int64_t j = 0; j < padded_; ++j) {
+            weights[static_cast<std::size_t>(j)] = panels_[(j / columns_ * rows_ + row) * columns_ + j % columns_];
+            if (j >= keys_ || rules_.visible(head_of(row), query_of(row), split_.begin + j)) continue;
+            values[j] = kZeros;
+            scales_[padded_ + j] = 0.0F;
         }
+        DecodeValues one = args;
+        one.weights = weights.data();
+        one.rows = 1;
+        one.out = args.out + row * args.out_stride;
+        kernels_.values(one);
+        std::copy(kept.begin(), kept.end(), values);
+        std::copy(kept_scales.begin(), kept_scales.end(), scales_ + padded_);
     }
 
     const AttentionProblem& problem_;
     const CacheSource& source_;
     const DecodePlan& plan_;
     const Split& split_;
-    const TileKernels& kernels_;
+    const DecodeKernels& kernels_;
     const Sequence& sequence_;
     PanelRules rules_;
     std::int64_t group_;
     std::int64_t queries_of_head_;
     std::int64_t rows_;
-    std::int64_t panels_;
-    float* queries_ = nullptr;
-    float* scores_ = nullptr;
-    float* strip_maximum_ = nullptr;
-    float* sums_ = nullptr;
-    float* shift_ = nullptr;
+    std::int64_t columns_;
+    std::int64_t keys_;
+    std::int64_t padded_;
+    std::byte* queries_ = nullptr;
+    float* panels_ = nullptr;  // [panel][row][column]
+    std::byte* values_scratch_ = nullptr;
+    const std::byte** lists_ = nullptr;
+    float* scales_ = nullptr;  // of keys, then of values
 };
 
 }  // namespace
@@ -221,15 +219,16 @@ CacheRun TensorSource::run(std::int64_t batch, std::int64_t kv_head, std::int64_
 }
 
 bool decodes(const AttentionProblem& problem, const Sequence& sequence) {
-    // Splits of keys do not skip blocks; tiles of queries do.
-    return problem.dropout == 0.0 && problem.blocks.empty() && sequence.query_count > 0 &&
-           sequence.query_count <= kDecodeQueries && sequence.query_count * group_of(problem) <= kDecodeRows;
+    return problem.dropout == 0.0 && sequence.query_count > 0 && sequence.query_count <= kDecodeQueries &&
+           sequence.query_count * group_of(problem) <= kDecodeRows;
 }
 
-DecodePlan::DecodePlan(const AttentionProblem& problem, const TileKernels& tile_kernels) : kernels(tile_kernels) {
-    const auto padded = [&](std::int64_t n) { return divide_up(n, kernels.width) * kernels.width; };
-    width = padded(problem.value.shape()[3]);
-    query_width = padded(problem.query.shape()[3]);
+DecodePlan::DecodePlan(const AttentionProblem& problem, DType cache)
+    : kernels(decode_kernels(cache, problem.query.dtype())),
+      tile_kernels(cpu::tile_kernels(DType::float32, true)),
+      width(divide_up(problem.value.shape()[3], kDecodePadding) * kDecodePadding),
+      query_dim(problem.query.shape()[3]),
+      value_dim(problem.value.shape()[3]) {
     for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
         const Sequence& sequence = problem.sequences[s];
         if (!decodes(problem, sequence)) continue;
@@ -238,9 +237,8 @@ DecodePlan::DecodePlan(const AttentionProblem& problem, const TileKernels& tile_
         for (std::int64_t head = 0; head < problem.key.shape()[1]; ++head) {
             const auto index = static_cast<std::int64_t>(s);
             SplitGroup group{index, head, static_cast<std::int64_t>(splits.size()), 0};
-            // A panel begins at a multiple of 16 keys, where a run of a paged cache may end.
             for (std::int64_t begin = keys.begin / kSplitKeys * kSplitKeys; begin < keys.end; begin += kSplitKeys) {
-                const std::int64_t first = std::max(begin, keys.begin / kernels.columns * kernels.columns);
+                const std::int64_t first = std::max(begin, keys.begin / kDecodeStep * kDecodeStep);
                 const auto place = static_cast<std::int64_t>(splits.size());
                 splits.push_back({index, head, first, std::min(begin + kSplitKeys, keys.end), place});
             }
@@ -276,9 +274,8 @@ void merge(const AttentionProblem& problem, const AttentionOutputs& outputs, con
         float out[kMostDimensions] = {};
         for (std::int64_t s = group.begin; s < group.end; ++s) {
             const Partial partial(data, plan, s);
-            if (partial.sum[r] == 0.0F) continue;
-            const float own = partial.maximum[r] == -kInfinity ? 0.0F : partial.maximum[r];
-            const float factor = std::exp2(own - shift);
+            // 0 for a split without anything visible, whose O is 0 (or NaN, which stays).
+            const float factor = std::exp2(partial.maximum[r] - shift);
             sum += partial.sum[r] * factor;
             const float* row = partial.out + r * plan.width;
             for (std::int64_t c = 0; c < width; ++c) out[c] += row[c] * factor;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <attend/kernels/attention.h>
+#include <attend/kernels/cpu/decode_kernels.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
 #include <cstddef>
@@ -18,7 +19,6 @@
 
 namespace attend::kernels::cpu::flash {
 
-inline constexpr std::int64_t kSplitKeys = 512;    ///< keys of a split
 inline constexpr std::int64_t kDecodeQueries = 4;  ///< queries of a sequence at most
 inline constexpr std::int64_t kDecodeRows = 64;    ///< queries times heads of a group at most
 
@@ -76,15 +76,17 @@ struct SplitGroup {
 
 /// The work of a call.
 struct DecodePlan {
-    /// @param problem must outlive this
-    DecodePlan(const AttentionProblem& problem, const TileKernels& kernels);
+    /// @param problem must outlive this @param cache dtype of keys and values
+    DecodePlan(const AttentionProblem& problem, DType cache);
 
-    const TileKernels& kernels;           ///< what it is computed with
+    const DecodeKernels& kernels;         ///< what products are computed with
+    const TileKernels& tile_kernels;      ///< what panels of scores are modified and masked with
     std::vector<Split> splits = {};       ///< units of work
     std::vector<SplitGroup> groups = {};  ///< what is merged
     std::int64_t rows = 0;                ///< queries times heads of a group, at most
     std::int64_t width = 0;               ///< floats of a row of O
-    std::int64_t query_width = 0;         ///< floats of a row of queries
+    std::int64_t query_dim = 0;           ///< d
+    std::int64_t value_dim = 0;           ///< dv
 
     /// Floats of all partial results.
     std::int64_t partial_floats() const { return static_cast<std::int64_t>(splits.size()) * rows * (width + 2); }

@@ -1,3 +1,4 @@
+#include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -10,6 +11,12 @@ const TileKernels& choose(Isa isa, Format) {
     static const TileKernels scalar = scalar_table();
     static const TileKernels neon = neon_table();
     return isa == Isa::neon ? neon : scalar;
+}
+
+const DecodeKernels& choose_decode(Isa isa, DType cache, DType) {
+    static const DecodeTables scalar(decode_scalar);
+    static const DecodeTables neon(decode_neon);
+    return isa == Isa::neon ? neon.of(cache) : scalar.of(cache);
 }
 
 }  // namespace attend::kernels::cpu::simd

@@ -1,3 +1,4 @@
+#include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -9,6 +10,11 @@ bool has(Isa isa) {
 const TileKernels& choose(Isa, Format) {
     static const TileKernels scalar = scalar_table();
     return scalar;
+}
+
+const DecodeKernels& choose_decode(Isa, DType cache, DType) {
+    static const DecodeTables scalar(decode_scalar);
+    return scalar.of(cache);
 }
 
 }  // namespace attend::kernels::cpu::simd

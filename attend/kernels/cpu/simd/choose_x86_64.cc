@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/jit/products.h>
+#include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -50,6 +51,28 @@ const TileKernels& choose(Isa isa, Format format) {
             return scalar;
         }
     }
+}
+
+const DecodeKernels& choose_decode(Isa isa, DType cache, DType query) {
+    if (isa == Isa::avx512_bf16 && cache == DType::bfloat16 && query == DType::bfloat16) {
+        static const DecodeKernels pairs = decode_avx512_bf16();
+        return pairs;
+    }
+    // Every processor so far that has the one has the other.
+    if (isa == Isa::avx512_bf16 && cache == DType::int8 && __builtin_cpu_supports("avx512vnni") != 0) {
+        static const DecodeKernels bytes = decode_avx512_vnni();
+        return bytes;
+    }
+    if (isa == Isa::avx512_bf16 || isa == Isa::avx512) {
+        static const DecodeTables avx512(decode_avx512);
+        return avx512.of(cache);
+    }
+    if (isa == Isa::avx2) {
+        static const DecodeTables avx2(decode_avx2);
+        return avx2.of(cache);
+    }
+    static const DecodeTables scalar(decode_scalar);
+    return scalar.of(cache);
 }
 
 }  // namespace attend::kernels::cpu::simd

@@ -19,52 +19,16 @@ using Vec = Simd::Vec;
 constexpr int kWidth = Simd::kWidth;
 constexpr int kRows = Simd::kRows;
 constexpr int kColumns = 2 * kWidth;
-constexpr std::uint32_t kAllLanes = (std::uint64_t{1} << kWidth) - 1;
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+#include <attend/kernels/cpu/simd/elements.inl>
 #include <attend/kernels/cpu/simd/math.inl>
 
-// ---------------------------------------------------------------------------------------------------- loading, storing
+// ------------------------------------------------------------------------------------------------------------- storing
 
 /// Lanes [0, count) set.
 std::uint32_t lanes_below(std::int64_t count) {
     if (count >= kWidth) return kAllLanes;
     return count <= 0 ? 0U : (1U << static_cast<unsigned>(count)) - 1U;
-}
-
-float load_one(const void* data, DType dtype, std::int64_t i) {
-    switch (dtype) {
-        case DType::bfloat16:
-            return static_cast<float>(static_cast<const bfloat16*>(data)[i]);
-        case DType::float16:
-            return static_cast<float>(static_cast<const float16*>(data)[i]);
-        case DType::int8:
-            return static_cast<float>(static_cast<const std::int8_t*>(data)[i]);
-        default:
-            return static_cast<const float*>(data)[i];
-    }
-}
-
-/// Elements [i, i + kWidth) as floats.
-Vec load_any(const void* data, DType dtype, std::int64_t i) {
-    switch (dtype) {
-        case DType::bfloat16:
-            return Simd::load_bf16(static_cast<const std::uint16_t*>(data) + i);
-        case DType::float16:
-            return Simd::load_f16(static_cast<const std::uint16_t*>(data) + i);
-        case DType::int8:
-            return Simd::load_i8(static_cast<const std::int8_t*>(data) + i);
-        default:
-            return Simd::load(static_cast<const float*>(data) + i);
-    }
-}
-
-/// The same of the first `count`; the others are 0, and nothing behind `count` is read.
-Vec load_some(const void* data, DType dtype, std::int64_t i, std::int64_t count) {
-    if (count >= kWidth) return load_any(data, dtype, i);
-    float lanes[kWidth] = {};
-    for (std::int64_t l = 0; l < count; ++l) lanes[l] = load_one(data, dtype, i + l);
-    return Simd::load(lanes);
 }
 
 void store_some(void* data, DType dtype, std::int64_t i, std::int64_t count, Vec x) {
@@ -104,34 +68,8 @@ void store_some(void* data, DType dtype, std::int64_t i, std::int64_t count, Vec
 
 // ------------------------------------------------------------------------------------------------------------- packing
 
-std::int64_t size_in_bytes(DType dtype) {
-    return dtype == DType::float32 ? 4 : dtype == DType::int8 ? 1 : 2;
-}
-
 const void* row_of(const Rows& source, std::int64_t row) {
     return static_cast<const std::byte*>(source.data) + row * source.stride * size_in_bytes(source.dtype);
-}
-
-/// Calls use(load) where load(data, i) reads elements [i, i + kWidth) of `dtype` as floats: one branch for many loads.
-template <typename Use>
-void with_loader(DType dtype, const Use& use) {
-    switch (dtype) {
-        case DType::bfloat16:
-            use([](const void* data, std::int64_t i) {
-                return Simd::load_bf16(static_cast<const std::uint16_t*>(data) + i);
-            });
-            return;
-        case DType::float16:
-            use([](const void* data, std::int64_t i) {
-                return Simd::load_f16(static_cast<const std::uint16_t*>(data) + i);
-            });
-            return;
-        case DType::int8:
-            use([](const void* data, std::int64_t i) { return Simd::load_i8(static_cast<const std::int8_t*>(data) + i); });
-            return;
-        default:
-            use([](const void* data, std::int64_t i) { return Simd::load(static_cast<const float*>(data) + i); });
-    }
 }
 
 /// out[step][lane] = factor * row first + lane at step, for a group of kWidth rows, `stride` floats between steps.
@@ -570,21 +508,7 @@ void drop_gradients(const float* factors, const float* start, std::int64_t count
 
 // -------------------------------------------------------------------------------------------------------------- softmax
 
-/// Lane i of the result combines all lanes of r[i], each in the same tree. Overwrites r.
-template <typename S, typename Combine>
-Vec across(Vec* r, const Combine& combine) {
-    if constexpr (requires { S::across(r, combine); }) {
-        return S::across(r, combine);
-    } else {
-        S::transpose(r);
-        for (int half = kWidth / 2; half > 0; half /= 2) {
-            for (int i = 0; i < half; ++i) r[i] = combine(r[i], r[i + half]);
-        }
-        return r[0];
-    }
-}
-
-/// The same of up to kWidth rows in memory.
+/// across() of up to kWidth rows in memory.
 template <typename Combine>
 Vec across_lanes(const float* rows, std::int64_t count, const Combine& combine) {
     Vec lanes[kWidth];
@@ -692,8 +616,6 @@ void unpack_rows(const float* blocks, std::int64_t block_stride, std::int64_t ro
     });
 }
 
-#include <attend/kernels/cpu/simd/decode.inl>
-
 /// The table of floats.
 TileKernels float_table(Isa isa) {
     TileKernels table;
@@ -715,9 +637,6 @@ TileKernels float_table(Isa isa) {
     table.run = run_job<Floats>;
     table.scale_panel = scale_panel;
     table.drop_gradients = drop_gradients;
-    table.run_rows = run_job<Floats>;
-    table.row_scores = row_scores;
-    table.add_rows = add_rows;
     table.raise_maximum = raise_maximum;
     table.finish_rows = finish_rows;
     return table;

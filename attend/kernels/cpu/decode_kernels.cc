@@ -1,0 +1,10 @@
+#include <attend/kernels/cpu/decode_kernels.h>
+#include <attend/kernels/cpu/simd/decode_tables.h>
+
+namespace attend::kernels::cpu {
+
+const DecodeKernels& decode_kernels(DType cache, DType query) {
+    return simd::choose_decode(active_isa(), cache, query);
+}
+
+}  // namespace attend::kernels::cpu

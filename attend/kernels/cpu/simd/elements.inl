@@ -1,0 +1,82 @@
+// Vectors of floats from elements of any type, and sums across lanes. Included by tile_kernels.inl and
+// decode_kernels.inl, inside their namespaces.
+
+constexpr std::uint32_t kAllLanes = (std::uint64_t{1} << kWidth) - 1;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+float load_one(const void* data, DType dtype, std::int64_t i) {
+    switch (dtype) {
+        case DType::bfloat16:
+            return static_cast<float>(static_cast<const bfloat16*>(data)[i]);
+        case DType::float16:
+            return static_cast<float>(static_cast<const float16*>(data)[i]);
+        case DType::int8:
+            return static_cast<float>(static_cast<const std::int8_t*>(data)[i]);
+        default:
+            return static_cast<const float*>(data)[i];
+    }
+}
+
+/// Elements [i, i + kWidth) as floats.
+Vec load_any(const void* data, DType dtype, std::int64_t i) {
+    switch (dtype) {
+        case DType::bfloat16:
+            return Simd::load_bf16(static_cast<const std::uint16_t*>(data) + i);
+        case DType::float16:
+            return Simd::load_f16(static_cast<const std::uint16_t*>(data) + i);
+        case DType::int8:
+            return Simd::load_i8(static_cast<const std::int8_t*>(data) + i);
+        default:
+            return Simd::load(static_cast<const float*>(data) + i);
+    }
+}
+
+/// The same of the first `count`; the others are 0, and nothing behind `count` is read.
+Vec load_some(const void* data, DType dtype, std::int64_t i, std::int64_t count) {
+    if (count >= kWidth) return load_any(data, dtype, i);
+    float lanes[kWidth] = {};
+    for (std::int64_t l = 0; l < count; ++l) lanes[l] = load_one(data, dtype, i + l);
+    return Simd::load(lanes);
+}
+
+inline std::int64_t size_in_bytes(DType dtype) {
+    return dtype == DType::float32 ? 4 : dtype == DType::int8 ? 1 : 2;
+}
+
+/// Calls use(load) where load(data, i) reads elements [i, i + kWidth) of `dtype` as floats: one branch for many loads.
+template <typename Use>
+void with_loader(DType dtype, const Use& use) {
+    switch (dtype) {
+        case DType::bfloat16:
+            use([](const void* data, std::int64_t i) {
+                return Simd::load_bf16(static_cast<const std::uint16_t*>(data) + i);
+            });
+            return;
+        case DType::float16:
+            use([](const void* data, std::int64_t i) {
+                return Simd::load_f16(static_cast<const std::uint16_t*>(data) + i);
+            });
+            return;
+        case DType::int8:
+            use([](const void* data, std::int64_t i) {
+                return Simd::load_i8(static_cast<const std::int8_t*>(data) + i);
+            });
+            return;
+        default:
+            use([](const void* data, std::int64_t i) { return Simd::load(static_cast<const float*>(data) + i); });
+    }
+}
+
+/// Lane i of the result combines all lanes of r[i], each in the same tree. Overwrites r.
+template <typename S, typename Combine>
+Vec across(Vec* r, const Combine& combine) {
+    if constexpr (requires { S::across(r, combine); }) {
+        return S::across(r, combine);
+    } else {
+        S::transpose(r);
+        for (int half = kWidth / 2; half > 0; half /= 2) {
+            for (int i = 0; i < half; ++i) r[i] = combine(r[i], r[i + half]);
+        }
+        return r[0];
+    }
+}
