@@ -36,10 +36,11 @@ class Runs(unittest.TestCase):
 
     def check(self, rows):
         for row in rows:
-            self.assertEqual(row["status"], "timed", row)
+            self.assertEqual(row["status"], "timed", row)  # "wrong" where the error is beyond the workload's tolerance
             self.assertGreater(row["seconds"], 0)
             self.assertGreater(row["gflops"], 0)
-            self.assertLess(row["error"], 0.01)
+            if row["dtype"] == "float32":
+                self.assertLess(row["error"], 1e-5)
             self.assertEqual(row["ratio_to"], {})
 
     def test_attention(self):
