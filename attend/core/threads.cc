@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <memory>
@@ -24,6 +24,15 @@ namespace attend {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+
+/// Tells the core that this thread polls.
+void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 
 /// True while this thread works on a job, so that nested calls run where they are.
 thread_local bool inside_parallel_for = false;
@@ -73,6 +82,26 @@ private:
     std::exception_ptr error_;
 };
 
+/// Polls `ready` for a while before the thread goes to sleep: waking up takes 50 us and more, as long as a short call.
+/// @return whether it became true
+template <typename Ready>
+bool poll(const Ready& ready) {
+    using Clock = std::chrono::steady_clock;
+    constexpr int kPauses = 256;  // some 10 us
+    constexpr auto kPatience = std::chrono::microseconds(200);
+    for (int i = 0; i < kPauses; ++i) {
+        if (ready()) return true;
+        relax();
+    }
+    // From here on others may have the core.
+    for (const auto end = Clock::now() + kPatience; Clock::now() < end; std::this_thread::yield()) {
+        if (ready()) return true;
+    }
+    return ready();
+}
+
+/// Workers announce themselves before they look for a job, and the caller takes the job away before it counts them: in
+/// the one order of these operations (all sequentially consistent) either the worker sees no job or the caller waits.
 class Pool {
 public:
     explicit Pool(int workers) {
@@ -86,52 +115,42 @@ public:
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
     ~Pool() {
-        {
-            const std::lock_guard lock(mutex_);
-            stopping_ = true;
-        }
-        wake_.notify_all();
+        stopping_ = true;
+        announce();
         for (std::thread& thread : threads_) thread.join();
     }
 
     void run(Job& job) {
-        {
-            const std::lock_guard lock(mutex_);
-            job_ = &job;
-            ++generation_;
-        }
-        wake_.notify_all();
+        job_ = &job;
+        announce();
         job.work();
         // Workers that did not wake up in time find no job; those inside are waited for.
-        std::unique_lock lock(mutex_);
         job_ = nullptr;
-        idle_.wait(lock, [this] { return active_ == 0; });
+        if (poll([this] { return active_ == 0; })) return;
+        for (int active = active_; active != 0; active = active_) active_.wait(active);
     }
 
 private:
+    void announce() {
+        ++generation_;
+        generation_.notify_all();
+    }
+
     void serve() {
-        std::uint64_t seen = 0;
-        std::unique_lock lock(mutex_);
-        for (;;) {
-            wake_.wait(lock, [&] { return stopping_ || (job_ != nullptr && generation_ != seen); });
-            if (stopping_) return;
+        for (std::uint32_t seen = 0;;) {
+            if (!poll([&] { return generation_ != seen; })) generation_.wait(seen);
             seen = generation_;
-            Job* job = job_;
+            if (stopping_) return;
             ++active_;
-            lock.unlock();
-            job->work();
-            lock.lock();
-            if (--active_ == 0) idle_.notify_all();
+            if (Job* job = job_) job->work();
+            if (--active_ == 0) active_.notify_one();
         }
     }
 
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    std::condition_variable idle_;
-    Job* job_ = nullptr;
-    std::uint64_t generation_ = 0;
-    int active_ = 0;
-    bool stopping_ = false;
+    std::atomic<Job*> job_{nullptr};
+    std::atomic<std::uint32_t> generation_{0};  // of jobs
+    std::atomic<int> active_{0};                // workers that may hold the job
+    std::atomic<bool> stopping_{false};
     std::vector<std::thread> threads_;
 };
 

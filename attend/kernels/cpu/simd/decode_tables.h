@@ -21,9 +21,11 @@ const DecodeKernels& choose_decode(Isa isa, DType cache, DType query);
 /// The tables of one instruction set, one for each type of cache.
 class DecodeTables {
 public:
+    /// @param make the instruction set's function above
     explicit DecodeTables(DecodeKernels (*make)(DType))
         : tables_{make(DType::float32), make(DType::bfloat16), make(DType::float16), make(DType::int8)} {}
 
+    /// The table for a cache of this type.
     const DecodeKernels& of(DType cache) const {
         switch (cache) {
             case DType::bfloat16:
