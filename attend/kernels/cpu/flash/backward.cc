@@ -53,17 +53,6 @@ std::int64_t packed_rows_at(const BackwardPlan& plan, std::size_t sequence, std:
     return (before + block * panels + panel) * plan.kernels.step_columns * plan.kernels.columns;
 }
 
-/// Rows where a product reads its steps, and how far apart they are.
-struct Steps {
-    const float* data = nullptr;
-    std::int64_t stride = 0;  // bytes
-
-    Steps at(std::int64_t step, std::int64_t column) const {
-        return {reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(data) + step * stride) + column,
-                stride};
-    }
-};
-
 }  // namespace
 
 BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& tile_kernels)
@@ -383,10 +372,8 @@ private:
         if (!plan_.keys_in_place) {
             return {key_rows_ + block * plan_.key_tiles * panel_, kernels_.columns * 4};
         }
-        const std::byte* row =
-            row_address(problem_.key, sequence_.batch, block_.kv_head, sequence_.key_begin + block_.begin);
-        return Steps{reinterpret_cast<const float*>(row), problem_.key.strides()[2] * 4}.at(0,
-                                                                                            block * kernels_.columns);
+        return steps_in_place(problem_.key, sequence_.batch, block_.kv_head, sequence_.key_begin + block_.begin,
+                              block * kernels_.columns);
     }
 
     /// Rows of the query or of grad_output from a panel on, for a block of columns.
@@ -394,8 +381,8 @@ private:
                       std::int64_t panel, std::int64_t block) const {
         const std::int64_t columns = kernels_.columns;
         if (in_place) {
-            const std::byte* row = row_address(view, sequence_.batch, head_, sequence_.query_begin + query_of(panel));
-            return Steps{reinterpret_cast<const float*>(row), view.strides()[2] * 4}.at(0, block * columns);
+            return steps_in_place(view, sequence_.batch, head_, sequence_.query_begin + query_of(panel),
+                                  block * columns);
         }
         return {packed + packed_rows_at(plan_, static_cast<std::size_t>(block_.sequence), head_, blocks, block,
                                         first_panel_ + panel),
@@ -595,7 +582,7 @@ private:
                                         .tile_stride = plan_.query_panels * weights_panel_ * 4,
                                         .steps = steps,
                                         .tiles = end - first - (partial ? 1 : 0)};
-                    args.columns = keys.at(first * steps, 0).data;
+                    args.columns = keys.at(first * steps);
                     args.stride = keys.stride;
                     if (plan_.sums_in_place) {
                         const MutableTensorView& grad = tensors_.grad_query;
@@ -612,7 +599,7 @@ private:
                     if (args.tiles > 0) product(&args);
                     if (partial) {
                         args.weights = grad_scores_of(end - 1, panel) + row;
-                        args.columns = keys.at((end - 1) * steps, 0).data;
+                        args.columns = keys.at((end - 1) * steps);
                         args.steps = steps_of(kernels_, keys_of_tile(end - 1));
                         args.tiles = 1;
                         product(&args);

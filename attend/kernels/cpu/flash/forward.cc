@@ -21,6 +21,11 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::size_t kScoresOffset = 1024;
 constexpr double kLog2e = 1.4426950408889634074;
 
+// Weights times values are summed over 256 keys, then added to what the tile has: rounding errors grow with the length
+// of such sums.
+constexpr std::int64_t kPanelsOfSum = 8;
+constexpr std::int64_t kPanelsAhead = 2;  // for which masks and biases are asked
+
 /// Sizes of the parts of scratch, for a unit of `tiles` tiles.
 struct Layout {
     Layout(const AttentionProblem& problem, const TileKernels& kernels, std::int64_t unit_tiles)
@@ -332,6 +337,7 @@ private:
         }
         while (panel < run.end) {
             const PanelPosition position = position_of(tile, panel, run.key_end);
+            if (panel + kPanelsAhead < run.end) rules_.prefetch(position_of(tile, panel + kPanelsAhead, run.key_end));
             const bool half = position.key_count <= kernels_.width;
             const Job job = panel > run.begin ? Job::row_maximum : Job::none;
             products_.scores(job, rows, half)(&args);
@@ -395,35 +401,41 @@ private:
         } else {
             kernels_.run(Job::exponential, rows, first);
         }
-        AccumulateArgs args{.weights = scores};
-        args.fresh = fresh_[tile] != 0;
-        fresh_[tile] = 0;
-        args.panels = last_keys == kernels_.columns ? panels : panels - 1;
-        args.rest = last_keys == kernels_.columns ? 0 : steps_of(kernels_, last_keys);
-        args.job = first;
-        args.job.source = scores + layout_.panel;
-        args.job.target = scores + weights_panel;
-        args.job.panels = panels - 1;
+        const std::int64_t whole = last_keys == kernels_.columns ? panels : panels - 1;
         const std::int64_t width = problem_.value.shape()[3];
         for (std::int64_t block = 0; block < layout_.blocks; ++block) {
-            args.out = state.out + block * layout_.panel;
-            if (!values_packed_) {
-                const std::int64_t stride = problem_.value.strides()[2];
-                const std::int64_t row = sequence_.key_begin + strip_begin_ + run.begin * kernels_.columns;
-                args.columns =
-                    reinterpret_cast<const float*>(row_address(problem_.value, sequence_.batch, kv_head_, row)) +
-                    block * kernels_.columns;
-                args.stride = stride * static_cast<std::int64_t>(sizeof(float));
-            } else {
-                args.columns =
-                    values_ + (block * layout_.strip_steps + run.begin * kernels_.step_columns) * kernels_.columns;
-                args.stride = kernels_.columns * static_cast<std::int64_t>(sizeof(float));
-            }
+            const Steps values = value_steps(run, block);
             const bool half = width - block * kernels_.columns <= kernels_.width;
-            weighted_.accumulate(job, rows, half)(&args);
+            AccumulateArgs args{.stride = values.stride, .out = state.out + block * layout_.panel};
+            args.fresh = fresh_[tile] != 0;
+            args.job = first;
+            for (std::int64_t begin = 0; begin < panels; begin += kPanelsOfSum) {
+                const std::int64_t end = std::min(panels, begin + kPanelsOfSum);
+                args.weights = scores + begin * weights_panel;
+                args.columns = values.at(begin * kernels_.step_columns);
+                args.panels = std::min(end, whole) - begin;
+                args.rest = end > whole ? steps_of(kernels_, last_keys) : 0;
+                // The panels behind those at hand, by one.
+                args.job.source = scores + (begin + 1) * layout_.panel;
+                args.job.target = scores + (begin + 1) * weights_panel;
+                args.job.panels = std::min(panels, end + 1) - (begin + 1);
+                weighted_.accumulate(args.job.panels > 0 ? job : Job::none, rows, half)(&args);
+                args.fresh = false;
+            }
             job = Job::none;
         }
+        fresh_[tile] = 0;
         if (broken_count_ > 0) add_broken(tile, state, run);
+    }
+
+    /// Values of a run's keys, a block of columns of them.
+    Steps value_steps(const Run& run, std::int64_t block) const {
+        if (values_packed_) {
+            const std::int64_t step = block * layout_.strip_steps + run.begin * kernels_.step_columns;
+            return {values_ + step * kernels_.columns, kernels_.columns * static_cast<std::int64_t>(sizeof(float))};
+        }
+        const std::int64_t row = sequence_.key_begin + strip_begin_ + run.begin * kernels_.columns;
+        return steps_in_place(problem_.value, sequence_.batch, kv_head_, row, block * kernels_.columns);
     }
 
     /// O += p v for the visible pairs of keys whose values are not finite.

@@ -6,6 +6,7 @@
 #include <attend/kernels/cpu/flash/tile_choice.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace attend::kernels::cpu::flash {
@@ -19,6 +20,23 @@ inline Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t hea
 /// Depth steps of `width` numbers.
 inline std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
     return kernels.format == Format::pairs ? divide_up(width, 2) : width;
+}
+
+/// Rows where a product reads its steps, and how far apart they are.
+struct Steps {
+    const float* data = nullptr;
+    std::int64_t stride = 0;  // bytes
+
+    const float* at(std::int64_t step) const {
+        return reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(data) + step * stride);
+    }
+};
+
+/// Rows of floats from one on where they lie, from a column on.
+inline Steps steps_in_place(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row,
+                            std::int64_t column) {
+    constexpr auto kSize = static_cast<std::int64_t>(sizeof(float));
+    return {reinterpret_cast<const float*>(row_address(view, batch, head, row)) + column, view.strides()[2] * kSize};
 }
 
 /// Whether products read a tensor's rows where they lie, as steps: they are floats in whole vectors.

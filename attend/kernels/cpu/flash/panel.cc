@@ -75,6 +75,23 @@ PanelSource PanelRules::source(const TensorView& view, const PanelPosition& posi
     return result;
 }
 
+void PanelRules::prefetch(const PanelPosition& position) const {
+    constexpr std::int64_t kLine = 64;
+    const auto ask = [&](const TensorView& view) {
+        const Shape& strides = view.strides();
+        if (strides[3] != 1) return;
+        const PanelSource rows = source(view, position, false);
+        const auto size = static_cast<std::int64_t>(size_of(view.dtype()));
+        const std::int64_t count = rows.row_stride == 0 ? 1 : position.query_count;
+        for (std::int64_t r = 0; r < count; ++r) {
+            const auto* row = static_cast<const std::byte*>(rows.data) + r * rows.row_stride * size;
+            for (std::int64_t at = 0; at < position.key_count * size; at += kLine) __builtin_prefetch(row + at, 0, 3);
+        }
+    };
+    if (problem_.bias) ask(*problem_.bias);
+    for (const TensorView& allowed : problem_.allowed) ask(allowed);
+}
+
 void PanelRules::modify(const PanelPosition& position, bool transposed, const float* start, float* derivative,
                         float* raw, float* panel) const {
     PanelModifiers modifiers{.scale = static_cast<float>(problem_.scale),

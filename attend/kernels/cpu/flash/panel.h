@@ -53,6 +53,9 @@ public:
     /// The score function's gradients, of a transposed panel: dS with respect to changed scores becomes that with
     /// respect to `raw`, which loses the scores of pairs without a gradient.
     void change_gradients(const PanelPosition& position, std::int64_t slot, float* raw, float* grads) const;
+    /// Asks for what modify() and mask() will read of tensors at a position. Their rows lie far apart, so that the
+    /// processor does not foresee them.
+    void prefetch(const PanelPosition& position) const;
     /// Hidden pairs, and columns beyond the position, become -inf.
     void mask(const PanelPosition& position, bool transposed, float* panel) const;
 

@@ -5,6 +5,7 @@
 
 #include <attend/kernels/attention.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -17,10 +18,16 @@ public:
     /// Adds rows [begin, begin + count) of a batch and head.
     void add(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t begin, std::int64_t count) {
         const auto size = static_cast<std::int64_t>(size_of(view.dtype()));
-        const std::int64_t row_bytes = view.shape()[3] * size;
+        std::int64_t row_bytes = view.shape()[3] * size;
+        const std::int64_t stride = view.strides()[2] * size;
         if (count <= 0 || row_bytes == 0 || blocks_ == kBlocks) return;
-        blocks_of_[blocks_++] = {row_address(view, batch, head, begin), view.strides()[2] * size, row_bytes, count};
-        lines_ += count * ((row_bytes + kLine - 1) / kLine);
+        if (stride == row_bytes) {
+            row_bytes *= count;
+            count = 1;
+        }
+        const std::int64_t lines = (row_bytes + kLine - 1) / kLine;
+        blocks_of_[blocks_++] = {row_address(view, batch, head, begin), stride, lines, count};
+        lines_ += count * lines;
     }
 
     /// Lines that are left.
@@ -28,12 +35,16 @@ public:
 
     /// Asks for the next `count` lines.
     void advance(std::int64_t count) {
-        for (; count > 0 && block_ < blocks_; --count, --lines_) {
+        while (count > 0 && block_ < blocks_) {
             const Block& block = blocks_of_[block_];
-            __builtin_prefetch(block.data + row_ * block.stride + offset_, 0, 2);
-            offset_ += kLine;
-            if (offset_ < block.row_bytes) continue;
-            offset_ = 0;
+            const std::int64_t now = std::min(count, block.lines - line_);
+            const std::byte* at = block.data + row_ * block.stride + line_ * kLine;
+            for (std::int64_t i = 0; i < now; ++i) __builtin_prefetch(at + i * kLine, 0, 2);
+            count -= now;
+            lines_ -= now;
+            line_ += now;
+            if (line_ < block.lines) continue;
+            line_ = 0;
             if (++row_ < block.rows) continue;
             row_ = 0;
             ++block_;
@@ -46,14 +57,14 @@ private:
     struct Block {
         const std::byte* data = nullptr;
         std::int64_t stride = 0;
-        std::int64_t row_bytes = 0;
+        std::int64_t lines = 0;  // of a row
         std::int64_t rows = 0;
     };
     std::array<Block, kBlocks> blocks_of_ = {};
     std::size_t blocks_ = 0;
     std::size_t block_ = 0;
     std::int64_t row_ = 0;
-    std::int64_t offset_ = 0;
+    std::int64_t line_ = 0;
     std::int64_t lines_ = 0;
 };
 

@@ -405,32 +405,41 @@ const Products& generic_products(std::int64_t) {
 
 // ---------------------------------------------------------------------------------------------------- panels of scores
 
-/// Row r of a bias over a panel as floats, `columns` of them.
-void load_source(const PanelSource& source, std::int64_t r, std::int64_t columns, float* out) {
-    const std::int64_t first = r * source.row_stride;
-    if (source.column_stride == 1) {
-        for (std::int64_t j = 0; j < columns; j += kWidth) {
-            Simd::store(out + j, load_some(source.data, source.dtype, first + j, columns - j));
-        }
+/// Calls use(load) where load(r, j) gives `kWidth` elements of row r of a source over a panel, from column j on; those
+/// beyond `columns` are 0.
+template <typename Use>
+void with_source(const PanelSource& source, std::int64_t columns, const Use& use) {
+    if (source.column_stride == 1 && columns == kColumns) {
+        with_loader(source.dtype, [&](const auto& load) {
+            use([&](std::int64_t r, std::int64_t j) { return load(source.data, r * source.row_stride + j); });
+        });
         return;
     }
-    for (std::int64_t j = 0; j < columns; ++j) {
-        out[j] = load_one(source.data, source.dtype, first + j * source.column_stride);
-    }
+    use([&](std::int64_t r, std::int64_t j) {
+        const std::int64_t first = r * source.row_stride + j * source.column_stride;
+        if (source.column_stride == 1) return load_some(source.data, source.dtype, first, columns - j);
+        alignas(64) float lanes[kWidth] = {};
+        for (std::int64_t l = 0; l < std::min<std::int64_t>(kWidth, columns - j); ++l) {
+            lanes[l] = load_one(source.data, source.dtype, first + l * source.column_stride);
+        }
+        return Simd::load(lanes);
+    });
 }
 
-void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, float* panel) {
+template <typename Bias>
+void modify_rows(const PanelModifiers& m, std::int64_t count, float* panel, const Bias& bias_at) {
     const Vec scale = Simd::set1(m.scale);
     const Vec unit = Simd::set1(m.unit);
-    alignas(64) float bias[kColumns] = {};
+    const Vec slope = Simd::set1(m.slope);
+    const bool capped = m.softcap > 0.0F;
+    const bool sloped = m.slope != 0.0F;
     alignas(64) float lane[kColumns];
     for (int j = 0; j < kColumns; ++j) lane[j] = static_cast<float>(j);
     for (std::int64_t r = 0; r < count; ++r) {
         float* row = panel + r * kColumns;
-        if (m.bias != nullptr) load_source(*m.bias, r, columns, bias);
         for (int j = 0; j < kColumns; j += kWidth) {
             Vec x = Simd::mul(Simd::load(row + j), scale);
-            if (m.softcap > 0.0F) {
+            if (capped) {
                 const Vec t = tanh(Simd::mul(x, Simd::set1(1.0F / m.softcap)));
                 x = Simd::mul(t, Simd::set1(m.softcap));
                 if (m.derivative != nullptr) {
@@ -438,18 +447,28 @@ void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, f
                     Simd::store(m.derivative + r * kColumns + j, Simd::sub(one, Simd::mul(t, t)));
                 }
             }
-            if (m.bias != nullptr) x = Simd::add(x, Simd::load(bias + j));
-            if (m.slope != 0.0F) {
+            x = bias_at(x, r, j);
+            if (sloped) {
                 // Positions differ by whole numbers that a float holds exactly up to 2^24.
                 const float first = static_cast<float>(m.by_columns ? m.distance - r : m.distance + r);
                 const Vec moved = m.by_columns ? Simd::add(Simd::set1(first), Simd::load(lane + j))
                                                : Simd::sub(Simd::set1(first), Simd::load(lane + j));
-                x = Simd::sub(x, Simd::mul(Simd::abs(moved), Simd::set1(m.slope)));
+                x = Simd::sub(x, Simd::mul(Simd::abs(moved), slope));
             }
             const Vec start = m.start != nullptr ? Simd::load(m.start + j) : Simd::zero();
             Simd::store(row + j, Simd::fma(x, unit, start));
         }
     }
+}
+
+void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, float* panel) {
+    if (m.bias == nullptr) {
+        modify_rows(m, count, panel, [](Vec x, std::int64_t, std::int64_t) { return x; });
+        return;
+    }
+    with_source(*m.bias, columns, [&](const auto& load) {
+        modify_rows(m, count, panel, [&](Vec x, std::int64_t r, std::int64_t j) { return Simd::add(x, load(r, j)); });
+    });
 }
 
 void keep_range(const std::int64_t* begin, const std::int64_t* end, std::int64_t count, float* panel) {
@@ -467,22 +486,20 @@ void keep_range(const std::int64_t* begin, const std::int64_t* end, std::int64_t
 void keep_true(const PanelSource& allowed, std::int64_t count, std::int64_t columns, float* panel) {
     const Vec hidden = Simd::set1(-kInfinity);
     const auto* bytes = static_cast<const std::uint8_t*>(allowed.data);
-    for (std::int64_t r = 0; r < count; ++r) {
-        const std::uint8_t* row = bytes + r * allowed.row_stride;
-        for (std::int64_t j = 0; j < columns; j += kWidth) {
-            std::uint32_t kept = 0;
-            const std::int64_t lanes = std::min<std::int64_t>(kWidth, columns - j);
-            if (allowed.column_stride == 1 && lanes == kWidth) {
-                kept = Simd::nonzero_bytes(row + j);
-            } else {
-                for (std::int64_t l = 0; l < lanes; ++l) {
-                    kept |= (row[(j + l) * allowed.column_stride] != 0 ? 1U : 0U) << static_cast<unsigned>(l);
-                }
+    if (allowed.column_stride == 1 && columns == kColumns) {
+        // Without branches: whether all of a vector are visible cannot be foreseen.
+        for (std::int64_t r = 0; r < count; ++r) {
+            for (std::int64_t j = 0; j < kColumns; j += kWidth) {
+                float* to = panel + r * kColumns + j;
+                const std::uint32_t kept = Simd::nonzero_bytes(bytes + r * allowed.row_stride + j);
+                Simd::store(to, Simd::select(kept, Simd::load(to), hidden));
             }
-            kept |= ~lanes_below(lanes) & kAllLanes;
-            if (kept == kAllLanes) continue;
-            float* to = panel + r * kColumns + j;
-            Simd::store(to, Simd::select(kept, Simd::load(to), hidden));
+        }
+        return;
+    }
+    for (std::int64_t r = 0; r < count; ++r) {
+        for (std::int64_t j = 0; j < columns; ++j) {
+            if (bytes[r * allowed.row_stride + j * allowed.column_stride] == 0) panel[r * kColumns + j] = -kInfinity;
         }
     }
 }
