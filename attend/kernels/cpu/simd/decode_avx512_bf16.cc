@@ -116,9 +116,14 @@ void add_pair_block(const DecodeValues& args, const float* weights, std::int64_t
                     std::int64_t row, Cursor& cursor) {
     const std::int64_t end = std::min(begin + keys, args.values.count);
     std::int64_t c = 0;
-    for (; c + kChunksTogether * kPairStep <= args.values.dim; c += kChunksTogether * kPairStep) {
-        add_value_pairs<kQueries, kChunksTogether, true>(args, weights, begin, end, row, c, cursor);
-    }
+    const auto take = [&](auto chunks) {
+        constexpr int kCount = decltype(chunks)::value;
+        for (; c + kCount * kPairStep <= args.values.dim; c += kCount * kPairStep) {
+            add_value_pairs<kQueries, kCount, true>(args, weights, begin, end, row, c, cursor);
+        }
+    };
+    take(std::integral_constant<int, kChunksTogether>{});
+    take(std::integral_constant<int, kChunksTogether / 2>{});
     for (; c < args.values.dim; c += kPairStep) {
         add_value_pairs<kQueries, 1, false>(args, weights, begin, end, row, c, cursor);
     }
@@ -154,7 +159,8 @@ void pair_values(const DecodeValues& args) {
     const std::int64_t keys = args.rows <= 2 ? 32 : 16;
     const std::int64_t ahead = rows_ahead(args.rows <= kNearRows, args.values.dim * 2);
     const std::int64_t chunks = (args.values.dim + kPairStep - 1) / kPairStep;
-    const std::int64_t passes = (args.rows + 1) / 2 * (chunks / kChunksTogether + chunks % kChunksTogether);
+    const std::int64_t left = chunks % kChunksTogether;
+    const std::int64_t passes = (args.rows + 1) / 2 * (chunks / kChunksTogether + left / 2 + left % 2);
     for (std::int64_t begin = 0; begin < args.values.count; begin += keys) {
         Cursor cursor(args.values.row + begin + ahead, keys, args.values.dim * 2, passes * keys / 2);
         std::int64_t r = 0;

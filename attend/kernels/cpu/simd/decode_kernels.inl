@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 namespace attend::kernels::cpu::simd {
 
@@ -326,9 +327,15 @@ void add_block(const DecodeValues& args, const float* weights, std::int64_t pane
     constexpr int kVectors = std::min(8, (kWidth == 16 ? 16 : 8) / kQueries);
     weights += row * kColumns;
     std::int64_t c = 0;
-    for (; c + kVectors * kWidth <= args.values.dim; c += kVectors * kWidth) {
-        add_values<Source, kQueries, kVectors>(args, weights, panel, begin, end, row, c, cursor);
-    }
+    const auto take = [&](auto vectors) {
+        constexpr int kCount = decltype(vectors)::value;
+        for (; c + kCount * kWidth <= args.values.dim; c += kCount * kWidth) {
+            add_values<Source, kQueries, kCount>(args, weights, panel, begin, end, row, c, cursor);
+        }
+    };
+    take(std::integral_constant<int, kVectors>{});
+    take(std::integral_constant<int, kVectors / 2>{});
+    take(std::integral_constant<int, kVectors / 4>{});
     for (; c < args.values.dim; c += kWidth) {
         add_values<Source, kQueries, 1>(args, weights, panel, begin, end, row, c, cursor);
     }
@@ -338,6 +345,16 @@ inline std::size_t values_scratch(std::int64_t rows, std::int64_t) {
     return static_cast<std::size_t>(rows * kColumns) * sizeof(float);
 }
 
+/// How often add_block walks over the keys for a row of `vectors`: halves and quarters of `wide`, then one by one.
+inline std::int64_t column_passes(std::int64_t vectors, std::int64_t wide) {
+    std::int64_t passes = 0;
+    for (std::int64_t count : {wide, wide / 2, std::max<std::int64_t>(1, wide / 4), std::int64_t{1}}) {
+        passes += vectors / count;
+        vectors %= count;
+    }
+    return passes;
+}
+
 template <typename Source>
 void values(const DecodeValues& args) {
     // Pairs of rows take turns with few keys, so that the next keys are on their way while the last pair computes.
@@ -345,7 +362,7 @@ void values(const DecodeValues& args) {
     const std::int64_t ahead = rows_ahead(args.rows <= kNearRows, args.values.dim * Source::kBytes);
     const std::int64_t vectors = (args.values.dim + kWidth - 1) / kWidth;
     const std::int64_t wide = kWidth == 16 ? 8 : 4;
-    const std::int64_t passes = (args.rows + 1) / 2 * (vectors / wide + vectors % wide);
+    const std::int64_t passes = (args.rows + 1) / 2 * column_passes(vectors, wide);
     for (std::int64_t panel = 0; panel * kColumns < args.values.count; ++panel) {
         const float* weights = args.weights + panel * args.rows * kColumns;
         if constexpr (Source::kScaled) {
