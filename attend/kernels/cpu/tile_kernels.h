@@ -11,7 +11,7 @@
 ///
 /// In the format `pairs`, two bfloat16 neighbours along depth take the place of one float; depth then counts pairs, and
 /// a panel of weights is [rows][columns / 2] floats' worth of pairs. Every element of a product is one accumulator that
-/// begins at 0 (or a start) and runs over depth in order, and is then added to what was there: the same bits whatever
+/// begins at 0 and runs over depth in order, and is then added to what was there (or a start): the same bits whatever
 /// tile it is computed in, and sums of sums, whose rounding grows slower than that of one long chain.
 #pragma once
 
@@ -59,12 +59,12 @@ struct JobArgs {
     std::int64_t panels = 0;       ///< how many
 };
 
-/// out[rows][columns] = start + rows^T columns over depth.
+/// out[rows][columns] = rows^T columns over depth + start.
 struct ScoresArgs {
     const float* rows = nullptr;     ///< [depth][rows]
     const float* columns = nullptr;  ///< [depth][columns]
     float* out = nullptr;            ///< [rows][columns]; a half panel fills the other half with -inf
-    const float* start = nullptr;    ///< [columns], what accumulators begin with; null: 0
+    const float* start = nullptr;    ///< [columns], added at last: in front it would round every partial sum; null: 0
     std::int64_t depth = 0;          ///< in steps: numbers, or pairs
     JobArgs job = {};                ///< one panel, where the kernel has a job
 };

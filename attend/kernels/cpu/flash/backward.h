@@ -4,8 +4,8 @@
 /// For each block of up to 96 keys, and within it for each block of 256 queries, tile by tile of 12 keys and panel by
 /// panel of 32 queries (transposed, so that what belongs to a query belongs to a column):
 ///
-///     P^T  = 2^(K Q^T - lse)      accumulators start at -lse
-///     dS^T = P^T * (V dO^T - delta)   accumulators start at -delta; the exponential of P is woven into this product
+///     P^T  = 2^(K Q^T - lse)      products begin at 0, -lse is added at last
+///     dS^T = P^T * (V dO^T - delta)   so is -delta; P's exponential is woven into this product
 ///     dV  += P^T dO               the product P dP is woven into this one or the next panel's scores
 ///     dK  += dS^T Q
 ///     dQ  += dS K                 from all tiles of the block, while their dS lie in the second-level cache

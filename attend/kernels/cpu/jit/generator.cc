@@ -263,18 +263,7 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     mov(rsi, ptr[rax + offsetof(ScoresArgs, columns)]);
     mov(rdx, ptr[rax + offsetof(ScoresArgs, out)]);
     mov(rax, ptr[rax + offsetof(ScoresArgs, start)]);
-    Xbyak::Label zero;
-    Xbyak::Label started;
-    test(rax, rax);
-    jz(zero, T_NEAR);
-    for (int v = 0; v < vectors_; ++v) {
-        vmovups(accumulator(0, v), memory(rax, v * kVector));
-        for (int r = 1; r < rows_; ++r) vmovaps(accumulator(r, v), accumulator(0, v));
-    }
-    jmp(started, T_NEAR);
-    L(zero);
     clear_accumulators();
-    L(started);
 
     // The job goes into a loop of equal segments of 32 steps, as many as divide its 12 rows; what is left is plain.
     std::int64_t left = depth;
@@ -313,6 +302,15 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     loop(left / 32, 32, Job::none, 0);
     if (left > 0) loop(1, left, Job::none, 0);
 
+    Xbyak::Label started;
+    test(rax, rax);
+    jz(started, T_NEAR);
+    for (int v = 0; v < vectors_; ++v) {
+        const Zmm& start = v == 0 ? kColumn0 : kColumn1;
+        vmovups(start, memory(rax, v * kVector));
+        for (int r = 0; r < rows_; ++r) vaddps(accumulator(r, v), accumulator(r, v), start);
+    }
+    L(started);
     if (vectors_ == 1) {
         mov(rax, reinterpret_cast<std::size_t>(&kExpTable.minus_infinity));
         vbroadcastss(kA, ptr[rax]);

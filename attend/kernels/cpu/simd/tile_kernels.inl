@@ -258,10 +258,8 @@ void run_job(Job job, std::int64_t count, const JobArgs& args) {
 template <typename Operand, int kVectors>
 void scores_product(const ScoresArgs* args) {
     Vec sum[kRows][kVectors];
-    for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kVectors; ++v) {
-            sum[r][v] = args->start != nullptr ? Simd::load(args->start + v * kWidth) : Simd::zero();
-        }
+    for (auto& row : sum) {
+        for (Vec& x : row) x = Simd::zero();
     }
     const float* rows = args->rows;
     const float* columns = args->columns;
@@ -275,7 +273,10 @@ void scores_product(const ScoresArgs* args) {
         }
     }
     for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kVectors; ++v) Simd::store(args->out + r * kColumns + v * kWidth, sum[r][v]);
+        for (int v = 0; v < kVectors; ++v) {
+            if (args->start != nullptr) sum[r][v] = Simd::add(sum[r][v], Simd::load(args->start + v * kWidth));
+            Simd::store(args->out + r * kColumns + v * kWidth, sum[r][v]);
+        }
         if (kVectors == 1) Simd::store(args->out + r * kColumns + kWidth, Simd::set1(-kInfinity));
     }
 }
