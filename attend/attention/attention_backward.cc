@@ -210,7 +210,7 @@ void attention_backward_into(const AttentionGradientTargets& targets, const Tens
         run_plain(checked, targets, grad_output, options);
         return;
     }
-    const detail::WithoutNonfinite finite(checked.problem(), grad_output);
+    const detail::WithoutNonfinite finite(checked.problem(), grad_output, log_sum_exp);
     if (finite.is_visible()) {
         run_plain(checked, targets, grad_output, options);
         return;
