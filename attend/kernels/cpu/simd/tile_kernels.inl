@@ -506,6 +506,57 @@ void drop_gradients(const float* factors, const float* start, std::int64_t count
     }
 }
 
+void add_panels(const float* source, std::int64_t stride, std::int64_t panels, std::int64_t count, float* sums) {
+    for (std::int64_t e = 0; e < count * kColumns; e += kWidth) {
+        Vec sum = Simd::zero();
+        for (std::int64_t p = 0; p < panels; ++p) sum = Simd::add(sum, Simd::load(source + p * stride + e));
+        Simd::store(sums + e, Simd::add(Simd::load(sums + e), sum));
+    }
+}
+
+/// staged[j][r] = rows r of `tiles` panels from column j on, kWidth columns. Whole vectors are stored, so that each
+/// tile's overhang is overwritten by the next.
+template <std::int64_t kStaged>
+void stage_transposed(const float* panels, std::int64_t stride, std::int64_t tiles, float (*staged)[kStaged]) {
+    for (std::int64_t t = 0; t < tiles; ++t) {
+        for (int first = 0; first < kRows; first += kWidth) {
+            const float* rows = panels + t * stride + first * kColumns;
+            Vec block[kWidth];
+            for (int r = 0; r < kWidth; ++r) {
+                block[r] = first + r < kRows ? Simd::load(rows + r * kColumns) : Simd::zero();
+            }
+            Simd::transpose(block);
+            for (int j = 0; j < kWidth; ++j) Simd::store(staged[j] + t * kRows + first, block[j]);
+        }
+    }
+}
+
+void add_transposed(const AddTransposedArgs& args) {
+    // Rows of out are far apart: what neighbouring tiles add to one is written at once, in whole cache lines.
+    constexpr std::int64_t kTiles = 8;
+    constexpr std::int64_t kStaged = kTiles * kRows + kWidth;
+    alignas(64) float staged[kWidth][kStaged];
+    const Vec factor = Simd::set1(args.factor);
+    for (std::int64_t begin = 0; begin < args.rows; begin += kTiles * kRows) {
+        const std::int64_t rows = std::min<std::int64_t>(kTiles * kRows, args.rows - begin);
+        const float* panels = args.panels + begin / kRows * args.stride;
+        for (std::int64_t column = 0; column < args.columns; column += kWidth) {
+            stage_transposed(panels + column, args.stride, (rows + kRows - 1) / kRows, staged);
+            const std::int64_t columns = std::min<std::int64_t>(kWidth, args.columns - column);
+            for (std::int64_t j = 0; j < columns; ++j) {
+                float* out = args.out + (column + j) * args.out_stride + begin;
+                std::int64_t r = 0;
+                for (; r + kWidth <= rows; r += kWidth) {
+                    Simd::store(out + r, Simd::fma(Simd::load(staged[j] + r), factor, Simd::load(out + r)));
+                }
+                if (r == rows) continue;
+                const Vec before = load_some(out, DType::float32, r, rows - r);
+                store_some(out, DType::float32, r, rows - r, Simd::fma(Simd::load(staged[j] + r), factor, before));
+            }
+        }
+    }
+}
+
 // -------------------------------------------------------------------------------------------------------------- softmax
 
 /// across() of up to kWidth rows in memory.
@@ -637,6 +688,8 @@ TileKernels float_table(Isa isa) {
     table.run = run_job<Floats>;
     table.scale_panel = scale_panel;
     table.drop_gradients = drop_gradients;
+    table.add_panels = add_panels;
+    table.add_transposed = add_transposed;
     table.raise_maximum = raise_maximum;
     table.finish_rows = finish_rows;
     return table;
