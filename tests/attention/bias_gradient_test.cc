@@ -100,23 +100,29 @@ class BiasGradients : public ::testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Cases, BiasGradients, ::testing::ValuesIn(broadcast_cases()),
                          [](const auto& info) { return info.param.name; });
 
+/// A problem whose inputs are those of another.
+Problem converted(const Problem& from, DType dtype) {
+    Problem to(from.description, dtype, 61);
+    to.query = from.query.to(dtype);
+    to.key = from.key.to(dtype);
+    to.value = from.value.to(dtype);
+    to.grad_output = from.grad_output.to(dtype);
+    to.bias = from.bias.to(dtype);
+    return to;
+}
+
 // The plain path in float64 stands for the oracle, which it is compared with in oracle_test.cc.
 TEST_P(BiasGradients, EqualThePlainPathInFloat64) {
     const Case& c = GetParam();
+    const Problem rounded(c, DType::bfloat16, 61);
+    const Problem exact = converted(rounded, DType::float64);
+    const AttentionResult want = exact.forward(Algorithm::flash);
+    const AttentionGradients grad_want = exact.backward(want, Algorithm::flash);
+    const Magnitudes magnitude = magnitudes(exact.query, exact.key, exact.value, exact.grad_output, want.weights, 1.0);
+    const Tensor scale = summed_like_bias(magnitude.scores, c.bias);
     for (const auto& [dtype, bound] : {std::pair(DType::float32, 5e-6), std::pair(DType::bfloat16, 0x1p-7)}) {
         SCOPED_TRACE(name_of(dtype));
-        const Problem p(c, dtype, 61);
-        Problem exact(c, DType::float64, 61);
-        exact.query = p.query.to(DType::float64);
-        exact.key = p.key.to(DType::float64);
-        exact.value = p.value.to(DType::float64);
-        exact.grad_output = p.grad_output.to(DType::float64);
-        exact.bias = p.bias.to(DType::float64);
-        const AttentionResult want = exact.forward(Algorithm::flash);
-        const AttentionGradients grad_want = exact.backward(want, Algorithm::flash);
-        const Magnitudes magnitude =
-            magnitudes(exact.query, exact.key, exact.value, exact.grad_output, want.weights, 1.0);
-        const Tensor scale = summed_like_bias(magnitude.scores, c.bias);
+        const Problem p = converted(rounded, dtype);
         for (const Isa isa : available_isas()) {
             SCOPED_TRACE(name_of(isa));
             const IsaOverride forced(isa);
@@ -244,6 +250,27 @@ TEST(BiasGradient, VisibleNaNStaysInItsRow) {
                 EXPECT_TRUE(j <= i || x == 0.0);
             }
             EXPECT_EQ(std::isnan(grad_key[static_cast<std::size_t>(i * 16)]), i <= 50) << i;
+        }
+    }
+}
+
+// Where nothing is attended to, or nobody attends, the gradient is 0 and written.
+TEST(BiasGradient, EmptyProblems) {
+    for (const Shape& sizes : {Shape{0, 2, 5, 7}, Shape{2, 0, 5, 7}, Shape{2, 2, 0, 7}, Shape{2, 2, 5, 0}}) {
+        const Tensor q = normal({sizes[0], sizes[1], sizes[2], 8}, 14);
+        const Tensor k = normal({sizes[0], sizes[1], sizes[3], 8}, 15);
+        for (const Shape& shape : {sizes, Shape{1}, Shape{1, sizes[2], 1}, Shape{1, sizes[3]}}) {
+            const Tensor bias = normal(shape, 16);
+            Tensor target = Tensor::empty(shape);
+            poison(target);
+            const AttentionOptions options{.bias = bias.view()};
+            const AttentionResult result = attention(q, k, k, options);
+            Tensor dq = Tensor::empty(q.shape());
+            Tensor dk = Tensor::empty(k.shape());
+            Tensor dv = Tensor::empty(k.shape());
+            attention_backward_into({dq.view(), dk.view(), dv.view(), target.view()}, q, q, k, k, result.output,
+                                    result.log_sum_exp, options);
+            EXPECT_TRUE(same_bits(target, zeros(shape))) << ::testing::PrintToString(shape[0]);
         }
     }
 }

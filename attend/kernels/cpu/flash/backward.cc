@@ -146,8 +146,8 @@ std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const Backward
         }
     }
     // As many heads as there are threads go side by side, block by block: then nobody waits for another's dQ, and what
-    // a head has packed stays in the cache. Heads that share elements of the bias go one after the other: their blocks
-    // are no longer alike in number and keys, so that side by side one could wait for a later one.
+    // a head has packed stays in the cache. Heads that share elements of the bias go one after the other: blocks add to
+    // it in the order in which they are handed out, which must not depend on the threads.
     std::vector<KeyBlock> blocks;
     const auto together = static_cast<std::size_t>(shares_bias(problem, plan.bias) ? 1 : std::max(1, workers));
     for (std::size_t first = 0; first < heads.size(); first += together) {
@@ -161,14 +161,8 @@ std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const Backward
                 const std::int64_t begin = b * head.rows;
                 if (begin >= count) continue;
                 const auto index = static_cast<std::int64_t>(blocks.size());
-                blocks.push_back({head.sequence,
-                                  head.kv_head,
-                                  begin,
-                                  std::min(count, begin + head.rows),
-                                  index,
-                                  head.previous,
-                                  head.slot + b,
-                                  {}});
+                blocks.push_back({head.sequence, head.kv_head, begin, std::min(count, begin + head.rows), index,
+                                  head.previous, head.slot + b});
                 head.previous = index;
                 more = true;
             }
