@@ -5,10 +5,12 @@
 ///
 /// dS is taken before the soft cap's derivative, and as floats. Key blocks that share elements take turns: a block adds
 /// a block of queries after the one that was handed out before it on the same keys has (Progress). So nobody waits for
-/// a later one, and every element is one sum in the order of sequences, heads, key blocks and queries.
-/// Where queries share an element, a key block first adds them up for itself. Where heads do, a group waits for all
-/// heads of the one before, so that with fewer key blocks than threads grouped heads wait for each other. Cost: dS is read once more and the sums
-/// once for each head, some 4 bytes for 10 d operations; memory: the sums, and a panel of them for each key tile.
+/// a later one, and every element is one sum in the order of sequences, heads, key blocks and queries. Where queries
+/// share an element, a key block first adds them up for itself. Where heads do, a group waits for all heads of the one
+/// before, so that with fewer key blocks than threads grouped heads wait for each other.
+///
+/// Cost: dS is read once more and the sums once for each head, some 4 bytes for 10 d operations; memory: the sums, and a
+/// panel of them for each key tile.
 #pragma once
 
 #include <attend/kernels/attention.h>
