@@ -9,8 +9,8 @@
 /// share an element, a key block first adds them up for itself. Where heads do, a group waits for all heads of the one
 /// before, so that with fewer key blocks than threads grouped heads wait for each other.
 ///
-/// Cost: dS is read once more and the sums once for each head, some 4 bytes for 10 d operations; memory: the sums, and a
-/// panel of them for each key tile.
+/// Cost: dS is read once more and the sums once for each head, some 4 bytes for 10 d operations; memory: the sums, and
+/// a panel of them for each key tile.
 #pragma once
 
 #include <attend/kernels/attention.h>

@@ -414,20 +414,60 @@ void load_source(const PanelSource& source, std::int64_t r, std::int64_t columns
         }
         return;
     }
+    if (source.column_stride == 0) {
+        std::fill_n(out, columns, load_one(source.data, source.dtype, first));
+        return;
+    }
     for (std::int64_t j = 0; j < columns; ++j) {
         out[j] = load_one(source.data, source.dtype, first + j * source.column_stride);
     }
 }
 
+/// Whether the rows of a bias lie in the panel's columns, a vector or more apart (backward).
+bool is_transposed(const PanelSource& source) {
+    return source.row_stride == 1 && source.column_stride >= kWidth;
+}
+
+/// Rows [0, count) of such a bias over a panel as floats; columns behind `columns` become 0.
+void load_transposed(const PanelSource& source, std::int64_t count, std::int64_t columns, float (*out)[kColumns]) {
+    with_loader(source.dtype, [&](const auto& load) {
+        for (std::int64_t column = 0; column < kColumns; column += kWidth) {
+            for (std::int64_t first = 0; first < count; first += kWidth) {
+                Vec block[kWidth];
+                for (int j = 0; j < kWidth; ++j) {
+                    const std::int64_t at = (column + j) * source.column_stride + first;
+                    // What is read beyond the rows belongs to the next column, but for the last.
+                    if (column + j + 1 < columns) {
+                        block[j] = load(source.data, at);
+                    } else if (column + j < columns) {
+                        block[j] = load_some(source.data, source.dtype, at, count - first);
+                    } else {
+                        block[j] = Simd::zero();
+                    }
+                }
+                Simd::transpose(block);
+                const std::int64_t rows = std::min<std::int64_t>(kWidth, count - first);
+                for (int r = 0; r < kWidth; ++r) {
+                    if (r < rows) Simd::store(out[first + r] + column, block[r]);
+                }
+            }
+        }
+    });
+}
+
 void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, float* panel) {
     const Vec scale = Simd::set1(m.scale);
     const Vec unit = Simd::set1(m.unit);
-    alignas(64) float bias[kColumns] = {};
+    alignas(64) float rows[kRows][kColumns];
+    alignas(64) float one_row[kColumns] = {};
+    const bool transposed = m.bias != nullptr && is_transposed(*m.bias) && count <= kRows;
+    if (transposed) load_transposed(*m.bias, count, columns, rows);
     alignas(64) float lane[kColumns];
     for (int j = 0; j < kColumns; ++j) lane[j] = static_cast<float>(j);
     for (std::int64_t r = 0; r < count; ++r) {
         float* row = panel + r * kColumns;
-        if (m.bias != nullptr) load_source(*m.bias, r, columns, bias);
+        const float* bias = transposed ? rows[r] : one_row;
+        if (m.bias != nullptr && !transposed) load_source(*m.bias, r, columns, one_row);
         for (int j = 0; j < kColumns; j += kWidth) {
             Vec x = Simd::mul(Simd::load(row + j), scale);
             if (m.softcap > 0.0F) {
@@ -535,14 +575,20 @@ void add_transposed(const AddTransposedArgs& args) {
     // Rows of out are far apart: what neighbouring tiles add to one is written at once, in whole cache lines.
     constexpr std::int64_t kTiles = 8;
     constexpr std::int64_t kStaged = kTiles * kRows + kWidth;
+    constexpr std::int64_t kLine = 16;  // floats
     alignas(64) float staged[kWidth][kStaged];
     const Vec factor = Simd::set1(args.factor);
     for (std::int64_t begin = 0; begin < args.rows; begin += kTiles * kRows) {
         const std::int64_t rows = std::min<std::int64_t>(kTiles * kRows, args.rows - begin);
         const float* panels = args.panels + begin / kRows * args.stride;
         for (std::int64_t column = 0; column < args.columns; column += kWidth) {
-            stage_transposed(panels + column, args.stride, (rows + kRows - 1) / kRows, staged);
             const std::int64_t columns = std::min<std::int64_t>(kWidth, args.columns - column);
+            // They arrive while the panels are transposed.
+            for (std::int64_t j = 0; j < columns; ++j) {
+                const float* out = args.out + (column + j) * args.out_stride + begin;
+                for (std::int64_t r = 0; r < rows; r += kLine) __builtin_prefetch(out + r, 1);
+            }
+            stage_transposed(panels + column, args.stride, (rows + kRows - 1) / kRows, staged);
             for (std::int64_t j = 0; j < columns; ++j) {
                 float* out = args.out + (column + j) * args.out_stride + begin;
                 std::int64_t r = 0;
