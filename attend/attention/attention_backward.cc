@@ -174,27 +174,30 @@ void for_each_part(std::int64_t count, const std::function<void(std::int64_t, st
                  [&](std::int64_t part) { use(part * kPart, std::min(kPart, count - part * kPart)); });
 }
 
-/// The same, and the gradient of the bias: summed in floats where it lies, or else beside it.
+/// The same, and the gradient of the bias: summed where it lies, or else in floats beside it.
 void run_flash_with_bias(const detail::CheckedProblem& checked, const AttentionProblem& problem,
                          const flash::BackwardTensors& tensors, const TensorView& bias,
                          const MutableTensorView& target) {
-    const bool in_place = target.dtype() == DType::float32 && target.is_contiguous();
-    Tensor beside = in_place ? Tensor() : Tensor::empty(bias.shape(), DType::float32);
-    flash::BiasSums sums{static_cast<float*>(in_place ? target.data() : beside.data())};
     const Shape strides = bias_strides(bias, checked.weights_shape());
+    const bool adds = std::find(strides.begin(), strides.end(), 0) != strides.end();
+    const bool in_place = target.is_contiguous() && (target.dtype() == DType::float32 || !adds);
+    Tensor beside = in_place ? Tensor() : Tensor::empty(bias.shape(), DType::float32);
+    flash::BiasSums sums{in_place ? target.data() : beside.data(), in_place ? target.dtype() : DType::float32};
     std::copy_n(strides.begin(), sums.strides.size(), sums.strides.begin());
-    for_each_part(bias.numel(),
-                  [&](std::int64_t begin, std::int64_t count) { std::fill_n(sums.data + begin, count, 0.0F); });
+    const auto size = static_cast<std::int64_t>(size_of(sums.dtype));
+    for_each_part(bias.numel() * size, [&](std::int64_t begin, std::int64_t count) {
+        std::fill_n(static_cast<std::byte*>(sums.data) + begin, count, std::byte{0});
+    });
     run_flash(problem, tensors, sums);
     if (in_place) return;
     if (!target.is_contiguous()) {
         target.copy_from(beside);
         return;
     }
-    const auto size = static_cast<std::int64_t>(size_of(target.dtype()));
     for_each_part(bias.numel(), [&](std::int64_t begin, std::int64_t count) {
-        convert_elements(static_cast<std::byte*>(target.data()) + begin * size, target.dtype(), 1, sums.data + begin,
-                         DType::float32, 1, count);
+        convert_elements(
+            static_cast<std::byte*>(target.data()) + begin * static_cast<std::int64_t>(size_of(target.dtype())),
+            target.dtype(), 1, beside.data<float>() + begin, DType::float32, 1, count);
     });
 }
 

@@ -196,8 +196,9 @@ struct AddTransposedArgs {
     std::int64_t rows = 0;          ///< of all tiles
     std::int64_t columns = 0;       ///< of a panel; those behind are not read into out
     float factor = 1.0F;            ///< of the panels
-    float* out = nullptr;           ///< [columns][rows]
-    std::int64_t out_stride = 0;    ///< floats from one row of out to the next
+    void* out = nullptr;            ///< [columns][rows]
+    DType dtype = DType::float32;   ///< of out: float32, or any other floating type, which holds 0 and is written
+    std::int64_t out_stride = 0;    ///< elements from one row of out to the next
 };
 
 /// The softmax state of a tile of rows, kept over the strips of keys.

@@ -41,9 +41,10 @@ struct BackwardTensors {
     MutableTensorView grad_value = {nullptr, DType::float32, {0}, {1}};  ///< as the value
 };
 
-/// Where the gradient of the bias is summed: floats of the bias's own shape, seen as [batch, heads, Lq, Lk].
+/// Where the gradient of the bias is summed: the bias's own shape, seen as [batch, heads, Lq, Lk].
 struct BiasSums {
-    float* data = nullptr;                     ///< zeros at first; null: the gradient is not asked for
+    void* data = nullptr;                      ///< zeros at first; null: the gradient is not asked for
+    DType dtype = DType::float32;              ///< any floating type where nothing is summed, no stride being 0
     std::array<std::int64_t, 4> strides = {};  ///< 0 where the bias was broadcast; of keys 0 or 1
 };
 

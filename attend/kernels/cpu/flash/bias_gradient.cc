@@ -2,6 +2,7 @@
 #include <attend/kernels/cpu/flash/tile_choice.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <map>
 #include <utility>
 
@@ -101,24 +102,27 @@ void BiasGradient::wait(std::int64_t head_of_group, std::int64_t query_block) co
     }
 }
 
-float* BiasGradient::sums_of(std::int64_t head, std::int64_t query, std::int64_t key) const {
+void* BiasGradient::sums_of(std::int64_t head, std::int64_t query, std::int64_t key) const {
     const auto& strides = plan_.bias.strides;
-    return plan_.bias.data + sequence_.batch * strides[0] + head * strides[1] +
-           (sequence_.query_begin + query) * strides[2] + (sequence_.key_begin + key) * strides[3];
+    const std::int64_t offset = sequence_.batch * strides[0] + head * strides[1] +
+                                (sequence_.query_begin + query) * strides[2] + (sequence_.key_begin + key) * strides[3];
+    return static_cast<std::byte*>(plan_.bias.data) + offset * static_cast<std::int64_t>(size_of(plan_.bias.dtype));
 }
 
 void BiasGradient::add(const PanelPosition& position, const float* panels, std::int64_t stride) const {
-    float* out = sums_of(position.head, position.query_begin, position.key_begin);
+    void* elements = sums_of(position.head, position.query_begin, position.key_begin);
     if (plan_.bias.strides[3] != 0) {
         kernels_.add_transposed({.panels = panels,
                                  .stride = stride,
                                  .rows = position.key_count,
                                  .columns = position.query_count,
                                  .factor = factor_,
-                                 .out = out,
+                                 .out = elements,
+                                 .dtype = plan_.bias.dtype,
                                  .out_stride = plan_.bias.strides[2]});
         return;
     }
+    auto* out = static_cast<float*>(elements);
     alignas(64) float sums[kMaxRows * kMaxColumns] = {};
     const std::int64_t whole = position.key_count / kernels_.rows;
     const std::int64_t rest = position.key_count % kernels_.rows;
@@ -136,7 +140,7 @@ void BiasGradient::gather(std::int64_t tile, std::int64_t rows, const float* pan
 }
 
 void BiasGradient::scatter(std::int64_t head) const {
-    float* out = sums_of(head, 0, block_.begin);
+    auto* out = static_cast<float*>(sums_of(head, 0, block_.begin));
     for (std::int64_t key = 0; key < block_.end - block_.begin; ++key) {
         float* row = tile_sums_ + key * kernels_.columns;
         out[key * plan_.bias.strides[3]] += factor_ * tree_sum(row, kernels_.columns);

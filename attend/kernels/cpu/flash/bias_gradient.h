@@ -52,7 +52,7 @@ public:
     void scatter(std::int64_t head) const;
 
 private:
-    float* sums_of(std::int64_t head, std::int64_t query, std::int64_t key) const;
+    void* sums_of(std::int64_t head, std::int64_t query, std::int64_t key) const;
 
     const BackwardPlan& plan_;
     const Progress& progress_;

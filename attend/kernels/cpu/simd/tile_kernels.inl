@@ -571,13 +571,32 @@ void stage_transposed(const float* panels, std::int64_t stride, std::int64_t til
     }
 }
 
+/// out[r] += factor staged[r], see AddTransposedArgs::dtype.
+void add_row(const float* staged, Vec factor, std::int64_t rows, DType dtype, void* out) {
+    std::int64_t r = 0;
+    if (dtype == DType::float32) {
+        auto* floats = static_cast<float*>(out);
+        for (; r + kWidth <= rows; r += kWidth) {
+            Simd::store(floats + r, Simd::fma(Simd::load(staged + r), factor, Simd::load(floats + r)));
+        }
+    }
+    for (; r < rows; r += kWidth) {
+        const Vec before = dtype == DType::float32 ? load_some(out, dtype, r, rows - r) : Simd::zero();
+        store_some(out, dtype, r, rows - r, Simd::fma(Simd::load(staged + r), factor, before));
+    }
+}
+
 void add_transposed(const AddTransposedArgs& args) {
     // Rows of out are far apart: what neighbouring tiles add to one is written at once, in whole cache lines.
     constexpr std::int64_t kTiles = 8;
     constexpr std::int64_t kStaged = kTiles * kRows + kWidth;
-    constexpr std::int64_t kLine = 16;  // floats
+    constexpr std::int64_t kLine = 64;
     alignas(64) float staged[kWidth][kStaged];
     const Vec factor = Simd::set1(args.factor);
+    const std::int64_t size = args.dtype == DType::float64 ? 8 : size_in_bytes(args.dtype);
+    const auto out_of = [&](std::int64_t column, std::int64_t row) {
+        return static_cast<std::byte*>(args.out) + (column * args.out_stride + row) * size;
+    };
     for (std::int64_t begin = 0; begin < args.rows; begin += kTiles * kRows) {
         const std::int64_t rows = std::min<std::int64_t>(kTiles * kRows, args.rows - begin);
         const float* panels = args.panels + begin / kRows * args.stride;
@@ -585,19 +604,12 @@ void add_transposed(const AddTransposedArgs& args) {
             const std::int64_t columns = std::min<std::int64_t>(kWidth, args.columns - column);
             // They arrive while the panels are transposed.
             for (std::int64_t j = 0; j < columns; ++j) {
-                const float* out = args.out + (column + j) * args.out_stride + begin;
-                for (std::int64_t r = 0; r < rows; r += kLine) __builtin_prefetch(out + r, 1);
+                const std::byte* out = out_of(column + j, begin);
+                for (std::int64_t line = 0; line < rows * size; line += kLine) __builtin_prefetch(out + line, 1);
             }
             stage_transposed(panels + column, args.stride, (rows + kRows - 1) / kRows, staged);
             for (std::int64_t j = 0; j < columns; ++j) {
-                float* out = args.out + (column + j) * args.out_stride + begin;
-                std::int64_t r = 0;
-                for (; r + kWidth <= rows; r += kWidth) {
-                    Simd::store(out + r, Simd::fma(Simd::load(staged[j] + r), factor, Simd::load(out + r)));
-                }
-                if (r == rows) continue;
-                const Vec before = load_some(out, DType::float32, r, rows - r);
-                store_some(out, DType::float32, r, rows - r, Simd::fma(Simd::load(staged[j] + r), factor, before));
+                add_row(staged[j], factor, rows, args.dtype, out_of(column + j, begin));
             }
         }
     }
