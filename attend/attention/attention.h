@@ -96,8 +96,8 @@ struct AttentionGradients {
 /// Gradients of sum(grad_output * output) (Dao et al. 2022, section 3.1). Dropout is drawn again from its seed.
 /// Sums over a group of heads, and over what the bias was broadcast over, run in a fixed order. Rows that attend to
 /// nothing have gradients of 0. Memory: query and grad_output once more, packed; for 16-bit types also the query's
-/// gradient in float32. The gradient of a bias is computed in a pass of its own, in double. Those of what options.score
-/// has learned: ScoreFunction::parameters.
+/// gradient in float32, and that of a bias that was broadcast. Gradients of what options.score has learned:
+/// ScoreFunction::parameters.
 /// @param grad_output [batch, heads, Lq, dv], dtype of the query
 /// @param result what attention returned for the same inputs and options; a fast path reads output and log_sum_exp
 /// where that is exact enough, and recomputes them where it is not

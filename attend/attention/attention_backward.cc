@@ -1,6 +1,7 @@
 #include <attend/attention/attention.h>
 #include <attend/attention/nonfinite.h>
 #include <attend/attention/problem.h>
+#include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
@@ -12,6 +13,7 @@
 #include <attend/kernels/tile.h>
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -98,28 +100,20 @@ void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved
     target.copy_from(sums);
 }
 
-/// log-sum-exp and delta of every row in the plain path's precision.
-Tensor row_statistics(const detail::CheckedProblem& checked, const TensorView& grad_output) {
+void run_plain(const detail::CheckedProblem& checked, const AttentionGradientTargets& targets,
+               const TensorView& grad_output, const AttentionOptions& options) {
     const AttentionProblem& problem = checked.problem();
+    const std::size_t bytes = kernels::cpu::scratch_size(problem);
+    // log-sum-exp and delta of every row, in the precision of what follows.
     Shape rows = checked.log_sum_exp_shape();
     rows.push_back(2);
     Tensor statistics(rows, kernels::cpu::computes_in_double(problem) ? DType::float64 : DType::float32);
     const AttentionSaved saved{grad_output, statistics.view()};
-    const std::size_t bytes = kernels::cpu::scratch_size(problem);
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
         [&](const Block& block) {
             kernels::cpu::attention_row_statistics(problem, saved, block, thread_scratch(bytes));
         });
-    return statistics;
-}
-
-void run_plain(const detail::CheckedProblem& checked, const AttentionGradientTargets& targets,
-               const TensorView& grad_output, const AttentionOptions& options) {
-    const AttentionProblem& problem = checked.problem();
-    const std::size_t bytes = kernels::cpu::scratch_size(problem);
-    Tensor statistics = row_statistics(checked, grad_output);
-    const AttentionSaved saved{grad_output, statistics.view()};
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
         [&](const Block& block) {
@@ -134,9 +128,10 @@ void run_plain(const detail::CheckedProblem& checked, const AttentionGradientTar
     if (targets.bias) run_bias(checked, saved, *options.bias, *targets.bias);
 }
 
-/// The fast path: packs queries and grad_output once, then one task for each block of keys.
-void run_flash(const AttentionProblem& problem, const flash::BackwardTensors& tensors) {
-    const flash::BackwardPlan plan(problem, flash::backward_kernels(problem));
+/// The fast path: packs queries and grad_output once, then one task for each block of keys. @param bias zeros, or no
+/// data
+void run_flash(const AttentionProblem& problem, const flash::BackwardTensors& tensors, const flash::BiasSums& bias) {
+    const flash::BackwardPlan plan(problem, flash::backward_kernels(problem), bias);
     const std::vector<std::int64_t> sizes = flash::backward_buffer_sizes(problem, plan);
     std::size_t total = 0;
     for (const std::int64_t floats : sizes) total += kernels::cpu::arena_bytes<float>(floats);
@@ -169,6 +164,40 @@ void run_flash(const AttentionProblem& problem, const flash::BackwardTensors& te
     if (plan.sums_in_place) return;
     parallel_for(sequences * heads, [&](std::int64_t i) {
         flash::finish_grad_query(problem, tensors, plan, buffers, i / heads, i % heads);
+    });
+}
+
+/// Calls use(begin, count) for parts of `count` elements, on the pool.
+void for_each_part(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& use) {
+    constexpr std::int64_t kPart = std::int64_t{1} << 18;
+    parallel_for(kernels::block_count(count, kPart),
+                 [&](std::int64_t part) { use(part * kPart, std::min(kPart, count - part * kPart)); });
+}
+
+/// The same, and the gradient of the bias: summed where it lies, or else in floats beside it.
+void run_flash_with_bias(const detail::CheckedProblem& checked, const AttentionProblem& problem,
+                         const flash::BackwardTensors& tensors, const TensorView& bias,
+                         const MutableTensorView& target) {
+    const Shape strides = bias_strides(bias, checked.weights_shape());
+    const bool adds = std::find(strides.begin(), strides.end(), 0) != strides.end();
+    const bool in_place = target.is_contiguous() && (target.dtype() == DType::float32 || !adds);
+    Tensor beside = in_place ? Tensor() : Tensor::empty(bias.shape(), DType::float32);
+    flash::BiasSums sums{in_place ? target.data() : beside.data(), in_place ? target.dtype() : DType::float32};
+    std::copy_n(strides.begin(), sums.strides.size(), sums.strides.begin());
+    const auto size = static_cast<std::int64_t>(size_of(sums.dtype));
+    for_each_part(bias.numel() * size, [&](std::int64_t begin, std::int64_t count) {
+        std::fill_n(static_cast<std::byte*>(sums.data) + begin, count, std::byte{0});
+    });
+    run_flash(problem, tensors, sums);
+    if (in_place) return;
+    if (!target.is_contiguous()) {
+        target.copy_from(beside);
+        return;
+    }
+    for_each_part(bias.numel(), [&](std::int64_t begin, std::int64_t count) {
+        convert_elements(
+            static_cast<std::byte*>(target.data()) + begin * static_cast<std::int64_t>(size_of(target.dtype())),
+            target.dtype(), 1, beside.data<float>() + begin, DType::float32, 1, count);
     });
 }
 
@@ -210,15 +239,17 @@ void attention_backward_into(const AttentionGradientTargets& targets, const Tens
         run_plain(checked, targets, grad_output, options);
         return;
     }
-    const detail::WithoutNonfinite finite(checked.problem(), grad_output);
+    const detail::WithoutNonfinite finite(checked.problem(), grad_output, log_sum_exp);
     if (finite.is_visible()) {
         run_plain(checked, targets, grad_output, options);
         return;
     }
-    run_flash(finite.problem(), {finite.grad_output(), output, log_sum_exp, targets.query, targets.key, targets.value});
+    const flash::BackwardTensors tensors{finite.grad_output(), output,      log_sum_exp,
+                                         targets.query,        targets.key, targets.value};
     if (targets.bias) {
-        Tensor statistics = row_statistics(checked, grad_output);
-        run_bias(checked, {grad_output, statistics.view()}, *options.bias, *targets.bias);
+        run_flash_with_bias(checked, finite.problem(), tensors, *options.bias, *targets.bias);
+    } else {
+        run_flash(finite.problem(), tensors, {});
     }
 }
 

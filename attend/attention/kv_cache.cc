@@ -10,6 +10,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -51,6 +52,10 @@ std::int64_t check_tokens(const char* name, const TensorView& tokens, std::int64
                                          std::string(name_of(tokens.dtype())));
     }
     return tokens.shape()[2];
+}
+
+[[noreturn]] void throw_repeated(std::int64_t sequence) {
+    throw ValueError(kOperation, "expected each sequence once, found " + text(sequence) + " again");
 }
 
 /// Writes one row; int8 with its scale.
@@ -293,39 +298,59 @@ void KvCache::reserve(std::int64_t capacity) {
 }
 
 void KvCache::append(const TensorView& key, const TensorView& value) {
-    const std::vector<std::int64_t> counts(static_cast<std::size_t>(options_.batch),
-                                           key.rank() == 4 ? key.shape()[2] : 0);
+    const std::vector<std::int64_t> counts(lengths_.size(), key.rank() == 4 ? key.shape()[2] : 0);
     append(key, value, counts);
 }
 
 void KvCache::append(const TensorView& key, const TensorView& value, std::span<const std::int64_t> counts) {
-    const std::int64_t tokens = check_tokens("key", key, options_.batch, options_.kv_heads, options_.head_dim);
-    const std::int64_t others = check_tokens("value", value, options_.batch, options_.kv_heads, options_.value_dim);
+    std::vector<std::int64_t> all(lengths_.size());
+    std::iota(all.begin(), all.end(), 0);
+    append_counts(all, key, value, counts);
+}
+
+void KvCache::append(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value) {
+    std::vector<bool> named(lengths_.size());
+    for (const std::int64_t sequence : sequences) {
+        static_cast<void>(length(sequence));
+        if (named[static_cast<std::size_t>(sequence)]) throw_repeated(sequence);
+        named[static_cast<std::size_t>(sequence)] = true;
+    }
+    const std::vector<std::int64_t> counts(sequences.size(), key.rank() == 4 ? key.shape()[2] : 0);
+    append_counts(sequences, key, value, counts);
+}
+
+void KvCache::append_counts(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value,
+                            std::span<const std::int64_t> counts) {
+    const auto rows = static_cast<std::int64_t>(sequences.size());
+    const std::int64_t tokens = check_tokens("key", key, rows, options_.kv_heads, options_.head_dim);
+    const std::int64_t others = check_tokens("value", value, rows, options_.kv_heads, options_.value_dim);
     if (tokens != others) {
         throw ShapeError(kOperation, "expected as many values as keys, found " + text(others) + " and " + text(tokens));
     }
-    if (static_cast<std::int64_t>(counts.size()) != options_.batch) {
-        throw ShapeError(kOperation, "expected " + text(options_.batch) + " counts, one for each sequence, found " +
+    if (counts.size() != sequences.size()) {
+        throw ShapeError(kOperation, "expected " + text(rows) + " counts, one for each sequence, found " +
                                          text(static_cast<std::int64_t>(counts.size())));
     }
     std::int64_t needed = 0;
-    for (std::size_t s = 0; s < counts.size(); ++s) {
-        if (counts[s] < 0 || counts[s] > tokens) {
-            throw ValueError(kOperation, "expected counts in [0, " + text(tokens) + "], found " + text(counts[s]));
+    for (std::size_t b = 0; b < counts.size(); ++b) {
+        if (counts[b] < 0 || counts[b] > tokens) {
+            throw ValueError(kOperation, "expected counts in [0, " + text(tokens) + "], found " + text(counts[b]));
         }
-        needed = std::max(needed, lengths_[s] + counts[s]);
+        needed = std::max(needed, length(sequences[b]) + counts[b]);
     }
     reserve(needed);
-    for (std::int64_t b = 0; b < options_.batch; ++b) {
-        const auto s = static_cast<std::size_t>(b);
+    for (std::int64_t b = 0; b < rows; ++b) {
+        const std::int64_t sequence = sequences[static_cast<std::size_t>(b)];
+        const std::int64_t count = counts[static_cast<std::size_t>(b)];
+        std::int64_t& length = lengths_[static_cast<std::size_t>(sequence)];
         for (std::int64_t head = 0; head < options_.kv_heads; ++head) {
-            const std::int64_t row = (b * options_.kv_heads + head) * options_.capacity + lengths_[s];
-            for (std::int64_t t = 0; t < counts[s]; ++t) {
+            const std::int64_t row = (sequence * options_.kv_heads + head) * options_.capacity + length;
+            for (std::int64_t t = 0; t < count; ++t) {
                 write_row(key, b, head, t, keys_, key_scales_, row + t);
                 write_row(value, b, head, t, values_, value_scales_, row + t);
             }
         }
-        lengths_[s] += counts[s];
+        length += count;
     }
 }
 
@@ -460,9 +485,7 @@ std::int64_t PagedKvCache::fork(std::int64_t sequence) {
 
 void PagedKvCache::free_sequence(std::int64_t sequence) {
     State& freed = state(sequence);
-    for (const std::int64_t page : freed.pages) {
-        if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
-    }
+    for (const std::int64_t page : freed.pages) give_back(page);
     freed = State();
 }
 
@@ -471,6 +494,10 @@ std::int64_t PagedKvCache::take_page() {
     free_.pop_back();
     references_[static_cast<std::size_t>(page)] = 1;
     return page;
+}
+
+void PagedKvCache::give_back(std::int64_t page) {
+    if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
 }
 
 void PagedKvCache::copy_page(std::int64_t from, std::int64_t to) {
@@ -500,7 +527,7 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
     for (std::size_t b = 0; b < sequences.size(); ++b) {
         const State& own = state(sequences[b]);
         if (std::count(sequences.begin(), sequences.end(), sequences[b]) > 1) {
-            throw ValueError(kOperation, "expected each sequence once, found " + text(sequences[b]) + " again");
+            throw_repeated(sequences[b]);
         }
         needed += (own.length + tokens + size - 1) / size - (own.length + size - 1) / size;
         if (own.length % size != 0) ++appenders[own.pages.back()];
@@ -543,6 +570,17 @@ void PagedKvCache::set_left_padding(std::int64_t sequence, std::int64_t count) {
         throw ValueError(kOperation, "expected left padding in [0, " + text(own.length) + "], found " + text(count));
     }
     own.padding = count;
+}
+
+void PagedKvCache::truncate(std::int64_t sequence, std::int64_t length) {
+    State& own = state(sequence);
+    if (length < 0 || length > own.length) {
+        throw ValueError(kOperation, "expected a length in [0, " + text(own.length) + "], found " + text(length));
+    }
+    const auto kept = static_cast<std::size_t>((length + options_.page_size - 1) / options_.page_size);
+    for (; own.pages.size() > kept; own.pages.pop_back()) give_back(own.pages.back());
+    own.length = length;
+    own.padding = std::min(own.padding, length);
 }
 
 std::int64_t PagedKvCache::length(std::int64_t sequence) const {

@@ -38,6 +38,10 @@ public:
     void append(const TensorView& key, const TensorView& value);
     /// Appends the first counts[s] of the n tokens to sequence s. @throws ShapeError, DTypeError, ValueError
     void append(const TensorView& key, const TensorView& value, std::span<const std::int64_t> counts);
+    /// Appends n tokens to some of the sequences, given by their indices, each once: those that are finished need no
+    /// more. @param key [sequences.size(), kv_heads, n, head_dim] @param value likewise @throws ShapeError, DTypeError,
+    /// ValueError (no such sequence, or one twice): then nothing was appended
+    void append(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value);
     /// Slots [0, count) of a sequence are padding. @throws ValueError unless 0 <= count <= length
     void set_left_padding(std::int64_t sequence, std::int64_t count);
     /// Keeps the first `length` slots of a sequence (speculative decoding). @throws ValueError when it has less
@@ -59,6 +63,8 @@ public:
 
 private:
     void reserve(std::int64_t capacity);
+    void append_counts(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value,
+                       std::span<const std::int64_t> counts);
 
     KvCacheOptions options_;
     Tensor keys_;
@@ -99,6 +105,10 @@ public:
     void append(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value);
     /// Slots [0, count) of a sequence are padding. @throws ValueError unless 0 <= count <= length
     void set_left_padding(std::int64_t sequence, std::int64_t count);
+    /// Keeps the first `length` slots of a sequence (speculative decoding), and gives back the pages behind them that
+    /// no other sequence has. What others share stays as it is: a last page that is shared is copied when one of them
+    /// appends to it. @throws ValueError for an unknown sequence, or one that has less
+    void truncate(std::int64_t sequence, std::int64_t length);
 
     const PagedKvCacheOptions& options() const { return options_; }             ///< sizes; pages as they are now
     std::int64_t length(std::int64_t sequence) const;                           ///< slots, padding included
@@ -121,6 +131,7 @@ private:
     const State& state(std::int64_t sequence) const;
     void reserve(std::int64_t pages);
     std::int64_t take_page();
+    void give_back(std::int64_t page);
     void copy_page(std::int64_t from, std::int64_t to);
 
     PagedKvCacheOptions options_;

@@ -1,9 +1,11 @@
 #include <attend/attention/nonfinite.h>
+#include <attend/core/element.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 namespace attend::detail {
@@ -14,6 +16,8 @@ using kernels::AttentionProblem;
 using kernels::KeyRange;
 using kernels::Sequence;
 
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
 /// Whether positions or tensors hide any pair of the problem.
 bool hides_anything(const AttentionProblem& problem) {
     if (!problem.allowed.empty() || !problem.blocks.empty()) return true;
@@ -23,6 +27,21 @@ bool hides_anything(const AttentionProblem& problem) {
         const KeyRange last = sequence.keys_of(sequence.query_count - 1);
         return std::max(first.begin, last.begin) > 0 || std::min(first.end, last.end) < sequence.key_count;
     });
+}
+
+/// Whether a log-sum-exp is neither finite nor that of a row without weights: some logit that the row sees is not.
+bool has_broken_sum(const AttentionProblem& problem, const TensorView& log_sum_exp) {
+    const Shape& strides = log_sum_exp.strides();
+    for (const Sequence& sequence : problem.sequences) {
+        for (std::int64_t head = 0; head < problem.heads(); ++head) {
+            for (std::int64_t i = 0; i < sequence.query_count; ++i) {
+                const std::int64_t at =
+                    sequence.batch * strides[0] + head * strides[1] + (sequence.query_begin + i) * strides[2];
+                if (!(load_element(log_sum_exp.data(), log_sum_exp.dtype(), at) < kInfinity)) return true;
+            }
+        }
+    }
+    return false;
 }
 
 /// Indices, within the sequence, of rows that are not finite.
@@ -42,9 +61,13 @@ std::vector<std::int64_t> broken_rows(const kernels::cpu::TileKernels& kernels, 
 
 }  // namespace
 
-WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const TensorView& grad_output)
+WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const TensorView& grad_output,
+                                   const TensorView& log_sum_exp)
     : problem_(problem), grad_output_(grad_output) {
     if (!hides_anything(problem)) return;
+    // A bias or a score function may have what rows of the tensors have not.
+    visible_ = has_broken_sum(problem, log_sum_exp);
+    if (visible_) return;
     const kernels::cpu::TileKernels& kernels = kernels::cpu::tile_kernels(problem.query.dtype(), true);
     const std::int64_t kv_heads = problem.key.shape()[1];
     const std::int64_t group = kv_heads == 0 ? 1 : problem.heads() / kv_heads;

@@ -13,11 +13,12 @@ namespace attend::detail {
 /// What backward may read instead of its inputs.
 class WithoutNonfinite {
 public:
-    /// Looks for rows that are not finite, where a mask hides any pair at all.
-    WithoutNonfinite(const kernels::AttentionProblem& problem, const TensorView& grad_output);
+    /// Looks for rows that are not finite, where a mask hides any pair at all. @param log_sum_exp of forward
+    WithoutNonfinite(const kernels::AttentionProblem& problem, const TensorView& grad_output,
+                     const TensorView& log_sum_exp);
 
-    /// True when a row that is not finite belongs to a visible pair: the plain path, which skips hidden pairs one by
-    /// one, must be taken.
+    /// True when a row or a logit that is not finite belongs to a visible pair: the plain path, which skips hidden
+    /// pairs one by one, must be taken.
     bool is_visible() const { return visible_; }
     /// The problem with such rows, which no visible pair reads, replaced by 0; the same where there are none.
     const kernels::AttentionProblem& problem() const { return problem_; }

@@ -402,6 +402,116 @@ TEST(PagedKvCache, ForksShareAndCopyOnWrite) {
     EXPECT_EQ(cache.add_sequence(), b);
 }
 
+// Sequences that are not named keep their tokens; the others are those that a batch of their own would have.
+TEST(KvCache, AppendsToSomeSequences) {
+    for (const DType dtype : {DType::float32, DType::int8}) {
+        const Tensor k = normal({3, 2, 5, 8}, 1);
+        const Tensor v = normal({3, 2, 5, 6}, 2);
+        const Tensor more_k = normal({2, 2, 4, 8}, 3);
+        const Tensor more_v = normal({2, 2, 4, 6}, 4);
+        const Tensor q = normal({3, 4, 1, 8}, 5);
+        const KvCacheOptions sizes{
+            .batch = 3, .kv_heads = 2, .head_dim = 8, .value_dim = 6, .capacity = 5, .dtype = dtype};
+        KvCache cache(sizes);
+        cache.append(k, v);
+        cache.append(std::vector<std::int64_t>{2, 0}, more_k, more_v);
+        EXPECT_EQ(cache.length(0), 9);
+        EXPECT_EQ(cache.length(1), 5);
+        EXPECT_EQ(cache.length(2), 9);
+        // The same by counts, with tokens for the sequence that gets none.
+        Tensor fed_k = Tensor::empty({3, 2, 4, 8});
+        Tensor fed_v = Tensor::empty({3, 2, 4, 6});
+        poison(fed_k);
+        poison(fed_v);
+        for (const auto& [row, sequence] : {std::pair(0, 2), std::pair(1, 0)}) {
+            fed_k.view().select(0, sequence).copy_from(more_k.view().select(0, row));
+            fed_v.view().select(0, sequence).copy_from(more_v.view().select(0, row));
+        }
+        KvCache counted(sizes);
+        counted.append(k, v);
+        counted.append(fed_k, fed_v, std::vector<std::int64_t>{4, 0, 4});
+        EXPECT_TRUE(same_bits(attention(q, cache).output, attention(q, counted).output));
+
+        cache.append(std::span<const std::int64_t>(), normal({0, 2, 4, 8}, 1), normal({0, 2, 4, 6}, 1));
+        const auto append = [&](const std::vector<std::int64_t>& sequences) {
+            cache.append(sequences, more_k, more_v);
+        };
+        EXPECT_EQ(message_of<ValueError>([&] { append({0, 3}); }), "[kv_cache] expected a sequence in [0, 3), found 3");
+        EXPECT_EQ(message_of<ValueError>([&] {
+                      append({1, 1});
+                  }),
+                  "[kv_cache] expected each sequence once, found 1 again");
+        EXPECT_EQ(message_of<ShapeError>([&] { append({1}); }),
+                  "[kv_cache] expected key of shape [1, 2, *, 8], found [2, 2, 4, 8]");
+        EXPECT_EQ(cache.length(0), 9);
+        EXPECT_EQ(cache.length(1), 5);
+    }
+}
+
+TEST(PagedKvCache, TruncateGivesPagesBack) {
+    const Tensor k = normal({1, 1, 40, 8}, 1);
+    const Tensor v = normal({1, 1, 40, 8}, 2);
+    const Tensor other_k = normal({1, 1, 10, 8}, 3);
+    const Tensor other_v = normal({1, 1, 10, 8}, 4);
+    const Tensor q = normal({1, 1, 1, 8}, 5);
+    PagedKvCache cache({.kv_heads = 1, .head_dim = 8, .page_size = 16, .pages = 5, .grows = false});
+    const auto expect_tokens = [&](std::int64_t sequence, std::int64_t first, bool others) {
+        KvCache want({.batch = 1, .kv_heads = 1, .head_dim = 8});
+        want.append(k.view().slice(2, 0, first), v.view().slice(2, 0, first));
+        if (others) want.append(other_k, other_v);
+        EXPECT_EQ(cache.length(sequence), want.length(0));
+        EXPECT_TRUE(same_bits(attention(q, cache, std::vector{sequence}).output, attention(q, want).output));
+    };
+    const std::int64_t a = cache.add_sequence();
+    cache.append(std::vector{a}, k, v);
+    const std::int64_t b = cache.fork(a);
+    EXPECT_EQ(cache.free_pages(), 2);
+
+    // Pages that the fork has as well stay; the last that is kept is shared, and copied when it is written to.
+    cache.truncate(a, 20);
+    EXPECT_EQ(cache.free_pages(), 2);
+    EXPECT_EQ(cache.block_table(a).size(), 2U);
+    cache.append(std::vector{a}, other_k, other_v);
+    EXPECT_EQ(cache.free_pages(), 1);
+    EXPECT_EQ(cache.block_table(a)[0], cache.block_table(b)[0]);
+    EXPECT_NE(cache.block_table(a)[1], cache.block_table(b)[1]);
+    expect_tokens(a, 20, true);
+    expect_tokens(b, 40, false);
+
+    // What nobody else has comes back: a page that ends where the sequence does is kept, one behind it is not.
+    cache.truncate(b, 32);
+    EXPECT_EQ(cache.free_pages(), 2);
+    cache.truncate(b, 16);
+    EXPECT_EQ(cache.free_pages(), 3);
+    expect_tokens(b, 16, false);
+    cache.append(std::vector{b}, other_k, other_v);
+    EXPECT_EQ(cache.free_pages(), 2);
+    expect_tokens(b, 16, true);
+    expect_tokens(a, 20, true);
+
+    // Both at once, from different places of the page that they share.
+    cache.free_sequence(b);
+    const std::int64_t c = cache.fork(a);
+    cache.truncate(c, 18);
+    cache.append(std::vector{c}, other_k, other_v);
+    expect_tokens(c, 18, true);
+    expect_tokens(a, 20, true);
+
+    cache.set_left_padding(a, 10);
+    cache.truncate(a, 4);
+    EXPECT_EQ(cache.left_padding(a), 4);
+    cache.truncate(a, 0);
+    EXPECT_TRUE(cache.block_table(a).empty());
+    EXPECT_EQ(message_of<ValueError>([&] { cache.truncate(c, 29); }),
+              "[kv_cache] expected a length in [0, 28], found 29");
+    EXPECT_EQ(message_of<ValueError>([&] { cache.truncate(c, -1); }),
+              "[kv_cache] expected a length in [0, 28], found -1");
+    EXPECT_THROW(cache.truncate(2, 0), ValueError);
+    cache.free_sequence(a);
+    cache.free_sequence(c);
+    EXPECT_EQ(cache.free_pages(), 5);
+}
+
 TEST(KvCache, Errors) {
     EXPECT_EQ(message_of<DTypeError>([] { KvCache({.dtype = DType::int64}); }),
               "[kv_cache] expected a dtype of float32, bfloat16, float16 or int8, found int64");

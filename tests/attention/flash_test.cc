@@ -112,6 +112,8 @@ TEST_P(LongCases, EqualsThePlainPathInFloat64) {
             EXPECT_LE(row_error(grad.query, grad_want.query, magnitude.query), bound);
             EXPECT_LE(row_error(grad.key, grad_want.key, magnitude.key), bound);
             EXPECT_LE(row_error(grad.value, grad_want.value, magnitude.value), bound);
+            if (c.bias.rank() == 0) continue;
+            EXPECT_LE(row_error(grad.bias, grad_want.bias, summed_like_bias(magnitude.scores, c.bias)), bound);
         }
     }
 }
@@ -137,6 +139,7 @@ TEST_P(Flash, BitsDoNotDependOnThreads) {
                 EXPECT_TRUE(same_bits(grad.query, grad_one.query));
                 EXPECT_TRUE(same_bits(grad.key, grad_one.key));
                 EXPECT_TRUE(same_bits(grad.value, grad_one.value));
+                EXPECT_TRUE(same_bits(grad.bias, grad_one.bias));
             }
         }
         set_num_threads(0);

@@ -46,6 +46,7 @@ Magnitudes magnitudes(const TensorView& query, const TensorView& key, const Tens
     Absolute grad_query(zeros(q.shape(), DType::float64));
     Absolute grad_key(zeros(k.shape(), DType::float64));
     Absolute grad_value(zeros(v.shape(), DType::float64));
+    Absolute grad_scores(zeros(shape, DType::float64));
     std::vector<double> a(static_cast<std::size_t>(shape[3]));
     for (std::int64_t b = 0; b < shape[0]; ++b) {
         for (std::int64_t h = 0; h < shape[1]; ++h) {
@@ -69,9 +70,11 @@ Magnitudes magnitudes(const TensorView& query, const TensorView& key, const Tens
                     delta += wi[j] * sum;
                 }
                 const double* qi = q.row(b, h, i);
+                double* si = grad_scores.row(b, h, i);
                 for (std::int64_t j = 0; j < shape[3]; ++j) {
                     if (wi[j] == 0.0) continue;
-                    const double s = std::fabs(scale) * wi[j] * (a[static_cast<std::size_t>(j)] + delta);
+                    si[j] = wi[j] * (a[static_cast<std::size_t>(j)] + delta);
+                    const double s = std::fabs(scale) * si[j];
                     const double* kj = k.row(b, h / group, j);
                     double* dkj = grad_key.row(b, h / group, j);
                     for (std::int64_t c = 0; c < d; ++c) {
@@ -82,7 +85,26 @@ Magnitudes magnitudes(const TensorView& query, const TensorView& key, const Tens
             }
         }
     }
-    return {output.take(), grad_query.take(), grad_key.take(), grad_value.take()};
+    return {output.take(), grad_query.take(), grad_key.take(), grad_value.take(), grad_scores.take()};
+}
+
+Tensor summed_like_bias(const TensorView& scores, const Shape& shape) {
+    Tensor sums = zeros(shape, DType::float64);
+    const Shape& all = scores.shape();
+    const TensorView broadcast = sums.view().broadcast_to(all);
+    const Shape& to = broadcast.strides();
+    const Shape& from = scores.strides();
+    for (std::int64_t b = 0; b < all[0]; ++b) {
+        for (std::int64_t h = 0; h < all[1]; ++h) {
+            for (std::int64_t i = 0; i < all[2]; ++i) {
+                for (std::int64_t j = 0; j < all[3]; ++j) {
+                    sums.data<double>()[b * to[0] + h * to[1] + i * to[2] + j * to[3]] +=
+                        scores.data<double>()[b * from[0] + h * from[1] + i * from[2] + j * from[3]];
+                }
+            }
+        }
+    }
+    return sums;
 }
 
 }  // namespace attend::testing

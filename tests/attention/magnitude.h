@@ -12,10 +12,14 @@ struct Magnitudes {
     Tensor query;   ///< scale sum_j s_ij |k_j| with s_ij = w_ij (a_ij + sum_j' w_ij' a_ij') and a_ij = |do_i| . |v_j|
     Tensor key;     ///< scale sum_i s_ij |q_i|, over the heads of the group
     Tensor value;   ///< sum_i w_ij |do_i|
+    Tensor scores;  ///< s_ij, [batch, heads, Lq, Lk]
 };
 
 /// @param weights w_ij, [batch, heads, Lq, Lk] @param scale of the scores
 Magnitudes magnitudes(const TensorView& query, const TensorView& key, const TensorView& value,
                       const TensorView& grad_output, const TensorView& weights, double scale);
+
+/// Sums of [batch, heads, Lq, Lk] over what a bias of `shape` is broadcast over: the scale of its gradient.
+Tensor summed_like_bias(const TensorView& scores, const Shape& shape);
 
 }  // namespace attend::testing

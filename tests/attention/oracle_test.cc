@@ -31,6 +31,13 @@ Magnitudes magnitudes_of(const Problem& problem, const TensorView& weights) {
     return magnitudes(problem.query, problem.key, problem.value, problem.grad_output, weights, scale);
 }
 
+/// Of the bias's gradient; 0 without a bias.
+double bias_error(const Problem& problem, const AttentionGradients& found, const AttentionGradients& want,
+                  const Magnitudes& magnitude) {
+    if (problem.description.bias.rank() == 0) return 0.0;
+    return row_error(found.bias, want.bias, summed_like_bias(magnitude.scores, problem.description.bias));
+}
+
 TEST_P(Oracle, ForwardAndBackwardFloat64) {
     const Problem p(GetParam(), DType::float64, 11);
     const AttentionResult want = p.forward(Algorithm::reference);
@@ -43,11 +50,7 @@ TEST_P(Oracle, ForwardAndBackwardFloat64) {
     EXPECT_LE(row_error(grad.query, grad_want.query), kFloat64);
     EXPECT_LE(row_error(grad.key, grad_want.key), kFloat64);
     EXPECT_LE(row_error(grad.value, grad_want.value), kFloat64);
-    // A bias that every score shares has a gradient that cancels to zero; what is left is measured against its
-    // summands.
-    if (p.description.bias.rank() > 0 && p.description.bias.end()[-1] > 1) {
-        EXPECT_LE(row_error(grad.bias, grad_want.bias), kFloat64);
-    }
+    EXPECT_LE(bias_error(p, grad, grad_want, magnitudes_of(p, want.weights)), kFloat64);
 }
 
 TEST_P(Oracle, ForwardAndBackwardFloat32) {
@@ -66,6 +69,7 @@ TEST_P(Oracle, ForwardAndBackwardFloat32) {
         EXPECT_LE(row_error(grad.query, grad_want.query, magnitude.query), kFloat32);
         EXPECT_LE(row_error(grad.key, grad_want.key, magnitude.key), kFloat32);
         EXPECT_LE(row_error(grad.value, grad_want.value, magnitude.value), kFloat32);
+        EXPECT_LE(bias_error(p, grad, grad_want, magnitude), kFloat32);
     }
 }
 
@@ -97,6 +101,7 @@ TEST_P(Oracle, SixteenBit) {
             EXPECT_LE(row_error(grad.query, grad_want.query, magnitude.query), 2 * unit);
             EXPECT_LE(row_error(grad.key, grad_want.key, magnitude.key), 2 * unit);
             EXPECT_LE(row_error(grad.value, grad_want.value, magnitude.value), 2 * unit);
+            EXPECT_LE(bias_error(p, grad, grad_want, magnitude), 2 * unit);
         }
     }
 }

@@ -188,6 +188,19 @@ struct PanelModifiers {
     float* derivative = nullptr;   ///< [rows][columns]: receives d score / d (scale product), of the soft cap
 };
 
+/// out[j][r] += factor panels[r][j]: panels of neighbouring tiles, whose rows follow each other, added to rows of a
+/// matrix (gradient of the bias).
+struct AddTransposedArgs {
+    const float* panels = nullptr;  ///< [tile][rows][columns]
+    std::int64_t stride = 0;        ///< floats from one tile to the next
+    std::int64_t rows = 0;          ///< of all tiles
+    std::int64_t columns = 0;       ///< of a panel; those behind are not read into out
+    float factor = 1.0F;            ///< of the panels
+    void* out = nullptr;            ///< [columns][rows]
+    DType dtype = DType::float32;   ///< of out: float32, or any other floating type, which holds 0 and is written
+    std::int64_t out_stride = 0;    ///< elements from one row of out to the next
+};
+
 /// The softmax state of a tile of rows, kept over the strips of keys.
 struct RowState {
     float* maximum = nullptr;        ///< [kRowSlots], of the logits so far; -inf before any
@@ -241,6 +254,11 @@ struct TileKernels {
     /// Dropout in backward, on [rows][columns] of transposed panels: dp = dp factors + start (of the column), then
     /// dp *= p and p *= factors.
     void (*drop_gradients)(const float* factors, const float* start, std::int64_t count, float* p, float* dp) = nullptr;
+    /// sums += each of `panels` panels in order, `stride` floats apart, on `count` rows.
+    void (*add_panels)(const float* source, std::int64_t stride, std::int64_t panels, std::int64_t count,
+                       float* sums) = nullptr;
+    /// See AddTransposedArgs.
+    void (*add_transposed)(const AddTransposedArgs& args) = nullptr;
 
     // Softmax of a tile of `count` rows
 

@@ -1,6 +1,7 @@
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/flash/backward.h>
+#include <attend/kernels/cpu/flash/bias_gradient.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
@@ -8,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <optional>
 #include <thread>
 
 namespace attend::kernels::cpu::flash {
@@ -24,9 +26,10 @@ std::int64_t padded_width(const TileKernels& kernels, std::int64_t width) {
     return divide_up(width, kernels.columns) * kernels.columns;
 }
 
-/// Whether dS is multiplied by the scale at last only: pairs round it, and a score function's gradients are unscaled.
+/// Whether dS is multiplied by the scale at last only: pairs round it, a score function's gradients are unscaled, and a
+/// scale of 0 would leave nothing for the bias.
 bool scales_last(const AttentionProblem& problem, const TileKernels& kernels) {
-    return kernels.format == Format::pairs || problem.changes_gradients();
+    return kernels.format == Format::pairs || problem.changes_gradients() || problem.scale == 0.0;
 }
 
 /// What the sums of gradients with respect to scaled scores lack.
@@ -55,8 +58,10 @@ std::int64_t packed_rows_at(const BackwardPlan& plan, std::size_t sequence, std:
 
 }  // namespace
 
-BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& tile_kernels)
+BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& tile_kernels, const BiasSums& bias_sums)
     : kernels(tile_kernels),
+      bias(bias_sums),
+      grad_score_scale(value_factor(problem, tile_kernels)),
       depth(steps_of(tile_kernels, problem.query.shape()[3])),
       value_depth(steps_of(tile_kernels, problem.value.shape()[3])),
       blocks(divide_up(problem.query.shape()[3], tile_kernels.columns)),
@@ -65,7 +70,8 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
       query_panels(kQueriesOfBlock / tile_kernels.columns),
       queries_in_place(read_in_place(tile_kernels, problem.query)),
       grads_in_place(read_in_place(tile_kernels, problem.value)),
-      keys_in_place(read_in_place(tile_kernels, problem.key)) {
+      keys_in_place(read_in_place(tile_kernels, problem.key)),
+      keeps_grad_scores(bias.data != nullptr && (tile_kernels.format == Format::pairs || problem.softcap > 0.0)) {
     std::int64_t panel = 0;
     bool whole = true;
     for (const Sequence& sequence : problem.sequences) {
@@ -75,6 +81,10 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
     }
     first_panel.push_back(panel);
     sums_in_place = queries_in_place && whole && !scales_last(problem, tile_kernels);
+}
+
+std::int64_t BackwardPlan::query_blocks(const Sequence& sequence) const {
+    return divide_up(divide_up(sequence.query_count, kernels.columns), query_panels);
 }
 
 const TileKernels& backward_kernels(const AttentionProblem& problem) {
@@ -125,9 +135,10 @@ std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const Backward
         }
     }
     // As many heads as there are threads go side by side, block by block: then nobody waits for another's dQ, and what
-    // a head has packed stays in the cache.
+    // a head has packed stays in the cache. Heads that share elements of the bias go one after the other: blocks add to
+    // it in the order in which they are handed out, which must not depend on the threads.
     std::vector<KeyBlock> blocks;
-    const auto together = static_cast<std::size_t>(std::max(1, workers));
+    const auto together = static_cast<std::size_t>(shares_bias(problem, plan.bias) ? 1 : std::max(1, workers));
     for (std::size_t first = 0; first < heads.size(); first += together) {
         const std::size_t last = std::min(heads.size(), first + together);
         bool more = true;
@@ -146,6 +157,7 @@ std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const Backward
             }
         }
     }
+    take_turns(problem, plan, blocks);
     return blocks;
 }
 
@@ -249,6 +261,9 @@ public:
         derivative_ = arena.take<float>(panel_);
         factors_ = arena.take<float>(panel_);
         raw_ = rules_.has_gradients() ? arena.take<float>(panel_) : nullptr;
+        if (plan.bias.data == nullptr) return;
+        if (plan.keeps_grad_scores) kept_ = arena.take<float>(plan.key_tiles * plan.query_panels * panel_);
+        bias_.emplace(problem, plan, progress, block, arena.take<float>(plan.key_tiles * panel_));
     }
 
     static std::size_t bytes(const BackwardPlan& plan) {
@@ -260,7 +275,8 @@ public:
                arena_bytes<float>(plan.key_tiles * plan.value_blocks * panel) +
                2 * arena_bytes<float>(plan.query_panels * panel) +
                arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 7 * arena_bytes<float>(panel) +
-               6 * kPageBytes;
+               (plan.keeps_grad_scores ? arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) : 0) +
+               (plan.bias.data != nullptr ? arena_bytes<float>(plan.key_tiles * panel) : 0) + 6 * kPageBytes;
     }
 
     void run() {
@@ -278,6 +294,7 @@ public:
                 const bool any = add_keys(count);
                 if (block_.before >= 0) progress_.wait(static_cast<std::size_t>(block_.before), step + 1);
                 if (any) add_queries(count);
+                if (bias_) add_bias(count, any, first + plan_.query_panels >= panels);
                 progress_.advance(static_cast<std::size_t>(block_.index), step + 1);
             }
         }
@@ -436,6 +453,11 @@ private:
     float* along_of(std::int64_t tile, std::int64_t panel) const {
         return pairs_ ? along_ + panel * weights_panel_ : grad_scores_of(tile, panel);
     }
+    /// dS of a panel as the bias's gradient has it.
+    float* kept_of(std::int64_t tile, std::int64_t panel) const {
+        if (!plan_.keeps_grad_scores) return grad_scores_of(tile, panel);
+        return kept_ + (tile * plan_.query_panels + panel) * panel_;
+    }
     /// dS = P dP of a panel.
     JobArgs multiply_job(std::int64_t tile, std::int64_t panel) const {
         return {.source = scores_of(panel),
@@ -480,10 +502,14 @@ private:
             grads.job.source = weights;
             grads.job.target = weights_of(panel);
             grad_product(&grads);
+            if (pairs_ && plan_.keeps_grad_scores) {
+                std::copy_n(grad_scores, rows * columns, kept_of(tile, panel));
+                kernels_.scale_panel(weights, rows, kept_of(tile, panel));
+            }
             if (simple) {
                 scores.job = multiply_job(tile, panel);
             } else {
-                finish_gradients(position_of(tile, panel), grad_start, weights, grad_scores);
+                finish_gradients(position_of(tile, panel), grad_start, weights, grad_scores, kept_of(tile, panel));
             }
         }
         return simple;
@@ -495,8 +521,10 @@ private:
         if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, true, weights);
     }
 
-    /// dS = P (d dP - delta) slope where weights were dropped or scores capped or changed, and P d.
-    void finish_gradients(const PanelPosition& position, const float* grad_start, float* weights, float* grad_scores) {
+    /// dS = P (d dP - delta) slope where weights were dropped or scores capped or changed, and P d. @param kept
+    /// receives dS without the slope, where that is kept
+    void finish_gradients(const PanelPosition& position, const float* grad_start, float* weights, float* grad_scores,
+                          float* kept) {
         const std::int64_t rows = position.key_count;
         if (problem_.dropout > 0.0) {
             draw_factors(position);
@@ -506,6 +534,7 @@ private:
         }
         if (rules_.has_gradients()) rules_.change_gradients(position, block_.slot, raw_, grad_scores);
         if (problem_.softcap > 0.0) {
+            if (plan_.keeps_grad_scores) std::copy_n(grad_scores, rows * kernels_.columns, kept);
             kernels_.run(Job::multiply, rows, {.source = derivative_, .target = grad_scores, .panels = 1});
         }
     }
@@ -554,24 +583,27 @@ private:
         }
     }
 
+    /// Calls use(panel, first, end) for each panel and each run of neighbouring tiles that see it. Positions move in
+    /// one direction, so that there is one run at most, but for masks by blocks.
+    template <typename Use>
+    void for_each_panel(std::int64_t count, const Use& use) const {
+        for (std::int64_t panel = 0; panel < count; ++panel) {
+            for (std::int64_t end = 0; end < tiles_;) {
+                std::int64_t first = end;
+                while (first < tiles_ && !sees(first, panel)) ++first;
+                end = first;
+                while (end < tiles_ && sees(end, panel)) ++end;
+                if (first < end) use(panel, first, end);
+            }
+        }
+    }
+
     /// dQ += dS K of the block's tiles, panel by panel.
     void add_queries(std::int64_t count) {
         const std::int64_t width = problem_.query.shape()[3];
         const std::int64_t padded = padded_width(kernels_, width);
         const std::int64_t steps = steps_of(kernels_, kernels_.rows);
-        std::int64_t end = 0;
-        for (std::int64_t panel = 0; panel < count;) {
-            // The next tiles that see the panel. Positions move in one direction, so that these are all neighbours, but
-            // for masks by blocks.
-            std::int64_t first = end;
-            while (first < tiles_ && !sees(first, panel)) ++first;
-            end = first;
-            while (end < tiles_ && sees(end, panel)) ++end;
-            if (first == end) {
-                ++panel;
-                end = 0;
-                continue;
-            }
+        for_each_panel(count, [&](std::int64_t panel, std::int64_t first, std::int64_t end) {
             const bool partial = keys_of_tile(end - 1) < kernels_.rows;
             for (std::int64_t block = 0; block < plan_.blocks; ++block) {
                 const bool half = width - block * kernels_.columns <= kernels_.width;
@@ -606,7 +638,33 @@ private:
                     }
                 }
             }
+        });
+    }
+
+    /// Adds dS of a block of queries to the gradient of the bias. @param any whether any was seen @param last whether
+    /// it is the head's last block
+    void add_bias(std::int64_t count, bool any, bool last) {
+        const std::int64_t head = head_ - block_.kv_head * (problem_.heads() / problem_.key.shape()[1]);
+        if (!bias_->shares_queries()) {
+            bias_->wait(head, first_panel_ / plan_.query_panels);
+            if (!any) return;
+            for_each_panel(count, [&](std::int64_t panel, std::int64_t first, std::int64_t end) {
+                PanelPosition position = position_of(first, panel);
+                position.key_count = key_of(end - 1) + keys_of_tile(end - 1) - position.key_begin;
+                bias_->add(position, kept_of(first, panel), kept_of(1, 0) - kept_of(0, 0));
+            });
+            return;
         }
+        for (std::int64_t tile = 0; tile < tiles_; ++tile) {
+            const Range& panels = ranges_[static_cast<std::size_t>(tile)];
+            for (Range run = next_run(tile, panels, panels.begin); run.begin < run.end;
+                 run = next_run(tile, panels, run.end)) {
+                bias_->gather(tile, keys_of_tile(tile), kept_of(tile, run.begin), panel_, run.end - run.begin);
+            }
+        }
+        if (!last || !bias_->ends_with(head)) return;
+        bias_->wait(head, first_panel_ / plan_.query_panels);
+        bias_->scatter(head_);
     }
 
     bool sees(std::int64_t tile, std::int64_t panel) const {
@@ -656,7 +714,9 @@ private:
     std::array<Range, 2 * kKeyTiles> ranges_ = {};  // of the tiles, for the query block at hand
     float* derivative_ = nullptr;
     float* factors_ = nullptr;
-    float* raw_ = nullptr;  // scores before the score function
+    float* raw_ = nullptr;   // scores before the score function
+    float* kept_ = nullptr;  // dS for the bias
+    std::optional<BiasGradient> bias_;
 };
 
 }  // namespace

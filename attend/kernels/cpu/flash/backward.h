@@ -12,16 +12,17 @@
 ///
 /// Keys are the outer loop, so dK and dV are sums of one thread. dQ is a sum over key blocks: block j adds to a block
 /// of queries after block j - 1 has (Progress), which keeps all threads busy with one head and the order fixed. Every
-/// element is a sum over blocks, in order, of sums in order: keys (dQ), or heads of the group and queries (dK, dV).
-/// Blocks follow from the sequence's lengths: the same bits for any number of threads, alone and in a batch. Cost: 5
-/// products of 2 Lq Lk d; memory: queries and grad_output once more as they are packed, dQ where it is not float32, and
-/// backward_scratch for each thread.
+/// element is a sum over blocks, in order, of sums in order: keys (dQ), or heads of the group and queries (dK, dV). The
+/// gradient of the bias takes dS from the same tiles (bias_gradient.h). Blocks follow from the sequence's lengths: the
+/// same bits for any number of threads, alone and in a batch. Cost: 5 products of 2 Lq Lk d; memory: queries and
+/// grad_output once more as they are packed, dQ where it is not float32, and backward_scratch for each thread.
 #pragma once
 
 #include <attend/core/tensor.h>
 #include <attend/kernels/attention.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -40,27 +41,39 @@ struct BackwardTensors {
     MutableTensorView grad_value = {nullptr, DType::float32, {0}, {1}};  ///< as the value
 };
 
+/// Where the gradient of the bias is summed: the bias's own shape, seen as [batch, heads, Lq, Lk].
+struct BiasSums {
+    void* data = nullptr;                      ///< zeros at first; null: the gradient is not asked for
+    DType dtype = DType::float32;              ///< any floating type where nothing is summed, no stride being 0
+    std::array<std::int64_t, 4> strides = {};  ///< 0 where the bias was broadcast; of keys 0 or 1
+};
+
 /// Sizes that all parts of one call share.
 struct BackwardPlan {
     /// @param problem must outlive this
-    BackwardPlan(const AttentionProblem& problem, const TileKernels& kernels);
+    BackwardPlan(const AttentionProblem& problem, const TileKernels& kernels, const BiasSums& bias = {});
 
-    const TileKernels& kernels;     ///< what it is computed with
-    std::int64_t depth = 0;         ///< steps of d
-    std::int64_t value_depth = 0;   ///< steps of dv
-    std::int64_t blocks = 0;        ///< column blocks of d
-    std::int64_t value_blocks = 0;  ///< column blocks of dv
-    std::int64_t key_tiles = 0;     ///< tiles of a key block at most
-    std::int64_t query_panels = 0;  ///< panels of a query block at most
-    bool queries_in_place = false;  ///< rows of the query are read where they lie
-    bool grads_in_place = false;    ///< the same of grad_output
-    bool keys_in_place = false;     ///< the same of the key
-    bool sums_in_place = false;     ///< dQ is summed in grad_query
+    const TileKernels& kernels;      ///< what it is computed with
+    BiasSums bias = {};              ///< what dS is added to
+    float grad_score_scale = 1.0F;   ///< what dS carries: the problem's scale, or 1
+    std::int64_t depth = 0;          ///< steps of d
+    std::int64_t value_depth = 0;    ///< steps of dv
+    std::int64_t blocks = 0;         ///< column blocks of d
+    std::int64_t value_blocks = 0;   ///< column blocks of dv
+    std::int64_t key_tiles = 0;      ///< tiles of a key block at most
+    std::int64_t query_panels = 0;   ///< panels of a query block at most
+    bool queries_in_place = false;   ///< rows of the query are read where they lie
+    bool grads_in_place = false;     ///< the same of grad_output
+    bool keys_in_place = false;      ///< the same of the key
+    bool sums_in_place = false;      ///< dQ is summed in grad_query
+    bool keeps_grad_scores = false;  ///< dS is kept once more for the bias, as it is before it is changed or rounded
     /// First panel of each sequence among all panels of queries of one head; one more at the end.
     std::vector<std::int64_t> first_panel = {};
 
     /// Panels of queries of one head, over all sequences.
     std::int64_t panels() const { return first_panel.back(); }
+    /// Query blocks of a sequence: the steps that a key block takes for each head.
+    std::int64_t query_blocks(const Sequence& sequence) const;
 };
 
 /// The memory that all units of one call share: what prepare() packs, and dQ.
@@ -88,6 +101,13 @@ private:
     std::vector<std::atomic<std::int64_t>> done_;
 };
 
+/// A block that must have added to the gradient of the bias before another does.
+struct BiasTurn {
+    std::int64_t block = 0;         ///< its place in Progress
+    std::int64_t query_blocks = 0;  ///< of its sequence
+    bool same_queries = false;      ///< whether both sequences cover the same rows of queries
+};
+
 /// A key block of one head of keys: the unit of work.
 struct KeyBlock {
     std::int64_t sequence = 0;  ///< index among the problem's sequences
@@ -97,6 +117,7 @@ struct KeyBlock {
     std::int64_t index = 0;     ///< its place in Progress
     std::int64_t before = -1;   ///< the place of the block that adds to dQ before it; -1: none
     std::int64_t slot = 0;      ///< its place among all by (sequence, head of keys, keys), whatever the threads
+    std::vector<BiasTurn> bias_before = {};  ///< those that added last to elements of the bias that it adds to
 };
 
 /// Key blocks in the order in which they must be handed out: each after the one before it.

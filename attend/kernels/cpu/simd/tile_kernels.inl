@@ -406,19 +406,60 @@ const Products& generic_products(std::int64_t) {
 
 // ---------------------------------------------------------------------------------------------------- panels of scores
 
-/// Calls use(load) where load(r, j) gives `kWidth` elements of row r of a source over a panel, from column j on; those
-/// beyond `columns` are 0.
+/// Whether the rows of a source lie in the panel's columns, a vector or more apart (backward).
+bool is_transposed(const PanelSource& source) {
+    return source.row_stride == 1 && source.column_stride >= kWidth;
+}
+
+/// Rows [0, count) of such a source over a panel as floats; columns behind `columns` become 0.
+void load_transposed(const PanelSource& source, std::int64_t count, std::int64_t columns, float (*out)[kColumns]) {
+    with_loader(source.dtype, [&](const auto& load) {
+        for (std::int64_t column = 0; column < kColumns; column += kWidth) {
+            for (std::int64_t first = 0; first < count; first += kWidth) {
+                Vec block[kWidth];
+                for (int j = 0; j < kWidth; ++j) {
+                    const std::int64_t at = (column + j) * source.column_stride + first;
+                    // What is read beyond the rows belongs to the next column, but for the last.
+                    if (column + j + 1 < columns) {
+                        block[j] = load(source.data, at);
+                    } else if (column + j < columns) {
+                        block[j] = load_some(source.data, source.dtype, at, count - first);
+                    } else {
+                        block[j] = Simd::zero();
+                    }
+                }
+                Simd::transpose(block);
+                const std::int64_t rows = std::min<std::int64_t>(kWidth, count - first);
+                for (int r = 0; r < kWidth; ++r) {
+                    if (r < rows) Simd::store(out[first + r] + column, block[r]);
+                }
+            }
+        }
+    });
+}
+
+/// Calls use(load) where load(r, j) gives `kWidth` elements of row r of a source over a panel of `count` rows, from
+/// column j on; those beyond `columns` are 0.
 template <typename Use>
-void with_source(const PanelSource& source, std::int64_t columns, const Use& use) {
+void with_source(const PanelSource& source, std::int64_t count, std::int64_t columns, const Use& use) {
     if (source.column_stride == 1 && columns == kColumns) {
         with_loader(source.dtype, [&](const auto& load) {
             use([&](std::int64_t r, std::int64_t j) { return load(source.data, r * source.row_stride + j); });
         });
         return;
     }
+    if (is_transposed(source) && count <= kRows) {
+        alignas(64) float rows[kRows][kColumns];
+        load_transposed(source, count, columns, rows);
+        use([&](std::int64_t r, std::int64_t j) { return Simd::load(rows[r] + j); });
+        return;
+    }
     use([&](std::int64_t r, std::int64_t j) {
         const std::int64_t first = r * source.row_stride + j * source.column_stride;
         if (source.column_stride == 1) return load_some(source.data, source.dtype, first, columns - j);
+        if (source.column_stride == 0 && columns == kColumns) {
+            return Simd::set1(load_one(source.data, source.dtype, first));
+        }
         alignas(64) float lanes[kWidth] = {};
         for (std::int64_t l = 0; l < std::min<std::int64_t>(kWidth, columns - j); ++l) {
             lanes[l] = load_one(source.data, source.dtype, first + l * source.column_stride);
@@ -467,7 +508,7 @@ void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, f
         modify_rows(m, count, panel, [](Vec x, std::int64_t, std::int64_t) { return x; });
         return;
     }
-    with_source(*m.bias, columns, [&](const auto& load) {
+    with_source(*m.bias, count, columns, [&](const auto& load) {
         modify_rows(m, count, panel, [&](Vec x, std::int64_t r, std::int64_t j) { return Simd::add(x, load(r, j)); });
     });
 }
@@ -520,6 +561,75 @@ void drop_gradients(const float* factors, const float* start, std::int64_t count
             const Vec grad = Simd::fma(Simd::load(dp + e), factor, Simd::load(start + j));
             Simd::store(dp + e, Simd::mul(grad, weight));
             Simd::store(p + e, Simd::mul(weight, factor));
+        }
+    }
+}
+
+void add_panels(const float* source, std::int64_t stride, std::int64_t panels, std::int64_t count, float* sums) {
+    for (std::int64_t e = 0; e < count * kColumns; e += kWidth) {
+        Vec sum = Simd::zero();
+        for (std::int64_t p = 0; p < panels; ++p) sum = Simd::add(sum, Simd::load(source + p * stride + e));
+        Simd::store(sums + e, Simd::add(Simd::load(sums + e), sum));
+    }
+}
+
+/// staged[j][r] = rows r of `tiles` panels from column j on, kWidth columns. Whole vectors are stored, so that each
+/// tile's overhang is overwritten by the next.
+template <std::int64_t kStaged>
+void stage_transposed(const float* panels, std::int64_t stride, std::int64_t tiles, float (*staged)[kStaged]) {
+    for (std::int64_t t = 0; t < tiles; ++t) {
+        for (int first = 0; first < kRows; first += kWidth) {
+            const float* rows = panels + t * stride + first * kColumns;
+            Vec block[kWidth];
+            for (int r = 0; r < kWidth; ++r) {
+                block[r] = first + r < kRows ? Simd::load(rows + r * kColumns) : Simd::zero();
+            }
+            Simd::transpose(block);
+            for (int j = 0; j < kWidth; ++j) Simd::store(staged[j] + t * kRows + first, block[j]);
+        }
+    }
+}
+
+/// out[r] += factor staged[r], see AddTransposedArgs::dtype.
+void add_row(const float* staged, Vec factor, std::int64_t rows, DType dtype, void* out) {
+    std::int64_t r = 0;
+    if (dtype == DType::float32) {
+        auto* floats = static_cast<float*>(out);
+        for (; r + kWidth <= rows; r += kWidth) {
+            Simd::store(floats + r, Simd::fma(Simd::load(staged + r), factor, Simd::load(floats + r)));
+        }
+    }
+    for (; r < rows; r += kWidth) {
+        const Vec before = dtype == DType::float32 ? load_some(out, dtype, r, rows - r) : Simd::zero();
+        store_some(out, dtype, r, rows - r, Simd::fma(Simd::load(staged + r), factor, before));
+    }
+}
+
+void add_transposed(const AddTransposedArgs& args) {
+    // Rows of out are far apart: what neighbouring tiles add to one is written at once, in whole cache lines.
+    constexpr std::int64_t kTiles = 8;
+    constexpr std::int64_t kStaged = kTiles * kRows + kWidth;
+    constexpr std::int64_t kLine = 64;
+    alignas(64) float staged[kWidth][kStaged];
+    const Vec factor = Simd::set1(args.factor);
+    const std::int64_t size = args.dtype == DType::float64 ? 8 : size_in_bytes(args.dtype);
+    const auto out_of = [&](std::int64_t column, std::int64_t row) {
+        return static_cast<std::byte*>(args.out) + (column * args.out_stride + row) * size;
+    };
+    for (std::int64_t begin = 0; begin < args.rows; begin += kTiles * kRows) {
+        const std::int64_t rows = std::min<std::int64_t>(kTiles * kRows, args.rows - begin);
+        const float* panels = args.panels + begin / kRows * args.stride;
+        for (std::int64_t column = 0; column < args.columns; column += kWidth) {
+            const std::int64_t columns = std::min<std::int64_t>(kWidth, args.columns - column);
+            // They arrive while the panels are transposed.
+            for (std::int64_t j = 0; j < columns; ++j) {
+                const std::byte* out = out_of(column + j, begin);
+                for (std::int64_t line = 0; line < rows * size; line += kLine) __builtin_prefetch(out + line, 1);
+            }
+            stage_transposed(panels + column, args.stride, (rows + kRows - 1) / kRows, staged);
+            for (std::int64_t j = 0; j < columns; ++j) {
+                add_row(staged[j], factor, rows, args.dtype, out_of(column + j, begin));
+            }
         }
     }
 }
@@ -655,6 +765,8 @@ TileKernels float_table(Isa isa) {
     table.run = run_job<Floats>;
     table.scale_panel = scale_panel;
     table.drop_gradients = drop_gradients;
+    table.add_panels = add_panels;
+    table.add_transposed = add_transposed;
     table.raise_maximum = raise_maximum;
     table.finish_rows = finish_rows;
     return table;
