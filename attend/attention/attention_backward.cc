@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 namespace attend {
@@ -128,44 +129,102 @@ void run_plain(const detail::CheckedProblem& checked, const AttentionGradientTar
     if (targets.bias) run_bias(checked, saved, *options.bias, *targets.bias);
 }
 
-/// The fast path: packs queries and grad_output once, then one task for each block of keys. @param bias zeros, or no
-/// data
-void run_flash(const AttentionProblem& problem, const flash::BackwardTensors& tensors, const flash::BiasSums& bias) {
-    const flash::BackwardPlan plan(problem, flash::backward_kernels(problem), bias);
-    const std::vector<std::int64_t> sizes = flash::backward_buffer_sizes(problem, plan);
-    std::size_t total = 0;
-    for (const std::int64_t floats : sizes) total += kernels::cpu::arena_bytes<float>(floats);
-    kernels::cpu::Arena arena(thread_workspace(total));
-    std::vector<float*> parts;
-    for (const std::int64_t floats : sizes) parts.push_back(arena.take<float>(floats));
-    const flash::BackwardBuffers buffers{parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], parts[6]};
+/// One call of the fast path.
+class FlashBackward {
+public:
+    /// @param bias zeros, or no data
+    FlashBackward(const AttentionProblem& problem, const flash::BackwardTensors& tensors, const flash::BiasSums& bias)
+        : problem_(problem),
+          tensors_(tensors),
+          plan_(problem, flash::backward_kernels(problem), bias),
+          kv_heads_(problem.key.shape()[1]),
+          group_(kv_heads_ == 0 ? 0 : problem.heads() / kv_heads_),
+          units_(static_cast<std::int64_t>(problem.sequences.size()) * kv_heads_),
+          by_heads_(num_threads() == 1 || units_ >= std::int64_t{8} * num_threads()),
+          blocks_(flash::key_blocks(problem, plan_, by_heads_ ? 1 : num_threads())),
+          progress_(blocks_.size()) {}
 
-    const auto sequences = static_cast<std::int64_t>(problem.sequences.size());
-    const std::int64_t heads = problem.heads();
-    parallel_for(sequences * heads, [&](std::int64_t i) {
-        const auto s = static_cast<std::size_t>(i / heads);
-        for (std::int64_t p = 0; p < plan.first_panel[s + 1] - plan.first_panel[s]; ++p) {
-            flash::prepare(problem, tensors, plan, buffers, i / heads, i % heads, p);
+    void run() {
+        if (by_heads_) {
+            run_by_heads();
+        } else {
+            run_by_blocks();
         }
-    });
-    const std::vector<flash::KeyBlock> blocks = flash::key_blocks(problem, plan, num_threads());
-    flash::Progress progress(blocks.size());
-    const std::size_t bytes = flash::backward_scratch(plan);
-    parallel_for(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t i) {
-        const auto index = static_cast<std::size_t>(i);
+    }
+
+private:
+    /// With many heads of keys each is one task: what it packs stays in the cache of its thread.
+    void run_by_heads() {
+        std::vector<std::size_t> first(static_cast<std::size_t>(units_) + 1, 0);
+        for (const flash::KeyBlock& block : blocks_) {
+            ++first[static_cast<std::size_t>(block.sequence * kv_heads_ + block.kv_head) + 1];
+        }
+        std::partial_sum(first.begin(), first.end(), first.begin());
+        std::int64_t most_panels = 0;
+        for (std::size_t s = 0; s < problem_.sequences.size(); ++s) {
+            most_panels = std::max(most_panels, plan_.panels_of(static_cast<std::int64_t>(s)));
+        }
+        const std::size_t bytes = flash::backward_buffer_bytes(problem_, plan_, group_ * most_panels);
+        parallel_for(units_, [&](std::int64_t unit) {
+            const std::int64_t sequence = unit / kv_heads_;
+            const std::int64_t head = unit % kv_heads_ * group_;
+            const flash::BackwardBuffers buffers(problem_, plan_, flash::BufferedPanels::group(plan_, sequence, head),
+                                                 group_, thread_workspace(bytes));
+            for (std::int64_t h = head; h < head + group_; ++h) prepare(buffers, sequence, h);
+            const auto index = static_cast<std::size_t>(unit);
+            for (std::size_t i = first[index]; i < first[index + 1]; ++i) add_block(buffers, i);
+            for (std::int64_t h = head; h < head + group_; ++h) finish(buffers, sequence, h);
+        });
+    }
+
+    /// With few, all threads work on the key blocks of one after the other.
+    void run_by_blocks() {
+        const flash::BufferedPanels panels = flash::BufferedPanels::all(plan_);
+        const std::int64_t heads = problem_.heads();
+        const flash::BackwardBuffers buffers(
+            problem_, plan_, panels, heads,
+            thread_workspace(flash::backward_buffer_bytes(problem_, plan_, heads * panels.panels)));
+        const auto tasks = static_cast<std::int64_t>(problem_.sequences.size()) * heads;
+        parallel_for(tasks, [&](std::int64_t i) { prepare(buffers, i / heads, i % heads); });
+        parallel_for(static_cast<std::int64_t>(blocks_.size()),
+                     [&](std::int64_t i) { add_block(buffers, static_cast<std::size_t>(i)); });
+        if (plan_.sums_in_place) return;
+        parallel_for(tasks, [&](std::int64_t i) { finish(buffers, i / heads, i % heads); });
+    }
+
+    void prepare(const flash::BackwardBuffers& buffers, std::int64_t sequence, std::int64_t head) const {
+        for (std::int64_t p = 0; p < plan_.panels_of(sequence); ++p) {
+            flash::prepare(problem_, tensors_, plan_, buffers, sequence, head, p);
+        }
+    }
+
+    void add_block(const flash::BackwardBuffers& buffers, std::size_t index) {
         try {
-            flash::backward(problem, tensors, plan, buffers, progress, blocks[index], thread_scratch(bytes));
+            flash::backward(problem_, tensors_, plan_, buffers, progress_, blocks_[index],
+                            thread_scratch(flash::backward_scratch(plan_)));
         } catch (...) {
-            // Nobody may wait for a block that failed.
-            progress.advance(index, std::numeric_limits<std::int64_t>::max());
+            // Nobody may wait for blocks that are never finished.
+            for (std::size_t i = index; i < blocks_.size(); ++i) {
+                progress_.advance(i, std::numeric_limits<std::int64_t>::max());
+            }
             throw;
         }
-    });
-    if (plan.sums_in_place) return;
-    parallel_for(sequences * heads, [&](std::int64_t i) {
-        flash::finish_grad_query(problem, tensors, plan, buffers, i / heads, i % heads);
-    });
-}
+    }
+
+    void finish(const flash::BackwardBuffers& buffers, std::int64_t sequence, std::int64_t head) const {
+        if (!plan_.sums_in_place) flash::finish_grad_query(problem_, tensors_, plan_, buffers, sequence, head);
+    }
+
+    const AttentionProblem& problem_;
+    const flash::BackwardTensors& tensors_;
+    flash::BackwardPlan plan_;
+    std::int64_t kv_heads_;
+    std::int64_t group_;  // heads that share one of keys
+    std::int64_t units_;  // heads of keys, over all sequences
+    bool by_heads_;
+    std::vector<flash::KeyBlock> blocks_;
+    flash::Progress progress_;
+};
 
 /// Calls use(begin, count) for parts of `count` elements, on the pool.
 void for_each_part(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& use) {
@@ -188,7 +247,7 @@ void run_flash_with_bias(const detail::CheckedProblem& checked, const AttentionP
     for_each_part(bias.numel() * size, [&](std::int64_t begin, std::int64_t count) {
         std::fill_n(static_cast<std::byte*>(sums.data) + begin, count, std::byte{0});
     });
-    run_flash(problem, tensors, sums);
+    FlashBackward(problem, tensors, sums).run();
     if (in_place) return;
     if (!target.is_contiguous()) {
         target.copy_from(beside);
@@ -249,7 +308,7 @@ void attention_backward_into(const AttentionGradientTargets& targets, const Tens
     if (targets.bias) {
         run_flash_with_bias(checked, finite.problem(), tensors, *options.bias, *targets.bias);
     } else {
-        run_flash(finite.problem(), tensors, {});
+        FlashBackward(finite.problem(), tensors, {}).run();
     }
 }
 

@@ -48,12 +48,25 @@ float exponent_factor(const AttentionProblem& problem, const TileKernels& kernel
                                                                      : 1.0F;
 }
 
-/// Where a sequence's packed rows of one block of columns begin: [head][sequence][block][panel][step][columns].
-std::int64_t packed_rows_at(const BackwardPlan& plan, std::size_t sequence, std::int64_t head, std::int64_t blocks,
-                            std::int64_t block, std::int64_t panel) {
-    const std::int64_t panels = plan.first_panel[sequence + 1] - plan.first_panel[sequence];
-    const std::int64_t before = (head * plan.panels() + plan.first_panel[sequence]) * blocks;
-    return (before + block * panels + panel) * plan.kernels.step_columns * plan.kernels.columns;
+/// Where packed rows of one block of columns begin: [head][sequence][block][panel][step][columns].
+std::int64_t packed_rows_at(const BackwardPlan& plan, const BackwardBuffers& buffers, std::int64_t sequence,
+                            std::int64_t head, std::int64_t blocks, std::int64_t block, std::int64_t panel) {
+    const std::int64_t before = buffers.panels.place(plan, sequence, head, 0) * blocks;
+    return (before + block * plan.panels_of(sequence) + panel) * plan.kernels.step_columns * plan.kernels.columns;
+}
+
+/// Floats of each of the buffers, in their order; 0 where none is needed.
+std::array<std::int64_t, 7> buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan,
+                                         std::int64_t panels) {
+    const std::int64_t columns = plan.kernels.columns;
+    const std::int64_t steps = plan.kernels.step_columns;
+    return {panels * plan.depth * columns,
+            panels * plan.value_depth * columns,
+            plan.queries_in_place ? 0 : panels * plan.blocks * steps * columns,
+            plan.grads_in_place ? 0 : panels * plan.value_blocks * steps * columns,
+            panels * columns,
+            panels * columns,
+            plan.sums_in_place ? 0 : panels * columns * padded_width(plan.kernels, problem.query.shape()[3])};
 }
 
 }  // namespace
@@ -93,17 +106,19 @@ const TileKernels& backward_kernels(const AttentionProblem& problem) {
                         problem.dropout > 0.0 || problem.softcap > 0.0 || problem.changes_gradients());
 }
 
-std::vector<std::int64_t> backward_buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan) {
-    const std::int64_t panels = problem.heads() * plan.panels();
-    const std::int64_t columns = plan.kernels.columns;
-    const std::int64_t steps = plan.kernels.step_columns;
-    return {panels * plan.depth * columns,
-            panels * plan.value_depth * columns,
-            plan.queries_in_place ? 0 : panels * plan.blocks * steps * columns,
-            plan.grads_in_place ? 0 : panels * plan.value_blocks * steps * columns,
-            panels * columns,
-            panels * columns,
-            plan.sums_in_place ? 0 : panels * columns * padded_width(plan.kernels, problem.query.shape()[3])};
+std::size_t backward_buffer_bytes(const AttentionProblem& problem, const BackwardPlan& plan, std::int64_t panels) {
+    std::size_t bytes = 0;
+    for (const std::int64_t floats : buffer_sizes(problem, plan, panels)) bytes += arena_bytes<float>(floats);
+    return bytes;
+}
+
+BackwardBuffers::BackwardBuffers(const AttentionProblem& problem, const BackwardPlan& plan,
+                                 const BufferedPanels& buffered_panels, std::int64_t heads, std::span<std::byte> memory)
+    : panels(buffered_panels) {
+    Arena arena(memory);
+    const std::array<std::int64_t, 7> sizes = buffer_sizes(problem, plan, heads * panels.panels);
+    const std::array<float**, 7> parts{&queries, &grads, &query_rows, &grad_rows, &start, &grad_start, &sums};
+    for (std::size_t i = 0; i < parts.size(); ++i) *parts[i] = arena.take<float>(sizes[i]);
 }
 
 void Progress::wait(std::size_t unit, std::int64_t step) const {
@@ -169,21 +184,19 @@ void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, co
     const std::int64_t begin = panel * columns;
     const std::int64_t count = std::min(columns, sequence.query_count - begin);
     const std::int64_t row = sequence.query_begin + begin;
-    const std::int64_t place = head * plan.panels() + plan.first_panel[static_cast<std::size_t>(s)] + panel;
+    const std::int64_t place = buffers.panels.place(plan, s, head, panel);
     const Rows queries = rows_of(problem.query, sequence.batch, head, row, count);
     const Rows grads = rows_of(tensors.grad_output, sequence.batch, head, row, count);
     kernels.pack_columns(queries, buffers.queries + place * plan.depth * columns);
     kernels.pack_columns(grads, buffers.grads + place * plan.value_depth * columns);
-    const auto index = static_cast<std::size_t>(s);
-    const std::int64_t stride =
-        (plan.first_panel[index + 1] - plan.first_panel[index]) * kernels.step_columns * columns;
+    const std::int64_t stride = plan.panels_of(s) * kernels.step_columns * columns;
     if (!plan.queries_in_place) {
         kernels.pack_steps(queries, stride,
-                           buffers.query_rows + packed_rows_at(plan, index, head, plan.blocks, 0, panel));
+                           buffers.query_rows + packed_rows_at(plan, buffers, s, head, plan.blocks, 0, panel));
     }
     if (!plan.grads_in_place) {
         kernels.pack_steps(grads, stride,
-                           buffers.grad_rows + packed_rows_at(plan, index, head, plan.value_blocks, 0, panel));
+                           buffers.grad_rows + packed_rows_at(plan, buffers, s, head, plan.value_blocks, 0, panel));
     }
 
     float delta[kMaxColumns] = {};
@@ -311,8 +324,7 @@ private:
     }
     /// Place of a panel of the query block among all panels.
     std::int64_t place_of(std::int64_t panel) const {
-        return head_ * plan_.panels() + plan_.first_panel[static_cast<std::size_t>(block_.sequence)] + first_panel_ +
-               panel;
+        return buffers_.panels.place(plan_, block_.sequence, head_, first_panel_ + panel);
     }
     std::int64_t query_of(std::int64_t panel) const { return (first_panel_ + panel) * kernels_.columns; }
     std::int64_t queries_of_panel(std::int64_t panel) const {
@@ -401,8 +413,7 @@ private:
             return steps_in_place(view, sequence_.batch, head_, sequence_.query_begin + query_of(panel),
                                   block * columns);
         }
-        return {packed + packed_rows_at(plan_, static_cast<std::size_t>(block_.sequence), head_, blocks, block,
-                                        first_panel_ + panel),
+        return {packed + packed_rows_at(plan_, buffers_, block_.sequence, head_, blocks, block, first_panel_ + panel),
                 columns * 4};
     }
 
@@ -568,18 +579,21 @@ private:
             }
         }
         const std::int64_t width = view.shape()[3];
+        const std::int64_t whole_panels = whole ? count : count - 1;
         for (std::int64_t block = 0; block < blocks; ++block) {
             const Steps steps = query_steps(view, in_place, packed, blocks, panels.begin, block);
-            AccumulateArgs args{.weights = operand,
-                                .columns = steps.data,
-                                .stride = steps.stride,
-                                .out = sums + (tile * blocks + block) * panel_,
-                                .panels = whole ? count : count - 1,
-                                .rest = whole ? 0 : steps_of(kernels_, last)};
+            AccumulateArgs args{.stride = steps.stride, .out = sums + (tile * blocks + block) * panel_};
             args.job = product;
             const bool half = width - block * kernels_.columns <= kernels_.width;
-            sum_products_.accumulate(job, rows, half)(&args);
-            job = Job::none;
+            for (std::int64_t begin = 0; begin < count; begin += kPanelsOfSum) {
+                const std::int64_t end = std::min(count, begin + kPanelsOfSum);
+                args.weights = operand + begin * weights_panel_;
+                args.columns = steps.at(begin * kernels_.step_columns);
+                args.panels = std::min(end, whole_panels) - begin;
+                args.rest = end > whole_panels ? steps_of(kernels_, last) : 0;
+                sum_products_.accumulate(job, rows, half)(&args);
+                job = Job::none;
+            }
         }
     }
 
@@ -734,7 +748,7 @@ void finish_grad_query(const AttentionProblem& problem, const BackwardTensors& t
                        const BackwardBuffers& buffers, std::int64_t s, std::int64_t head) {
     const Sequence& sequence = problem.sequences[static_cast<std::size_t>(s)];
     const std::int64_t padded = padded_width(plan.kernels, problem.query.shape()[3]);
-    const std::int64_t place = head * plan.panels() + plan.first_panel[static_cast<std::size_t>(s)];
+    const std::int64_t place = buffers.panels.place(plan, s, head, 0);
     const MutableTensorView& grad = tensors.grad_query;
     plan.kernels.unpack_rows(buffers.sums + place * plan.kernels.columns * padded, plan.kernels.columns, padded,
                              final_factor(problem, plan.kernels),

@@ -72,12 +72,41 @@ struct BackwardPlan {
 
     /// Panels of queries of one head, over all sequences.
     std::int64_t panels() const { return first_panel.back(); }
+    /// Those of one sequence.
+    std::int64_t panels_of(std::int64_t sequence) const {
+        const auto s = static_cast<std::size_t>(sequence);
+        return first_panel[s + 1] - first_panel[s];
+    }
     /// Query blocks of a sequence: the steps that a key block takes for each head.
     std::int64_t query_blocks(const Sequence& sequence) const;
 };
 
-/// The memory that all units of one call share: what prepare() packs, and dQ.
+/// The heads and sequences that buffers are for, and where their panels lie in them.
+struct BufferedPanels {
+    std::int64_t first_head = 0;   ///< the first head
+    std::int64_t first_panel = 0;  ///< the first panel of a head, counted over all sequences
+    std::int64_t panels = 0;       ///< panels of each head
+
+    /// Everything: one set of buffers for a call.
+    static BufferedPanels all(const BackwardPlan& plan) { return {0, 0, plan.panels()}; }
+    /// The heads that share a head of keys, in one sequence.
+    static BufferedPanels group(const BackwardPlan& plan, std::int64_t sequence, std::int64_t first_head) {
+        return {first_head, plan.first_panel[static_cast<std::size_t>(sequence)], plan.panels_of(sequence)};
+    }
+    /// The place of a panel of a sequence.
+    std::int64_t place(const BackwardPlan& plan, std::int64_t sequence, std::int64_t head, std::int64_t panel) const {
+        return (head - first_head) * panels + plan.first_panel[static_cast<std::size_t>(sequence)] - first_panel +
+               panel;
+    }
+};
+
+/// The memory that units share: what prepare() packs, and dQ.
 struct BackwardBuffers {
+    /// @param memory backward_buffer_bytes() bytes, aligned to 64 @param heads how many heads
+    BackwardBuffers(const AttentionProblem& problem, const BackwardPlan& plan, const BufferedPanels& buffered_panels,
+                    std::int64_t heads, std::span<std::byte> memory);
+
+    BufferedPanels panels;        ///< what they are for
     float* queries = nullptr;     ///< [head][panel][depth][columns]
     float* grads = nullptr;       ///< [head][panel][value depth][columns]
     float* query_rows = nullptr;  ///< [head][panel][block][step][columns], where they are not read in place
@@ -86,6 +115,9 @@ struct BackwardBuffers {
     float* grad_start = nullptr;  ///< [head][panel][columns]: -delta, times the scale where values are
     float* sums = nullptr;        ///< dQ, [head][panel][column][padded width], where it is not summed in place
 };
+
+/// Bytes of buffers for `panels` panels, over all heads.
+std::size_t backward_buffer_bytes(const AttentionProblem& problem, const BackwardPlan& plan, std::int64_t panels);
 
 /// How far each key block of a head of keys has come, counted in steps (head of the group, query block).
 class Progress {
@@ -125,9 +157,6 @@ std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const Backward
 
 /// The kernels that a problem is computed with.
 const TileKernels& backward_kernels(const AttentionProblem& problem);
-
-/// Floats of each of the buffers, in their order; 0 where none is needed.
-std::vector<std::int64_t> backward_buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan);
 
 /// Packs panel `panel` (counted over sequences) of the head and sets its starts and dQ.
 void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,

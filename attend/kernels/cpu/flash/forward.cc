@@ -21,9 +21,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::size_t kScoresOffset = 1024;
 constexpr double kLog2e = 1.4426950408889634074;
 
-// Weights times values are summed over 128 keys, then added to what the tile has: rounding errors grow with the length
-// of such sums.
-constexpr std::int64_t kPanelsOfSum = 4;
 constexpr std::int64_t kPanelsAhead = 2;  // for which masks and biases are asked
 
 /// Sizes of the parts of scratch, for a unit of `tiles` tiles.
