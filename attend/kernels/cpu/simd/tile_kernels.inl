@@ -468,13 +468,15 @@ void with_source(const PanelSource& source, std::int64_t count, std::int64_t col
     });
 }
 
-template <typename Bias>
+/// @param kBiasOnly neither soft cap, slopes nor start: without their branches
+template <bool kBiasOnly, typename Bias>
 void modify_rows(const PanelModifiers& m, std::int64_t count, float* panel, const Bias& bias_at) {
     const Vec scale = Simd::set1(m.scale);
     const Vec unit = Simd::set1(m.unit);
     const Vec slope = Simd::set1(m.slope);
-    const bool capped = m.softcap > 0.0F;
-    const bool sloped = m.slope != 0.0F;
+    const bool capped = !kBiasOnly && m.softcap > 0.0F;
+    const bool sloped = !kBiasOnly && m.slope != 0.0F;
+    const float* starts = kBiasOnly ? nullptr : m.start;
     alignas(64) float lane[kColumns];
     for (int j = 0; j < kColumns; ++j) lane[j] = static_cast<float>(j);
     for (std::int64_t r = 0; r < count; ++r) {
@@ -497,7 +499,7 @@ void modify_rows(const PanelModifiers& m, std::int64_t count, float* panel, cons
                                                : Simd::sub(Simd::set1(first), Simd::load(lane + j));
                 x = Simd::sub(x, Simd::mul(Simd::abs(moved), slope));
             }
-            const Vec start = m.start != nullptr ? Simd::load(m.start + j) : Simd::zero();
+            const Vec start = starts != nullptr ? Simd::load(starts + j) : Simd::zero();
             Simd::store(row + j, Simd::fma(x, unit, start));
         }
     }
@@ -505,11 +507,16 @@ void modify_rows(const PanelModifiers& m, std::int64_t count, float* panel, cons
 
 void modify(const PanelModifiers& m, std::int64_t count, std::int64_t columns, float* panel) {
     if (m.bias == nullptr) {
-        modify_rows(m, count, panel, [](Vec x, std::int64_t, std::int64_t) { return x; });
+        modify_rows<false>(m, count, panel, [](Vec x, std::int64_t, std::int64_t) { return x; });
         return;
     }
     with_source(*m.bias, count, columns, [&](const auto& load) {
-        modify_rows(m, count, panel, [&](Vec x, std::int64_t r, std::int64_t j) { return Simd::add(x, load(r, j)); });
+        const auto add = [&](Vec x, std::int64_t r, std::int64_t j) { return Simd::add(x, load(r, j)); };
+        if (m.softcap == 0.0F && m.slope == 0.0F && m.start == nullptr) {
+            modify_rows<true>(m, count, panel, add);
+        } else {
+            modify_rows<false>(m, count, panel, add);
+        }
     });
 }
 
