@@ -14,8 +14,9 @@
 /// of queries after block j - 1 has (Progress), which keeps all threads busy with one head and the order fixed. Every
 /// element is a sum over blocks, in order, of sums in order: keys (dQ), or heads of the group and queries (dK, dV). The
 /// gradient of the bias takes dS from the same tiles (bias_gradient.h). Blocks follow from the sequence's lengths: the
-/// same bits for any number of threads, alone and in a batch. Cost: 5 products of 2 Lq Lk d; memory: queries and
-/// grad_output once more as they are packed, dQ where it is not float32, and backward_scratch for each thread.
+/// same bits for any number of threads, alone and in a batch. Cost: 5 products of 2 Lq Lk d; memory: backward_scratch
+/// for each thread, and queries and grad_output once more as they are packed, with dQ where it is not float32: of the
+/// heads that a thread works on where there are many heads of keys, or else of all.
 #pragma once
 
 #include <attend/core/tensor.h>
