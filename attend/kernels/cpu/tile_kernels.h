@@ -129,8 +129,9 @@ protected:
 private:
     int round_up(int rows) const { return (rows + row_step_ - 1) / row_step_ * row_step_; }
     std::size_t index(Job job, int rows, bool half) const {
-        const int step = (rows + row_step_ - 1) / row_step_ - 1;
-        return static_cast<std::size_t>((static_cast<int>(job) * 2 + (half ? 1 : 0)) * kMaxRows + step);
+        const auto step = static_cast<std::size_t>((rows + row_step_ - 1) / row_step_ - 1);
+        const auto kind = 2 * static_cast<std::size_t>(job) + (half ? 1 : 0);
+        return kind * kMaxRows + step;
     }
     template <typename Kernel, typename Make>
     static Kernel find(std::atomic<Kernel>& slot, const Make& make) {

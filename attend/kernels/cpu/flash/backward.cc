@@ -399,7 +399,7 @@ private:
 
     Steps key_steps(std::int64_t block) const {
         if (!plan_.keys_in_place) {
-            return {key_rows_ + block * plan_.key_tiles * panel_, kernels_.columns * 4};
+            return {key_rows_ + block * plan_.key_tiles * panel_, std::int64_t{4} * kernels_.columns};
         }
         return steps_in_place(problem_.key, sequence_.batch, block_.kv_head, sequence_.key_begin + block_.begin,
                               block * kernels_.columns);

@@ -22,7 +22,7 @@ inline constexpr std::int64_t kPanelsOfSum = 4;
 /// Keys of a strip whose packed rows have `depth` floats: a quarter of a second-level cache of 1 MiB. Fewer keys mean
 /// more passes over the output; more push the queries out.
 constexpr std::int64_t strip_keys(std::int64_t depth) {
-    constexpr std::int64_t kFloats = 64 * 1024;
+    constexpr std::int64_t kFloats = std::int64_t{64} * 1024;
     return std::clamp<std::int64_t>(kFloats / std::max<std::int64_t>(depth, 1) / 128 * 128, 256, 2048);
 }
 
@@ -54,7 +54,7 @@ constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) {
 /// keys: 87.6% of the limit with 400 KB, 89.5% with 1.2 MB, no more above). Not so many that `workers` threads would
 /// wait for the last one.
 constexpr std::int64_t unit_tiles(std::int64_t tiles, std::int64_t floats_of_row, int rows, std::int64_t units_wanted) {
-    constexpr std::int64_t kFloats = 300 * 1024;
+    constexpr std::int64_t kFloats = std::int64_t{300} * 1024;
     const std::int64_t fitting = std::max<std::int64_t>(4, kFloats / (std::max<std::int64_t>(floats_of_row, 1) * rows));
     const std::int64_t balanced = std::max<std::int64_t>(4, divide_up(tiles, std::max<std::int64_t>(units_wanted, 1)));
     return std::min({tiles, fitting, balanced});
