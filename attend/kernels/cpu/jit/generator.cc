@@ -12,8 +12,9 @@ using Xbyak::Address;
 using Xbyak::Reg64;
 using Xbyak::Zmm;
 
-constexpr int kPanelRow = kMaxColumns * 4;  // bytes of a panel's row
-constexpr int kVector = 64;                 // bytes
+constexpr std::int64_t kFloat = sizeof(float);
+constexpr std::int64_t kPanelRow = kMaxColumns * kFloat;  // bytes of a panel's row
+constexpr std::int64_t kVector = 64;                      // bytes
 constexpr int kPrefetch = 4096;             // bytes ahead in packed columns: the panel after the next
 
 const Zmm kColumn0 = Zmm(24);
@@ -112,7 +113,7 @@ void Generator::exponential(Stream& out, const Zmm& x, const Zmm& result, bool l
 // The job for rows [first_row, first_row + count), counted from where the pointers stand.
 void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
     for (int r = first_row; r < first_row + count; ++r) {
-        const int panel = r * kPanelRow;
+        const std::int64_t panel = r * kPanelRow;
         if (job == Job::row_maximum) {
             out.push_back([=, this] { vmovups(kA, memory(r9, r * kVector)); });
             out.push_back([=, this] { vmaxps(kA, kA, memory(r8, panel)); });
@@ -120,7 +121,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
             out.push_back([=, this] { store(r9, r * kVector, kA); });
         } else if (job == Job::multiply && format_ == Format::floats) {
             for (int v = 0; v < 2; ++v) {
-                const int at = panel + v * kVector;
+                const std::int64_t at = panel + v * kVector;
                 out.push_back([=, this] { vmovups(kA, memory(r8, at)); });
                 out.push_back([=, this] { vmulps(kA, kA, memory(r9, at)); });
                 out.push_back([=, this] { store(r9, at, kA); });
@@ -130,7 +131,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
         } else if (job == Job::exp_plain) {
             const bool pairs = format_ == Format::pairs;
             for (int v = 0; v < 2; ++v) {
-                const int at = panel + v * kVector;
+                const std::int64_t at = panel + v * kVector;
                 const Zmm result = v == 0 ? kF : kD;
                 out.push_back([=, this] { vmovups(kA, memory(r8, at)); });
                 if (pairs) out.push_back([=, this] { vmulps(kA, kA, ptr_b[r12]); });
@@ -146,7 +147,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
             for (int v = 0; v < 2; ++v) {
                 const Zmm result = v == 0 && pairs ? kF : kD;
                 out.push_back([=, this] { vmovups(kA, memory(r8, panel + v * kVector)); });
-                out.push_back([=, this] { vsubps(kA, kA, broadcast(rbx, r * 4)); });
+                out.push_back([=, this] { vsubps(kA, kA, broadcast(rbx, r * kFloat)); });
                 // Floats have the factor in their queries already; bfloat16 would round it.
                 if (pairs) out.push_back([=, this] { vmulps(kA, kA, ptr_b[r12]); });
                 exponential(out, kA, result, pairs);
@@ -175,7 +176,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
 
 // Two rows of P dP, rounded: pairs along each row, and pairs of the two.
 void Generator::multiply_pairs(Stream& out, int row) {
-    const int at = row * kPanelRow;
+    const std::int64_t at = row * kPanelRow;
     const Zmm products[4] = {kA, kB, kC, kD};
     for (int i = 0; i < 4; ++i) {
         const Zmm product = products[i];
@@ -183,7 +184,7 @@ void Generator::multiply_pairs(Stream& out, int row) {
         out.push_back([=, this] { vmulps(product, product, memory(r9, at + i * kVector)); });
     }
     for (int i = 0; i < 2; ++i) {
-        const Zmm low = products[2 * i];
+        const Zmm low = products[2 * static_cast<std::ptrdiff_t>(i)];
         const Zmm high = products[2 * i + 1];
         out.push_back([=, this] { vcvtne2ps2bf16(kE, high, low); });
         out.push_back([=, this] { store(r11, (row + i) * kVector, kE); });
@@ -202,12 +203,12 @@ void Generator::advance_job(Stream& out, Job job, int rows) {
     if (job == Job::none) return;
     const bool pairs = format_ == Format::pairs;
     out.push_back([=, this] { move(r8, rows * kPanelRow); });
-    int target = rows * kPanelRow;
+    std::int64_t target = rows * kPanelRow;
     if (job == Job::row_maximum || (pairs && job != Job::multiply)) target = rows * kVector;
     if (job != Job::exp_plain || pairs) out.push_back([=, this] { move(r9, target); });
     if (job == Job::exponential) {
         out.push_back([=, this] { move(r11, rows * kVector); });
-        out.push_back([=, this] { move(rbx, rows * 4); });
+        out.push_back([=, this] { move(rbx, rows * kFloat); });
     } else if (job == Job::multiply && pairs) {
         out.push_back([=, this] { move(r11, rows * kVector); });
         out.push_back([=, this] { move(rbx, rows * kVector); });
@@ -229,7 +230,7 @@ void Generator::restore() {
 
 // `steps` depth steps; the row pointer advances every 16, so that displacements stay within a byte.
 Stream Generator::score_steps(std::int64_t steps) {
-    constexpr int kRowStep = kMaxRows * 4;
+    constexpr std::int64_t kRowStep = kMaxRows * kFloat;
     Stream out;
     for (std::int64_t k = 0; k < steps; ++k) {
         const std::int64_t in_block = k % 16;
@@ -244,7 +245,7 @@ Stream Generator::score_steps(std::int64_t steps) {
         out.push_back([=, this] { prefetcht0(memory(rsi, column + kPrefetch)); });
         out.push_back([=, this] { prefetcht0(memory(rsi, column + kPrefetch + kVector)); });
         for (int r = 0; r < rows_; ++r) {
-            multiply_add(out, r, broadcast(rdi, in_block * kRowStep + r * 4 - 16 * kRowStep / 2));
+            multiply_add(out, r, broadcast(rdi, in_block * kRowStep + r * kFloat - 16 * kRowStep / 2));
         }
     }
     // From the middle of the last block to the end of the steps.
@@ -330,7 +331,7 @@ void Generator::make_scores(Job job, std::int64_t depth) {
 // Weights of a panel: rows of 32 floats, or of 16 pairs. rdi stands in the middle of the first rows' displacements.
 void Generator::accumulate_steps(Stream& out, int steps) {
     const bool pairs = format_ == Format::pairs;
-    const int row_bytes = pairs ? kPanelRow / 2 : kPanelRow;
+    const std::int64_t row_bytes = pairs ? kPanelRow / 2 : kPanelRow;
     for (int k = 0; k < steps; ++k) {
         out.push_back([=, this] { vmovups(kColumn0, ptr[rsi]); });
         if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, memory(rsi, kVector)); });
@@ -339,11 +340,11 @@ void Generator::accumulate_steps(Stream& out, int steps) {
         out.push_back([=, this] { add(rsi, rax); });
         for (int r = 0; r < rows_; ++r) {
             if (pairs) {
-                multiply_add(out, r, broadcast(rdi, r * row_bytes + k * 4 - 384));
+                multiply_add(out, r, broadcast(rdi, r * row_bytes + k * kFloat - 384));
             } else if (r < 8) {
-                multiply_add(out, r, broadcast(rdi, r * row_bytes + k * 4 - 512));
+                multiply_add(out, r, broadcast(rdi, r * row_bytes + k * kFloat - 512));
             } else {
-                multiply_add(out, r, broadcast(r10, (r - 8) * row_bytes + k * 4 - 256));
+                multiply_add(out, r, broadcast(r10, (r - 8) * row_bytes + k * kFloat - 256));
             }
         }
     }
@@ -352,7 +353,7 @@ void Generator::accumulate_steps(Stream& out, int steps) {
 void Generator::make_accumulate(Job job) {
     const bool pairs = format_ == Format::pairs;
     const int steps = pairs ? 16 : 32;
-    const int weight_panel = kMaxRows * (pairs ? kPanelRow / 2 : kPanelRow);
+    const std::int64_t weight_panel = kMaxRows * (pairs ? kPanelRow / 2 : kPanelRow);
     mov(rax, rdi);
     push(r13);
     push(r14);
@@ -476,7 +477,7 @@ void Generator::make_transposed() {
             product.push_back([this] { vmovups(kColumn0, ptr[rsi]); });
             if (vectors_ == 2) product.push_back([this] { vmovups(kColumn1, memory(rsi, kVector)); });
             product.push_back([this] { add(rsi, r10); });
-            for (int r = 0; r < rows_; ++r) multiply_add(product, r, broadcast(rdi, k * kPanelRow + r * 4));
+            for (int r = 0; r < rows_; ++r) multiply_add(product, r, broadcast(rdi, k * kPanelRow + r * kFloat));
         }
         weave(product, {});
     };
