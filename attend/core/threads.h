@@ -19,8 +19,8 @@ int num_threads() noexcept;
 /// Indices are handed out in rising order: a task may wait for one with a lower index, which has begun, never for one
 /// with a higher. The first exception is thrown again here; tasks that have not begun are then left out.
 ///
-/// Threads without work poll for 200 us, giving their core to whoever wants it, before they sleep: waking one up takes as
-/// long as a short call.
+/// Threads without work poll for 200 us, giving their core to whoever wants it, before they sleep: waking one up takes
+/// as long as a short call.
 ///
 /// A caller never waits for another's work: while the pool is taken (by another thread of the program, or by the very
 /// call this one is nested in) the tasks run on the calling thread alone. A program that has threads of its own

@@ -15,7 +15,7 @@ using Xbyak::Zmm;
 constexpr std::int64_t kFloat = sizeof(float);
 constexpr std::int64_t kPanelRow = kMaxColumns * kFloat;  // bytes of a panel's row
 constexpr std::int64_t kVector = 64;                      // bytes
-constexpr int kPrefetch = 4096;             // bytes ahead in packed columns: the panel after the next
+constexpr int kPrefetch = 4096;                           // bytes ahead in packed columns: the panel after the next
 
 const Zmm kColumn0 = Zmm(24);
 const Zmm kColumn1 = Zmm(25);
