@@ -115,7 +115,9 @@ TEST_P(Products, AssembledSumsEqualCompiledOnes) {
         const std::int64_t steps = 4 * compiled.step_columns;
         const Tensor columns = operand({steps, compiled.columns}, 2, compiled.format);
         const Tensor shift = small({compiled.rows}, 5);
-        for (const auto& [panels, rest] : {std::pair(0, 5), std::pair(1, 0), std::pair(3, 7), std::pair(3, 0)}) {
+        for (const auto& sizes : {std::pair(0, 5), std::pair(1, 0), std::pair(3, 7), std::pair(3, 0)}) {
+            const int panels = sizes.first;
+            const int rest = sizes.second;
             for (const Job job : {Job::none, Job::exponential}) {
                 for (const bool fresh : {false, true}) {
                     const auto run = [&](const TileKernels& kernels) {
