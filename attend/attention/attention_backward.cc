@@ -101,9 +101,10 @@ void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved
     target.copy_from(sums);
 }
 
-void run_plain(const detail::CheckedProblem& checked, const AttentionGradientTargets& targets,
-               const TensorView& grad_output, const AttentionOptions& options) {
-    const AttentionProblem& problem = checked.problem();
+/// @param problem the checked one, or some of its sequences
+void run_plain(const detail::CheckedProblem& checked, const AttentionProblem& problem,
+               const AttentionGradientTargets& targets, const TensorView& grad_output,
+               const AttentionOptions& options) {
     const std::size_t bytes = kernels::cpu::scratch_size(problem);
     // log-sum-exp and delta of every row, in the precision of what follows.
     Shape rows = checked.log_sum_exp_shape();
@@ -295,14 +296,16 @@ void attention_backward_into(const AttentionGradientTargets& targets, const Tens
                                          std::string(name_of(log_sum_exp.dtype())));
     }
     if (!flash::supports(checked.problem())) {
-        run_plain(checked, targets, grad_output, options);
+        run_plain(checked, checked.problem(), targets, grad_output, options);
         return;
     }
     const detail::WithoutNonfinite finite(checked.problem(), grad_output, log_sum_exp);
-    if (finite.is_visible()) {
-        run_plain(checked, targets, grad_output, options);
+    // Sums of a bias over sequences have one order in each path: all of them take the same.
+    if (finite.is_visible() && targets.bias) {
+        run_plain(checked, checked.problem(), targets, grad_output, options);
         return;
     }
+    if (finite.is_visible()) run_plain(checked, finite.plain_problem(), targets, grad_output, options);
     const flash::BackwardTensors tensors{finite.grad_output(), output,      log_sum_exp,
                                          targets.query,        targets.key, targets.value};
     if (targets.bias) {

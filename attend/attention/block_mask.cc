@@ -1,6 +1,7 @@
 #include <attend/attention/block_mask.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
+#include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 
 #include <algorithm>
@@ -48,10 +49,15 @@ BlockMask::BlockMask(const Shape& shape, MaskFunction allow, BlockSize block) {
     // A block beyond the mask is no larger than it.
     block.queries = std::min(block.queries, std::max<std::int64_t>(1, shape[2]));
     block.keys = std::min(block.keys, std::max<std::int64_t>(1, shape[3]));
+    // The function is called inside of kernels, and may compute attention itself.
+    const auto apart = [inner = std::move(allow)](const MaskTile& tile) {
+        const ScratchScope scope;
+        inner(tile);
+    };
     auto state = std::make_shared<State>(
         State{shape,
               block,
-              std::move(allow),
+              apart,
               {shape[0], shape[1], divide_up(shape[2], block.queries), divide_up(shape[3], block.keys)},
               {}});
     const Shape& blocks = state->blocks;

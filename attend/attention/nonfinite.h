@@ -7,29 +7,36 @@
 #include <attend/kernels/attention.h>
 
 #include <array>
+#include <vector>
 
 namespace attend::detail {
 
-/// What backward may read instead of its inputs.
+/// What backward may read instead of its inputs. Sequences are judged one by one: none changes the path, and so the
+/// bits, of another.
 class WithoutNonfinite {
 public:
-    /// Looks for rows that are not finite, where a mask hides any pair at all. @param log_sum_exp of forward
+    /// Looks for rows that are not finite, in sequences where a mask hides any pair at all. @param log_sum_exp of
+    /// forward
     WithoutNonfinite(const kernels::AttentionProblem& problem, const TensorView& grad_output,
                      const TensorView& log_sum_exp);
 
-    /// True when a row or a logit that is not finite belongs to a visible pair: the plain path, which skips hidden
-    /// pairs one by one, must be taken.
-    bool is_visible() const { return visible_; }
-    /// The problem with such rows, which no visible pair reads, replaced by 0; the same where there are none.
+    /// True when a row or a logit that is not finite belongs to a visible pair of any sequence.
+    bool is_visible() const { return !plain_sequences_.empty(); }
+    /// Those sequences, the others being empty: the plain path, which skips hidden pairs one by one, must be taken.
+    kernels::AttentionProblem plain_problem() const;
+    /// The other sequences, those being empty, with rows that are not finite, which no visible pair reads, replaced by
+    /// 0; the same problem where there are none.
     const kernels::AttentionProblem& problem() const { return problem_; }
     /// The same of grad_output.
     const TensorView& grad_output() const { return grad_output_; }
 
 private:
+    kernels::AttentionProblem original_;
     kernels::AttentionProblem problem_;
     TensorView grad_output_;
     std::array<Tensor, 4> copies_;
-    bool visible_ = false;
+    std::vector<kernels::Sequence> sequences_;
+    std::vector<kernels::Sequence> plain_sequences_;  // empty: none is
 };
 
 }  // namespace attend::detail

@@ -1,5 +1,6 @@
 #include <attend/attention/problem.h>
 #include <attend/core/error.h>
+#include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/tile.h>
 
@@ -36,6 +37,21 @@ TensorView broadcast_4d(const std::string& operation, const std::string& name, c
         throw ShapeError(operation, "expected " + name + " that broadcasts to " + to_string(shape) + ", found " +
                                         to_string(view.shape()));
     }
+}
+
+/// The same function, which may compute attention itself.
+ScoreFunction with_own_scratch(const ScoreFunction& function) {
+    const auto apart = [](const auto& call) {
+        std::decay_t<decltype(call)> result;
+        if (call) {
+            result = [&call](const auto& tile) {
+                const ScratchScope scope;
+                call(tile);
+            };
+        }
+        return result;
+    };
+    return {apart(function.change), apart(function.derivative), apart(function.parameters)};
 }
 
 }  // namespace
@@ -321,7 +337,8 @@ CheckedProblem::CheckedProblem(const std::string& operation, const TensorView& q
         if (!options.score->change) {
             throw ValueError(operation, "expected a function `change` in options.score, found none");
         }
-        problem_.score = &*options.score;
+        score_ = with_own_scratch(*options.score);
+        problem_.score = &score_;
     }
     if (options.bias) {
         if (!is_floating(options.bias->dtype())) {

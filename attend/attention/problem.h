@@ -33,6 +33,7 @@ private:
     std::vector<TensorView> allowed_;
     std::vector<BlockMask> block_masks_;
     std::vector<kernels::BlockTable> blocks_;
+    ScoreFunction score_;  // the caller's, with scratch of its own
     kernels::AttentionProblem problem_;
 };
 

@@ -1,9 +1,12 @@
 #include <attend/core/memory.h>
 
 #include <array>
+#include <atomic>
 #include <mutex>
 #include <new>
 #include <utility>
+
+#include <pthread.h>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -62,10 +65,18 @@ private:
     std::size_t total_ = 0;
 };
 
+/// Never destroyed: tensors of static storage give their memory back at exit.
+std::atomic<Spare*> the_spare{nullptr};
+
 Spare& spare() {
-    // Never destroyed: tensors of static storage give their memory back at exit.
-    static Spare* instance = new Spare;
-    return *instance;
+    static const bool made = [] {
+        the_spare = new Spare;
+        // A child of fork() may find the mutex held by a thread that it does not have.
+        pthread_atfork(nullptr, nullptr, [] { the_spare = new Spare; });
+        return true;
+    }();
+    static_cast<void>(made);
+    return *the_spare;
 }
 
 }  // namespace

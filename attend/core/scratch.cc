@@ -2,6 +2,7 @@
 #include <attend/core/tensor.h>
 
 #include <cstdint>
+#include <deque>
 
 namespace attend {
 
@@ -18,16 +19,33 @@ std::span<std::byte> grow(Tensor& memory, std::size_t bytes) {
     return {static_cast<std::byte*>(memory.data()), bytes};
 }
 
+/// Of each level of nesting.
+struct Memory {
+    Tensor scratch;
+    Tensor workspace;
+};
+
+// A deque: what is in use does not move when a level is added.
+thread_local std::deque<Memory> levels(1);
+thread_local std::size_t level = 0;
+
 }  // namespace
 
 std::span<std::byte> thread_scratch(std::size_t bytes) {
-    thread_local Tensor memory;
-    return grow(memory, bytes);
+    return grow(levels[level].scratch, bytes);
 }
 
 std::span<std::byte> thread_workspace(std::size_t bytes) {
-    thread_local Tensor memory;
-    return grow(memory, bytes);
+    return grow(levels[level].workspace, bytes);
+}
+
+ScratchScope::ScratchScope() {
+    if (level + 1 == levels.size()) levels.emplace_back();
+    ++level;
+}
+
+ScratchScope::~ScratchScope() {
+    --level;
 }
 
 }  // namespace attend

@@ -15,4 +15,14 @@ std::span<std::byte> thread_scratch(std::size_t bytes);
 /// well, since new memory costs its clearing by the system at every call.
 std::span<std::byte> thread_workspace(std::size_t bytes);
 
+/// While it lives, the thread's scratch and workspace are others: for code of the caller that runs inside a kernel, and
+/// may compute attention itself.
+class ScratchScope {
+public:
+    ScratchScope();
+    ~ScratchScope();
+    ScratchScope(const ScratchScope&) = delete;
+    ScratchScope& operator=(const ScratchScope&) = delete;
+};
+
 }  // namespace attend

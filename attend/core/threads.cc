@@ -12,8 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include <sys/types.h>
-#include <unistd.h>
+#include <pthread.h>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -158,18 +157,26 @@ struct State {
     std::mutex taken;  // held by the caller whose tasks the pool works on
     std::atomic<int> count{0};
     std::unique_ptr<Pool> pool;
-    pid_t owner = 0;  // the process whose threads are in the pool
-
-    /// A child of fork() has none of its parent's threads: it must not wait for them.
-    void forget_pool_of_parent() {
-        if (pool && owner != getpid()) static_cast<void>(pool.release());  // NOLINT(bugprone-unused-return-value)
-    }
 };
 
+/// Never destroyed: threads of the program may still compute while static objects are destroyed at exit.
+std::atomic<State*> the_state{nullptr};
+
+/// A child of fork() has none of its parent's threads, and perhaps a mutex that one of them held: it begins anew.
+void forget_state_of_parent() {
+    auto* state = new State;
+    state->count = the_state.load()->count.load();
+    the_state = state;
+}
+
 State& state() {
-    // Never destroyed: threads of the program may still compute while static objects are destroyed at exit.
-    static State* instance = new State;
-    return *instance;
+    static const bool made = [] {
+        the_state = new State;
+        pthread_atfork(nullptr, nullptr, forget_state_of_parent);
+        return true;
+    }();
+    static_cast<void>(made);
+    return *the_state;
 }
 
 }  // namespace
@@ -184,7 +191,6 @@ void set_num_threads(int count) {
     }
     State& shared = state();
     const std::lock_guard lock(shared.taken);
-    shared.forget_pool_of_parent();
     shared.pool.reset();
     shared.count = count;
 }
@@ -214,11 +220,9 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& t
         job.rethrow();
         return;
     }
-    shared.forget_pool_of_parent();
     if (!shared.pool) {
         // Asked again: the number may have changed before the lock was taken.
         shared.pool = std::make_unique<Pool>(num_threads() - 1);
-        shared.owner = getpid();
     }
     shared.pool->run(job);
     job.rethrow();

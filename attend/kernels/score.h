@@ -53,8 +53,8 @@ struct ScoreGradientTile : ScorePlace {
 
 /// A function of the caller that changes scores (Dong et al., "Flex Attention", 2024), and its gradients.
 ///
-/// All three are called from several threads at once, for different tiles, and must not call attention on the same
-/// options. An exception that they throw leaves attention. Scores are float32 in natural units whatever the dtype of
+/// All three are called from several threads at once, for different tiles; they may compute attention themselves, on
+/// other options. An exception that they throw leaves attention. Scores are float32 in natural units whatever the dtype of
 /// the tensors: cap(scale Q K^T) + bias + ALiBi, before the mask, so that a tile may hold pairs which the mask hides
 /// (of arbitrary score; what becomes of them is discarded). In float64 a score that is changed is rounded to float32,
 /// one that is left alone is not.

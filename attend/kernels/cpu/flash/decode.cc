@@ -219,8 +219,9 @@ CacheRun TensorSource::run(std::int64_t batch, std::int64_t kv_head, std::int64_
 }
 
 bool decodes(const AttentionProblem& problem, const Sequence& sequence) {
-    return problem.dropout == 0.0 && sequence.query_count > 0 && sequence.query_count <= kDecodeQueries &&
-           sequence.query_count * group_of(problem) <= kDecodeRows;
+    // Splits of keys do not skip blocks; tiles of queries do.
+    return problem.dropout == 0.0 && problem.blocks.empty() && sequence.query_count > 0 &&
+           sequence.query_count <= kDecodeQueries && sequence.query_count * group_of(problem) <= kDecodeRows;
 }
 
 DecodePlan::DecodePlan(const AttentionProblem& problem, DType cache)

@@ -165,9 +165,6 @@ private:
     void for_each_strip(const Run& run) {
         const KeyRange visible = sequence_.keys_of(unit_.query_begin, unit_.query_end);
         if (visible.empty()) return;
-        unit_full_ = !rules_.has_masks() &&
-                     rules_.positions_full({unit_.head_begin, unit_.query_begin, unit_.query_end - unit_.query_begin,
-                                            visible.begin, visible.end - visible.begin});
         for (std::int64_t s = 0; s < strip_count(sequence_.key_count, layout_.strip); ++s) {
             strip_begin_ = strip_begin(s, sequence_.key_count, layout_.strip);
             const std::int64_t end = strip_begin(s + 1, sequence_.key_count, layout_.strip);
@@ -190,7 +187,7 @@ private:
                                               std::min(columns, end - key)),
                                       keys_of_panel((key - strip_begin_) / columns));
             }
-            finite = finite && (unit_full_ || kernels_.all_finite(values_of(begin, end - begin)));
+            finite = finite && kernels_.all_finite(values_of(begin, end - begin));
         });
         broken_count_ = 0;
         values_packed_ = !in_place_ || !finite;
@@ -561,7 +558,6 @@ private:
     std::int64_t packed_end_ = 0;
     std::int64_t broken_count_ = 0;
     bool values_packed_ = false;
-    bool unit_full_ = false;
 };
 
 }  // namespace

@@ -34,7 +34,7 @@ inline Vec exp2(Vec x) {
 
 /// tanh(x): x P(x^2) below 0.625 (minimax, relative error 4e-9), else 1 - 2 / (e^(2 |x|) + 1) with the sign of x.
 inline Vec tanh(Vec x) {
-    const Vec magnitude = Simd::abs(x);
+    const Vec magnitude = Simd::min(Simd::set1(40.0F), Simd::abs(x));  // 1 from 10 on; NaN, the second, is kept
     const Vec square = Simd::mul(x, x);
     Vec p = Simd::set1(-0.00565998899977F);
     for (const float c : {0.0205909883491F, -0.0537210680411F, 0.13331127537F, -0.33333260527F, 0.999999996075F}) {

@@ -73,8 +73,9 @@ const void* row_of(const Rows& source, std::int64_t row) {
 }
 
 /// out[step][lane] = factor * row first + lane at step, for a group of kWidth rows, `stride` floats between steps.
-/// @param kLanes how many lanes are stored: kWidth, or those that the last group of a tile has
-template <int kLanes, typename Load>
+/// @param kLanes how many lanes are stored: kWidth, or those that the last group of a tile has @param kScaled whether
+/// there is a factor: pairs are no floats, and a product would flush or quiet what they happen to be as such
+template <int kLanes, bool kScaled, typename Load>
 void transpose_group(const Rows& source, const Load& load, std::int64_t first, float factor, std::int64_t stride,
                      float* out) {
     const std::int64_t rows = std::clamp<std::int64_t>(source.count - first, 0, kLanes);
@@ -94,7 +95,7 @@ void transpose_group(const Rows& source, const Load& load, std::int64_t first, f
         const Vec scale = Simd::set1(factor);
         for (int s = 0; s < kWidth; ++s) {
             if (s >= steps) break;
-            const Vec x = Simd::mul(block[s], scale);
+            const Vec x = kScaled ? Simd::mul(block[s], scale) : block[s];
             if constexpr (kLanes == kWidth) {
                 Simd::store(out + (k + s) * stride, x);
             } else {
@@ -107,14 +108,20 @@ void transpose_group(const Rows& source, const Load& load, std::int64_t first, f
 void pack_rows(const Rows& source, float factor, float* out) {
     with_loader(source.dtype, [&](const auto& load) {
         constexpr int kGroup = kRows < kWidth ? kRows : kWidth;
-        for (int g = 0; g < kRows; g += kGroup) transpose_group<kGroup>(source, load, g, factor, kRows, out + g);
+        for (int g = 0; g < kRows; g += kGroup) {
+            if (factor == 1.0F) {
+                transpose_group<kGroup, false>(source, load, g, factor, kRows, out + g);
+            } else {
+                transpose_group<kGroup, true>(source, load, g, factor, kRows, out + g);
+            }
+        }
     });
 }
 
 void pack_columns(const Rows& source, float* out) {
     with_loader(source.dtype, [&](const auto& load) {
-        transpose_group<kWidth>(source, load, 0, 1.0F, kColumns, out);
-        transpose_group<kWidth>(source, load, kWidth, 1.0F, kColumns, out + kWidth);
+        transpose_group<kWidth, false>(source, load, 0, 1.0F, kColumns, out);
+        transpose_group<kWidth, false>(source, load, kWidth, 1.0F, kColumns, out + kWidth);
     });
 }
 

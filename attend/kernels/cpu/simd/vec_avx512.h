@@ -33,6 +33,7 @@ struct Simd {
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     /// a > b ? a : b; the second where either is NaN.
     static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+    static Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
     static Vec abs(Vec a) { return _mm512_abs_ps(a); }
     static float sum(Vec a) {
         // In the order of halves, quarters, ... : _mm512_reduce_add_ps does not promise one.

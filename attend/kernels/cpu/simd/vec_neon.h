@@ -31,6 +31,7 @@ struct Simd {
     static Vec div(Vec a, Vec b) { return vdivq_f32(a, b); }
     static Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
     static Vec max(Vec a, Vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+    static Vec min(Vec a, Vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
     static Vec abs(Vec a) { return vabsq_f32(a); }
     static float sum(Vec a) {
         const float32x2_t half = vadd_f32(vget_low_f32(a), vget_high_f32(a));

@@ -66,6 +66,9 @@ struct Simd {
     static Vec max(Vec a, Vec b) {
         return make([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
     }
+    static Vec min(Vec a, Vec b) {
+        return make([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+    }
     static Vec abs(Vec a) {
         return make([&](int i) { return std::fabs(a.lane[i]); });
     }
