@@ -207,10 +207,11 @@ void pair_values(const DecodeValues& args) {
     block.dim = values.dim;
     block.sums = reinterpret_cast<Vec*>(sums);
     block.stride = width / kWidth;
+    const bool ask = asks_ahead(args.rows, values, values.dim * 2);
     for (std::int64_t first = 0; first < values.count; first += block.keys) {
         block.rows = values.row + first;
         block.weights = weights + first / 2;
-        add_rows(block, args.rows, [](const PairBlock& own, auto queries, auto asks) {
+        add_rows(block, args.rows, ask, [](const PairBlock& own, auto queries, auto asks) {
             add_pair_block<decltype(queries)::value, decltype(asks)::value>(own);
         });
     }

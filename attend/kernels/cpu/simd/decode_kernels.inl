@@ -45,11 +45,12 @@ inline std::int64_t rows_ahead(std::int64_t row_bytes) {
     return std::clamp<std::int64_t>(kBytes / std::max<std::int64_t>(row_bytes, 1), kQueued, kPrefetchRows);
 }
 
-/// Whether rows are asked for. One row of queries computes much faster than memory delivers, and what the processor's
-/// own prefetchers ask for is best (Zen 4: 29 of 33 GB/s, against 20 to 26 with either distance); where computing takes
-/// about as long, what it needs must be there before.
-inline bool asks_ahead(std::int64_t queries) {
-    return queries > 1;
+/// Whether rows are asked for. One row of queries computes much faster than memory delivers, and where rows lie one
+/// after the other what the processor's own prefetchers ask for is best (Zen 4: 30 of 33 GB/s, against 20 to 24). They
+/// lose their way between pages (17 against 24), and where computing takes about as long as memory, what it needs must
+/// be there before.
+inline bool asks_ahead(std::int64_t queries, const DecodeRows& rows, std::int64_t row_bytes) {
+    return queries > 1 || rows.row[rows.count - 1] - rows.row[0] != (rows.count - 1) * row_bytes;
 }
 
 /// The same address, of which the compiler does not know how it came about: constants added to it stay in the
@@ -316,7 +317,9 @@ void score_keys(const DecodeScores& args, std::int64_t row, std::int64_t first, 
 
 template <typename Product, int kSteps>
 void scores_of(const DecodeScores& args) {
-    const std::int64_t ahead = rows_ahead(args.keys.dim * Product::kBytes);
+    const std::int64_t row_bytes = args.keys.dim * Product::kBytes;
+    const std::int64_t ahead = rows_ahead(row_bytes);
+    const bool asks = Product::kAsksAlone || asks_ahead(args.rows, args.keys, row_bytes);
     // All keys, unless rows of queries take turns.
     const bool all = args.rows == 1 || args.rows == 2 || args.rows == kMostQueries;
     const std::int64_t block = all ? args.keys.count : kWidth;
@@ -325,7 +328,7 @@ void scores_of(const DecodeScores& args) {
         const auto take = [&](auto queries) {
             constexpr int kQueries = decltype(queries)::value;
             for (; r + kQueries <= args.rows; r += kQueries) {
-                if (r == 0 && (asks_ahead(args.rows) || Product::kAsksAlone)) {
+                if (r == 0 && asks) {
                     score_keys<Product, kQueries, kSteps, true>(args, r, first, block, ahead);
                 } else {
                     score_keys<Product, kQueries, kSteps, false>(args, r, first, block, 0);
@@ -553,10 +556,10 @@ void add_block(const ValueBlock& block) {
         block, c, [left](const std::byte* row, std::int64_t i) { return Source::load_first(row, i, left - i); });
 }
 
-/// Adds a block to all rows, four at a time, of which the first ask for later rows. @param add adds to N rows of it,
-/// given N and whether they ask
+/// Adds a block to all rows, four at a time. @param ask whether the first ask for later rows @param add adds to N rows
+/// of it, given N and whether they ask
 template <typename Block, typename Add>
-void add_rows(Block block, std::int64_t rows, const Add& add) {
+void add_rows(Block block, std::int64_t rows, bool ask, const Add& add) {
     const auto take = [&](auto asks) {
         switch (std::min<std::int64_t>(rows, 4)) {
             case 1:
@@ -569,7 +572,7 @@ void add_rows(Block block, std::int64_t rows, const Add& add) {
                 return add(block, std::integral_constant<int, 4>{}, asks);
         }
     };
-    if (asks_ahead(rows)) {
+    if (ask) {
         take(std::true_type{});
     } else {
         take(std::false_type{});
@@ -618,10 +621,11 @@ void values(const DecodeValues& args) {
                      .dim = values.dim,
                      .sums = reinterpret_cast<Vec*>(sums),
                      .stride = width / kWidth};
+    const bool ask = asks_ahead(args.rows, values, values.dim * Source::kBytes);
     for (std::int64_t first = 0; first < values.count; first += block.keys) {
         block.rows = values.row + first;
         block.weights = weights + first / kColumns * block.panel + first % kColumns;
-        add_rows(block, args.rows, [](const ValueBlock& own, auto queries, auto asks) {
+        add_rows(block, args.rows, ask, [](const ValueBlock& own, auto queries, auto asks) {
             add_block<Source, decltype(queries)::value, decltype(asks)::value>(own);
         });
     }
