@@ -40,11 +40,11 @@ struct PairProduct {
     static constexpr std::int64_t kStep = kPairStep;
     static constexpr std::int64_t kBytes = 2;
     static constexpr int kParts = 1;
-    static constexpr std::int64_t kNearRows = simd::kNearRows;
+    static constexpr bool kAsksAlone = false;
+    static constexpr int kTogether = 1;
 
-    static const std::byte* query(const DecodeScores& args, std::int64_t row, int) {
-        return args.queries + row * padded(args.keys.dim) * 2;
-    }
+    static constexpr std::int64_t query_stride(std::int64_t dim) { return padded(dim) * 2; }
+    static constexpr std::int64_t query_part(std::int64_t, int) { return 0; }
     static Vec load_query(const std::byte* query, std::int64_t i) { return load_16bit(query + 2 * i); }
     static Vec load(const std::byte* key, std::int64_t i) { return load_16bit(key + 2 * i); }
     static Vec load_first(const std::byte* key, std::int64_t i, std::int64_t count) {
@@ -53,92 +53,134 @@ struct PairProduct {
     static Vec multiply_add(Vec key, Vec query, Vec sum) { return add_pairs(sum, key, query); }
     static Vec next_part(Vec sum) { return sum; }
     static Vec combine(Vec a, Vec b) { return Simd::add(a, b); }
-    static Vec finish(const DecodeScores& args, std::int64_t, int, Vec sums) {
-        return Simd::mul(sums, Simd::set1(args.factor));
+    using Finish = FloatProduct<DType::bfloat16>::Finish;
+};
+
+constexpr std::int64_t kPairs = kSplitKeys / 2;
+
+/// [row][padded dim] sums, then [row][kPairs] weights.
+std::size_t pair_scratch(std::int64_t rows, std::int64_t dim) {
+    return static_cast<std::size_t>(rows * (padded(dim) + kPairs)) * 4;
+}
+
+/// Weights are [row][kPairs], each of two keys.
+struct PairBlock : ValueBlock {
+    void next_rows() {
+        weights += 4 * kPairs;
+        sums += 4 * stride;
     }
 };
 
-std::size_t pair_scratch(std::int64_t rows, std::int64_t) {
-    return static_cast<std::size_t>(rows * kSplitKeys) * 2;
-}
-
-/// O of kQueries rows, kChunks times 32 numbers from `column` on, over keys [begin, end). O has of each 32 first
-/// numbers 0-3, 8-11, 16-19, 24-27, then the others: the order in which interleaving leaves them.
-template <int kQueries, int kChunks, bool kWhole>
-void add_value_pairs(const DecodeValues& args, const float* weights, std::int64_t begin, std::int64_t end,
-                     std::int64_t row, std::int64_t column, Cursor& cursor) {
-    Cursor mine = cursor;
-    float* out = args.out + row * args.out_stride + column;
-    const std::int64_t dim = args.values.dim;
-    Vec sum[kQueries][2 * kChunks];
+/// The share of two keys in the sums of kQueries rows. The sums of each 32 numbers are first of those with numbers
+/// 0-3, 8-11, 16-19, 24-27, then of the others: the order in which interleaving leaves them. @param weights
+/// [row][kPairs]
+template <int kQueries, int kVectors, typename Load>
+[[gnu::always_inline]] inline void add_pair(const std::byte* even, const std::byte* odd, const float* weights,
+                                            const Load& load, Vec (&sum)[kQueries][kVectors]) {
+    even = opaque(even);
+    odd = opaque(odd);
+    // One row after the other, as they lie in memory.
+    __m512i a[kVectors / 2];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors / 2; ++v) a[v] = _mm512_castps_si512(load(even + 2 * kPairStep * v));
+    Vec x[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors / 2; ++v) {
+        const __m512i b = _mm512_castps_si512(load(odd + 2 * kPairStep * v));
+        x[2 * v] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(a[v], b));
+        x[2 * v + 1] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(a[v], b));
+    }
 #pragma GCC unroll 4
     for (int r = 0; r < kQueries; ++r) {
+        const Vec weight = Simd::set1(weights[r * kPairs]);
 #pragma GCC unroll 8
-        for (int v = 0; v < 2 * kChunks; ++v) {
-            sum[r][v] = begin == 0 ? Simd::zero() : Simd::load(out + r * args.out_stride + v * kWidth);
-        }
-    }
-    for (std::int64_t j = begin; j < end; j += 2) {
-        const std::byte* even = args.values.row[j] + 2 * column;
-        const std::byte* odd = args.values.row[j + 1] + 2 * column;
-        mine.advance();
-        Vec x[2 * kChunks];
-#pragma GCC unroll 4
-        for (int v = 0; v < kChunks; ++v) {
-            const auto load = [&](const std::byte* from) {
-                const std::byte* at = from + 2 * kPairStep * v;
-                return _mm512_castps_si512(kWhole ? load_16bit(at) : load_16bit_first(at, dim - column));
-            };
-            const __m512i a = load(even);
-            const __m512i b = load(odd);
-            x[2 * v] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(a, b));
-            x[2 * v + 1] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(a, b));
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < kQueries; ++r) {
-            const Vec weight = Simd::set1(weights[(row + r) * (kSplitKeys / 2) + j / 2]);
-#pragma GCC unroll 8
-            for (int v = 0; v < 2 * kChunks; ++v) sum[r][v] = add_pairs(sum[r][v], x[v], weight);
-        }
-    }
-    cursor = mine;
-#pragma GCC unroll 4
-    for (int r = 0; r < kQueries; ++r) {
-#pragma GCC unroll 8
-        for (int v = 0; v < 2 * kChunks; ++v) Simd::store(out + r * args.out_stride + v * kWidth, sum[r][v]);
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = add_pairs(sum[r][v], x[v], weight);
     }
 }
 
-constexpr int kChunksTogether = 4;
-
-template <int kQueries>
-void add_pair_block(const DecodeValues& args, const float* weights, std::int64_t begin, std::int64_t keys,
-                    std::int64_t row, Cursor& cursor) {
-    const std::int64_t end = std::min(begin + keys, args.values.count);
-    std::int64_t c = 0;
-    const auto take = [&](auto chunks) {
-        constexpr int kCount = decltype(chunks)::value;
-        for (; c + kCount * kPairStep <= args.values.dim; c += kCount * kPairStep) {
-            add_value_pairs<kQueries, kCount, true>(args, weights, begin, end, row, c, cursor);
+/// O of kQueries rows, kChunks times 32 numbers from `column` on. As add_values.
+template <int kQueries, int kChunks, bool kAsk, typename Load>
+void add_value_pairs(const PairBlock& block, std::int64_t column, const Load& load) {
+    constexpr int kVectors = 2 * kChunks;
+    constexpr int kBytes = 64 * kChunks;
+    constexpr int kRows = std::min({kQueries, kMostSums / kVectors, 2});
+    constexpr int kTurns = (kQueries + kRows - 1) / kRows;
+    constexpr int kKeys = kTurns == 1 ? std::max(2, rows_of_body(kBytes)) : 4;
+    const std::int64_t offset = 2 * column;
+    const std::int64_t ahead = block.ahead;
+    const std::int64_t stride = block.stride;
+    Vec* sums = block.sums + column / kWidth;
+    const float* weights = block.weights;
+    RowQueue rows(block.rows);
+    const auto add = [&](auto number, const auto& row, auto& sum) __attribute__((always_inline)) {
+        constexpr int kTurn = decltype(number)::value;
+#pragma GCC unroll 2
+        for (int i = 0; i < kKeys; i += 2) {
+            if constexpr (kAsk) {
+                ask<kBytes, kTurn, kTurns>(rows.later(ahead + i - kKeys) + offset);
+                ask<kBytes, kTurn, kTurns>(rows.later(ahead + i + 1 - kKeys) + offset);
+            }
+            add_pair(row[i], row[i + 1], weights + kTurn * kRows * kPairs + i / 2, load, sum);
         }
     };
-    take(std::integral_constant<int, kChunksTogether>{});
-    take(std::integral_constant<int, kChunksTogether / 2>{});
-    for (; c < args.values.dim; c += kPairStep) {
-        add_value_pairs<kQueries, 1, false>(args, weights, begin, end, row, c, cursor);
+    const auto each = [&](const auto& use) __attribute__((always_inline)) {
+#pragma GCC unroll 1
+        for (std::int64_t left = block.keys; left > 0; left -= kKeys, weights += kKeys / 2) {
+            const std::byte* row[kKeys];
+#pragma GCC unroll 4
+            for (auto& own : row) own = rows.next() + offset;
+            use(row);
+        }
+    };
+    if constexpr (kTurns == 1) {
+        with_sums<kQueries, kVectors>(
+            sums, stride, [&](auto& sum) __attribute__((always_inline)) {
+                each([&](const auto& row)
+                         __attribute__((always_inline)) { add(std::integral_constant<int, 0>{}, row, sum); });
+            });
+    } else {
+        each([&](const auto& row) __attribute__((always_inline)) {
+            with_sums<kRows, kVectors>(
+                sums, stride, [&](auto& sum) __attribute__((always_inline)) {
+                    add(std::integral_constant<int, 0>{}, row, sum);
+                });
+            with_sums<kQueries - kRows, kVectors>(
+                sums + kRows * stride, stride, [&](auto& sum) __attribute__((always_inline)) {
+                    add(std::integral_constant<int, 1>{}, row, sum);
+                });
+        });
+    }
+}
+
+constexpr int kMostChunks = 4;
+
+template <int kQueries, bool kAsk>
+void add_pair_block(const PairBlock& block) {
+    std::int64_t c = 0;
+    const auto take = [&](auto chunks) {
+        constexpr int kChunks = decltype(chunks)::value;
+        for (; c + kChunks * kPairStep <= block.dim; c += kChunks * kPairStep) {
+            add_value_pairs<kQueries, kChunks, kAsk>(block, c, load_16bit);
+        }
+    };
+    take(std::integral_constant<int, kMostChunks>{});
+    take(std::integral_constant<int, kMostChunks / 2>{});
+    for (; c < block.dim; c += kPairStep) {
+        const std::int64_t left = block.dim - c;
+        add_value_pairs<kQueries, 1, kAsk>(block, c, [left](const void* from) { return load_16bit_first(from, left); });
     }
 }
 
 /// Puts each 32 numbers of O back into their order.
-void restore_order(const DecodeValues& args) {
+void restore_order(const DecodeValues& args, const float* sums, std::int64_t width) {
     // Number L 8 + t 4 + i is lane L 4 + i of vector t.
     const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
     for (std::int64_t r = 0; r < args.rows; ++r) {
         for (std::int64_t c = 0; c < args.values.dim; c += kPairStep) {
             float* out = args.out + r * args.out_stride + c;
-            const Vec a = Simd::load(out);
-            const Vec b = Simd::load(out + kWidth);
+            const Vec a = Simd::load(sums + r * width + c);
+            const Vec b = Simd::load(sums + r * width + c + kWidth);
             Simd::store(out, _mm512_permutex2var_ps(a, low, b));
             Simd::store(out + kWidth, _mm512_permutex2var_ps(a, high, b));
         }
@@ -146,28 +188,34 @@ void restore_order(const DecodeValues& args) {
 }
 
 void pair_values(const DecodeValues& args) {
-    // [row][pair of keys]
-    auto* weights = reinterpret_cast<float*>(args.scratch);
-    for (std::int64_t first = 0; first < args.values.count; first += kColumns) {
+    const DecodeRows& values = args.values;
+    const std::int64_t width = padded(values.dim);
+    auto* sums = reinterpret_cast<float*>(args.scratch);
+    std::memset(sums, 0, static_cast<std::size_t>(args.rows * width) * sizeof(float));
+    float* weights = sums + args.rows * width;
+    for (std::int64_t first = 0; first < values.count; first += kColumns) {
         for (std::int64_t r = 0; r < args.rows; ++r) {
             const float* from = args.weights + (first / kColumns * args.rows + r) * kColumns;
             const __m512bh both = _mm512_cvtne2ps_pbh(Simd::load(from + kWidth), Simd::load(from));
-            Simd::store(weights + r * (kSplitKeys / 2) + first / 2, reinterpret_cast<__m512>(both));
+            Simd::store(weights + r * kPairs + first / 2, reinterpret_cast<__m512>(both));
         }
     }
-    // Pairs of rows take turns with few keys, so that the next keys are on their way while the last pair computes.
-    const std::int64_t keys = args.rows <= 2 ? 32 : 16;
-    const std::int64_t ahead = rows_ahead(args.rows <= kNearRows, args.values.dim * 2);
-    const std::int64_t chunks = (args.values.dim + kPairStep - 1) / kPairStep;
-    const std::int64_t left = chunks % kChunksTogether;
-    const std::int64_t passes = (args.rows + 1) / 2 * (chunks / kChunksTogether + left / 2 + left % 2);
-    for (std::int64_t begin = 0; begin < args.values.count; begin += keys) {
-        Cursor cursor(args.values.row + begin + ahead, keys, args.values.dim * 2, passes * keys / 2);
-        std::int64_t r = 0;
-        for (; r + 2 <= args.rows; r += 2) add_pair_block<2>(args, weights, begin, keys, r, cursor);
-        if (r < args.rows) add_pair_block<1>(args, weights, begin, keys, r, cursor);
+    const std::int64_t parts = (values.dim + kMostChunks * kPairStep - 1) / (kMostChunks * kPairStep);
+    PairBlock block;
+    block.keys = block_keys(args.rows, parts, values.count);
+    block.ahead = rows_ahead(values.dim * 2);
+    block.dim = values.dim;
+    block.sums = reinterpret_cast<Vec*>(sums);
+    block.stride = width / kWidth;
+    const bool ask = asks_ahead(args.rows, values, values.dim * 2);
+    for (std::int64_t first = 0; first < values.count; first += block.keys) {
+        block.rows = values.row + first;
+        block.weights = weights + first / 2;
+        add_rows(block, args.rows, ask, [](const PairBlock& own, auto queries, auto asks) {
+            add_pair_block<decltype(queries)::value, decltype(asks)::value>(own);
+        });
     }
-    restore_order(args);
+    restore_order(args, sums, width);
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ __mmask64 bytes_below(std::int64_t count) {
     return count >= kByteStep ? ~__mmask64{0} : (__mmask64{1} << static_cast<unsigned>(count)) - 1;
 }
 
-std::int64_t query_stride(std::int64_t dim) {
+constexpr std::int64_t query_stride(std::int64_t dim) {
     return kQueryHeader + 2 * padded(dim);
 }
 
@@ -87,12 +87,11 @@ struct ByteProduct {
     static constexpr std::int64_t kStep = kByteStep;
     static constexpr std::int64_t kBytes = 1;
     static constexpr int kParts = 2;
-    static constexpr std::int64_t kNearRows = 0;
+    static constexpr bool kAsksAlone = true;  // as byte_values, where one row computes half as long as memory takes
+    static constexpr int kTogether = 2;
 
-    static const std::byte* query(const DecodeScores& args, std::int64_t row, int part) {
-        const std::int64_t dim = args.keys.dim;
-        return args.queries + row * query_stride(dim) + kQueryHeader + part * padded(dim);
-    }
+    static constexpr std::int64_t query_stride(std::int64_t dim) { return simd::query_stride(dim); }
+    static constexpr std::int64_t query_part(std::int64_t dim, int part) { return kQueryHeader + part * padded(dim); }
     static Vec load_query(const std::byte* query, std::int64_t i) { return as_vec(_mm512_loadu_si512(query + i)); }
     static Vec load(const std::byte* key, std::int64_t i) { return with_128(_mm512_loadu_si512(key + i)); }
     static Vec load_first(const std::byte* key, std::int64_t i, std::int64_t count) {
@@ -103,20 +102,29 @@ struct ByteProduct {
     }
     static Vec next_part(Vec sum) { return as_vec(_mm512_slli_epi32(bits(sum), 6)); }
     static Vec combine(Vec a, Vec b) { return as_vec(_mm512_add_epi32(bits(a), bits(b))); }
-    static Vec finish(const DecodeScores& args, std::int64_t row, int keys, Vec sums) {
-        alignas(64) float factor[kWidth];
-        alignas(64) std::int32_t offset[kWidth];
-        for (int r = 0; r < kWidth / keys; ++r) {
-            QueryHeader header;
-            std::memcpy(&header, args.queries + (row + r) * query_stride(args.keys.dim), sizeof(header));
-            for (int k = 0; k < keys; ++k) {
-                factor[r * keys + k] = header.scale * args.factor;
-                offset[r * keys + k] = header.offset;
+
+    class Finish {
+    public:
+        Finish(const DecodeScores& args, std::int64_t row, int keys) {
+            alignas(64) float factor[kWidth];
+            alignas(64) std::int32_t offset[kWidth];
+            for (int i = 0; i < kWidth; ++i) {
+                QueryHeader header;
+                std::memcpy(&header, args.queries + (row + i / keys) * query_stride(args.keys.dim), sizeof(header));
+                factor[i] = header.scale * args.factor;
+                offset[i] = header.offset;
             }
+            factor_ = Simd::load(factor);
+            offset_ = _mm512_load_si512(offset);
         }
-        const __m512i whole = _mm512_sub_epi32(bits(sums), _mm512_load_si512(offset));
-        return Simd::mul(_mm512_cvtepi32_ps(whole), Simd::load(factor));
-    }
+        Vec operator()(Vec sums) const {
+            return Simd::mul(_mm512_cvtepi32_ps(_mm512_sub_epi32(bits(sums), offset_)), factor_);
+        }
+
+    private:
+        Vec factor_;
+        __m512i offset_;
+    };
 
 private:
     static Vec with_128(__m512i key) { return as_vec(_mm512_xor_si512(key, _mm512_set1_epi8(-128))); }
@@ -167,25 +175,33 @@ void round_weights(const DecodeValues& args, std::int64_t begin, std::int64_t ro
 
 /// O of kQueries rows, 32 of the 64 numbers from `column` on, over keys [begin, end). Of each 16 numbers the first half
 /// (upper: second) is done, as two vectors; O has number L 16 + t 4 + i in lane L 4 + i of vector t.
-template <int kQueries, bool kUpper>
+template <int kQueries, bool kUpper, bool kAsk>
 void add_value_bytes(const DecodeValues& args, const BlockWeights& weights, std::int64_t begin, std::int64_t end,
-                     std::int64_t row, std::int64_t column, Cursor& cursor) {
-    Cursor mine = cursor;
+                     std::int64_t row, std::int64_t column, std::int64_t ahead) {
     __m512i sum[kQueries][2][2];
 #pragma GCC unroll 4
     for (int r = 0; r < kQueries; ++r) {
         for (auto& part : sum[r]) part[0] = part[1] = _mm512_setzero_si512();
     }
     const __mmask64 inside = bytes_below(args.values.dim - column);
+    RowQueue rows(args.values.row + begin);
+#pragma GCC unroll 1
     for (std::int64_t j = begin; j < end; j += 4) {
-        const auto load = [&](int k) { return _mm512_maskz_loadu_epi8(inside, args.values.row[j + k] + column); };
+        const std::byte* key[4];
+#pragma GCC unroll 4
+        for (auto& each : key) each = rows.next() + column;
+        const auto load = [&](int k) { return _mm512_maskz_loadu_epi8(inside, key[k]); };
+        if constexpr (kAsk) {
+            // Both halves share the asking.
+            prefetch(rows.later(ahead - (kUpper ? 2 : 4)) + column);
+            prefetch(rows.later(ahead - (kUpper ? 1 : 3)) + column);
+        }
         const auto both = [&](int k) {
             return kUpper ? _mm512_unpackhi_epi8(load(k), load(k + 1)) : _mm512_unpacklo_epi8(load(k), load(k + 1));
         };
         const __m512i first = both(0);
         const __m512i second = both(2);
         const __m512i x[2] = {_mm512_unpacklo_epi16(first, second), _mm512_unpackhi_epi16(first, second)};
-        mine.advance();
 #pragma GCC unroll 4
         for (int r = 0; r < kQueries; ++r) {
 #pragma GCC unroll 2
@@ -196,7 +212,6 @@ void add_value_bytes(const DecodeValues& args, const BlockWeights& weights, std:
             }
         }
     }
-    cursor = mine;
 #pragma GCC unroll 4
     for (int r = 0; r < kQueries; ++r) {
         float* out = args.out + (row + r) * args.out_stride + column + (kUpper ? 2 * kWidth : 0);
@@ -210,13 +225,13 @@ void add_value_bytes(const DecodeValues& args, const BlockWeights& weights, std:
     }
 }
 
-template <int kQueries>
+template <int kQueries, bool kAsk>
 void add_byte_block(const DecodeValues& args, const BlockWeights& weights, std::int64_t begin, std::int64_t row,
-                    Cursor& cursor) {
+                    std::int64_t ahead) {
     const std::int64_t end = std::min(begin + kBlockKeys, args.values.count);
     for (std::int64_t c = 0; c < args.values.dim; c += kByteStep) {
-        add_value_bytes<kQueries, false>(args, weights, begin, end, row, c, cursor);
-        add_value_bytes<kQueries, true>(args, weights, begin, end, row, c, cursor);
+        add_value_bytes<kQueries, false, kAsk>(args, weights, begin, end, row, c, ahead);
+        add_value_bytes<kQueries, true, kAsk>(args, weights, begin, end, row, c, ahead);
     }
 }
 
@@ -242,17 +257,23 @@ void restore_order(const DecodeValues& args) {
 void byte_values(const DecodeValues& args) {
     const BlockWeights weights{reinterpret_cast<std::uint8_t*>(args.scratch),
                                reinterpret_cast<float*>(args.scratch + args.rows * 2 * kBlockKeys)};
-    const std::int64_t ahead = rows_ahead(false, args.values.dim);
-    const std::int64_t chunks = (args.values.dim + kByteStep - 1) / kByteStep;
-    const std::int64_t passes = 2 * chunks * (args.rows / 4 + args.rows % 4 / 2 + args.rows % 2);
+    const std::int64_t ahead = rows_ahead(args.values.dim);
     for (std::int64_t begin = 0; begin < args.values.count; begin += kBlockKeys) {
         for (std::int64_t r = 0; r < args.rows; ++r) round_weights(args, begin, r, weights);
-        const std::int64_t keys = std::min(kBlockKeys, args.values.count - begin);
-        Cursor cursor(args.values.row + begin + ahead, keys, args.values.dim, passes * keys / 4);
         std::int64_t r = 0;
-        for (; r + 4 <= args.rows; r += 4) add_byte_block<4>(args, weights, begin, r, cursor);
-        for (; r + 2 <= args.rows; r += 2) add_byte_block<2>(args, weights, begin, r, cursor);
-        if (r < args.rows) add_byte_block<1>(args, weights, begin, r, cursor);
+        const auto take = [&](auto queries) {
+            constexpr int kQueries = decltype(queries)::value;
+            for (; r + kQueries <= args.rows; r += kQueries) {
+                if (r == 0) {
+                    add_byte_block<kQueries, true>(args, weights, begin, r, ahead);
+                } else {
+                    add_byte_block<kQueries, false>(args, weights, begin, r, ahead);
+                }
+            }
+        };
+        take(std::integral_constant<int, 4>{});
+        take(std::integral_constant<int, 2>{});
+        take(std::integral_constant<int, 1>{});
     }
     restore_order(args);
 }

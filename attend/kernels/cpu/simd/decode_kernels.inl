@@ -1,10 +1,13 @@
 // The kernels of decoding in terms of Simd (vec_*.h): one source for every instruction set, compiled once for each, in
 // a translation unit of its own. Everything is in an unnamed namespace, so that no two units share code.
 //
-// Scores: vectors run along the head size. kWidth sums stay in registers, of 1, 2 or 4 query rows with kWidth, a half
-// or a quarter as many keys, so that a vector of a key is loaded once for four rows; a tree of shuffles then turns the
-// kWidth vectors into kWidth numbers. Cost: a multiply-add for each vector and row, 3 instructions for each number.
-// Values: up to 16 vectors of O, two rows of 8, stay in registers over a block of keys.
+// Scores: vectors run along the head size. A vector of a key is loaded once for 1, 2 or 4 query rows; a tree of
+// shuffles turns the sums of kWidth, a half or a quarter as many keys into kWidth numbers. Cost: a multiply-add for
+// each vector and row, 3 instructions for each number. Values: up to 16 vectors of O, two rows of 8, stay in registers
+// over some keys.
+//
+// Memory is what binds, so rows are read strictly in order, and loops are such that the processor's prefetchers can
+// follow: see RowQueue, rows_of_body and Turns. The common head sizes have loops of their own.
 
 #include <attend/core/half.h>
 #include <attend/kernels/cpu/decode_kernels.h>
@@ -28,63 +31,80 @@ constexpr int kMostQueries = kWidth < 4 ? kWidth : 4;  // rows that share the lo
 #include <attend/kernels/cpu/simd/elements.inl>
 #include <attend/kernels/cpu/simd/math.inl>
 
+/// Addresses of rows that are read before they are needed.
+constexpr int kQueued = 8;
+
 /// Into the second-level cache.
 inline void prefetch(const std::byte* at) {
     __builtin_prefetch(at, 0, 2);
 }
 
-/// Rows that are read four at a time where there are rows of queries to share them. The processor's own prefetchers
-/// follow addresses that rise within about 1 KB; longer rows are read one after the other, or the bandwidth falls to a
-/// third (Zen 4).
-constexpr std::int64_t kShortRow = 256;
-
-/// Rows of queries up to which computing is faster than memory.
-constexpr std::int64_t kNearRows = 2;
-
-/// How far ahead rows are asked for. Where computing is faster than memory, a hint to the processor's own prefetchers
-/// is best; where it takes about as long, what it needs must be there before. The same for keys and values of a split,
-/// which follow each other.
-inline std::int64_t rows_ahead(bool near, std::int64_t row_bytes) {
-    const std::int64_t bytes = near ? 1024 : 24 * 1024;
-    return std::clamp<std::int64_t>(bytes / std::max<std::int64_t>(row_bytes, 1), 2, kPrefetchRows);
+/// How far ahead rows are asked for, where they are. The same for keys and values of a split, which follow each other.
+inline std::int64_t rows_ahead(std::int64_t row_bytes) {
+    constexpr std::int64_t kBytes = 24 * 1024;
+    return std::clamp<std::int64_t>(kBytes / std::max<std::int64_t>(row_bytes, 1), kQueued, kPrefetchRows);
 }
 
-/// Asks for the rows of a later block line by line, spread evenly over the steps that a block of keys takes.
-class Cursor {
-public:
-    /// @param rows the first that is asked for @param keys how many @param steps that the block takes
-    Cursor(const std::byte* const* rows, std::int64_t keys, std::int64_t row_bytes, std::int64_t steps)
-        : row_(rows),
-          end_(rows + keys),
-          lines_((row_bytes + 63) / 64),
-          left_(lines_),
-          step_((keys * lines_ + steps - 1) / std::max<std::int64_t>(steps, 1)) {}
+/// Whether rows are asked for. One row of queries computes much faster than memory delivers, and where rows lie one
+/// after the other what the processor's own prefetchers ask for is best (Zen 4: 30 of 33 GB/s, against 20 to 24). They
+/// lose their way between pages (17 against 24), and where computing takes about as long as memory, what it needs must
+/// be there before.
+inline bool asks_ahead(std::int64_t queries, const DecodeRows& rows, std::int64_t row_bytes) {
+    return queries > 1 || rows.row[rows.count - 1] - rows.row[0] != (rows.count - 1) * row_bytes;
+}
 
-    /// The share of one step.
-    void advance() {
-        if (row_ == end_) return;
-        if (step_ == lines_) {
-            for (std::int64_t i = 0; i < lines_; ++i) prefetch(*row_ + i * 64);
-            ++row_;
-            return;
-        }
-        for (std::int64_t i = 0; i < step_ && row_ != end_; ++i) {
-            prefetch(*row_ + (lines_ - left_) * 64);
-            if (--left_ > 0) continue;
-            left_ = lines_;
-            ++row_;
-        }
+/// The same address, of which the compiler does not know how it came about: constants added to it stay in the
+/// instructions. Without it GCC keeps every sum in a register of its own, and runs out of them.
+template <typename T>
+[[gnu::always_inline]] inline T* opaque(T* address) {
+    __asm__("" : "+r"(address));
+    return address;
+}
+
+/// Asks for the lines of kBytes bytes, or the kPart-th of kParts equal parts of them.
+template <int kBytes, int kPart = 0, int kParts = 1>
+[[gnu::always_inline]] inline void ask(const std::byte* row) {
+    constexpr int kLines = (kBytes + 63) / 64;
+    row = opaque(row);
+#pragma GCC unroll 16
+    for (int i = kPart * kLines / kParts; i < (kPart + 1) * kLines / kParts; ++i) prefetch(row + i * 64);
+}
+
+/// Walks over rows. Addresses are read some rows before they are needed: a load of an address waits in line behind
+/// loads that miss the cache, and all that needs the address waits with it (Zen 4: a third of the bandwidth).
+class RowQueue {
+public:
+    explicit RowQueue(const std::byte* const* rows) : list_(rows) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kQueued; ++i) next_[i] = opaque(list_[i]);
+    }
+    /// The next row.
+    [[gnu::always_inline]] const std::byte* next() {
+        const std::byte* row = next_[0];
+#pragma GCC unroll 8
+        for (int i = 0; i + 1 < kQueued; ++i) next_[i] = next_[i + 1];
+        next_[kQueued - 1] = opaque(list_[kQueued]);
+        ++list_;
+        return row;
+    }
+    /// The row `ahead` behind the next one.
+    const std::byte* later(std::int64_t ahead) const {
+        return list_[ahead];
     }
 
 private:
-    const std::byte* const* row_;
-    const std::byte* const* end_;
-    std::int64_t lines_;  // of a row
-    std::int64_t left_;   // of the row at hand
-    std::int64_t step_;   // lines of a step
+    const std::byte* const* list_;
+    const std::byte* next_[kQueued];
 };
 
-inline std::int64_t padded(std::int64_t dim) {
+/// Rows that the body of a loop reads. The processor's prefetchers follow each instruction on its own: they are slow to
+/// run ahead of one that moves on by a line or two, and lose one that skips more than about 512 bytes (Zen 4: a third
+/// of the bandwidth either way).
+constexpr int rows_of_body(std::int64_t row_bytes) {
+    return row_bytes <= 0 || row_bytes > 256 ? 1 : row_bytes > 128 ? 2 : 4;
+}
+
+constexpr std::int64_t padded(std::int64_t dim) {
     return (dim + kDecodePadding - 1) / kDecodePadding * kDecodePadding;
 }
 
@@ -121,12 +141,15 @@ struct FloatProduct {
     static constexpr std::int64_t kStep = kWidth;
     static constexpr std::int64_t kBytes = Element<kType>::kBytes;
     static constexpr int kParts = 1;
-    static constexpr std::int64_t kNearRows = simd::kNearRows;
+    /// Whether one row of queries asks for later rows, too.
+    static constexpr bool kAsksAlone = false;
+    /// Keys that share the load of a query where there are four rows. Each vector that is converted costs more than
+    /// its load.
+    static constexpr int kTogether = kType == DType::float32 ? 1 : 2;
 
-    /// The part of a row's packed query.
-    static const std::byte* query(const DecodeScores& args, std::int64_t row, int) {
-        return args.queries + row * padded(args.keys.dim) * 4;
-    }
+    /// Bytes of a row's packed query, and where its part begins.
+    static constexpr std::int64_t query_stride(std::int64_t dim) { return padded(dim) * 4; }
+    static constexpr std::int64_t query_part(std::int64_t, int) { return 0; }
     static Vec load_query(const std::byte* query, std::int64_t i) {
         return Simd::load(reinterpret_cast<const float*>(query) + i);
     }
@@ -137,47 +160,94 @@ struct FloatProduct {
     static Vec multiply_add(Vec key, Vec query, Vec sum) { return Simd::fma(key, query, sum); }
     static Vec next_part(Vec sum) { return sum; }
     static Vec combine(Vec a, Vec b) { return Simd::add(a, b); }
+
     /// Sums to numbers: lane i is of row `row` + i / keys.
-    static Vec finish(const DecodeScores& args, std::int64_t, int, Vec sums) {
-        return Simd::mul(sums, Simd::set1(args.factor));
-    }
+    class Finish {
+    public:
+        Finish(const DecodeScores& args, std::int64_t, int) : factor_(Simd::set1(args.factor)) {}
+        Vec operator()(Vec sums) const { return Simd::mul(sums, factor_); }
+
+    private:
+        Vec factor_;
+    };
 };
 
-/// Sums of kQueries rows with kTogether keys: sum[query][key]. @param ahead 0: nothing is asked for
-template <typename Product, int kQueries, int kTogether>
-void score_tile(const DecodeScores& args, std::int64_t row, const std::byte* const* keys, std::int64_t ahead,
-                Vec (&sum)[kQueries][kTogether]) {
-    const std::int64_t dim = args.keys.dim;
+/// Packed queries of kQueries rows; those of one row are kept in registers. @tparam kSteps vectors; 0: any number
+template <typename Product, int kQueries, int kSteps>
+class Queries {
+public:
+    Queries(const DecodeScores& args, std::int64_t row)
+        : dim_(args.keys.dim), first_(args.queries + row * Product::query_stride(dim_)) {
+        if constexpr (kKept > 0) {
+#pragma GCC unroll 16
+            for (int i = 0; i < kKept; ++i) kept_[i] = from_memory(i / kSteps, 0, i % kSteps);
+        }
+    }
+    /// Numbers of a row.
+    std::int64_t dim() const {
+        return kSteps > 0 ? kSteps * Product::kStep : dim_;
+    }
+    /// To be called for each key, see opaque.
+    void refresh() {
+        if constexpr (kKept == 0) first_ = opaque(first_);
+    }
+    Vec load(int part, int row, std::int64_t step) const {
+        if constexpr (kKept > 0) {
+            return kept_[part * kSteps + step];
+        } else {
+            return from_memory(part, row, step);
+        }
+    }
+
+private:
+    static constexpr int kKept = kQueries == 1 && kSteps * Product::kParts <= 8 ? kSteps * Product::kParts : 0;
+
+    Vec from_memory(int part, int row, std::int64_t step) const {
+        const std::byte* query = first_ + row * Product::query_stride(dim()) + Product::query_part(dim(), part);
+        return Product::load_query(query, step * Product::kStep);
+    }
+
+    std::int64_t dim_;
+    const std::byte* first_;
+    Vec kept_[kKept > 0 ? kKept : 1];
+};
+
+/// Sums of kQueries rows with kTogether keys.
+template <typename Product, int kQueries, int kTogether, int kSteps>
+[[gnu::always_inline]] inline void score_tile(Queries<Product, kQueries, kSteps>& queries, const std::byte* const* keys,
+                                              Vec (&sum)[kQueries][kTogether]) {
+    const std::int64_t dim = queries.dim();
+    queries.refresh();
+    const std::byte* key[kTogether];
 #pragma GCC unroll 4
-    for (int r = 0; r < kQueries; ++r) {
+    for (int t = 0; t < kTogether; ++t) {
+        key[t] = opaque(keys[t]);
 #pragma GCC unroll 4
-        for (int t = 0; t < kTogether; ++t) sum[r][t] = Simd::zero();
+        for (int r = 0; r < kQueries; ++r) sum[r][t] = Simd::zero();
     }
 #pragma GCC unroll 2
     for (int part = 0; part < Product::kParts; ++part) {
-        const std::byte* query = Product::query(args, row, part);
-        const std::int64_t stride = Product::query(args, 1, 0) - Product::query(args, 0, 0);
-        const auto step = [&](std::int64_t c, const auto& load) {
+        const auto step = [&](std::int64_t i, const auto& load) __attribute__((always_inline)) {
             Vec x[kTogether];
 #pragma GCC unroll 4
-            for (int t = 0; t < kTogether; ++t) x[t] = load(keys[t], c);
+            for (int t = 0; t < kTogether; ++t) x[t] = load(key[t], i * Product::kStep);
 #pragma GCC unroll 4
             for (int r = 0; r < kQueries; ++r) {
-                const Vec q = Product::load_query(query + r * stride, c);
+                const Vec q = queries.load(part, r, i);
 #pragma GCC unroll 4
                 for (int t = 0; t < kTogether; ++t) sum[r][t] = Product::multiply_add(x[t], q, sum[r][t]);
             }
         };
-        std::int64_t c = 0;
-        for (; c + Product::kStep <= dim; c += Product::kStep) {
-            if (part == 0 && ahead > 0 && c * Product::kBytes % 64 == 0) {
-#pragma GCC unroll 4
-                for (int t = 0; t < kTogether; ++t) prefetch(keys[t + ahead] + c * Product::kBytes);
+        const auto whole = [](const std::byte* from, std::int64_t c) { return Product::load(from, c); };
+        if constexpr (kSteps > 0) {
+#pragma GCC unroll 16
+            for (int i = 0; i < kSteps; ++i) step(i, whole);
+        } else {
+            std::int64_t i = 0;
+            for (; (i + 1) * Product::kStep <= dim; ++i) step(i, whole);
+            if (i * Product::kStep < dim) {
+                step(i, [dim](const std::byte* from, std::int64_t c) { return Product::load_first(from, c, dim - c); });
             }
-            step(c, [](const std::byte* key, std::int64_t i) { return Product::load(key, i); });
-        }
-        if (c < dim) {
-            step(c, [dim](const std::byte* key, std::int64_t i) { return Product::load_first(key, i, dim - i); });
         }
         if (part + 1 == Product::kParts) break;
 #pragma GCC unroll 4
@@ -188,61 +258,110 @@ void score_tile(const DecodeScores& args, std::int64_t row, const std::byte* con
     }
 }
 
-/// Rows [row, row + kQueries) with kWidth keys from `first` on, kTogether at a time.
-template <typename Product, int kQueries, int kTogether>
-void score_keys(const DecodeScores& args, std::int64_t row, std::int64_t first, std::int64_t ahead, float* out) {
+/// Rows [row, row + kQueries) with `keys` keys from `first` on. @param ahead of rows that are asked for, if kAsk
+template <typename Product, int kQueries, int kSteps, bool kAsk>
+void score_keys(const DecodeScores& args, std::int64_t row, std::int64_t first, std::int64_t keys, std::int64_t ahead) {
     constexpr int kKeys = kWidth / kQueries;
-    for (int group = 0; group < kWidth; group += kKeys) {
+    constexpr int kTogether = kQueries == 4 ? std::min(kKeys, Product::kTogether) : 1;
+    constexpr std::int64_t kStepBytes = Product::kStep * Product::kBytes;
+    constexpr int kRead = Product::kAsksAlone && kQueries == 1 ? 1 : rows_of_body(kSteps * kStepBytes);
+    constexpr int kBody = std::min(kKeys, std::max(kTogether, kRead));
+    const typename Product::Finish finish(args, row, kKeys);
+    Queries<Product, kQueries, kSteps> queries(args, row);
+    RowQueue rows(args.keys.row + first);
+    // Where results go is known without a load, which would hold up the loads behind the store.
+    const std::int64_t dim = args.keys.dim;
+    const std::int64_t panel = args.rows * kColumns;
+    float* out = args.out + first / kColumns * panel + row * kColumns;
+    std::int64_t column = first % kColumns;
+    for (std::int64_t left = keys; left > 0; left -= kKeys) {
         Vec sum[kWidth];  // [query][key]
-#pragma GCC unroll 16
-        for (int k = 0; k < kKeys; k += kTogether) {
+        const auto take = [&](int k) __attribute__((always_inline)) {
+            const std::byte* key[kTogether];
+#pragma GCC unroll 4
+            for (int t = 0; t < kTogether; ++t) {
+                key[t] = rows.next();
+                if constexpr (kAsk && kSteps > 0) {
+                    ask<static_cast<int>(kSteps * kStepBytes)>(rows.later(ahead - 1));
+                } else if constexpr (kAsk) {
+                    const std::byte* later = rows.later(ahead - 1);
+                    for (std::int64_t at = 0; at < dim * Product::kBytes; at += 64) prefetch(later + at);
+                }
+            }
             Vec tile[kQueries][kTogether];
-            score_tile<Product, kQueries, kTogether>(args, row, args.keys.row + first + group + k, ahead, tile);
+            score_tile<Product, kQueries, kTogether, kSteps>(queries, key, tile);
 #pragma GCC unroll 4
             for (int r = 0; r < kQueries; ++r) {
 #pragma GCC unroll 4
                 for (int t = 0; t < kTogether; ++t) sum[r * kKeys + k + t] = tile[r][t];
             }
+        };
+#pragma GCC unroll 1
+        for (int k = 0; k < kKeys; k += kBody) {
+#pragma GCC unroll 4
+            for (int i = 0; i < kBody; i += kTogether) take(k + i);
         }
         alignas(64) float lanes[kWidth];
         const Vec numbers = across<Simd>(sum, [](Vec a, Vec b) { return Product::combine(a, b); });
-        Simd::store(lanes, Product::finish(args, row, kKeys, numbers));
+        Simd::store(lanes, finish(numbers));
+#pragma GCC unroll 4
         for (int r = 0; r < kQueries; ++r) {
-            std::memcpy(out + r * kColumns + group, lanes + r * kKeys, kKeys * sizeof(float));
+            std::memcpy(out + column + r * kColumns, lanes + r * kKeys, kKeys * sizeof(float));
         }
+        column += kKeys;
+        if (column < kColumns) continue;
+        column = 0;
+        out += panel;
     }
 }
 
-template <typename Product, int kTogether>
+template <typename Product, int kSteps>
 void scores_of(const DecodeScores& args) {
-    constexpr int kMany = std::min(kTogether, kWidth / kMostQueries);
-    const std::int64_t ahead = rows_ahead(args.rows <= Product::kNearRows, args.keys.dim * Product::kBytes);
-    for (std::int64_t first = 0; first < args.keys.count; first += kWidth) {
-        float* panel = args.out + first / kColumns * args.rows * kColumns + first % kColumns;
+    const std::int64_t row_bytes = args.keys.dim * Product::kBytes;
+    const std::int64_t ahead = rows_ahead(row_bytes);
+    const bool asks = Product::kAsksAlone || asks_ahead(args.rows, args.keys, row_bytes);
+    // All keys, unless rows of queries take turns.
+    const bool all = args.rows == 1 || args.rows == 2 || args.rows == kMostQueries;
+    const std::int64_t block = all ? args.keys.count : kWidth;
+    for (std::int64_t first = 0; first < args.keys.count; first += block) {
         std::int64_t r = 0;
-        for (; r + kMostQueries <= args.rows; r += kMostQueries) {
-            score_keys<Product, kMostQueries, kMany>(args, r, first, r == 0 ? ahead : 0, panel + r * kColumns);
-        }
-        for (; r + 2 <= args.rows; r += 2) {
-            score_keys<Product, 2, 1>(args, r, first, r == 0 ? ahead : 0, panel + r * kColumns);
-        }
-        if (r < args.rows) {
-            score_keys<Product, 1, 1>(args, r, first, r == 0 ? ahead : 0, panel + r * kColumns);
-        }
-        if (args.keys.scale == nullptr) continue;
+        const auto take = [&](auto queries) {
+            constexpr int kQueries = decltype(queries)::value;
+            for (; r + kQueries <= args.rows; r += kQueries) {
+                if (r == 0 && asks) {
+                    score_keys<Product, kQueries, kSteps, true>(args, r, first, block, ahead);
+                } else {
+                    score_keys<Product, kQueries, kSteps, false>(args, r, first, block, 0);
+                }
+            }
+        };
+        take(std::integral_constant<int, kMostQueries>{});
+        take(std::integral_constant<int, std::min(2, kMostQueries)>{});
+        take(std::integral_constant<int, 1>{});
+    }
+    for (std::int64_t first = 0; first < args.keys.count && args.keys.scale != nullptr; first += kWidth) {
         const Vec scale = Simd::load(args.keys.scale + first);
-        for (r = 0; r < args.rows; ++r) {
-            Simd::store(panel + r * kColumns, Simd::mul(Simd::load(panel + r * kColumns), scale));
+        for (std::int64_t r = 0; r < args.rows; ++r) {
+            float* out = args.out + (first / kColumns * args.rows + r) * kColumns + first % kColumns;
+            Simd::store(out, Simd::mul(Simd::load(out), scale));
         }
     }
 }
 
 template <typename Product>
 void scores(const DecodeScores& args) {
-    if (args.keys.dim * Product::kBytes <= kShortRow) {
-        scores_of<Product, 4>(args);
-    } else {
-        scores_of<Product, 1>(args);
+    const std::int64_t steps = args.keys.dim % Product::kStep == 0 ? args.keys.dim / Product::kStep : 0;
+    switch (steps) {
+        case 1:
+            return scores_of<Product, 1>(args);
+        case 2:
+            return scores_of<Product, 2>(args);
+        case 4:
+            return scores_of<Product, 4>(args);
+        case 8:
+            return scores_of<Product, 8>(args);
+        default:
+            return scores_of<Product, 0>(args);
     }
 }
 
@@ -275,112 +394,244 @@ inline void weigh(float* panels, std::int64_t count, std::int64_t rows, float* m
 
 // ------------------------------------------------------------------------------------------------------------- values
 
-/// O of rows [row, row + kQueries), kVectors vectors from `column` on, over keys [begin, end) of a panel.
-/// @param weights [row][kColumns] of the panel
-template <typename Source, int kQueries, int kVectors>
-void add_values(const DecodeValues& args, const float* weights, std::int64_t panel, std::int64_t begin,
-                std::int64_t end, std::int64_t row, std::int64_t column, Cursor& cursor) {
-    Cursor mine = cursor;
-    float* out = args.out + row * args.out_stride + column;
-    const std::byte* const* values = args.values.row + panel * kColumns;
+/// Sums that stay in registers: half of these.
+constexpr int kMostSums = kWidth == 16 ? 16 : 8;
+
+/// Some keys' share of O.
+struct ValueBlock {
+    const std::byte* const* rows = nullptr;  ///< of the keys
+    const float* weights = nullptr;          ///< [panel][row][kColumns]
+    std::int64_t panel = 0;                  ///< weights of a panel
+    std::int64_t keys = 0;                   ///< a multiple of 4, and of kColumns if there are more
+    std::int64_t ahead = 0;                  ///< how many rows further on rows are asked for
+    std::int64_t dim = 0;                    ///< elements of a row
+    Vec* sums = nullptr;                     ///< [row][stride]
+    std::int64_t stride = 0;                 ///< vectors
+
+    /// On to the next four rows of queries.
+    void next_rows() {
+        weights += 4 * kColumns;
+        sums += 4 * stride;
+    }
+};
+
+/// Calls step(sums) with kQueries rows of kVectors sums in registers.
+template <int kQueries, int kVectors, typename Step>
+[[gnu::always_inline]] inline void with_sums(Vec* sums, std::int64_t stride, const Step& step) {
     Vec sum[kQueries][kVectors];
-    const bool fresh = panel == 0 && begin == 0;
 #pragma GCC unroll 4
     for (int r = 0; r < kQueries; ++r) {
+        const Vec* own = opaque(sums + r * stride);
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-            sum[r][v] = fresh ? Simd::zero() : Simd::load(out + r * args.out_stride + v * kWidth);
-        }
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = own[v];
     }
-    const auto run = [&](const auto& load) {
-        for (std::int64_t j = begin; j < end; ++j) {
-            mine.advance();
-            Vec x[kVectors];
-#pragma GCC unroll 8
-            for (int v = 0; v < kVectors; ++v) x[v] = load(values[j], column + v * kWidth);
-#pragma GCC unroll 4
-            for (int r = 0; r < kQueries; ++r) {
-                const Vec weight = Simd::set1(weights[r * kColumns + j]);
-#pragma GCC unroll 8
-                for (int v = 0; v < kVectors; ++v) sum[r][v] = Simd::fma(x[v], weight, sum[r][v]);
-            }
-        }
-    };
-    const std::int64_t dim = args.values.dim;
-    if (kVectors > 1 || column + kWidth <= dim) {
-        run([](const std::byte* value, std::int64_t i) { return Source::load(value, i); });
-    } else {
-        run([dim](const std::byte* value, std::int64_t i) { return Source::load_first(value, i, dim - i); });
-    }
-    cursor = mine;
+    step(sum);
 #pragma GCC unroll 4
     for (int r = 0; r < kQueries; ++r) {
+        Vec* own = opaque(sums + r * stride);
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) Simd::store(out + r * args.out_stride + v * kWidth, sum[r][v]);
+        for (int v = 0; v < kVectors; ++v) own[v] = sum[r][v];
     }
 }
 
-template <typename Source, int kQueries>
-void add_block(const DecodeValues& args, const float* weights, std::int64_t panel, std::int64_t begin, std::int64_t end,
-               std::int64_t row, Cursor& cursor) {
-    // Accumulators: at most 16 of 32 registers, or 8 of 16.
-    constexpr int kVectors = std::min(8, (kWidth == 16 ? 16 : 8) / kQueries);
-    weights += row * kColumns;
+/// A key's share of the sums of kQueries rows. @param row of the key @param weights [row][kColumns]
+template <int kQueries, int kVectors, typename Load>
+[[gnu::always_inline]] inline void add_value(const std::byte* row, const float* weights, const Load& load,
+                                             Vec (&sum)[kQueries][kVectors]) {
+    row = opaque(row);
+    Vec x[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) x[v] = load(row, v * kWidth);
+#pragma GCC unroll 4
+    for (int r = 0; r < kQueries; ++r) {
+        const Vec weight = Simd::set1(weights[r * kColumns]);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = Simd::fma(x[v], weight, sum[r][v]);
+    }
+}
+
+/// Rows of queries and keys of a turn. Turns with few keys ask for few lines at once, and keep the processor from
+/// running so far ahead that what it loads and what it asks for compete (Zen 4: a fifth of the bandwidth). Where rows
+/// are short or are converted there is no time for loading and storing sums that often.
+template <typename Source, int kQueries, int kVectors>
+struct Turns {
+    static constexpr bool kSlow = Source::kBytes == 4;
+    static constexpr int kFit = std::max(1, kMostSums / kVectors);
+    static constexpr int kRows = std::min({kQueries, kFit, kSlow ? 2 : kQueries});
+    static constexpr int kCount = (kQueries + kRows - 1) / kRows;
+    static constexpr int kKeys = std::min(kColumns, kSlow ? 2 : 4);
+};
+
+/// O of kQueries rows, kVectors vectors from `column` on.
+template <typename Source, int kQueries, int kVectors, bool kAsk, typename Load>
+void add_values(const ValueBlock& block, std::int64_t column, const Load& load) {
+    using Turn = Turns<Source, kQueries, kVectors>;
+    constexpr int kBytes = static_cast<int>(kVectors * kWidth * Source::kBytes);
+    const std::int64_t offset = column * Source::kBytes;
+    const std::int64_t ahead = block.ahead;
+    const std::int64_t stride = block.stride;
+    const std::int64_t panel = block.panel;
+    Vec* sums = block.sums + column / kWidth;
+    const float* weights = block.weights;
+    const auto each_panel = [&](const auto& use) __attribute__((always_inline)) {
+        for (std::int64_t left = block.keys; left > 0; left -= kColumns, weights += panel) {
+            use(std::min<std::int64_t>(left, kColumns));
+        }
+    };
+    if constexpr (Turn::kCount == 1) {
+        constexpr int kBody = std::min(kColumns, rows_of_body(kBytes));
+        RowQueue rows(block.rows);
+        with_sums<kQueries, kVectors>(
+            sums, stride, [&](auto& sum) __attribute__((always_inline)) {
+                each_panel([&](std::int64_t keys) __attribute__((always_inline)) {
+#pragma GCC unroll 1
+                    for (std::int64_t j = 0; j < keys; j += kBody) {
+#pragma GCC unroll 4
+                        for (int i = 0; i < kBody; ++i) {
+                            const std::byte* row = rows.next() + offset;
+                            if constexpr (kAsk) ask<kBytes>(rows.later(ahead - 1) + offset);
+                            add_value(row, weights + j + i, load, sum);
+                        }
+                    }
+                });
+            });
+    } else {
+        RowQueue rows(block.rows);
+        const auto turn = [&](auto number, const auto& row, std::int64_t first) __attribute__((always_inline)) {
+            constexpr int kTurn = decltype(number)::value;
+            constexpr int kFirst = kTurn * Turn::kRows;
+            if constexpr (kFirst < kQueries) {
+                with_sums<std::min(Turn::kRows, kQueries - kFirst), kVectors>(
+                    sums + kFirst * stride, stride, [&](auto& sum) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+                        for (int i = 0; i < Turn::kKeys; ++i) {
+                            if constexpr (kAsk) {
+                                ask<kBytes, kTurn, Turn::kCount>(rows.later(ahead + i - Turn::kKeys) + offset);
+                            }
+                            add_value(row[i], weights + kFirst * kColumns + first + i, load, sum);
+                        }
+                    });
+            }
+        };
+        each_panel([&](std::int64_t keys) __attribute__((always_inline)) {
+#pragma GCC unroll 1
+            for (std::int64_t j = 0; j < keys; j += Turn::kKeys) {
+                const std::byte* row[Turn::kKeys];
+#pragma GCC unroll 4
+                for (auto& each : row) each = rows.next() + offset;
+                turn(std::integral_constant<int, 0>{}, row, j);
+                turn(std::integral_constant<int, 1>{}, row, j);
+                turn(std::integral_constant<int, 2>{}, row, j);
+                turn(std::integral_constant<int, 3>{}, row, j);
+            }
+        });
+    }
+}
+
+/// Vectors of a row that are taken at a time. Where they are converted, as few as leave room for the sums of four rows
+/// of queries: turns would convert them again.
+template <typename Source>
+constexpr int most_vectors(std::int64_t queries) {
+    return queries > 2 && Source::kBytes < 4 ? kMostSums / 4 : kMostSums / 2;
+}
+
+template <typename Source, int kQueries, bool kAsk>
+void add_block(const ValueBlock& block) {
+    const auto whole = [](const std::byte* row, std::int64_t i) { return Source::load(row, i); };
     std::int64_t c = 0;
     const auto take = [&](auto vectors) {
         constexpr int kCount = decltype(vectors)::value;
-        for (; c + kCount * kWidth <= args.values.dim; c += kCount * kWidth) {
-            add_values<Source, kQueries, kCount>(args, weights, panel, begin, end, row, c, cursor);
+        for (; c + kCount * kWidth <= block.dim; c += kCount * kWidth) {
+            add_values<Source, kQueries, kCount, kAsk>(block, c, whole);
         }
     };
-    take(std::integral_constant<int, kVectors>{});
-    take(std::integral_constant<int, kVectors / 2>{});
-    take(std::integral_constant<int, kVectors / 4>{});
-    for (; c < args.values.dim; c += kWidth) {
-        add_values<Source, kQueries, 1>(args, weights, panel, begin, end, row, c, cursor);
+    constexpr int kMost = most_vectors<Source>(kQueries);
+    take(std::integral_constant<int, kMost>{});
+    if constexpr (kMost > 2) take(std::integral_constant<int, kMost / 2>{});
+    if constexpr (kMost > 4) take(std::integral_constant<int, kMost / 4>{});
+    take(std::integral_constant<int, 1>{});
+    if (c == block.dim) return;
+    const std::int64_t left = block.dim - c;
+    add_values<Source, kQueries, 1, kAsk>(
+        block, c, [left](const std::byte* row, std::int64_t i) { return Source::load_first(row, i, left - i); });
+}
+
+/// Adds a block to all rows, four at a time. @param ask whether the first ask for later rows @param add adds to N rows
+/// of it, given N and whether they ask
+template <typename Block, typename Add>
+void add_rows(Block block, std::int64_t rows, bool ask, const Add& add) {
+    const auto take = [&](auto asks) {
+        switch (std::min<std::int64_t>(rows, 4)) {
+            case 1:
+                return add(block, std::integral_constant<int, 1>{}, asks);
+            case 2:
+                return add(block, std::integral_constant<int, 2>{}, asks);
+            case 3:
+                return add(block, std::integral_constant<int, 3>{}, asks);
+            default:
+                return add(block, std::integral_constant<int, 4>{}, asks);
+        }
+    };
+    if (ask) {
+        take(std::true_type{});
+    } else {
+        take(std::false_type{});
+    }
+    for (rows -= 4; rows > 0; rows -= 4) {
+        block.next_rows();
+        take(std::false_type{});
     }
 }
 
-inline std::size_t values_scratch(std::int64_t rows, std::int64_t) {
-    return static_cast<std::size_t>(rows * kColumns) * sizeof(float);
+/// Keys of a block: all, unless rows of queries or parts of a row of values take turns, which must be few keys, so that
+/// they are still in the first-level cache.
+inline std::int64_t block_keys(std::int64_t queries, std::int64_t parts, std::int64_t count) {
+    if (queries > 4) return std::min<std::int64_t>(kColumns, 16);
+    return parts > 1 ? kDecodeStep : count;
 }
 
-/// How often add_block walks over the keys for a row of `vectors`: halves and quarters of `wide`, then one by one.
-inline std::int64_t column_passes(std::int64_t vectors, std::int64_t wide) {
-    std::int64_t passes = 0;
-    for (std::int64_t count : {wide, wide / 2, std::max<std::int64_t>(1, wide / 4), std::int64_t{1}}) {
-        passes += vectors / count;
-        vectors %= count;
-    }
-    return passes;
+/// [row][padded dim] sums, which unlike args.out are aligned; then scaled weights as args.weights.
+inline std::size_t values_scratch(std::int64_t rows, std::int64_t dim) {
+    const std::int64_t floats = rows * (padded(dim) + kSplitKeys);
+    return static_cast<std::size_t>(floats) * sizeof(float);
 }
 
 template <typename Source>
 void values(const DecodeValues& args) {
-    // Pairs of rows take turns with few keys, so that the next keys are on their way while the last pair computes.
-    const std::int64_t block = args.rows <= 2 ? kColumns : std::min(kColumns, 16);
-    const std::int64_t ahead = rows_ahead(args.rows <= kNearRows, args.values.dim * Source::kBytes);
-    const std::int64_t vectors = (args.values.dim + kWidth - 1) / kWidth;
-    const std::int64_t wide = kWidth == 16 ? 8 : 4;
-    const std::int64_t passes = (args.rows + 1) / 2 * column_passes(vectors, wide);
-    for (std::int64_t panel = 0; panel * kColumns < args.values.count; ++panel) {
-        const float* weights = args.weights + panel * args.rows * kColumns;
-        if constexpr (Source::kScaled) {
-            auto* scaled = reinterpret_cast<float*>(args.scratch);
-            for (std::int64_t i = 0; i < args.rows * kColumns; i += kWidth) {
-                const Vec scale = Simd::load(args.values.scale + panel * kColumns + i % kColumns);
-                Simd::store(scaled + i, Simd::mul(Simd::load(weights + i), scale));
+    const DecodeRows& values = args.values;
+    const std::int64_t width = padded(values.dim);
+    auto* sums = reinterpret_cast<float*>(args.scratch);
+    std::memset(sums, 0, static_cast<std::size_t>(args.rows * width) * sizeof(float));
+    const float* weights = args.weights;
+    if constexpr (Source::kScaled) {
+        float* scaled = sums + args.rows * width;
+        for (std::int64_t j = 0; j < values.count; j += kWidth) {
+            for (std::int64_t r = 0; r < args.rows; ++r) {
+                const std::int64_t at = (j / kColumns * args.rows + r) * kColumns + j % kColumns;
+                Simd::store(scaled + at, Simd::mul(Simd::load(weights + at), Simd::load(values.scale + j)));
             }
-            weights = scaled;
         }
-        for (std::int64_t begin = 0; begin < kColumns; begin += block) {
-            std::int64_t r = 0;
-            Cursor cursor(args.values.row + panel * kColumns + begin + ahead, block, args.values.dim * Source::kBytes,
-                          passes * block);
-            for (; r + 2 <= args.rows; r += 2) {
-                add_block<Source, 2>(args, weights, panel, begin, begin + block, r, cursor);
-            }
-            if (r < args.rows) add_block<Source, 1>(args, weights, panel, begin, begin + block, r, cursor);
+        weights = scaled;
+    }
+    const std::int64_t part = most_vectors<Source>(args.rows) * kWidth;
+    const std::int64_t parts = (values.dim + part - 1) / part;
+    ValueBlock block{.panel = args.rows * kColumns,
+                     .keys = block_keys(args.rows, parts, values.count),
+                     .ahead = rows_ahead(values.dim * Source::kBytes),
+                     .dim = values.dim,
+                     .sums = reinterpret_cast<Vec*>(sums),
+                     .stride = width / kWidth};
+    const bool ask = asks_ahead(args.rows, values, values.dim * Source::kBytes);
+    for (std::int64_t first = 0; first < values.count; first += block.keys) {
+        block.rows = values.row + first;
+        block.weights = weights + first / kColumns * block.panel + first % kColumns;
+        add_rows(block, args.rows, ask, [](const ValueBlock& own, auto queries, auto asks) {
+            add_block<Source, decltype(queries)::value, decltype(asks)::value>(own);
+        });
+    }
+    for (std::int64_t r = 0; r < args.rows; ++r) {
+        for (std::int64_t c = 0; c < values.dim; c += kWidth) {
+            Simd::store(args.out + r * args.out_stride + c, Simd::load(sums + r * width + c));
         }
     }
 }
