@@ -32,7 +32,7 @@ int main() {
     const AttentionOptions options{.mask = Mask::causal() & Mask::blocks(blocks)};
     const AttentionResult y = attention(query, key, value, options);
 
-    // The same pairs as a tensor of booleans: a megabyte, and every product is computed.
+    // The same pairs as a tensor of booleans: a megabyte, and every byte is read.
     const Tensor booleans = attended_keys(query, key, options);
     const AttentionResult z = attention(query, key, value, {.mask = Mask::boolean(booleans)});
     double largest = 0.0;

@@ -158,7 +158,8 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
     }
     if (padded > 0 && (options.bias || !problem.allowed.empty() || !problem.blocks.empty())) {
         throw ValueError("attention",
-                         "expected no bias and no boolean mask for more than a few queries over a cache with left "
+                         "expected no bias, no boolean mask and no mask by blocks for more than a few queries over a "
+                         "cache with left "
                          "padding, found one");
     }
     Tensor keys(key_shape, query.dtype());

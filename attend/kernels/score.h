@@ -22,7 +22,7 @@ struct ScorePlace {
     std::int64_t key_begin = 0;     ///< first key
     std::int64_t key_count = 0;     ///< keys
     std::int64_t query_start = 0;   ///< row of the tensor of queries where the sequence begins; 0 unless packed
-    std::int64_t key_start = 0;     ///< the same of the keys
+    std::int64_t key_start = 0;     ///< the same of the keys; over a cache, its padding on the left
     std::int64_t query_offset = 0;  ///< query i stands at position i + query_offset among the keys, see Mask
 };
 
@@ -54,8 +54,8 @@ struct ScoreGradientTile : ScorePlace {
 /// A function of the caller that changes scores (Dong et al., "Flex Attention", 2024), and its gradients.
 ///
 /// All three are called from several threads at once, for different tiles; they may compute attention themselves, on
-/// other options. An exception that they throw leaves attention. Scores are float32 in natural units whatever the dtype of
-/// the tensors: cap(scale Q K^T) + bias + ALiBi, before the mask, so that a tile may hold pairs which the mask hides
+/// other options. An exception that they throw leaves attention. Scores are float32 in natural units whatever the dtype
+/// of the tensors: cap(scale Q K^T) + bias + ALiBi, before the mask, so that a tile may hold pairs which the mask hides
 /// (of arbitrary score; what becomes of them is discarded). In float64 a score that is changed is rounded to float32,
 /// one that is left alone is not.
 struct ScoreFunction {

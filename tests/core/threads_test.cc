@@ -94,6 +94,32 @@ TEST_F(Threads, ForkedChildrenWork) {
     waitpid(child, &status, 0);
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
+
+TEST_F(Threads, ChildrenForkedFromABusyProgramSetTheirThreads) {
+    set_num_threads(2);
+    std::atomic<bool> running{false};
+    std::atomic<bool> stop{false};
+    std::thread busy([&] {
+        parallel_for(2, [&](std::int64_t) {
+            running = true;
+            while (!stop) std::this_thread::yield();
+        });
+    });
+    while (!running) std::this_thread::yield();
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        set_num_threads(2);
+        std::atomic<int> sum{0};
+        parallel_for(100, [&](std::int64_t i) { sum += static_cast<int>(i); });
+        _exit(sum == 4950 ? 0 : 1);
+    }
+    stop = true;
+    busy.join();
+    int status = -1;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
 #endif
 
 }  // namespace
