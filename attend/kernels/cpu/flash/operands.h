@@ -24,9 +24,10 @@ inline std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
 
 /// Rows where a product reads its steps, and how far apart they are.
 struct Steps {
-    const float* data = nullptr;
-    std::int64_t stride = 0;  // bytes
+    const float* data = nullptr;  ///< the first
+    std::int64_t stride = 0;      ///< bytes
 
+    /// The address of a step.
     const float* at(std::int64_t step) const {
         return reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(data) + step * stride);
     }
