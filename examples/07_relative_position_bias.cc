@@ -16,21 +16,19 @@ int main() {
         return static_cast<std::size_t>(tile.head * (2 * reach + 1) + std::clamp(distance, -reach, reach) + reach);
     };
     std::vector<double> sums;  // one table for each slot: no two threads add to the same
-    const ScoreFunction bias{.change =
-                                 [&](const ScoreTile& tile) {
-                                     for (std::int64_t i = 0; i < tile.query_count; ++i) {
-                                         for (std::int64_t j = 0; j < tile.key_count; ++j)
-                                             tile.score(i, j) += table[entry(tile, i, j)];
-                                     }
-                                 },
-                             .parameters =
-                                 [&](const ScoreGradientTile& tile) {
-                                     double* own = sums.data() + tile.slot * entries;
-                                     for (std::int64_t i = 0; i < tile.query_count; ++i) {
-                                         for (std::int64_t j = 0; j < tile.key_count; ++j)
-                                             own[entry(tile, i, j)] += tile.grad(i, j);
-                                     }
-                                 }};
+    const auto each_pair = [](const auto& tile, const auto& use) {
+        for (std::int64_t i = 0; i < tile.query_count; ++i) {
+            for (std::int64_t j = 0; j < tile.key_count; ++j) use(i, j);
+        }
+    };
+    ScoreFunction bias;
+    bias.change = [&](const ScoreTile& tile) {
+        each_pair(tile, [&](auto i, auto j) { tile.score(i, j) += table[entry(tile, i, j)]; });
+    };
+    bias.parameters = [&](const ScoreGradientTile& tile) {
+        double* own = sums.data() + tile.slot * entries;
+        each_pair(tile, [&](auto i, auto j) { own[entry(tile, i, j)] += tile.grad(i, j); });
+    };
     const Tensor q = randn({1, heads, length, 32}, {.seed = 1});
     const Tensor v = randn({1, heads, length, 32}, {.seed = 2});
     const AttentionOptions options{.mask = Mask::causal(), .score = bias};

@@ -175,6 +175,36 @@ TEST(BlockMask, BroadcastsOverBatchAndHeads) {
 
 // A function is asked about blocks that are neither hidden nor visible as a whole, and about their own pairs alone;
 // scores of hidden blocks are not even computed. 96 is a multiple of every tile, so that none is shared.
+TEST(BlockMask, FewQueriesSkipHiddenBlocksToo) {
+    constexpr std::int64_t kKeys = 1024;
+    constexpr std::int64_t kBlock = 128;
+    for (const std::int64_t queries : {1, 4, 5}) {
+        SCOPED_TRACE(queries);
+        // The fourth block of keys is seen, and nothing else.
+        const BlockMask mask({1, 1, queries, kKeys},
+                             [&](const MaskTile& tile) {
+                                 for (std::int64_t i = 0; i < tile.query_count; ++i) {
+                                     for (std::int64_t j = 0; j < tile.key_count; ++j) {
+                                         tile.allow(i, j) = (tile.key_begin + j) / kBlock == 3 ? 1 : 0;
+                                     }
+                                 }
+                             },
+                             {kBlock, kBlock});
+        std::atomic<std::int64_t> computed{0};
+        std::atomic<int> wrong{0};
+        AttentionOptions options{.mask = Mask::blocks(mask)};
+        options.score = ScoreFunction{.change = [&](const ScoreTile& tile) {
+            computed += tile.query_count * tile.key_count;
+            if (tile.key_begin / kBlock != 3) ++wrong;
+        }};
+        const Tensor q = randn({1, 1, queries, 16}, {.seed = 1});
+        const Tensor k = randn({1, 1, kKeys, 16}, {.seed = 2});
+        attention(q, k, k, options);
+        EXPECT_EQ(computed, queries * kBlock);
+        EXPECT_EQ(wrong, 0);
+    }
+}
+
 TEST(BlockMask, HiddenBlocksAreNotTouched) {
     constexpr std::int64_t kBlock = 96;
     constexpr std::int64_t kLength = 6 * kBlock;
