@@ -17,6 +17,8 @@
 #include <attend/core/tensor.h>
 #include <attend/core/threads.h>
 #include <attend/core/torch_random.h>
+#include <attend/dense/matmul.h>
+#include <attend/dense/packed_matrix.h>
 #include <attend/io/file.h>
 #include <attend/io/safetensors.h>
 #include <attend/nn/embedding.h>

@@ -17,11 +17,12 @@ const std::map<std::string, std::set<std::string>>& allowed_rooms() {
         {"core", {}},
         {"kernels", {"core"}},
         {"attention", {"core", "kernels"}},
-        {"nn", {"core", "kernels", "attention"}},
+        {"dense", {"core", "kernels"}},
+        {"nn", {"core", "kernels", "attention", "dense"}},
         {"io", {"core"}},
         {"text", {"core", "io"}},
         {"viz", {"core", "io", "attention"}},
-        {"tasks", {"core", "kernels", "attention", "nn", "io", "text", "viz"}},
+        {"tasks", {"core", "kernels", "attention", "dense", "nn", "io", "text", "viz"}},
     };
     return rooms;
 }

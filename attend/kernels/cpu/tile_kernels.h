@@ -34,6 +34,7 @@ inline constexpr int kMaxWidth = 16;    ///< floats of a vector at most
 enum class Format : std::uint8_t {
     floats,  ///< float
     pairs,   ///< two bfloat16 that are multiplied and added to a float at once (vdpbf16ps)
+    quads,   ///< four int8, the columns' with 128 added, to an int32 (vpdpbusd); dense products only
 };
 
 /// What is done to other panels while a product is computed: woven between its multiply-adds where that pays.

@@ -27,51 +27,24 @@ const Zmm kD = Zmm(29);
 const Zmm kE = Zmm(30);
 const Zmm kF = Zmm(31);
 
-constexpr std::size_t kCodeBytes = std::size_t{64} * 1024;
-
 }  // namespace
 
 // General registers, all kernels: rdi row operand (r10 its rows from 8 on), rsi column operand, rdx out, rcx counter;
 // job: r8 source, r9 target, r11 sums, rbx shift, rbp table, factor broadcast from [r12].
-Generator::Generator(Format format, int rows, bool half)
-    : CodeGenerator(kCodeBytes, Xbyak::DontSetProtectRWE), format_(format), rows_(rows), vectors_(half ? 1 : 2) {}
+Generator::Generator(Format format, int rows, bool half) : TileGenerator(format, rows, half ? 1 : 2) {}
 
 void Generator::multiply_add(Stream& out, int row, const Address& broadcast) {
-    for (int v = 0; v < vectors_; ++v) {
-        out.push_back([this, row, v, broadcast] {
-            const Zmm& column = v == 0 ? kColumn0 : kColumn1;
-            if (format_ == Format::pairs) {
-                vdpbf16ps(accumulator(row, v), column, broadcast);
-            } else {
-                vfmadd231ps(accumulator(row, v), column, broadcast);
-            }
-        });
+    for (int v = 0; v < vectors(); ++v) {
+        out.push_back(
+            [this, row, v, broadcast] { multiply_add(accumulator(row, v), v == 0 ? kColumn0 : kColumn1, broadcast); });
     }
-}
-
-Address Generator::memory(const Reg64& base, std::int64_t offset) const {
-    return ptr[base + static_cast<std::size_t>(offset)];
-}
-
-Address Generator::broadcast(const Reg64& base, std::int64_t offset) const {
-    return ptr_b[base + static_cast<std::size_t>(offset)];
-}
-
-void Generator::move(const Reg64& pointer, std::int64_t bytes) {
-    add(pointer, static_cast<std::uint32_t>(bytes));  // sign-extended by the processor
-}
-
-// Two halves: a store of 64 bytes takes one to two cycles from the multiply-adds on Zen 4, two of 32 nearly none.
-void Generator::store(const Reg64& base, std::int64_t offset, const Zmm& value) {
-    vmovups(memory(base, offset), Xbyak::Ymm(value.getIdx()));
-    vextractf32x8(memory(base, offset + 32), value, 1);
 }
 
 // ------------------------------------------------------------------------------------------------------------------
 // jobs
 
 bool Generator::has_table(Job job) const {
-    return job == Job::exponential || job == Job::exp_plain || (job == Job::multiply && format_ == Format::pairs);
+    return job == Job::exponential || job == Job::exp_plain || (job == Job::multiply && format() == Format::pairs);
 }
 
 void Generator::load_job(const Reg64& args, std::size_t offset, Job job) {
@@ -119,7 +92,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
             out.push_back([=, this] { vmaxps(kA, kA, memory(r8, panel)); });
             out.push_back([=, this] { vmaxps(kA, kA, memory(r8, panel + kVector)); });
             out.push_back([=, this] { store(r9, r * kVector, kA); });
-        } else if (job == Job::multiply && format_ == Format::floats) {
+        } else if (job == Job::multiply && format() == Format::floats) {
             for (int v = 0; v < 2; ++v) {
                 const std::int64_t at = panel + v * kVector;
                 out.push_back([=, this] { vmovups(kA, memory(r8, at)); });
@@ -129,7 +102,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
         } else if (job == Job::multiply) {
             if (r % 2 == 0) multiply_pairs(out, r);
         } else if (job == Job::exp_plain) {
-            const bool pairs = format_ == Format::pairs;
+            const bool pairs = format() == Format::pairs;
             for (int v = 0; v < 2; ++v) {
                 const std::int64_t at = panel + v * kVector;
                 const Zmm result = v == 0 ? kF : kD;
@@ -143,7 +116,7 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
                 out.push_back([=, this] { store(r9, r * kVector, kB); });
             }
         } else if (job == Job::exponential) {
-            const bool pairs = format_ == Format::pairs;
+            const bool pairs = format() == Format::pairs;
             for (int v = 0; v < 2; ++v) {
                 const Zmm result = v == 0 && pairs ? kF : kD;
                 out.push_back([=, this] { vmovups(kA, memory(r8, panel + v * kVector)); });
@@ -201,7 +174,7 @@ void Generator::multiply_pairs(Stream& out, int row) {
 
 void Generator::advance_job(Stream& out, Job job, int rows) {
     if (job == Job::none) return;
-    const bool pairs = format_ == Format::pairs;
+    const bool pairs = format() == Format::pairs;
     out.push_back([=, this] { move(r8, rows * kPanelRow); });
     std::int64_t target = rows * kPanelRow;
     if (job == Job::row_maximum || (pairs && job != Job::multiply)) target = rows * kVector;
@@ -213,10 +186,6 @@ void Generator::advance_job(Stream& out, Job job, int rows) {
         out.push_back([=, this] { move(r11, rows * kVector); });
         out.push_back([=, this] { move(rbx, rows * kVector); });
     }
-}
-
-void Generator::clear_accumulators() {
-    for (int i = 0; i < rows_ * vectors_; ++i) vpxord(Xbyak::Xmm(i), Xbyak::Xmm(i), Xbyak::Xmm(i));
 }
 
 void Generator::restore() {
@@ -241,10 +210,10 @@ Stream Generator::score_steps(std::int64_t steps) {
         }
         const std::int64_t column = k * kPanelRow;
         out.push_back([=, this] { vmovups(kColumn0, memory(rsi, column)); });
-        if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, memory(rsi, column + kVector)); });
+        if (vectors() == 2) out.push_back([=, this] { vmovups(kColumn1, memory(rsi, column + kVector)); });
         out.push_back([=, this] { prefetcht0(memory(rsi, column + kPrefetch)); });
         out.push_back([=, this] { prefetcht0(memory(rsi, column + kPrefetch + kVector)); });
-        for (int r = 0; r < rows_; ++r) {
+        for (int r = 0; r < rows(); ++r) {
             multiply_add(out, r, broadcast(rdi, in_block * kRowStep + r * kFloat - 16 * kRowStep / 2));
         }
     }
@@ -291,13 +260,13 @@ void Generator::make_scores(Job job, std::int64_t depth) {
         int segments = 1;
         for (const int candidate : {2, 3, 4, 6}) {
             // Pairs are multiplied two rows at a time.
-            const bool even = rows_ % (2 * candidate) == 0 || job != Job::multiply;
-            if (std::int64_t{32} * candidate <= depth && rows_ % candidate == 0 && even) segments = candidate;
+            const bool even = rows() % (2 * candidate) == 0 || job != Job::multiply;
+            if (std::int64_t{32} * candidate <= depth && rows() % candidate == 0 && even) segments = candidate;
         }
-        loop(segments, std::min<std::int64_t>(depth, 32), job, rows_ / segments);
+        loop(segments, std::min<std::int64_t>(depth, 32), job, rows() / segments);
     } else if (job != Job::none) {
         Stream alone;
-        job_stream(alone, job, 0, rows_);
+        job_stream(alone, job, 0, rows());
         weave(alone, {});
     }
     loop(left / 32, 32, Job::none, 0);
@@ -306,19 +275,19 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     Xbyak::Label started;
     test(rax, rax);
     jz(started, T_NEAR);
-    for (int v = 0; v < vectors_; ++v) {
+    for (int v = 0; v < vectors(); ++v) {
         const Zmm& start = v == 0 ? kColumn0 : kColumn1;
         vmovups(start, memory(rax, v * kVector));
-        for (int r = 0; r < rows_; ++r) vaddps(accumulator(r, v), accumulator(r, v), start);
+        for (int r = 0; r < rows(); ++r) vaddps(accumulator(r, v), accumulator(r, v), start);
     }
     L(started);
-    if (vectors_ == 1) {
+    if (vectors() == 1) {
         mov(rax, reinterpret_cast<std::size_t>(&kExpTable.minus_infinity));
         vbroadcastss(kA, ptr[rax]);
     }
-    for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
-        if (vectors_ == 1) store(rdx, r * kPanelRow + kVector, kA);
+    for (int r = 0; r < rows(); ++r) {
+        for (int v = 0; v < vectors(); ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
+        if (vectors() == 1) store(rdx, r * kPanelRow + kVector, kA);
     }
     if (has_table(job)) restore();
     vzeroupper();
@@ -330,15 +299,15 @@ void Generator::make_scores(Job job, std::int64_t depth) {
 
 // Weights of a panel: rows of 32 floats, or of 16 pairs. rdi stands in the middle of the first rows' displacements.
 void Generator::accumulate_steps(Stream& out, int steps) {
-    const bool pairs = format_ == Format::pairs;
+    const bool pairs = format() == Format::pairs;
     const std::int64_t row_bytes = pairs ? kPanelRow / 2 : kPanelRow;
     for (int k = 0; k < steps; ++k) {
         out.push_back([=, this] { vmovups(kColumn0, ptr[rsi]); });
-        if (vectors_ == 2) out.push_back([=, this] { vmovups(kColumn1, memory(rsi, kVector)); });
+        if (vectors() == 2) out.push_back([=, this] { vmovups(kColumn1, memory(rsi, kVector)); });
         out.push_back([=, this] { prefetcht0(ptr[rsi + r13]); });
-        if (vectors_ == 2) out.push_back([=, this] { prefetcht0(ptr[rsi + r13 + kVector]); });
+        if (vectors() == 2) out.push_back([=, this] { prefetcht0(ptr[rsi + r13 + kVector]); });
         out.push_back([=, this] { add(rsi, rax); });
-        for (int r = 0; r < rows_; ++r) {
+        for (int r = 0; r < rows(); ++r) {
             if (pairs) {
                 multiply_add(out, r, broadcast(rdi, r * row_bytes + k * kFloat - 384));
             } else if (r < 8) {
@@ -351,7 +320,7 @@ void Generator::accumulate_steps(Stream& out, int steps) {
 }
 
 void Generator::make_accumulate(Job job) {
-    const bool pairs = format_ == Format::pairs;
+    const bool pairs = format() == Format::pairs;
     const int steps = pairs ? 16 : 32;
     const std::int64_t weight_panel = kMaxRows * (pairs ? kPanelRow / 2 : kPanelRow);
     mov(rax, rdi);
@@ -390,7 +359,7 @@ void Generator::make_accumulate(Job job) {
         Stream product;
         accumulate_steps(product, steps);
         Stream other;
-        job_stream(other, job, 0, rows_);
+        job_stream(other, job, 0, rows());
         weave(product, other);
         advance();
         Stream moves;
@@ -431,15 +400,15 @@ void Generator::make_accumulate(Job job) {
     pop(rax);
     test(eax, eax);
     jnz(fresh, T_NEAR);
-    for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) {
+    for (int r = 0; r < rows(); ++r) {
+        for (int v = 0; v < vectors(); ++v) {
             const Zmm& sum = accumulator(r, v);
             vaddps(sum, sum, memory(rdx, r * kPanelRow + v * kVector));
         }
     }
     L(fresh);
-    for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
+    for (int r = 0; r < rows(); ++r) {
+        for (int v = 0; v < vectors(); ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
     }
     if (has_table(job)) restore();
     pop(r15);
@@ -475,14 +444,14 @@ void Generator::make_transposed() {
         Stream product;
         for (int k = 0; k < count; ++k) {
             product.push_back([this] { vmovups(kColumn0, ptr[rsi]); });
-            if (vectors_ == 2) product.push_back([this] { vmovups(kColumn1, memory(rsi, kVector)); });
+            if (vectors() == 2) product.push_back([this] { vmovups(kColumn1, memory(rsi, kVector)); });
             product.push_back([this] { add(rsi, r10); });
-            for (int r = 0; r < rows_; ++r) multiply_add(product, r, broadcast(rdi, k * kPanelRow + r * kFloat));
+            for (int r = 0; r < rows(); ++r) multiply_add(product, r, broadcast(rdi, k * kPanelRow + r * kFloat));
         }
         weave(product, {});
     };
     // A whole tile has as many steps as rows (half as many pairs); the last tile may have less.
-    const int whole = format_ == Format::pairs ? kMaxRows / 2 : kMaxRows;
+    const int whole = format() == Format::pairs ? kMaxRows / 2 : kMaxRows;
     Xbyak::Label few;
     Xbyak::Label next;
     cmp(r9, static_cast<std::uint32_t>(whole));
@@ -504,8 +473,8 @@ void Generator::make_transposed() {
     jnz(tile, T_NEAR);
     L(end);
     mov(rbx, rdx);
-    for (int r = 0; r < rows_; ++r) {
-        for (int v = 0; v < vectors_; ++v) {
+    for (int r = 0; r < rows(); ++r) {
+        for (int v = 0; v < vectors(); ++v) {
             const Zmm& sum = accumulator(r, v);
             vaddps(sum, sum, memory(rbx, v * kVector));
             store(rbx, v * kVector, sum);

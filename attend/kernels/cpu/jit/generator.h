@@ -1,5 +1,5 @@
 /// @file
-/// Writes the product kernels (tile_kernels.h) as AVX-512 machine code.
+/// Writes the products of attention (tile_kernels.h) as AVX-512 machine code.
 ///
 /// Registers: accumulators 12 rows x 2 vectors are zmm0 to zmm23, zmm24 and zmm25 hold the vectors of the panel, and
 /// zmm26 to zmm31 are left for a job, which is enough for a whole exponential. Row operands are embedded broadcasts,
@@ -8,10 +8,8 @@
 /// multiply-adds of the first depth steps.
 #pragma once
 
+#include <attend/kernels/cpu/jit/tile_generator.h>
 #include <attend/kernels/cpu/jit/weave.h>
-#include <attend/kernels/cpu/tile_kernels.h>
-
-#include <xbyak/xbyak.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -19,7 +17,7 @@
 namespace attend::kernels::cpu::jit {
 
 /// One kernel; code() is valid as long as the object lives.
-class Generator : public Xbyak::CodeGenerator {
+class Generator : public TileGenerator {
 public:
     /// @param format of the operands @param rows active rows, 1 to 12 @param half one vector of columns in place of two
     Generator(Format format, int rows, bool half);
@@ -31,21 +29,9 @@ public:
     /// TransposedKernel.
     void make_transposed();
 
-    /// Makes the code executable and returns it. @throws Xbyak::Error where the system refuses
-    template <typename Kernel>
-    Kernel finish() {
-        setProtectModeRE();
-        return getCode<Kernel>();
-    }
-
 private:
-    Xbyak::Zmm accumulator(int row, int vector) const { return Xbyak::Zmm(row * vectors_ + vector); }
-    Xbyak::Address memory(const Xbyak::Reg64& base, std::int64_t offset) const;
-    Xbyak::Address broadcast(const Xbyak::Reg64& base, std::int64_t offset) const;
-    void move(const Xbyak::Reg64& pointer, std::int64_t bytes);
+    using TileGenerator::multiply_add;
     void multiply_add(Stream& out, int row, const Xbyak::Address& broadcast);
-    void store(const Xbyak::Reg64& base, std::int64_t offset, const Xbyak::Zmm& value);
-    void clear_accumulators();
     void restore();
 
     Stream score_steps(std::int64_t steps);
@@ -56,10 +42,6 @@ private:
     void multiply_pairs(Stream& out, int row);
     void load_job(const Xbyak::Reg64& args, std::size_t offset, Job job);
     void advance_job(Stream& out, Job job, int rows);
-
-    Format format_;
-    int rows_;
-    int vectors_;
 };
 
 }  // namespace attend::kernels::cpu::jit

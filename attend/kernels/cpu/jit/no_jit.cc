@@ -6,4 +6,8 @@ ProductsOfDepth assembled_products(Format) {
     return nullptr;
 }
 
+DenseKernelOf assembled_dense(Format) {
+    return nullptr;
+}
+
 }  // namespace attend::kernels::cpu

@@ -54,23 +54,10 @@ const Products& find(std::int64_t depth) {
     return *products;
 }
 
-/// Whether this process may have executable memory: hardened systems refuse it.
-bool can_assemble() {
-    try {
-        jit::Generator generator(Format::floats, 1, false);
-        generator.ret();
-        generator.finish<void (*)()>()();
-        return true;
-    } catch (const Xbyak::Error&) {
-        return false;
-    }
-}
-
 }  // namespace
 
 ProductsOfDepth assembled_products(Format format) {
-    static const bool possible = can_assemble();
-    if (!possible) return nullptr;
+    if (!jit::can_assemble()) return nullptr;
     return format == Format::pairs ? find<Format::pairs> : find<Format::floats>;
 }
 

@@ -1,8 +1,10 @@
 /// @file
-/// Products assembled at run time for AVX-512: the same as those of simd/, bit for bit, with jobs woven between the
-/// multiply-adds. Compilers keep the two apart, which costs five to ten percent of the machine's limit.
+/// Products assembled at run time for AVX-512: the same as those of simd/, bit for bit. Those of attention have jobs
+/// woven between the multiply-adds, where compilers keep the two apart, which costs five to ten percent of the
+/// machine's limit.
 #pragma once
 
+#include <attend/kernels/cpu/dense_kernels.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
 #include <cstdint>
@@ -14,5 +16,11 @@ using ProductsOfDepth = const Products& (*)(std::int64_t depth);
 
 /// Null where the build has no assembler, or the system refuses executable memory.
 ProductsOfDepth assembled_products(Format format);
+
+/// Finds the tile of dense products, as DenseKernels::kernel.
+using DenseKernelOf = DenseKernel (*)(int count, int panels, bool stream);
+
+/// The same of dense products; the processor must have the format's instructions.
+DenseKernelOf assembled_dense(Format format);
 
 }  // namespace attend::kernels::cpu

@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
+#include <attend/kernels/cpu/simd/dense_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -17,6 +18,12 @@ const DecodeKernels& choose_decode(Isa isa, DType cache, DType) {
     static const DecodeTables scalar(decode_scalar);
     static const DecodeTables neon(decode_neon);
     return isa == Isa::neon ? neon.of(cache) : scalar.of(cache);
+}
+
+const DenseKernels& choose_dense(Isa isa, Format format) {
+    static const DenseTables scalar(dense_scalar);
+    static const DenseTables neon(dense_neon);
+    return isa == Isa::neon ? neon.of(format) : scalar.of(format);
 }
 
 }  // namespace attend::kernels::cpu::simd

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/jit/products.h>
 #include <attend/kernels/cpu/simd/decode_tables.h>
+#include <attend/kernels/cpu/simd/dense_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -9,6 +10,21 @@ namespace {
 TileKernels with_assembled_products(TileKernels table) {
     if (const ProductsOfDepth assembled = assembled_products(table.format)) table.products = assembled;
     return table;
+}
+
+/// The tables of AVX-512 with the instructions for bytes where the processor has them (whether it has those for
+/// bfloat16 or not: integers are exact), and tiles assembled where that can be.
+DenseTables dense_tables_avx512(bool with_pairs) {
+    DenseTables tables(dense_avx512);
+    const bool with_bytes = __builtin_cpu_supports("avx512vnni") != 0;
+    if (with_pairs) tables.of(Format::pairs) = dense_avx512_bf16();
+    if (with_bytes) tables.of(Format::quads) = dense_avx512_vnni();
+    for (const Format format : {Format::floats, Format::pairs, Format::quads}) {
+        const bool native = format == Format::floats || (format == Format::pairs ? with_pairs : with_bytes);
+        const DenseKernelOf assembled = native ? assembled_dense(format) : nullptr;
+        if (assembled != nullptr) tables.of(format).kernel = assembled;
+    }
+    return tables;
 }
 
 }  // namespace
@@ -73,6 +89,23 @@ const DecodeKernels& choose_decode(Isa isa, DType cache, DType query) {
     }
     static const DecodeTables scalar(decode_scalar);
     return scalar.of(cache);
+}
+
+const DenseKernels& choose_dense(Isa isa, Format format) {
+    if (isa == Isa::avx512_bf16) {
+        static const DenseTables pairs = dense_tables_avx512(true);
+        return pairs.of(format);
+    }
+    if (isa == Isa::avx512) {
+        static const DenseTables avx512 = dense_tables_avx512(false);
+        return avx512.of(format);
+    }
+    if (isa == Isa::avx2) {
+        static const DenseTables avx2(dense_avx2);
+        return avx2.of(format);
+    }
+    static const DenseTables scalar(dense_scalar);
+    return scalar.of(format);
 }
 
 }  // namespace attend::kernels::cpu::simd

@@ -1,5 +1,5 @@
-// Vectors of floats from elements of any type, and sums across lanes. Included by tile_kernels.inl and
-// decode_kernels.inl, inside their namespaces.
+// Vectors of floats from and to elements of any type, and sums across lanes. Included by tile_kernels.inl,
+// decode_kernels.inl and dense_kernels.inl, inside their namespaces.
 
 constexpr std::uint32_t kAllLanes = (std::uint64_t{1} << kWidth) - 1;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -37,6 +37,41 @@ Vec load_some(const void* data, DType dtype, std::int64_t i, std::int64_t count)
     float lanes[kWidth] = {};
     for (std::int64_t l = 0; l < count; ++l) lanes[l] = load_one(data, dtype, i + l);
     return Simd::load(lanes);
+}
+
+inline void store_some(void* data, DType dtype, std::int64_t i, std::int64_t count, Vec x) {
+    if (count >= kWidth) {
+        switch (dtype) {
+            case DType::bfloat16:
+                Simd::store_bf16(static_cast<std::uint16_t*>(data) + i, x);
+                return;
+            case DType::float16:
+                Simd::store_f16(static_cast<std::uint16_t*>(data) + i, x);
+                return;
+            case DType::float32:
+                Simd::store(static_cast<float*>(data) + i, x);
+                return;
+            default:
+                break;
+        }
+    }
+    float lanes[kWidth];
+    Simd::store(lanes, x);
+    for (std::int64_t l = 0; l < std::min<std::int64_t>(count, kWidth); ++l) {
+        switch (dtype) {
+            case DType::bfloat16:
+                static_cast<bfloat16*>(data)[i + l] = bfloat16(lanes[l]);
+                break;
+            case DType::float16:
+                static_cast<float16*>(data)[i + l] = float16(lanes[l]);
+                break;
+            case DType::float64:
+                static_cast<double*>(data)[i + l] = static_cast<double>(lanes[l]);
+                break;
+            default:
+                static_cast<float*>(data)[i + l] = lanes[l];
+        }
+    }
 }
 
 inline std::int64_t size_in_bytes(DType dtype) {

@@ -31,41 +31,6 @@ std::uint32_t lanes_below(std::int64_t count) {
     return count <= 0 ? 0U : (1U << static_cast<unsigned>(count)) - 1U;
 }
 
-void store_some(void* data, DType dtype, std::int64_t i, std::int64_t count, Vec x) {
-    if (count >= kWidth) {
-        switch (dtype) {
-            case DType::bfloat16:
-                Simd::store_bf16(static_cast<std::uint16_t*>(data) + i, x);
-                return;
-            case DType::float16:
-                Simd::store_f16(static_cast<std::uint16_t*>(data) + i, x);
-                return;
-            case DType::float32:
-                Simd::store(static_cast<float*>(data) + i, x);
-                return;
-            default:
-                break;
-        }
-    }
-    float lanes[kWidth];
-    Simd::store(lanes, x);
-    for (std::int64_t l = 0; l < std::min<std::int64_t>(count, kWidth); ++l) {
-        switch (dtype) {
-            case DType::bfloat16:
-                static_cast<bfloat16*>(data)[i + l] = bfloat16(lanes[l]);
-                break;
-            case DType::float16:
-                static_cast<float16*>(data)[i + l] = float16(lanes[l]);
-                break;
-            case DType::float64:
-                static_cast<double*>(data)[i + l] = static_cast<double>(lanes[l]);
-                break;
-            default:
-                static_cast<float*>(data)[i + l] = lanes[l];
-        }
-    }
-}
-
 // ------------------------------------------------------------------------------------------------------------- packing
 
 const void* row_of(const Rows& source, std::int64_t row) {

@@ -84,6 +84,37 @@ struct Simd {
     static Vec load_i8(const std::int8_t* p) {
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
     }
+    using Ints = __m256i;
+    static Ints zero_ints() { return _mm256_setzero_si256(); }
+    static Ints load_ints(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+    static void store_ints(void* p, Ints x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+    static Ints set1_ints(std::int32_t x) { return _mm256_set1_epi32(x); }
+    static Ints add_ints(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+    static Ints max_ints(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
+    static std::int32_t reduce_max_ints(Ints a) {
+        __m128i x = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+        x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0x4E));
+        return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, 0xB1)));
+    }
+    static Ints as_ints(Vec x) { return _mm256_castps_si256(x); }
+    static Vec to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
+    static Ints to_ints(Vec x) { return _mm256_cvtps_epi32(x); }
+    static void store_bytes(std::int8_t* p, Ints x) {
+        const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+    }
+    static Vec first_half(Ints pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+    static Vec second_half(Ints pairs) {
+        return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000U))));
+    }
+    static Ints dot_bytes(Ints sum, Ints columns, Ints row) {
+        const __m256i even = _mm256_and_si256(columns, _mm256_set1_epi16(0xFF));
+        const __m256i odd = _mm256_srli_epi16(columns, 8);
+        const __m256i row_even = _mm256_srai_epi16(_mm256_slli_epi16(row, 8), 8);
+        const __m256i row_odd = _mm256_srai_epi16(row, 8);
+        const __m256i first = _mm256_madd_epi16(even, row_even);
+        return _mm256_add_epi32(sum, _mm256_add_epi32(first, _mm256_madd_epi16(odd, row_odd)));
+    }
 
     static Vec round(Vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
     static Vec scale_by_power(Vec mantissa, Vec power) {

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -85,9 +86,56 @@ struct Simd {
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
     }
 
+    // 32-bit integers, and lanes of two bfloat16 or four bytes: the operands of dense products
+
+    using Ints = __m512i;
+    static Ints zero_ints() { return _mm512_setzero_si512(); }
+    static Ints load_ints(const void* p) { return _mm512_loadu_si512(p); }
+    static void store_ints(void* p, Ints x) { store(static_cast<float*>(p), _mm512_castsi512_ps(x)); }
+    static Ints set1_ints(std::int32_t x) { return _mm512_set1_epi32(x); }
+    static Ints add_ints(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+    static Ints max_ints(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
+    static std::int32_t reduce_max_ints(Ints a) { return _mm512_reduce_max_epi32(a); }
+    static Ints as_ints(Vec x) { return _mm512_castps_si512(x); }
+    static Vec to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
+    /// To nearest even.
+    static Ints to_ints(Vec x) { return _mm512_cvtps_epi32(x); }
+    /// Numbers within [-128, 127].
+    static void store_bytes(std::int8_t* p, Ints x) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+    }
+    /// The first, and the second, bfloat16 of each lane.
+    static Vec first_half(Ints pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+    static Vec second_half(Ints pairs) {
+        return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000U))));
+    }
+#ifdef __AVX512BF16__
+    /// sum + the products of two bfloat16.
+    static Vec dot_pairs(Vec sum, Ints columns, Ints row) {
+        return _mm512_dpbf16_ps(sum, std::bit_cast<__m512bh>(columns), std::bit_cast<__m512bh>(row));
+    }
+#endif
+    /// sum + the products of four bytes, unsigned ones of `columns` and signed ones of `row`, exactly: in 16 bits the
+    /// sum of two could overflow.
+    static Ints dot_bytes(Ints sum, Ints columns, Ints row) {
+#ifdef __AVX512VNNI__
+        return _mm512_dpbusd_epi32(sum, columns, row);
+#endif
+        const __m512i even = _mm512_and_si512(columns, _mm512_set1_epi16(0xFF));
+        const __m512i odd = _mm512_srli_epi16(columns, 8);
+        const __m512i row_even = _mm512_srai_epi16(_mm512_slli_epi16(row, 8), 8);
+        const __m512i row_odd = _mm512_srai_epi16(row, 8);
+        const __m512i first = _mm512_madd_epi16(even, row_even);
+        return _mm512_add_epi32(sum, _mm512_add_epi32(first, _mm512_madd_epi16(odd, row_odd)));
+    }
+
     /// x split into the nearest whole number, and 2 to that power times `mantissa` (0 or infinite beyond the range).
-    static Vec round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-    static Vec scale_by_power(Vec mantissa, Vec power) { return _mm512_scalef_ps(mantissa, power); }
+    static Vec round(Vec x) {
+        return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+    static Vec scale_by_power(Vec mantissa, Vec power) {
+        return _mm512_scalef_ps(mantissa, power);
+    }
 
     /// table[low four bits of lane i] in lane i.
     static Vec lookup(const float* table, Vec index) {
@@ -145,8 +193,12 @@ struct Simd {
         _mm_storeu_ps(p + 8, _mm512_extractf32x4_ps(x, 2));
     }
     /// Exponent e and mantissa m in [1, 2) of a positive x = m 2^e.
-    static Vec exponent(Vec x) { return _mm512_getexp_ps(x); }
-    static Vec mantissa(Vec x) { return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
+    static Vec exponent(Vec x) {
+        return _mm512_getexp_ps(x);
+    }
+    static Vec mantissa(Vec x) {
+        return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero);
+    }
 };
 
 }  // namespace

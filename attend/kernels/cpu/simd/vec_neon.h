@@ -66,6 +66,33 @@ struct Simd {
                                 static_cast<float>(p[3])};
         return vld1q_f32(lanes);
     }
+    using Ints = int32x4_t;
+    static Ints zero_ints() { return vdupq_n_s32(0); }
+    static Ints load_ints(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const std::uint8_t*>(p))); }
+    static void store_ints(void* p, Ints x) { vst1q_u8(static_cast<std::uint8_t*>(p), vreinterpretq_u8_s32(x)); }
+    static Ints set1_ints(std::int32_t x) { return vdupq_n_s32(x); }
+    static Ints add_ints(Ints a, Ints b) { return vaddq_s32(a, b); }
+    static Ints max_ints(Ints a, Ints b) { return vmaxq_s32(a, b); }
+    static std::int32_t reduce_max_ints(Ints a) { return vmaxvq_s32(a); }
+    static Ints as_ints(Vec x) { return vreinterpretq_s32_f32(x); }
+    static Vec to_floats(Ints x) { return vcvtq_f32_s32(x); }
+    static Ints to_ints(Vec x) { return vcvtnq_s32_f32(x); }
+    static void store_bytes(std::int8_t* p, Ints x) {
+        for (int i = 0; i < 4; ++i) p[i] = static_cast<std::int8_t>(x[i]);
+    }
+    static Vec first_half(Ints pairs) { return vreinterpretq_f32_s32(vshlq_n_s32(pairs, 16)); }
+    static Vec second_half(Ints pairs) {
+        return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_s32(pairs), vdupq_n_u32(0xFFFF0000U)));
+    }
+    static Ints dot_bytes(Ints sum, Ints columns, Ints row) {
+        const uint8x16_t bytes = vreinterpretq_u8_s32(columns);
+        const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes)));
+        const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(bytes)));
+        const int16x4_t four = vget_low_s16(vmovl_s8(vget_low_s8(vreinterpretq_s8_s32(row))));
+        const int32x4_t first = vpaddq_s32(vmull_s16(vget_low_s16(low), four), vmull_s16(vget_high_s16(low), four));
+        const int32x4_t second = vpaddq_s32(vmull_s16(vget_low_s16(high), four), vmull_s16(vget_high_s16(high), four));
+        return vaddq_s32(sum, vpaddq_s32(first, second));
+    }
 
     static Vec round(Vec x) { return vrndnq_f32(x); }
     static Vec scale_by_power(Vec mantissa, Vec power) {

@@ -4,10 +4,12 @@
 
 #include <attend/core/half.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace attend::kernels::cpu::simd {
 
@@ -106,6 +108,70 @@ struct Simd {
     }
     static Vec load_i8(const std::int8_t* p) {
         return make([&](int i) { return static_cast<float>(p[i]); });
+    }
+    /// Four lanes of 32 bits.
+    struct Ints {
+        std::uint32_t lane[kWidth];
+    };
+    /// f(i) in every lane.
+    template <typename F>
+    static Ints make_ints(const F& f) {
+        Ints result;
+        for (int i = 0; i < kWidth; ++i) result.lane[i] = f(i);
+        return result;
+    }
+    static Ints zero_ints() { return set1_ints(0); }
+    static Ints load_ints(const void* p) {
+        Ints result;
+        std::memcpy(result.lane, p, sizeof result.lane);
+        return result;
+    }
+    static void store_ints(void* p, Ints x) { std::memcpy(p, x.lane, sizeof x.lane); }
+    static Ints set1_ints(std::int32_t x) {
+        return make_ints([&](int) { return static_cast<std::uint32_t>(x); });
+    }
+    static Ints add_ints(Ints a, Ints b) {
+        return make_ints([&](int i) { return a.lane[i] + b.lane[i]; });
+    }
+    static Ints max_ints(Ints a, Ints b) {
+        return make_ints([&](int i) {
+            const bool first = static_cast<std::int32_t>(a.lane[i]) > static_cast<std::int32_t>(b.lane[i]);
+            return first ? a.lane[i] : b.lane[i];
+        });
+    }
+    static std::int32_t reduce_max_ints(Ints a) {
+        std::int32_t result = static_cast<std::int32_t>(a.lane[0]);
+        for (const std::uint32_t lane : a.lane) result = std::max(result, static_cast<std::int32_t>(lane));
+        return result;
+    }
+    static Ints as_ints(Vec x) {
+        return make_ints([&](int i) { return std::bit_cast<std::uint32_t>(x.lane[i]); });
+    }
+    static Vec to_floats(Ints x) {
+        return make([&](int i) { return static_cast<float>(static_cast<std::int32_t>(x.lane[i])); });
+    }
+    static Ints to_ints(Vec x) {
+        const Vec whole = round(x);
+        return make_ints([&](int i) { return static_cast<std::uint32_t>(static_cast<std::int32_t>(whole.lane[i])); });
+    }
+    static void store_bytes(std::int8_t* p, Ints x) {
+        for (int i = 0; i < kWidth; ++i) p[i] = static_cast<std::int8_t>(x.lane[i]);
+    }
+    static Vec first_half(Ints pairs) {
+        return make([&](int i) { return std::bit_cast<float>(pairs.lane[i] << 16U); });
+    }
+    static Vec second_half(Ints pairs) {
+        return make([&](int i) { return std::bit_cast<float>(pairs.lane[i] & 0xFFFF0000U); });
+    }
+    static Ints dot_bytes(Ints sum, Ints columns, Ints row) {
+        return make_ints([&](int i) {
+            std::int32_t dot = 0;
+            for (unsigned shift = 0; shift < 32; shift += 8) {
+                const auto column = static_cast<std::uint8_t>(columns.lane[i] >> shift);
+                dot += column * static_cast<std::int8_t>(row.lane[i] >> shift);
+            }
+            return sum.lane[i] + static_cast<std::uint32_t>(dot);
+        });
     }
 
     static Vec round(Vec x) {

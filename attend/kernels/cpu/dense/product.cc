@@ -1,0 +1,202 @@
+#include <attend/kernels/cpu/dense/product.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace attend::kernels::cpu::dense {
+
+namespace {
+
+constexpr std::int64_t kBlockSteps = kDenseBlockBytes / kLaneBytes;
+constexpr std::int64_t kUnitTiles = 16;
+constexpr std::int64_t kUnitPanels = 8;
+constexpr std::int64_t kTilesOfRead = 2;        // up to so many tiles, reading W is what takes time
+constexpr std::int64_t kTilesToAsk = 8;         // from so many on, each asks for a part of the next panel
+constexpr std::int64_t kWorthAThread = 200'000;  // lanes times rows of columns, some 4 us
+constexpr std::int64_t kAskedByTile = kBlockSteps / 4 * 64;
+constexpr std::int64_t kSumBytes = kSums * kLaneBytes;
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/// Rows cut into tiles of nearly the same size.
+struct Tiles {
+    Tiles(std::int64_t rows, std::int64_t largest)
+        : count(divide_up(rows, largest)), rows_(rows), base_(rows / count), longer_(rows % count) {}
+
+    std::int64_t begin(std::int64_t tile) const { return tile * base_ + std::min(tile, longer_); }
+    int rows(std::int64_t tile) const { return static_cast<int>(base_ + (tile < longer_ ? 1 : 0)); }
+    /// Panels that the kernel takes at once.
+    std::int64_t panels() const {
+        const std::int64_t most = rows(0);
+        return most <= 2 ? 4 : most <= 6 ? 2 : 1;
+    }
+
+    std::int64_t count;
+
+private:
+    std::int64_t rows_;
+    std::int64_t base_;
+    std::int64_t longer_;
+};
+
+/// The loops of a unit.
+class UnitProduct {
+public:
+    UnitProduct(const Product& product, const Unit& unit, std::byte* sums)
+        : product_(product),
+          unit_(unit),
+          kernels_(dense_kernels(product.weight.format)),
+          tiles_(unit.row_end - unit.row_begin, kernels_.rows),
+          steps_(product.weight.steps()),
+          blocks_(std::max<std::int64_t>(1, divide_up(steps_, kBlockSteps))),
+          sums_(sums) {}
+
+    void run() {
+        const std::int64_t group = tiles_.panels();
+        if (tiles_.count <= kTilesOfRead) {
+            for (std::int64_t p = unit_.panel_begin; p < unit_.panel_end;) {
+                const std::int64_t panels = panels_at(p, group);
+                for (std::int64_t block = 0; block < blocks_; ++block) {
+                    const bool last = block + 1 == blocks_;
+                    const std::byte* next = last ? block_at(p + panels, 0) : block_at(p, block + 1);
+                    multiply_panels(p, panels, block, next, sums_);
+                }
+                p += panels;
+            }
+            return;
+        }
+        for (std::int64_t block = 0; block < blocks_; ++block) {
+            for (std::int64_t p = unit_.panel_begin; p < unit_.panel_end;) {
+                const std::int64_t panels = panels_at(p, group);
+                const bool last = p + panels >= unit_.panel_end;
+                const std::byte* next = last ? block_at(unit_.panel_begin, block + 1) : block_at(p + panels, block);
+                const std::int64_t kept = blocks_ == 1 ? 0 : (p - unit_.panel_begin) * tiles_.count;
+                multiply_panels(p, panels, block, next, sums_ + kept * kSumBytes);
+                p += panels;
+            }
+        }
+    }
+
+private:
+    std::int64_t panels_at(std::int64_t panel, std::int64_t group) const {
+        while (panel + group > unit_.panel_end) group /= 2;
+        return group;
+    }
+
+    /// Also behind the end, where it is only asked for.
+    const std::byte* block_at(std::int64_t panel, std::int64_t block) const {
+        return product_.weight.panels + panel * product_.weight.panel_bytes() + block * kBlockSteps * kStepBytes;
+    }
+
+    /// All tiles times a block of some panels.
+    void multiply_panels(std::int64_t panel, std::int64_t panels, std::int64_t block, const std::byte* next,
+                         std::byte* sums) {
+        DenseArgs args;
+        args.row_stride = product_.row_stride;
+        args.columns = block_at(panel, block);
+        args.panel_stride = product_.weight.panel_bytes();
+        args.panels = panels;
+        args.steps = std::min(kBlockSteps, steps_ - block * kBlockSteps);
+        args.fresh = block == 0 ? 1 : 0;
+        const bool last = block + 1 == blocks_;
+        for (std::int64_t t = 0; t < tiles_.count; ++t) {
+            const std::int64_t row = unit_.row_begin + tiles_.begin(t);
+            if (last) ask_for_output(t, panel, panels);
+            const bool stream = tiles_.count < kTilesToAsk && t == 0;
+            args.rows = product_.rows + row * product_.row_stride + block * kDenseBlockBytes;
+            args.sums = sums + (blocks_ == 1 ? 0 : t * panels * kSumBytes);
+            args.ahead = next + (stream ? 0 : t * kAskedByTile);
+            if (args.steps > 0) {
+                kernels_.kernel(tiles_.rows(t), static_cast<int>(panels), stream)(&args);
+            } else {
+                std::memset(args.sums, 0, static_cast<std::size_t>(panels * kSumBytes));
+            }
+            if (!last) continue;
+            for (std::int64_t p = 0; p < panels; ++p) finish(t, panel + p, args.sums + p * kSumBytes);
+        }
+    }
+
+    /// Lines of y arrive while the tile is computed.
+    void ask_for_output(std::int64_t tile, std::int64_t panel, std::int64_t panels) const {
+        const auto size = static_cast<std::int64_t>(size_of(product_.out.dtype));
+        const std::int64_t row = unit_.row_begin + tiles_.begin(tile);
+        const std::byte* out = static_cast<const std::byte*>(product_.out.data) +
+                               (row * product_.out.stride + panel * kDenseColumns) * size;
+        const std::int64_t bytes = panels * kDenseColumns * size;
+        for (int r = 0; r < tiles_.rows(tile); ++r, out += product_.out.stride * size) {
+            for (std::int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(out + line, 1);
+        }
+    }
+
+    void finish(std::int64_t tile, std::int64_t panel, const std::byte* sums) const {
+        const std::int64_t row = unit_.row_begin + tiles_.begin(tile);
+        const std::int64_t column = panel * kDenseColumns;
+        DenseFinish args;
+        args.sums = sums;
+        if (product_.weight.format == Format::quads) {
+            args.row_scales = product_.row_scales + row;
+            args.row_offsets = product_.row_offsets + row;
+            args.column_scales = product_.weight.scales + column;
+        }
+        if (product_.bias != nullptr) args.bias = product_.bias + column;
+        args.activation = product_.activation;
+        const std::int64_t width = std::min<std::int64_t>(kDenseColumns, product_.weight.columns - column);
+        const auto at = [&](const auto& rows, auto* data) {
+            return data + (row * rows.stride + column) * static_cast<std::int64_t>(size_of(rows.dtype));
+        };
+        args.out = product_.out;
+        args.out.data = at(args.out, static_cast<std::byte*>(product_.out.data));
+        args.out.count = tiles_.rows(tile);
+        args.out.width = width;
+        if (product_.residual.data != nullptr) {
+            args.residual = product_.residual;
+            args.residual.data = at(args.residual, static_cast<const std::byte*>(product_.residual.data));
+        }
+        kernels_.finish(args);
+    }
+
+    const Product& product_;
+    const Unit& unit_;
+    const DenseKernels& kernels_;
+    Tiles tiles_;
+    std::int64_t steps_;
+    std::int64_t blocks_;
+    std::byte* sums_;
+};
+
+}  // namespace
+
+std::vector<Unit> product_units(const Product& product, int workers) {
+    const std::int64_t panels = product.weight.panel_count();
+    if (product.count == 0 || panels == 0) return {};
+    const std::int64_t work = product.count * panels * kDenseColumns * product.weight.steps();
+    const std::int64_t wanted = workers == 1 || work < kWorthAThread ? 1 : 4 * std::int64_t{workers};
+    const Tiles rows(product.count, kUnitTiles * dense_kernels(product.weight.format).rows);
+    std::int64_t parts = divide_up(panels, kUnitPanels);
+    if (rows.count == 1 && product.count <= kTilesOfRead * kDenseRows) parts = std::min(panels, wanted);
+    parts = std::min(std::max(parts, divide_up(wanted, rows.count)), panels);
+    // Whole groups of panels, or kernels for single ones would do the rest.
+    const std::int64_t size = divide_up(divide_up(panels, parts), kDensePanels) * kDensePanels;
+    std::vector<Unit> units;
+    for (std::int64_t r = 0; r < rows.count; ++r) {
+        for (std::int64_t p = 0; p < panels; p += size) {
+            units.push_back({rows.begin(r), rows.begin(r) + rows.rows(r), p, std::min(panels, p + size)});
+        }
+    }
+    return units;
+}
+
+std::int64_t product_scratch(const Product& product, const Unit& unit) {
+    const Tiles tiles(unit.row_end - unit.row_begin, dense_kernels(product.weight.format).rows);
+    if (product.weight.steps() <= kBlockSteps) return kDensePanels * kSumBytes;
+    if (tiles.count <= kTilesOfRead) return tiles.count * kDensePanels * kSumBytes;
+    return tiles.count * (unit.panel_end - unit.panel_begin) * kSumBytes;
+}
+
+void multiply(const Product& product, const Unit& unit, std::span<std::byte> scratch) {
+    UnitProduct(product, unit, scratch.data()).run();
+}
+
+}  // namespace attend::kernels::cpu::dense

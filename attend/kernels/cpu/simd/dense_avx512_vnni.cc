@@ -1,0 +1,11 @@
+#include <attend/kernels/cpu/simd/vec_avx512.h>
+
+#include <attend/kernels/cpu/simd/dense_kernels.inl>
+
+namespace attend::kernels::cpu::simd {
+
+DenseKernels dense_avx512_vnni() {
+    return dense_table<Format::quads>();
+}
+
+}  // namespace attend::kernels::cpu::simd

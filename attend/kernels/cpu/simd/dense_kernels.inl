@@ -1,0 +1,444 @@
+// The kernels of dense products in terms of Simd (vec_*.h): one source for every instruction set, compiled once for
+// each, in a translation unit of its own. Everything is in an unnamed namespace, so that no two units share code.
+//
+// A tile keeps kRows rows x some vectors of columns in registers, as many as hide the latency of multiply-adds; a panel
+// of 32 columns is taken in one or more such strips. Cost: a multiply-add for each row and vector of a step (pairs: two,
+// quads: two of 16 bits), one load for a vector of columns and one broadcast for a row. Where memory can be made
+// executable, jit/ takes the place of these tiles on AVX-512.
+
+#include <attend/core/half.h>
+#include <attend/kernels/cpu/dense_kernels.h>
+#include <attend/kernels/cpu/simd/dense_tables.h>
+#include <attend/kernels/cpu/simd/exp_table.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+namespace attend::kernels::cpu::simd {
+
+namespace {
+
+using Vec = Simd::Vec;
+using Ints = Simd::Ints;
+constexpr int kWidth = Simd::kWidth;
+constexpr int kPanelVectors = kDenseColumns / kWidth;
+constexpr int kTileRows = std::min(Simd::kRows, kDenseRows);
+
+#include <attend/kernels/cpu/simd/elements.inl>
+#include <attend/kernels/cpu/simd/math.inl>
+
+// --------------------------------------------------------------------------------------------------------------- tiles
+
+/// sum + column row, one step of the format in floats.
+template <Format kFormat, typename S = Simd>
+Vec multiply_add(Vec sum, const std::byte* column, const std::byte* row) {
+    if constexpr (kFormat == Format::floats) {
+        float x;
+        std::memcpy(&x, row, sizeof x);
+        return Simd::fma(Simd::load(reinterpret_cast<const float*>(column)), Simd::set1(x), sum);
+    } else {
+        std::int32_t pair;
+        std::memcpy(&pair, row, sizeof pair);
+        const Ints columns = Simd::load_ints(column);
+        const Ints rows = Simd::set1_ints(pair);
+        if constexpr (requires { S::dot_pairs(sum, columns, rows); }) {
+            return S::dot_pairs(sum, columns, rows);
+        } else {
+            const Vec first = Simd::fma(Simd::first_half(columns), Simd::first_half(rows), sum);
+            return Simd::fma(Simd::second_half(columns), Simd::second_half(rows), first);
+        }
+    }
+}
+
+/// The same of integers.
+template <Format kFormat>
+Ints multiply_add(Ints sum, const std::byte* column, const std::byte* row) {
+    std::int32_t quad;
+    std::memcpy(&quad, row, sizeof quad);
+    return Simd::dot_bytes(sum, Simd::load_ints(column), Simd::set1_ints(quad));
+}
+
+/// What a format is summed in.
+template <Format kFormat>
+struct SumOf {
+    using Type = Vec;  ///< floats
+};
+template <>
+struct SumOf<Format::quads> {
+    using Type = Ints;  ///< integers
+};
+
+inline Vec zero(Vec) {
+    return Simd::zero();
+}
+inline Ints zero(Ints) {
+    return Simd::zero_ints();
+}
+inline Vec load_sum(const std::byte* p, Vec) {
+    return Simd::load(reinterpret_cast<const float*>(p));
+}
+inline Ints load_sum(const std::byte* p, Ints) {
+    return Simd::load_ints(p);
+}
+inline Vec add_sums(Vec a, Vec b) {
+    return Simd::add(a, b);
+}
+inline Ints add_sums(Ints a, Ints b) {
+    return Simd::add_ints(a, b);
+}
+inline void store_sum(std::byte* p, Vec x) {
+    Simd::store(reinterpret_cast<float*>(p), x);
+}
+inline void store_sum(std::byte* p, Ints x) {
+    Simd::store_ints(p, x);
+}
+
+/// Vectors of columns that a tile of `rows` rows takes at once.
+constexpr int strip_vectors(int rows) {
+    const int accumulators = 2 * Simd::kRows;
+    int vectors = 1;
+    while (2 * vectors <= kPanelVectors && 2 * vectors * rows <= accumulators) vectors *= 2;
+    return vectors;
+}
+
+template <Format kFormat, int kRows>
+void tile(const DenseArgs* args) {
+    using Sum = typename SumOf<kFormat>::Type;
+    constexpr int kVectors = strip_vectors(kRows);
+    constexpr std::int64_t kVectorBytes = kWidth * kLaneBytes;
+    for (std::int64_t panel = 0; panel < args->panels; ++panel) {
+        for (int strip = 0; strip < kPanelVectors; strip += kVectors) {
+            const std::byte* columns = args->columns + panel * args->panel_stride + strip * kVectorBytes;
+            const std::byte* rows = args->rows;
+            Sum sums[kRows][kVectors];
+            for (auto& row : sums) {
+                for (Sum& sum : row) sum = zero(Sum{});
+            }
+            for (std::int64_t k = 0; k < args->steps; ++k, columns += kStepBytes, rows += kLaneBytes) {
+                for (int r = 0; r < kRows; ++r) {
+                    for (int v = 0; v < kVectors; ++v) {
+                        sums[r][v] = multiply_add<kFormat>(sums[r][v], columns + v * kVectorBytes,
+                                                           rows + r * args->row_stride);
+                    }
+                }
+            }
+            for (int r = 0; r < kRows; ++r) {
+                for (int v = 0; v < kVectors; ++v) {
+                    std::byte* place =
+                        args->sums + (panel * kDenseRows + r) * kStepBytes + (strip + v) * kVectorBytes;
+                    const Sum before = load_sum(place, Sum{});
+                    store_sum(place, args->fresh != 0 ? sums[r][v] : add_sums(sums[r][v], before));
+                }
+            }
+        }
+    }
+}
+
+template <Format kFormat>
+DenseKernel find_tile(int count, int, bool) {
+    static constexpr auto kTiles = []<int... kIndex>(std::integer_sequence<int, kIndex...>) {
+        return std::array<DenseKernel, kTileRows>{tile<kFormat, kIndex + 1>...};
+    }
+    (std::make_integer_sequence<int, kTileRows>());
+    return kTiles[static_cast<std::size_t>(count - 1)];
+}
+
+// ----------------------------------------------------------------------------------------------------------- finishing
+
+/// 1 / (1 + e^-x).
+inline Vec sigmoid(Vec x) {
+    const Vec power = exp2(Simd::mul(x, Simd::set1(-1.442695041F)));
+    return Simd::div(Simd::set1(1.0F), Simd::add(Simd::set1(1.0F), power));
+}
+
+/// x (1 + y) / 2.
+inline Vec gate(Vec x, Vec y) {
+    return Simd::mul(Simd::mul(Simd::set1(0.5F), x), Simd::add(Simd::set1(1.0F), y));
+}
+
+/// Calls use(function): one branch for many numbers.
+template <typename Use>
+void with_activation(Activation activation, const Use& use) {
+    switch (activation) {
+        case Activation::none:
+            use([](Vec x) { return x; });
+            return;
+        case Activation::relu:
+            use([](Vec x) { return Simd::max(Simd::zero(), x); });  // NaN, the second, is kept
+            return;
+        case Activation::gelu:
+            use([](Vec x) { return gate(x, erf(Simd::mul(x, Simd::set1(0.7071067812F)))); });
+            return;
+        case Activation::gelu_tanh:
+            use([](Vec x) {
+                const Vec inner = Simd::fma(Simd::mul(x, x), Simd::set1(0.044715F), Simd::set1(1.0F));
+                return gate(x, tanh(Simd::mul(Simd::mul(x, Simd::set1(0.7978845608F)), inner)));
+            });
+            return;
+        case Activation::silu:
+            use([](Vec x) { return Simd::mul(x, sigmoid(x)); });
+            return;
+        case Activation::sigmoid:
+            use([](Vec x) { return sigmoid(x); });
+            return;
+        case Activation::tanh:
+            use([](Vec x) { return tanh(x); });
+            return;
+    }
+}
+
+/// Sums as numbers.
+template <bool kBytes>
+[[gnu::always_inline]] inline Vec product_of(const std::byte* sums, std::int32_t row_offset, float row_scale,
+                                             Vec column_scales) {
+    if constexpr (kBytes) {
+        const Ints whole = Simd::add_ints(Simd::load_ints(sums), Simd::set1_ints(-row_offset));
+        return Simd::mul(Simd::to_floats(whole), Simd::mul(Simd::set1(row_scale), column_scales));
+    } else {
+        return Simd::load(reinterpret_cast<const float*>(sums));
+    }
+}
+
+/// The same of row r, columns [c, c + kWidth).
+template <bool kBytes>
+Vec product_at(const DenseFinish& args, std::int64_t r, std::int64_t c) {
+    const std::byte* sums = args.sums + r * kStepBytes + c * kLaneBytes;
+    if constexpr (!kBytes) return product_of<false>(sums, 0, 0.0F, Vec{});
+    return product_of<kBytes>(sums, args.row_offsets[r], args.row_scales[r], Simd::load(args.column_scales + c));
+}
+
+/// Whole panels of float32 without a residual: no branches.
+template <bool kBytes, typename Function>
+void finish_panel(const DenseFinish& args, const Function& function) {
+    // Copies: the compiler cannot know that what is written is not the arguments.
+    const std::int64_t count = args.out.count;
+    const std::int64_t stride = args.out.stride;
+    const float* row_scales = args.row_scales;
+    const std::int32_t* row_offsets = args.row_offsets;
+    for (std::int64_t c = 0; c < kDenseColumns; c += 2 * kWidth) {
+        const Vec bias[2] = {args.bias != nullptr ? Simd::load(args.bias + c) : Simd::zero(),
+                             args.bias != nullptr ? Simd::load(args.bias + c + kWidth) : Simd::zero()};
+        Vec scales[2] = {};
+        if constexpr (kBytes) {
+            scales[0] = Simd::load(args.column_scales + c);
+            scales[1] = Simd::load(args.column_scales + c + kWidth);
+        }
+        const std::byte* sums = args.sums + c * kLaneBytes;
+        float* out = static_cast<float*>(args.out.data) + c;
+        for (std::int64_t r = 0; r < count; ++r, sums += kStepBytes, out += stride) {
+            const std::int32_t offset = kBytes ? row_offsets[r] : 0;
+            const float scale = kBytes ? row_scales[r] : 0.0F;
+            const Vec first = Simd::add(product_of<kBytes>(sums, offset, scale, scales[0]), bias[0]);
+            const Vec second =
+                Simd::add(product_of<kBytes>(sums + kWidth * kLaneBytes, offset, scale, scales[1]), bias[1]);
+            Simd::store(out, function(first));
+            Simd::store(out + kWidth, function(second));
+        }
+    }
+}
+
+template <bool kBytes, typename Function>
+void finish_rows(const DenseFinish& args, const Function& function) {
+    const std::int64_t width = args.out.width;
+    const std::int64_t size = args.out.dtype == DType::float64 ? 8 : size_in_bytes(args.out.dtype);
+    const std::int64_t residual_size = size_in_bytes(args.residual.dtype);
+    for (std::int64_t r = 0; r < args.out.count; ++r) {
+        std::byte* out = static_cast<std::byte*>(args.out.data) + r * args.out.stride * size;
+        const std::byte* residual = static_cast<const std::byte*>(args.residual.data);
+        if (residual != nullptr) residual += r * args.residual.stride * residual_size;
+        for (std::int64_t c = 0; c < width; c += kWidth) {
+            Vec x = product_at<kBytes>(args, r, c);
+            // Without a bias 0 is added, as in whole panels: -0 becomes 0 in both.
+            x = Simd::add(x, args.bias != nullptr ? Simd::load(args.bias + c) : Simd::zero());
+            x = function(x);
+            if (residual != nullptr) x = Simd::add(x, load_some(residual, args.residual.dtype, c, width - c));
+            store_some(out, args.out.dtype, c, width - c, x);
+        }
+    }
+}
+
+template <bool kBytes>
+void finish(const DenseFinish& args) {
+    const bool whole = args.out.width == kDenseColumns && args.out.dtype == DType::float32;
+    with_activation(args.activation, [&](const auto& function) {
+        if (whole && args.residual.data == nullptr) {
+            finish_panel<kBytes>(args, function);
+        } else {
+            finish_rows<kBytes>(args, function);
+        }
+    });
+}
+
+// ------------------------------------------------------------------------------------------------------------- packing
+
+const void* row_of(const Rows& source, std::int64_t row) {
+    return static_cast<const std::byte*>(source.data) + row * source.stride * size_in_bytes(source.dtype);
+}
+
+template <Format kFormat>
+void convert_rows(const Rows& source, std::byte* out, std::int64_t stride) {
+    constexpr DType kTo = kFormat == Format::floats ? DType::float32 : DType::bfloat16;
+    const std::int64_t size = size_in_bytes(kTo);
+    for (std::int64_t r = 0; r < source.count; ++r, out += stride) {
+        const void* row = row_of(source, r);
+        if (source.dtype == kTo) {
+            std::memcpy(out, row, static_cast<std::size_t>(source.width * size));
+        } else {
+            for (std::int64_t c = 0; c < source.width; c += kWidth) {
+                store_some(out, kTo, c, source.width - c, load_some(row, source.dtype, c, source.width - c));
+            }
+        }
+        if (kFormat == Format::pairs && source.width % 2 != 0) std::memset(out + source.width * size, 0, 2);
+    }
+}
+
+constexpr int kChains = 4;
+
+/// What a row is divided by.
+struct RowScale {
+    float scale;   ///< NaN where a number is not finite
+    float factor;  ///< 1 / scale, or 0
+};
+
+/// Calls use(x, i, c, whole) for the vectors of a row: c is where it begins, i one of kChains, so that chains of
+/// operations do not wait for each other, and whole whether it ends before the row does, a constant; if not, it is filled
+/// up with 0.
+template <typename Load, typename Use>
+[[gnu::always_inline]] inline void for_vectors(const void* row, DType dtype, std::int64_t width, const Load& load,
+                                               const Use& use) {
+    std::int64_t c = 0;
+    for (; c + kChains * kWidth <= width; c += kChains * kWidth) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kChains; ++i) use(load(row, c + i * kWidth), i, c + i * kWidth, std::true_type());
+    }
+    for (; c < width; c += kWidth) use(load_some(row, dtype, c, width - c), 0, c, std::false_type());
+}
+
+template <typename Load>
+RowScale scale_of_row(const void* row, DType dtype, std::int64_t width, float given, const Load& load) {
+    constexpr float kLevels = 127.0F;
+    // Magnitudes have the order of their bits, with infinity and then NaN above all others.
+    Ints largest[kChains] = {};
+    for_vectors(row, dtype, width, load, [&](Vec x, int i, std::int64_t, auto) {
+        largest[i] = Simd::max_ints(largest[i], Simd::as_ints(Simd::abs(x)));
+    });
+    const Ints all =
+        Simd::max_ints(Simd::max_ints(largest[0], largest[1]), Simd::max_ints(largest[2], largest[3]));
+    const float maximum = std::bit_cast<float>(Simd::reduce_max_ints(all));
+    if (!(maximum <= std::numeric_limits<float>::max())) return {std::numeric_limits<float>::quiet_NaN(), 0.0F};
+    if (given > 0.0F) return {given, 1.0F / given};
+    if (maximum <= 1e-36F) return {0.0F, 0.0F};
+    return {maximum * (1.0F / kLevels), kLevels / maximum};
+}
+
+/// Writes x factor as bytes; where the factor was given, within [-127, 127]. @return their sum
+template <bool kGiven, typename Load>
+std::int32_t quantize_row(const void* row, DType dtype, std::int64_t width, float by, const Load& load,
+                          std::int8_t* bytes) {
+    const Vec factor = Simd::set1(by);
+    const Vec most = Simd::set1(127.0F);
+    const Vec least = Simd::set1(-127.0F);
+    Ints sums[kChains] = {};
+    for_vectors(row, dtype, width, load, [&](Vec x, int i, std::int64_t c, auto whole_vector) {
+        Vec scaled = Simd::mul(x, factor);
+        if constexpr (kGiven) scaled = Simd::max(Simd::min(scaled, most), least);
+        const Ints whole = Simd::to_ints(scaled);
+        sums[i] = Simd::add_ints(sums[i], whole);
+        if constexpr (whole_vector()) {
+            Simd::store_bytes(bytes + c, whole);
+        } else {
+            std::int8_t last[kWidth];
+            Simd::store_bytes(last, whole);
+            std::memcpy(bytes + c, last, static_cast<std::size_t>(std::min<std::int64_t>(kWidth, width - c)));
+        }
+    });
+    const Ints all = Simd::add_ints(Simd::add_ints(sums[0], sums[1]), Simd::add_ints(sums[2], sums[3]));
+    return static_cast<std::int32_t>(Simd::sum(Simd::to_floats(all)));  // exact: below 127 2^17 < 2^24
+}
+
+void quantize_rows(const Rows& source, float given, std::byte* out, std::int64_t stride, float* scales,
+                   std::int32_t* offsets) {
+    const std::int64_t width = source.width;
+    with_loader(source.dtype, [&](const auto& load) {
+        for (std::int64_t r = 0; r < source.count; ++r) {
+            const void* row = row_of(source, r);
+            auto* bytes = reinterpret_cast<std::int8_t*>(out + r * stride);
+            const RowScale found = scale_of_row(row, source.dtype, width, given, load);
+            scales[r] = found.scale;
+            // A row with a NaN or an infinity has the scale NaN; its bytes do not matter.
+            const bool finite = found.scale <= std::numeric_limits<float>::max();
+            const auto quantize = given > 0.0F ? quantize_row<true, decltype(load)> : quantize_row<false, decltype(load)>;
+            if (finite) {
+                offsets[r] = 128 * quantize(row, source.dtype, width, found.factor, load, bytes);
+            } else {
+                offsets[r] = 0;
+                std::memset(bytes, 0, static_cast<std::size_t>(width));
+            }
+            for (std::int64_t c = width; c % kLaneBytes != 0; ++c) bytes[c] = 0;
+        }
+    });
+}
+
+void pack_panel(const std::byte* rows, std::int64_t stride, std::int64_t count, std::int64_t steps,
+                std::uint32_t filling, std::byte* out) {
+    const auto lane = [&](std::int64_t row, std::int64_t k) {
+        std::uint32_t bits = filling;
+        if (row < count) std::memcpy(&bits, rows + row * stride + k * kLaneBytes, sizeof bits);
+        return bits;
+    };
+    std::int64_t k = 0;
+    for (; k + kWidth <= steps; k += kWidth) {
+        for (std::int64_t first = 0; first < kDenseColumns; first += kWidth) {
+            Vec block[kWidth];
+            float fill[kWidth];
+            for (float& f : fill) std::memcpy(&f, &filling, sizeof f);
+            for (std::int64_t i = 0; i < kWidth; ++i) {
+                const std::byte* row = rows + (first + i) * stride + k * kLaneBytes;
+                block[i] = Simd::load(first + i < count ? reinterpret_cast<const float*>(row) : fill);
+            }
+            Simd::transpose(block);
+            for (std::int64_t i = 0; i < kWidth; ++i) {
+                Simd::store(reinterpret_cast<float*>(out + (k + i) * kStepBytes + first * kLaneBytes), block[i]);
+            }
+        }
+    }
+    for (; k < steps; ++k) {
+        for (std::int64_t c = 0; c < kDenseColumns; ++c) {
+            const std::uint32_t bits = lane(c, k);
+            std::memcpy(out + k * kStepBytes + c * kLaneBytes, &bits, sizeof bits);
+        }
+    }
+}
+
+template <Format kFormat>
+DenseKernels dense_table() {
+    constexpr bool kBytes = kFormat == Format::quads;
+    DenseKernels table;
+    table.format = kFormat;
+    table.rows = kTileRows;
+    table.kernel = find_tile<kFormat>;
+    table.finish = finish<kBytes>;
+    if constexpr (!kBytes) table.convert_rows = convert_rows<kFormat>;
+    if constexpr (kBytes) table.quantize_rows = quantize_rows;
+    table.pack_panel = pack_panel;
+    return table;
+}
+
+inline DenseKernels dense_table(Format format) {
+    switch (format) {
+        case Format::floats:
+            return dense_table<Format::floats>();
+        case Format::pairs:
+            return dense_table<Format::pairs>();
+        default:
+            return dense_table<Format::quads>();
+    }
+}
+
+}  // namespace
+
+}  // namespace attend::kernels::cpu::simd

@@ -1,0 +1,76 @@
+// The tiles of dense products: assembled ones against compiled ones.
+#include "tests/dense/isas.h"
+#include "tests/support/compare.h"
+
+#include <attend/core/philox.h>
+#include <attend/kernels/cpu/dense_kernels.h>
+#include <attend/kernels/cpu/simd/dense_tables.h>
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+namespace attend::kernels::cpu {
+namespace {
+
+class DenseTiles : public testing::OnEveryIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, DenseTiles, ::testing::ValuesIn(available_isas()), testing::isa_name);
+
+/// What an instruction set has, compiled.
+std::vector<DenseKernels> compiled_tables(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::avx512) return {simd::dense_avx512(Format::floats), simd::dense_avx512(Format::quads)};
+    if (isa == Isa::avx512_bf16) {
+        return {simd::dense_avx512(Format::floats), simd::dense_avx512_bf16(), simd::dense_avx512(Format::quads)};
+    }
+#endif
+    static_cast<void>(isa);
+    return {};
+}
+
+/// Lanes whose halves are ordinary bfloat16, and whose bytes are anything.
+Tensor lanes(std::int64_t count, std::uint64_t seed) {
+    const Tensor halves = randn({2 * count}, {.seed = seed}).to(DType::bfloat16);
+    Tensor result({count});
+    std::memcpy(result.data(), halves.data(), static_cast<std::size_t>(count) * sizeof(float));
+    return result;
+}
+
+TEST_P(DenseTiles, AssembledEqualCompiledBitForBit) {
+    for (const DenseKernels& compiled : compiled_tables(GetParam())) {
+        const DenseKernels& used = dense_kernels(compiled.format);
+        for (const std::int64_t steps : {1, 7, 15, 16, 17, 64, 100}) {
+            const Tensor rows = lanes(kDenseRows * (steps + 5), 1);
+            const Tensor columns = lanes(kDensePanels * kDenseColumns * (steps + 3), 2);
+            for (int count = 1; count <= kDenseRows; ++count) {
+                for (const int panels : {1, 2, 4}) {
+                    if (count > (panels == 1 ? 12 : panels == 2 ? 6 : 2)) continue;
+                    for (const bool fresh : {true, false}) {
+                        const auto run = [&](const DenseKernels& kernels, bool stream) {
+                            Tensor sums = lanes(kDensePanels * kSums, 3);
+                            DenseArgs args;
+                            args.rows = static_cast<const std::byte*>(rows.data());
+                            args.row_stride = (steps + 5) * kLaneBytes;
+                            args.columns = static_cast<const std::byte*>(columns.data());
+                            args.panel_stride = (steps + 3) * kStepBytes;
+                            args.panels = panels;
+                            args.steps = steps;
+                            args.sums = static_cast<std::byte*>(sums.data());
+                            args.fresh = fresh ? 1 : 0;
+                            args.ahead = args.columns;
+                            kernels.kernel(count, panels, stream)(&args);
+                            return sums;
+                        };
+                        const Tensor want = run(compiled, false);
+                        EXPECT_TRUE(testing::same_bits(run(used, false), want)) << count << " x " << panels;
+                        EXPECT_TRUE(testing::same_bits(run(used, true), want)) << count << " x " << panels;
+                    }
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace attend::kernels::cpu
