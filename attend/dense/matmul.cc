@@ -44,16 +44,15 @@ Rows rows_of(const TensorView& matrix) {
 
 void check(const TensorView& x, const PackedMatrix& weight, const DenseOptions& options) {
     if (!computed_in_floats(x.dtype())) {
-        throw DTypeError(kOperation, "expected x of float32, bfloat16 or float16, found " +
-                                         std::string(name_of(x.dtype())));
+        throw DTypeError(kOperation,
+                         "expected x of float32, bfloat16 or float16, found " + std::string(name_of(x.dtype())));
     }
     if (x.rank() < 1 || x.size(-1) != weight.in_features()) {
-        throw ShapeError(kOperation, "expected x of shape [..., " + std::to_string(weight.in_features()) +
-                                         "], found " + to_string(x.shape()));
+        throw ShapeError(kOperation, "expected x of shape [..., " + std::to_string(weight.in_features()) + "], found " +
+                                         to_string(x.shape()));
     }
     const TensorView& bias = options.bias;
-    if (bias.numel() > 0 &&
-        (bias.rank() != 1 || bias.size(0) != weight.out_features() || !is_floating(bias.dtype()))) {
+    if (bias.numel() > 0 && (bias.rank() != 1 || bias.size(0) != weight.out_features() || !is_floating(bias.dtype()))) {
         throw ShapeError(kOperation, "expected a floating bias of shape [" + std::to_string(weight.out_features()) +
                                          "], found " + found(bias));
     }
@@ -89,8 +88,9 @@ MutableTensorView out_rows(const MutableTensorView& out) {
     if (out.rank() == 2 && (out.stride(1) == 1 || width <= 1)) return out;
     if (out.rank() == 1 && (out.stride(0) == 1 || width <= 1)) return out.unsqueeze(0);
     if (out.is_contiguous()) return out.reshape({width == 0 ? 0 : out.numel() / width, width});
-    throw ShapeError(kOperation, "expected an output that is contiguous, or a matrix with contiguous rows, found strides " +
-                                     to_string(out.strides()));
+    throw ShapeError(kOperation,
+                     "expected an output that is contiguous, or a matrix with contiguous rows, found strides " +
+                         to_string(out.strides()));
 }
 
 /// a [m, k] times one packed b, in floats.
@@ -157,8 +157,8 @@ Tensor matmul(const TensorView& x, const PackedMatrix& weight, const DenseOption
     check(x, weight, options);
     const DType dtype = options.dtype.value_or(x.dtype());
     if (!computed_in_floats(dtype)) {
-        throw DTypeError(kOperation, "expected a result of float32, bfloat16 or float16, found " +
-                                         std::string(name_of(dtype)));
+        throw DTypeError(kOperation,
+                         "expected a result of float32, bfloat16 or float16, found " + std::string(name_of(dtype)));
     }
     Tensor result = Tensor::empty(result_shape(x, weight.out_features()), dtype);
     matmul_into(x, weight, result.view(), options);
@@ -274,9 +274,9 @@ DenseGradients matmul_backward(const TensorView& grad_output, const TensorView& 
                                                 to_string(grad_output.shape()));
     }
     if (!computed_in_floats(x.dtype()) || x.dtype() != grad_output.dtype()) {
-        throw DTypeError("matmul_backward", "expected x and gradient of the same type, float32, bfloat16 or float16, found " +
-                                                std::string(name_of(x.dtype())) + " and " +
-                                                std::string(name_of(grad_output.dtype())));
+        throw DTypeError("matmul_backward",
+                         "expected x and gradient of the same type, float32, bfloat16 or float16, found " +
+                             std::string(name_of(x.dtype())) + " and " + std::string(name_of(grad_output.dtype())));
     }
     Tensor copies[2];
     const TensorView dy = as_rows(grad_output, copies[0]);

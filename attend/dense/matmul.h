@@ -15,20 +15,20 @@ namespace attend {
 
 /// Options of matmul.
 struct DenseOptions {
-    TensorView bias = {};                     ///< floating [out], added to the product; without elements: none
+    TensorView bias = {};                      ///< floating [out], added to the product; without elements: none
     Activation activation = Activation::none;  ///< of product and bias
-    TensorView residual = {};  ///< floating, of the result's shape, added at last; without elements: none
+    TensorView residual = {};         ///< floating, of the result's shape, added at last; without elements: none
     std::optional<DType> dtype = {};  ///< of the result: float32, bfloat16 or float16. Without it that of x
-    /// int8 weights: what one step of x is worth, for all rows (x / scale is rounded to nearest even, within [-127, 127]).
-    /// Without it each row's largest magnitude is 127 steps.
+    /// int8 weights: what one step of x is worth, for all rows (x / scale is rounded to nearest even, within [-127,
+    /// 127]). Without it each row's largest magnitude is 127 steps.
     std::optional<float> input_scale = {};
 };
 
 /// activation(x W^T + bias) + residual.
 ///
 /// float32 weights: float32 arithmetic. bfloat16: x is rounded to bfloat16, sums are float32 (vdpbf16ps where the
-/// processor has it). int8: x is quantised, sums are exact int32; a row of x with a NaN or an infinity gives NaN, one whose
-/// largest magnitude is below 1e-36 counts as 0. Cost: rows x out x in multiply-adds.
+/// processor has it). int8: x is quantised, sums are exact int32; a row of x with a NaN or an infinity gives NaN, one
+/// whose largest magnitude is below 1e-36 counts as 0. Cost: rows x out x in multiply-adds.
 /// @param x [..., in] of float32, bfloat16 or float16, any strides @return [..., out]
 /// @throws ShapeError, DTypeError, ValueError
 Tensor matmul(const TensorView& x, const PackedMatrix& weight, const DenseOptions& options = {});
@@ -40,9 +40,9 @@ void matmul_into(const TensorView& x, const PackedMatrix& weight, const MutableT
 /// a b, as numpy.matmul and torch.matmul: [..., m, k] times [..., k, n], leading dimensions broadcast; a vector is a
 /// matrix of one row (a) or column (b), whose dimension of 1 does not appear in the result. b is packed at each call.
 ///
-/// Both float32, bfloat16, float16 or float64 (that is computed in double); the result is of the same type. bfloat16 and
-/// float16 are summed in float32. Transposed views are as good as others: gradients of y = x W^T are
-/// matmul(dy, W) and matmul(dy^T, x).
+/// Both float32, bfloat16, float16 or float64 (that is computed in double); the result is of the same type. bfloat16
+/// and float16 are summed in float32. Transposed views are as good as others: gradients of y = x W^T are matmul(dy, W)
+/// and matmul(dy^T, x).
 /// @throws ShapeError, DTypeError
 Tensor matmul(const TensorView& a, const TensorView& b);
 
@@ -53,8 +53,9 @@ struct DenseGradients {
     Tensor bias;    ///< the sum of dy over its rows, [out], float32
 };
 
-/// Gradients from that of y. @param grad_output [..., out] @param x [..., in] @param weight_transposed W packed for dy W:
-/// PackedMatrix(weight, {.transposed = true}); float32 or bfloat16 @throws ShapeError, DTypeError, ValueError
-DenseGradients matmul_backward(const TensorView& grad_output, const TensorView& x, const PackedMatrix& weight_transposed);
+/// Gradients from that of y. @param grad_output [..., out] @param x [..., in] @param weight_transposed W packed for dy
+/// W: PackedMatrix(weight, {.transposed = true}); float32 or bfloat16 @throws ShapeError, DTypeError, ValueError
+DenseGradients matmul_backward(const TensorView& grad_output, const TensorView& x,
+                               const PackedMatrix& weight_transposed);
 
 }  // namespace attend

@@ -71,8 +71,8 @@ PackedLayout PackedLayout::read_header(const std::string& operation, std::span<c
     const auto size = static_cast<std::int64_t>(image.size());
     Header header;
     if (size < kHeaderBytes) {
-        throw ValueError(operation, "expected an image of at least " + std::to_string(kHeaderBytes) +
-                                        " bytes, found " + std::to_string(size));
+        throw ValueError(operation, "expected an image of at least " + std::to_string(kHeaderBytes) + " bytes, found " +
+                                        std::to_string(size));
     }
     std::memcpy(&header, image.data(), sizeof header);
     if (header.magic != kMagic || header.version != kVersion) {

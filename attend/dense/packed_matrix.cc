@@ -40,12 +40,12 @@ void check_weight(const TensorView& weight, const PackOptions& options, bool byt
                                          std::string(name_of(weight.dtype())));
     }
     if (options.dtype != DType::float32 && options.dtype != DType::bfloat16 && options.dtype != DType::int8) {
-        throw DTypeError(kOperation, "expected to pack as float32, bfloat16 or int8, found " +
-                                         std::string(name_of(options.dtype)));
+        throw DTypeError(kOperation,
+                         "expected to pack as float32, bfloat16 or int8, found " + std::string(name_of(options.dtype)));
     }
     if (options.scale && options.dtype != DType::int8) {
-        throw ValueError(kOperation, "expected a scale for int8 only, found one for " +
-                                         std::string(name_of(options.dtype)));
+        throw ValueError(kOperation,
+                         "expected a scale for int8 only, found one for " + std::string(name_of(options.dtype)));
     }
     if (options.scale && !(*options.scale > 0.0F && std::isfinite(*options.scale))) {
         throw ValueError(kOperation, "expected a finite scale above 0, found " + std::to_string(*options.scale));
@@ -108,10 +108,9 @@ PackedMatrix PackedMatrix::make(const TensorView& weight, const TensorView* scal
     const float given = options.scale.value_or(0.0F);
     const auto need = static_cast<std::size_t>(kernels::cpu::dense::pack_scratch(packed.format, depth));
     parallel_for(packed.panel_count(), [&](std::int64_t panel) {
-        kernels::cpu::dense::pack_panel(source, packed, panel, given,
-                                        image.get() + layout.panels + panel * packed.panel_bytes(),
-                                        to_scales == nullptr ? nullptr : to_scales + panel * kDenseColumns,
-                                        thread_scratch(need));
+        kernels::cpu::dense::pack_panel(
+            source, packed, panel, given, image.get() + layout.panels + panel * packed.panel_bytes(),
+            to_scales == nullptr ? nullptr : to_scales + panel * kDenseColumns, thread_scratch(need));
     });
     if (scales != nullptr) {
         const std::int64_t stride = scales->size(0) == columns ? scales->stride(0) : 0;
@@ -167,8 +166,9 @@ PackedMatrix PackedMatrix::select(std::span<const std::int64_t> columns) const {
     float* scales = layout.scales_of(image.get());
     parallel_for(to.panel_count(), [&](std::int64_t panel) {
         const std::int64_t first = panel * kDenseColumns;
-        const auto some = columns.subspan(static_cast<std::size_t>(first),
-                                          static_cast<std::size_t>(std::min<std::int64_t>(kDenseColumns, count - first)));
+        const auto some =
+            columns.subspan(static_cast<std::size_t>(first),
+                            static_cast<std::size_t>(std::min<std::int64_t>(kDenseColumns, count - first)));
         kernels::cpu::dense::select_panel(from, some, image.get() + layout.panels + panel * to.panel_bytes(),
                                           scales == nullptr ? nullptr : scales + first);
     });

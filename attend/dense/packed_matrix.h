@@ -16,8 +16,8 @@ namespace attend {
 struct PackOptions {
     DType dtype = DType::float32;  ///< what is kept: float32, bfloat16 (rounded to nearest even) or int8
     bool transposed = false;  ///< the weight is [in, out] (x W) instead of [out, in] (x W^T, as torch.nn.Linear has it)
-    /// int8: what one step is worth, for all columns (W / scale is rounded to nearest even, within [-127, 127]). Without
-    /// it each column's largest magnitude is 127 steps.
+    /// int8: what one step is worth, for all columns (W / scale is rounded to nearest even, within [-127, 127]).
+    /// Without it each column's largest magnitude is 127 steps.
     std::optional<float> scale = {};
 };
 
@@ -29,15 +29,15 @@ class PackedMatrix {
 public:
     /// Without elements: [0, 0].
     PackedMatrix();
-    /// Packs `weight`, [out, in] or, transposed, [in, out]: float32, bfloat16, float16 or float64, any strides. Parallel;
-    /// one pass over the elements, two for int8. @throws ShapeError, DTypeError, ValueError
+    /// Packs `weight`, [out, in] or, transposed, [in, out]: float32, bfloat16, float16 or float64, any strides.
+    /// Parallel; one pass over the elements, two for int8. @throws ShapeError, DTypeError, ValueError
     explicit PackedMatrix(const TensorView& weight, const PackOptions& options = {});
 
     /// From int8 numbers and what they are worth: W = weight * scales. @param weight int8, [out, in] or, transposed,
     /// [in, out] @param scales floating, [out] or [1] @throws ShapeError, DTypeError, ValueError
     static PackedMatrix quantized(const TensorView& weight, const TensorView& scales, bool transposed = false);
-    /// Over an image that stays where it is, for instance in a mapped file. @param image as image() returned it, aligned
-    /// to 64 @param owner keeps it alive; may be null @throws ValueError when it is none, or truncated
+    /// Over an image that stays where it is, for instance in a mapped file. @param image as image() returned it,
+    /// aligned to 64 @param owner keeps it alive; may be null @throws ValueError when it is none, or truncated
     static PackedMatrix from_image(std::span<const std::byte> image, std::shared_ptr<const void> owner);
 
     /// Columns of y.

@@ -24,8 +24,8 @@ std::string_view name_of(Activation activation);
 
 namespace kernels {
 
-/// Sums of this many bytes of x (256 floats, 512 bfloat16) are taken one after the other and then added, in order: their
-/// rounding grows slower than that of one long chain. int8 is exact.
+/// Sums of this many bytes of x (256 floats, 512 bfloat16) are taken one after the other and then added, in order:
+/// their rounding grows slower than that of one long chain. int8 is exact.
 inline constexpr std::int64_t kDenseBlockBytes = 1024;
 
 /// Depth of int8 products at most: 127 127 2^17 is below 2^31.

@@ -27,19 +27,7 @@ void check_parameters(const TensorView& weight, const TensorView& bias) {
     }
 }
 
-/// The view, or a row-major copy that `copy` then owns.
-TensorView contiguous(const TensorView& view, Tensor& copy) {
-    if (view.is_contiguous()) return view;
-    copy = view.clone();
-    return copy.view();
-}
-
-}  // namespace
-
-Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& bias) {
-    check_parameters(weight, bias);
-    const std::int64_t depth = weight.size(1);
-    const std::int64_t columns = weight.size(0);
+void check_input(const TensorView& x, std::int64_t depth) {
     if (!is_floating(x.dtype())) {
         throw DTypeError("linear", "expected a floating input, found " + std::string(name_of(x.dtype())));
     }
@@ -47,6 +35,18 @@ Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& b
         throw ShapeError("linear",
                          "expected input of shape [..., " + std::to_string(depth) + "], found " + to_string(x.shape()));
     }
+}
+
+/// The view, or a row-major copy that `copy` then owns.
+TensorView contiguous(const TensorView& view, Tensor& copy) {
+    if (view.is_contiguous()) return view;
+    copy = view.clone();
+    return copy.view();
+}
+
+Tensor linear_in_double(const TensorView& x, const TensorView& weight, const TensorView& bias) {
+    const std::int64_t depth = weight.size(1);
+    const std::int64_t columns = weight.size(0);
     Shape shape = x.shape();
     shape[shape.rank() - 1] = columns;
     Tensor y = Tensor::empty(shape, x.dtype());
@@ -67,6 +67,14 @@ Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& b
     return y;
 }
 
+}  // namespace
+
+Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& bias) {
+    check_parameters(weight, bias);
+    check_input(x, weight.size(1));
+    return Linear(weight, bias).forward(x);
+}
+
 Linear::Linear(const LinearOptions& options, TorchGenerator& generator) {
     if (options.in_features < 0 || options.out_features < 0) {
         throw ValueError("Linear", "expected sizes of at least 0, found " + std::to_string(options.in_features) +
@@ -75,29 +83,78 @@ Linear::Linear(const LinearOptions& options, TorchGenerator& generator) {
     // kaiming_uniform_(weight, a = sqrt(5)) of PyTorch: gain = sqrt(2 / (1 + 5)), bound = sqrt(3) gain / sqrt(fan_in).
     const double root = std::sqrt(static_cast<double>(std::max<std::int64_t>(options.in_features, 1)));
     const double bound = std::sqrt(3.0) * (std::sqrt(2.0 / 6.0) / root);
-    weight_ = generator.uniform({options.out_features, options.in_features}, -bound, bound);
+    keep(generator.uniform({options.out_features, options.in_features}, -bound, bound), DType::float32);
     const double edge = options.in_features > 0 ? 1.0 / root : 0.0;
     if (options.bias) bias_ = generator.uniform({options.out_features}, -edge, edge);
 }
 
-Linear::Linear(const StateDict& state) {
+Linear::Linear(const StateDict& state, DType kept) {
     check_no_others("Linear", state, {"weight", "bias"});
     const auto weight = state.find("weight");
     if (weight != state.end() && weight->second.rank() != 2) {
         throw ShapeError("Linear",
                          "expected parameter 'weight' of shape [out, in], found " + to_string(weight->second.shape()));
     }
-    weight_ = parameter("Linear", state, "weight", weight == state.end() ? Shape{0, 0} : weight->second.shape());
-    if (state.count("bias") != 0) bias_ = parameter("Linear", state, "bias", {weight_.size(0)});
+    keep(parameter("Linear", state, "weight", weight == state.end() ? Shape{0, 0} : weight->second.shape()), kept);
+    if (state.count("bias") != 0) bias_ = parameter("Linear", state, "bias", {out_features()});
 }
 
-Tensor Linear::forward(const TensorView& x) const {
-    return linear(x, weight_, bias_);
+Linear::Linear(const TensorView& weight, const TensorView& bias, DType kept) : bias_(bias.clone()) {
+    check_parameters(weight, bias);
+    keep(weight, kept);
+}
+
+Linear::Linear(PackedMatrix weight, Tensor bias) : packed_(std::move(weight)), bias_(std::move(bias)) {
+    const bool fits = bias_.rank() == 1 && bias_.size(0) == packed_.out_features();
+    if (bias_.numel() > 0 && !fits) {
+        throw ShapeError("linear", "expected a bias of shape [" + std::to_string(packed_.out_features()) +
+                                       "] or without elements, found " + to_string(bias_.shape()));
+    }
+    if (!is_floating(bias_.dtype())) {
+        throw DTypeError("linear", "expected a floating bias, found " + std::string(name_of(bias_.dtype())));
+    }
+}
+
+void Linear::keep(const TensorView& weight, DType kept) {
+    dtype_ = weight.dtype();
+    if (dtype_ == DType::float64 && kept == DType::float32) {
+        wide_ = weight.clone();
+    } else {
+        packed_ = PackedMatrix(weight, {.dtype = kept});
+    }
+}
+
+Tensor Linear::forward(const TensorView& x, const LinearEpilogue& epilogue) const {
+    check_input(x, in_features());
+    if (wide_.rank() == 2 || x.dtype() == DType::float64) {
+        if (epilogue.activation != Activation::none || epilogue.residual.numel() > 0) {
+            throw ValueError("linear", "expected neither activation nor residual in float64");
+        }
+        return linear_in_double(x, wide_.rank() == 2 ? wide_ : packed_.unpack(), bias_);
+    }
+    DenseOptions options;
+    options.bias = bias_;
+    options.activation = epilogue.activation;
+    options.residual = epilogue.residual;
+    return matmul(x, packed_, options);
+}
+
+std::int64_t Linear::in_features() const noexcept {
+    return wide_.rank() == 2 ? wide_.shape()[1] : packed_.in_features();
+}
+
+std::int64_t Linear::out_features() const noexcept {
+    return wide_.rank() == 2 ? wide_.shape()[0] : packed_.out_features();
+}
+
+Tensor Linear::weight() const {
+    if (wide_.rank() == 2) return wide_;
+    return dtype_ == DType::float32 ? packed_.unpack() : packed_.unpack().to(dtype_);
 }
 
 StateDict Linear::state_dict() const {
-    StateDict state{{"weight", weight_}};
-    if (bias_.numel() > 0 || weight_.size(0) == 0) state.emplace("bias", bias_);
+    StateDict state{{"weight", weight()}};
+    if (bias_.numel() > 0 || out_features() == 0) state.emplace("bias", bias_);
     return state;
 }
 

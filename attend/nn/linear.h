@@ -4,13 +4,16 @@
 
 #include <attend/core/tensor.h>
 #include <attend/core/torch_random.h>
+#include <attend/dense/matmul.h>
+#include <attend/dense/packed_matrix.h>
 #include <attend/nn/module.h>
 
 #include <cstdint>
+#include <utility>
 
 namespace attend::nn {
 
-/// y = x W^T + b over rows [begin, end) is split among the pool; see Linear::forward.
+/// y = x W^T + b, with W packed at this call; see Linear::forward.
 /// @param x [..., in] @param weight [out, in] @param bias [out], or without elements for none
 /// @return [..., out], dtype of x @throws ShapeError, DTypeError
 Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& bias);
@@ -22,30 +25,55 @@ struct LinearOptions {
     bool bias = true;               ///< add b
 };
 
-/// y = x W^T + b, with `weight` [out, in] and `bias` [out].
+/// What is done to the product of a Linear besides its bias.
+struct LinearEpilogue {
+    Activation activation = Activation::none;  ///< of product and bias
+    TensorView residual = {};                  ///< [..., out], added at last; without elements: none
+};
+
+/// y = x W^T + b, with `weight` [out, in] and `bias` [out]. The weight is kept packed, once: float32 and narrower types
+/// as float32, or as told; float64 as it is.
 class Linear {
 public:
+    /// Without features.
+    Linear() = default;
     /// Parameters drawn as torch.nn.Linear draws them: uniform in +-1 / sqrt(in), first the weight, then the bias.
     /// @throws ValueError for negative sizes
     explicit Linear(const LinearOptions& options, TorchGenerator& generator);
-    /// Parameters from a state dict: `weight` and, where it is there, `bias`. @throws ValueError, ShapeError,
-    /// DTypeError
-    explicit Linear(const StateDict& state);
+    /// Parameters from a state dict: `weight` and, where it is there, `bias`. @param kept float32, bfloat16 or int8:
+    /// what the weight is packed as (PackOptions::dtype); float64 weights are kept as they are for float32
+    /// @throws ValueError, ShapeError, DTypeError
+    explicit Linear(const StateDict& state, DType kept = DType::float32);
+    /// The same from tensors. @param weight [out, in] @param bias [out], or without elements
+    Linear(const TensorView& weight, const TensorView& bias, DType kept = DType::float32);
+    /// A weight that is packed already. @throws ShapeError, DTypeError
+    Linear(PackedMatrix weight, Tensor bias);
 
-    /// @param x [..., in], any floating dtype, contiguous last dimension @return [..., out], dtype of x; sums are taken
-    /// in double and rounded once. @throws ShapeError, DTypeError
-    Tensor forward(const TensorView& x) const;
+    /// @param x [..., in], any floating dtype @return [..., out], dtype of x. Sums are float32 (int8: exact), see
+    /// matmul; where x or the parameters are float64 all is computed in double and rounded once.
+    /// @throws ShapeError, DTypeError, and ValueError for an epilogue in double
+    Tensor forward(const TensorView& x, const LinearEpilogue& epilogue = {}) const;
 
-    /// `weight` and `bias`.
+    /// Extent of the last dimension of x.
+    std::int64_t in_features() const noexcept;
+    /// Extent of the last dimension of y.
+    std::int64_t out_features() const noexcept;
+    /// `weight` and `bias`, in the dtype in which they came; a weight packed as bfloat16 or int8 as it was rounded.
     StateDict state_dict() const;
-    /// [out_features, in_features]
-    const Tensor& weight() const noexcept { return weight_; }
+    /// [out_features, in_features], as state_dict has it.
+    Tensor weight() const;
     /// [out_features], or without elements.
     const Tensor& bias() const noexcept { return bias_; }
+    /// The weight as products read it; without elements where the parameters are float64.
+    const PackedMatrix& packed() const noexcept { return packed_; }
 
 private:
-    Tensor weight_;
+    void keep(const TensorView& weight, DType kept);
+
+    PackedMatrix packed_;
+    Tensor wide_;  // the weight, where it is float64
     Tensor bias_;
+    DType dtype_ = DType::float32;
 };
 
 }  // namespace attend::nn

@@ -1,5 +1,4 @@
 #include <attend/core/error.h>
-#include <attend/nn/linear.h>
 #include <attend/nn/multi_head_attention.h>
 
 #include <algorithm>
@@ -21,15 +20,15 @@ Tensor rows(const Tensor& tensor, std::int64_t begin, std::int64_t end) {
 }
 
 /// `parts` one below the other.
-Tensor stacked(const std::vector<const Tensor*>& parts) {
-    Shape shape = parts.front()->shape();
+Tensor stacked(const std::vector<Tensor>& parts) {
+    Shape shape = parts.front().shape();
     shape[0] = 0;
-    for (const Tensor* part : parts) shape[0] += part->size(0);
-    Tensor result = Tensor::empty(shape, parts.front()->dtype());
+    for (const Tensor& part : parts) shape[0] += part.size(0);
+    Tensor result = Tensor::empty(shape, parts.front().dtype());
     std::int64_t row = 0;
-    for (const Tensor* part : parts) {
-        result.view().slice(0, row, row + part->size(0)).copy_from(*part);
-        row += part->size(0);
+    for (const Tensor& part : parts) {
+        result.view().slice(0, row, row + part.size(0)).copy_from(part);
+        row += part.size(0);
     }
     return result;
 }
@@ -70,31 +69,42 @@ MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options,
                                       std::to_string(value_dim));
     }
     check_heads(d);
+    Projections drawn;
     // In PyTorch's order: out_proj draws its Linear initialization first, then the input projections.
     LinearOptions out{.in_features = d, .out_features = d, .bias = options.bias};
-    output_.weight = Linear(out, generator).weight();
+    drawn.output.weight = Linear(out, generator).weight();
     if (key_dim == d && value_dim == d) {
         const Tensor packed = glorot(generator, 3 * d, d, 3 * d);
-        query_.weight = rows(packed, 0, d);
-        key_.weight = rows(packed, d, 2 * d);
-        value_.weight = rows(packed, 2 * d, 3 * d);
+        drawn.query.weight = rows(packed, 0, d);
+        drawn.key.weight = rows(packed, d, 2 * d);
+        drawn.value.weight = rows(packed, 2 * d, 3 * d);
     } else {
-        query_.weight = glorot(generator, d, d, d);
-        key_.weight = glorot(generator, d, key_dim, d);
-        value_.weight = glorot(generator, d, value_dim, d);
+        drawn.query.weight = glorot(generator, d, d, d);
+        drawn.key.weight = glorot(generator, d, key_dim, d);
+        drawn.value.weight = glorot(generator, d, value_dim, d);
     }
     if (options.bias) {
-        for (Projection* projection : {&query_, &key_, &value_, &output_}) projection->bias = zeros({d});
+        for (Projection* projection : {&drawn.query, &drawn.key, &drawn.value, &drawn.output})
+            projection->bias = zeros({d});
     }
+    keep(drawn);
+}
+
+void MultiHeadAttention::keep(const Projections& projections) {
+    const auto linear = [](const Projection& projection) { return Linear(projection.weight, projection.bias); };
+    query_ = linear(projections.query);
+    key_ = linear(projections.key);
+    value_ = linear(projections.value);
+    output_ = linear(projections.output);
 }
 
 MultiHeadAttention::MultiHeadAttention(const StateDict& state, std::int64_t num_heads) : num_heads_(num_heads) {
     if (state.count("W_q.weight") != 0) {
-        load_tutorial(state);
+        keep(load_tutorial(state));
     } else if (state.count("q_proj_weight") != 0) {
-        load_separate(state);
+        keep(load_separate(state));
     } else {
-        load_packed(state);
+        keep(load_packed(state));
     }
     check_heads(d_model());
 }
@@ -106,42 +116,47 @@ void MultiHeadAttention::check_heads(std::int64_t d) const {
     }
 }
 
-void MultiHeadAttention::load_packed(const StateDict& state) {
+MultiHeadAttention::Projections MultiHeadAttention::load_packed(const StateDict& state) {
+    Projections loaded;
     check_no_others(kModule, state, {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"});
     const std::int64_t d = matrix(state, "in_proj_weight", "[3 d_model, d_model]").size(1);
     const Tensor& packed = parameter(kModule, state, "in_proj_weight", {3 * d, d});
-    query_.weight = rows(packed, 0, d);
-    key_.weight = rows(packed, d, 2 * d);
-    value_.weight = rows(packed, 2 * d, 3 * d);
-    split_bias(state);
+    loaded.query.weight = rows(packed, 0, d);
+    loaded.key.weight = rows(packed, d, 2 * d);
+    loaded.value.weight = rows(packed, 2 * d, 3 * d);
+    split_bias(state, loaded);
+    return loaded;
 }
 
-void MultiHeadAttention::load_separate(const StateDict& state) {
+MultiHeadAttention::Projections MultiHeadAttention::load_separate(const StateDict& state) {
+    Projections loaded;
     check_no_others(
         kModule, state,
         {"q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"});
     const std::int64_t d = matrix(state, "q_proj_weight", "[d_model, d_model]").size(0);
-    query_.weight = parameter(kModule, state, "q_proj_weight", {d, d});
+    loaded.query.weight = parameter(kModule, state, "q_proj_weight", {d, d});
     const auto width = [&](const std::string& name) { return matrix(state, name, "[d_model, width]").size(1); };
-    key_.weight = parameter(kModule, state, "k_proj_weight", {d, width("k_proj_weight")});
-    value_.weight = parameter(kModule, state, "v_proj_weight", {d, width("v_proj_weight")});
-    split_bias(state);
+    loaded.key.weight = parameter(kModule, state, "k_proj_weight", {d, width("k_proj_weight")});
+    loaded.value.weight = parameter(kModule, state, "v_proj_weight", {d, width("v_proj_weight")});
+    split_bias(state, loaded);
+    return loaded;
 }
 
-void MultiHeadAttention::split_bias(const StateDict& state) {
-    const std::int64_t d = d_model();
-    output_.weight = parameter(kModule, state, "out_proj.weight", {d, d});
+void MultiHeadAttention::split_bias(const StateDict& state, Projections& loaded) {
+    const std::int64_t d = loaded.query.weight.size(0);
+    loaded.output.weight = parameter(kModule, state, "out_proj.weight", {d, d});
     if (state.count("in_proj_bias") == 0 && state.count("out_proj.bias") == 0) return;
     const Tensor& packed = parameter(kModule, state, "in_proj_bias", {3 * d});
-    query_.bias = rows(packed, 0, d);
-    key_.bias = rows(packed, d, 2 * d);
-    value_.bias = rows(packed, 2 * d, 3 * d);
-    output_.bias = parameter(kModule, state, "out_proj.bias", {d});
+    loaded.query.bias = rows(packed, 0, d);
+    loaded.key.bias = rows(packed, d, 2 * d);
+    loaded.value.bias = rows(packed, 2 * d, 3 * d);
+    loaded.output.bias = parameter(kModule, state, "out_proj.bias", {d});
 }
 
-void MultiHeadAttention::load_tutorial(const StateDict& state) {
+MultiHeadAttention::Projections MultiHeadAttention::load_tutorial(const StateDict& state) {
+    Projections loaded;
     const std::array<std::pair<const char*, Projection*>, 4> projections{
-        {{"W_q", &query_}, {"W_k", &key_}, {"W_v", &value_}, {"W_o", &output_}}};
+        {{"W_q", &loaded.query}, {"W_k", &loaded.key}, {"W_v", &loaded.value}, {"W_o", &loaded.output}}};
     std::vector<std::string> known;
     for (const auto& [name, projection] : projections) {
         known.push_back(std::string(name) + ".weight");
@@ -151,7 +166,7 @@ void MultiHeadAttention::load_tutorial(const StateDict& state) {
     const std::int64_t d = matrix(state, "W_q.weight", "[d_model, d_model]").size(0);
     for (const auto& [name, projection] : projections) {
         const std::string prefix = std::string(name) + ".";
-        const bool from_memory = projection == &key_ || projection == &value_;
+        const bool from_memory = projection == &loaded.key || projection == &loaded.value;
         const std::int64_t width = from_memory ? matrix(state, prefix + "weight", "[d_model, width]").size(1) : d;
         projection->weight = parameter(kModule, state, prefix + "weight", {d, width});
         if (state.count(prefix + "bias") != 0) projection->bias = parameter(kModule, state, prefix + "bias", {d});
@@ -160,8 +175,9 @@ void MultiHeadAttention::load_tutorial(const StateDict& state) {
     const bool any = std::any_of(projections.begin(), projections.end(),
                                  [](const auto& entry) { return entry.second->bias.numel() > 0; });
     for (const auto& [name, projection] : projections) {
-        if (any && projection->bias.numel() == 0) projection->bias = zeros({d}, query_.weight.dtype());
+        if (any && projection->bias.numel() == 0) projection->bias = zeros({d}, loaded.query.weight.dtype());
     }
+    return loaded;
 }
 
 TensorView MultiHeadAttention::heads_of(const Tensor& projected) const {
@@ -172,11 +188,11 @@ TensorView MultiHeadAttention::heads_of(const Tensor& projected) const {
 MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, const TensorView& key,
                                                      const TensorView& value, const AttentionOptions& options) const {
     check_input("query", query, d_model());
-    check_input("key", key, key_.weight.size(1));
-    check_input("value", value, value_.weight.size(1));
-    const Tensor q = linear(query, query_.weight, query_.bias);
-    const Tensor k = linear(key, key_.weight, key_.bias);
-    const Tensor v = linear(value, value_.weight, value_.bias);
+    check_input("key", key, key_.in_features());
+    check_input("value", value, value_.in_features());
+    const Tensor q = query_.forward(query);
+    const Tensor k = key_.forward(key);
+    const Tensor v = value_.forward(value);
 
     MultiHeadAttentionResult result;
     const std::int64_t batch = query.size(0);
@@ -193,39 +209,39 @@ MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, co
         .log_sum_exp = result.log_sum_exp.view()};
     if (options.return_weights) targets.weights = result.weights.view();
     attention_into(targets, heads_of(q), heads_of(k), heads_of(v), options);
-    result.output = linear(joined, output_.weight, output_.bias);
+    result.output = output_.forward(joined);
     return result;
 }
 
 StateDict MultiHeadAttention::state_dict(ParameterNames names) const {
     StateDict state;
     if (names == ParameterNames::tutorial) {
-        for (const auto& [name, projection] : {std::pair<const char*, const Projection*>{"W_q", &query_},
+        for (const auto& [name, projection] : {std::pair<const char*, const Linear*>{"W_q", &query_},
                                                {"W_k", &key_},
                                                {"W_v", &value_},
                                                {"W_o", &output_}}) {
-            state.emplace(std::string(name) + ".weight", projection->weight);
-            if (projection->bias.numel() > 0) state.emplace(std::string(name) + ".bias", projection->bias);
+            state.emplace(std::string(name) + ".weight", projection->weight());
+            if (projection->bias().numel() > 0) state.emplace(std::string(name) + ".bias", projection->bias());
         }
         return state;
     }
     if (names == ParameterNames::packed) {
         const std::int64_t d = d_model();
-        if (key_.weight.size(1) != d || value_.weight.size(1) != d) {
+        if (key_.in_features() != d || value_.in_features() != d) {
             throw ValueError(kModule, "expected keys and values of width " + std::to_string(d) +
-                                          " for packed parameters, found " + std::to_string(key_.weight.size(1)) +
-                                          " and " + std::to_string(value_.weight.size(1)));
+                                          " for packed parameters, found " + std::to_string(key_.in_features()) +
+                                          " and " + std::to_string(value_.in_features()));
         }
-        state.emplace("in_proj_weight", stacked({&query_.weight, &key_.weight, &value_.weight}));
+        state.emplace("in_proj_weight", stacked({query_.weight(), key_.weight(), value_.weight()}));
     } else {
-        state.emplace("q_proj_weight", query_.weight);
-        state.emplace("k_proj_weight", key_.weight);
-        state.emplace("v_proj_weight", value_.weight);
+        state.emplace("q_proj_weight", query_.weight());
+        state.emplace("k_proj_weight", key_.weight());
+        state.emplace("v_proj_weight", value_.weight());
     }
-    state.emplace("out_proj.weight", output_.weight);
-    if (query_.bias.numel() > 0) {
-        state.emplace("in_proj_bias", stacked({&query_.bias, &key_.bias, &value_.bias}));
-        state.emplace("out_proj.bias", output_.bias);
+    state.emplace("out_proj.weight", output_.weight());
+    if (query_.bias().numel() > 0) {
+        state.emplace("in_proj_bias", stacked({query_.bias(), key_.bias(), value_.bias()}));
+        state.emplace("out_proj.bias", output_.bias());
     }
     return state;
 }

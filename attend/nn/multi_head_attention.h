@@ -5,6 +5,7 @@
 #include <attend/attention/attention.h>
 #include <attend/core/tensor.h>
 #include <attend/core/torch_random.h>
+#include <attend/nn/linear.h>
 #include <attend/nn/module.h>
 
 #include <cstdint>
@@ -67,27 +68,35 @@ public:
     StateDict state_dict(ParameterNames names = ParameterNames::packed) const;
 
     /// Width of queries and of the output.
-    std::int64_t d_model() const { return query_.weight.size(0); }
+    std::int64_t d_model() const { return query_.out_features(); }
     /// Number of heads.
     std::int64_t num_heads() const noexcept { return num_heads_; }
 
 private:
+    /// Parameters as they are loaded or drawn, before they are packed.
     struct Projection {
         Tensor weight;  // [out, in]
         Tensor bias;    // [out], or without elements
     };
+    struct Projections {
+        Projection query;
+        Projection key;
+        Projection value;
+        Projection output;
+    };
 
-    void load_packed(const StateDict& state);
-    void load_separate(const StateDict& state);
-    void load_tutorial(const StateDict& state);
-    void split_bias(const StateDict& state);
+    static Projections load_packed(const StateDict& state);
+    static Projections load_separate(const StateDict& state);
+    static Projections load_tutorial(const StateDict& state);
+    static void split_bias(const StateDict& state, Projections& projections);
+    void keep(const Projections& projections);
     void check_heads(std::int64_t d) const;
     TensorView heads_of(const Tensor& projected) const;
 
-    Projection query_;
-    Projection key_;
-    Projection value_;
-    Projection output_;
+    Linear query_;
+    Linear key_;
+    Linear value_;
+    Linear output_;
     std::int64_t num_heads_ = 1;
 };
 

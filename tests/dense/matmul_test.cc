@@ -56,9 +56,9 @@ struct Case {
 
 // Tiles, groups of panels, blocks of the depth and their ends.
 const std::vector<Case>& cases() {
-    static const std::vector<Case> all = {
-        {1, 1, 1},    {1, 33, 257}, {2, 130, 64},  {3, 65, 31},   {4, 32, 511},  {5, 97, 100},  {6, 64, 513}, {7, 40, 2},
-        {12, 31, 96}, {13, 70, 35}, {24, 161, 96}, {25, 260, 17}, {37, 96, 300}, {100, 33, 520}, {200, 40, 9}};
+    static const std::vector<Case> all = {{1, 1, 1},     {1, 33, 257},  {2, 130, 64},  {3, 65, 31},    {4, 32, 511},
+                                          {5, 97, 100},  {6, 64, 513},  {7, 40, 2},    {12, 31, 96},   {13, 70, 35},
+                                          {24, 161, 96}, {25, 260, 17}, {37, 96, 300}, {100, 33, 520}, {200, 40, 9}};
     return all;
 }
 
@@ -71,7 +71,8 @@ struct Types {
 double bound(const Types& types, std::int64_t depth, double magnitude, double result, DType out) {
     constexpr double kUnit = 0x1p-24;
     const std::int64_t block = types.weight == DType::bfloat16 ? 512 : 256;
-    const auto terms = static_cast<double>(types.weight == DType::int8 ? 4 : std::min(depth, block) + depth / block + 3);
+    const auto terms =
+        static_cast<double>(types.weight == DType::int8 ? 4 : std::min(depth, block) + depth / block + 3);
     double allowed = 1.13 * terms * kUnit * magnitude + 8.0 * kUnit * (std::fabs(result) + magnitude);
     if (out == DType::bfloat16) allowed += std::fabs(result) * 0x1p-8;
     if (out == DType::float16) allowed += std::fabs(result) * 0x1p-11 + 0x1p-25;
@@ -95,9 +96,9 @@ void compare(const Tensor& found, const kernels::reference::DenseProblem& proble
 }
 
 TEST_P(Dense, EqualsTheOracle) {
-    const Types all[] = {{DType::float32, DType::float32},   {DType::float32, DType::bfloat16},
-                         {DType::float32, DType::float16},   {DType::bfloat16, DType::bfloat16},
-                         {DType::bfloat16, DType::float32},  {DType::int8, DType::float32},
+    const Types all[] = {{DType::float32, DType::float32},  {DType::float32, DType::bfloat16},
+                         {DType::float32, DType::float16},  {DType::bfloat16, DType::bfloat16},
+                         {DType::bfloat16, DType::float32}, {DType::int8, DType::float32},
                          {DType::int8, DType::bfloat16}};
     std::uint64_t seed = 0;
     int activation = 0;
@@ -232,7 +233,8 @@ TEST_P(Dense, TransposedAndStridedWeightsPackAlike) {
             EXPECT_TRUE(same(PackedMatrix(weight.to(DType::float64), {.dtype = dtype})));
             Tensor wide({2 * out, 3 * in});
             wide.view().slice(0, 0, 2 * out, 2).slice(1, 0, 3 * in, 3).copy_from(weight);
-            EXPECT_TRUE(same(PackedMatrix(wide.view().slice(0, 0, 2 * out, 2).slice(1, 0, 3 * in, 3), {.dtype = dtype})));
+            EXPECT_TRUE(
+                same(PackedMatrix(wide.view().slice(0, 0, 2 * out, 2).slice(1, 0, 3 * in, 3), {.dtype = dtype})));
         }
     }
 }
@@ -264,9 +266,10 @@ TEST_P(Dense, GivenInputScaleClipsAndRounds) {
     options.input_scale = 0.5F;
     // 100 / 0.5 clips to 127, -1, 0.52 rounds to 1, -127.
     EXPECT_EQ(matmul(x, weight, options).item({0, 0}), 0.0);
-    EXPECT_EQ(matmul(x.view().slice(1, 0, 2), PackedMatrix(ones({1, 2}), {.dtype = DType::int8, .scale = 1.0F}), options)
-                  .item({0, 0}),
-              0.5 * 126.0);
+    EXPECT_EQ(
+        matmul(x.view().slice(1, 0, 2), PackedMatrix(ones({1, 2}), {.dtype = DType::int8, .scale = 1.0F}), options)
+            .item({0, 0}),
+        0.5 * 126.0);
 }
 
 TEST_P(Dense, PoisonStaysInItsRowAndColumn) {
@@ -352,8 +355,9 @@ TEST(DenseImage, IsMappedAsItIs) {
 
         // Every truncation and other headers.
         for (const std::size_t size : {std::size_t{0}, std::size_t{64}, std::size_t{128}, image.size() - 1}) {
-            EXPECT_NE(message_of<ValueError>([&] { PackedMatrix::from_image(bytes.first(size), nullptr); }).find("expected"),
-                      std::string::npos);
+            EXPECT_NE(
+                message_of<ValueError>([&] { PackedMatrix::from_image(bytes.first(size), nullptr); }).find("expected"),
+                std::string::npos);
         }
         for (std::size_t place = 0; place < 32; ++place) {
             for (const int value : {0x80, 0xFF}) {
@@ -374,40 +378,66 @@ TEST(DenseErrors, SayWhatWasExpectedAndFound) {
     const PackedMatrix weight(Tensor({3, 4}));
     const PackedMatrix bytes(Tensor({3, 4}), {.dtype = DType::int8});
     DenseOptions options;
-    EXPECT_EQ(message_of<ShapeError>([&] { matmul(Tensor({2, 5}), weight); }),
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  matmul(Tensor({2, 5}), weight);
+              }),
               "[matmul] expected x of shape [..., 4], found [2, 5]");
-    EXPECT_EQ(message_of<DTypeError>([&] { matmul(Tensor({2, 4}, DType::float64), weight); }),
+    EXPECT_EQ(message_of<DTypeError>([&] {
+                  matmul(Tensor({2, 4}, DType::float64), weight);
+              }),
               "[matmul] expected x of float32, bfloat16 or float16, found float64");
     const Tensor four({4});
     options.bias = four;
-    EXPECT_EQ(message_of<ShapeError>([&] { matmul(Tensor({2, 4}), weight, options); }),
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  matmul(Tensor({2, 4}), weight, options);
+              }),
               "[matmul] expected a floating bias of shape [3], found float32 [4]");
     options = {};
     options.residual = four;
-    EXPECT_EQ(message_of<ShapeError>([&] { matmul(Tensor({2, 4}), weight, options); }),
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  matmul(Tensor({2, 4}), weight, options);
+              }),
               "[matmul] expected a floating residual of shape [2, 3], found float32 [4]");
     options = {};
     options.input_scale = 0.5F;
-    EXPECT_EQ(message_of<ValueError>([&] { matmul(Tensor({2, 4}), weight, options); }),
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  matmul(Tensor({2, 4}), weight, options);
+              }),
               "[matmul] expected an input scale with int8 weights only, found weights of float32");
     options.input_scale = 0.0F;
-    EXPECT_EQ(message_of<ValueError>([&] { matmul(Tensor({2, 4}), bytes, options); }),
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  matmul(Tensor({2, 4}), bytes, options);
+              }),
               "[matmul] expected a finite input scale above 0, found 0.000000");
     EXPECT_EQ(message_of<ShapeError>([&] { PackedMatrix(Tensor({3})); }),
               "[PackedMatrix] expected a weight of shape [out, in], found [3]");
-    EXPECT_EQ(message_of<DTypeError>([&] { PackedMatrix(Tensor({3, 4}, DType::int64)); }),
+    EXPECT_EQ(message_of<DTypeError>([&] {
+                  PackedMatrix(Tensor({3, 4}, DType::int64));
+              }),
               "[PackedMatrix] expected a weight of float32, bfloat16, float16 or float64, found int64");
-    EXPECT_EQ(message_of<DTypeError>([&] { PackedMatrix(Tensor({3, 4}), {.dtype = DType::float16}); }),
+    EXPECT_EQ(message_of<DTypeError>([&] {
+                  PackedMatrix(Tensor({3, 4}), {.dtype = DType::float16});
+              }),
               "[PackedMatrix] expected to pack as float32, bfloat16 or int8, found float16");
-    EXPECT_EQ(message_of<ValueError>([&] { weight.select(std::vector<std::int64_t>{0, 3}); }),
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  weight.select(std::vector<std::int64_t>{0, 3});
+              }),
               "[PackedMatrix.select] expected columns from 0 to 2, found 3");
-    EXPECT_EQ(message_of<ShapeError>([&] { PackedMatrix::quantized(Tensor({3, 4}, DType::int8), Tensor({2})); }),
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  PackedMatrix::quantized(Tensor({3, 4}, DType::int8), Tensor({2}));
+              }),
               "[PackedMatrix] expected floating scales of shape [1] or [3], found float32 [2]");
-    EXPECT_EQ(message_of<ShapeError>([&] { matmul(Tensor({2, 3}), Tensor({4, 5})); }),
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  matmul(Tensor({2, 3}), Tensor({4, 5}));
+              }),
               "[matmul] expected [..., m, k] and [..., k, n], found [2, 3] and [4, 5]");
-    EXPECT_EQ(message_of<ShapeError>([&] { matmul(Tensor({2, 2, 3}), Tensor({3, 3, 5})); }),
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  matmul(Tensor({2, 2, 3}), Tensor({3, 3, 5}));
+              }),
               "[matmul] expected leading dimensions that broadcast, found [2, 2, 3] and [3, 3, 5]");
-    EXPECT_EQ(message_of<DTypeError>([&] { matmul(Tensor({2, 3}), Tensor({3, 5}, DType::float64)); }),
+    EXPECT_EQ(message_of<DTypeError>([&] {
+                  matmul(Tensor({2, 3}), Tensor({3, 5}, DType::float64));
+              }),
               "[matmul] expected two tensors of the same floating type, found float32 and float64");
 }
 

@@ -9,6 +9,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace attend::testing {
 namespace {
 
@@ -29,7 +31,38 @@ TEST(Initialization, EqualsPyTorch) {
     check("attention_separate",
           nn::MultiHeadAttention({.d_model = 8, .num_heads = 2, .key_dim = 3, .value_dim = 5}, generator)
               .state_dict(nn::ParameterNames::separate));
-    EXPECT_LE(row_error(linear.forward(file.view("x")), file.view("y")), 1e-7);
+    // Both sum six terms in float32, in orders of their own: twelve roundings at most.
+    EXPECT_LE(row_error(linear.forward(file.view("x")), file.view("y")), 12 * 0x1p-24);
+}
+
+TEST(Linear, KeepsItsWeightPackedAsTold) {
+    const Tensor x = normal({3, 40}, 1);
+    const Tensor weight = normal({7, 40}, 2);
+    const Tensor bias = normal({7}, 3);
+    const nn::StateDict state{{"weight", weight}, {"bias", bias}};
+    EXPECT_TRUE(same_bits(nn::Linear(state).state_dict().at("weight"), weight));
+    EXPECT_TRUE(same_bits(nn::Linear(weight.to(DType::bfloat16), bias).weight(), weight.to(DType::bfloat16)));
+    EXPECT_TRUE(same_bits(nn::Linear(state, DType::bfloat16).weight(), weight.to(DType::bfloat16).to(DType::float32)));
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
+        const nn::Linear linear(state, dtype);
+        EXPECT_EQ(linear.packed().dtype(), dtype);
+        DenseOptions options;
+        options.bias = bias;
+        EXPECT_TRUE(same_bits(linear.forward(x), matmul(x, PackedMatrix(weight, {.dtype = dtype}), options)));
+        EXPECT_TRUE(same_bits(nn::Linear(PackedMatrix(weight, {.dtype = dtype}), bias).forward(x), linear.forward(x)));
+        EXPECT_LT(row_error(linear.forward(x), nn::Linear(state).forward(x)), 0.05);
+    }
+    const Tensor residual = normal({3, 7}, 4);
+    const nn::Linear linear(state);
+    const Tensor y = linear.forward(x, {.activation = Activation::relu, .residual = residual});
+    for (std::int64_t i = 0; i < 21; ++i) {
+        EXPECT_EQ(y.data<float>()[i], std::max(linear.forward(x).data<float>()[i], 0.0F) + residual.data<float>()[i]);
+    }
+    // Parameters or inputs in float64 are computed in double.
+    const Tensor wide = nn::Linear(weight.to(DType::float64), bias).forward(x.to(DType::float64));
+    EXPECT_EQ(wide.dtype(), DType::float64);
+    EXPECT_LT(row_error(linear.forward(x.to(DType::float64)), wide), 1e-15);
+    EXPECT_LT(row_error(linear.forward(x), wide.to(DType::float32)), 41 * 0x1p-24);
 }
 
 TEST(Linear, StridesTypesAndEmptyInputs) {

@@ -22,11 +22,11 @@
 
 namespace attend::kernels::cpu {
 
-inline constexpr int kDenseColumns = 32;         ///< columns of a panel
-inline constexpr int kDenseRows = 12;            ///< rows of a tile at most
-inline constexpr int kDensePanels = 4;           ///< panels that one call takes at most
-inline constexpr std::int64_t kLaneBytes = 4;    ///< of a step of one row or column
-inline constexpr std::int64_t kStepBytes = 128;  ///< of a step of a panel
+inline constexpr int kDenseColumns = 32;                           ///< columns of a panel
+inline constexpr int kDenseRows = 12;                              ///< rows of a tile at most
+inline constexpr int kDensePanels = 4;                             ///< panels that one call takes at most
+inline constexpr std::int64_t kLaneBytes = 4;                      ///< of a step of one row or column
+inline constexpr std::int64_t kStepBytes = 128;                    ///< of a step of a panel
 inline constexpr std::int64_t kSums = kDenseRows * kDenseColumns;  ///< of a panel, in lanes
 
 /// Elements of a step: 1, 2 or 4.
@@ -51,14 +51,14 @@ using DenseKernel = void (*)(const DenseArgs*);  ///< see DenseArgs
 
 /// From sums to numbers, y = activation(x W + bias) + residual, for one panel.
 struct DenseFinish {
-    const std::byte* sums = nullptr;              ///< [rows][32]
-    const float* row_scales = nullptr;            ///< quads: [rows], what one step of x is worth
-    const std::int32_t* row_offsets = nullptr;    ///< quads: [rows], taken from the sums: 128 times the sum of the row
-    const float* column_scales = nullptr;         ///< quads: [32], what one step of W is worth
-    const float* bias = nullptr;                  ///< [32]; null: none
-    Activation activation = Activation::none;     ///< of product and bias
-    Rows residual = {};                           ///< of the shape of out; without data: none
-    MutableRows out = {};                         ///< at most 32 wide
+    const std::byte* sums = nullptr;            ///< [rows][32]
+    const float* row_scales = nullptr;          ///< quads: [rows], what one step of x is worth
+    const std::int32_t* row_offsets = nullptr;  ///< quads: [rows], taken from the sums: 128 times the sum of the row
+    const float* column_scales = nullptr;       ///< quads: [32], what one step of W is worth
+    const float* bias = nullptr;                ///< [32]; null: none
+    Activation activation = Activation::none;   ///< of product and bias
+    Rows residual = {};                         ///< of the shape of out; without data: none
+    MutableRows out = {};                       ///< at most 32 wide
 };
 
 /// The functions of one instruction set and format.
@@ -66,17 +66,17 @@ struct DenseKernels {
     Format format = Format::floats;  ///< of the operands
     int rows = 0;                    ///< of a tile at most
 
-    /// The kernel for `count` rows and some panels: up to 2 rows take 1, 2 or 4, up to 6 1 or 2, others 1, since sums of few
-    /// rows would wait for each other. With `stream` it asks for the lines of `ahead` that lie where its own columns do, else for one 64
-    /// bytes after the other, one in four steps.
+    /// The kernel for `count` rows and some panels: up to 2 rows take 1, 2 or 4, up to 6 1 or 2, others 1, since sums
+    /// of few rows would wait for each other. With `stream` it asks for the lines of `ahead` that lie where its own
+    /// columns do, else for one 64 bytes after the other, one in four steps.
     DenseKernel (*kernel)(int count, int panels, bool stream) = nullptr;
     /// See DenseFinish.
     void (*finish)(const DenseFinish& args) = nullptr;
     /// Rows of elements to rows of lanes, rounded to the format; the last lane is filled up with 0. floats, pairs.
     void (*convert_rows)(const Rows& source, std::byte* out, std::int64_t stride) = nullptr;
-    /// Rows to signed bytes: x / scale to nearest even, within [-127, 127]; the last lane is filled up with 0. The scale
-    /// is given, or the row's largest magnitude / 127. scales[r] and offsets[r] go to DenseFinish; a row with numbers
-    /// that are not finite gets scale NaN, one below 1e-36 counts as 0. quads.
+    /// Rows to signed bytes: x / scale to nearest even, within [-127, 127]; the last lane is filled up with 0. The
+    /// scale is given, or the row's largest magnitude / 127. scales[r] and offsets[r] go to DenseFinish; a row with
+    /// numbers that are not finite gets scale NaN, one below 1e-36 counts as 0. quads.
     void (*quantize_rows)(const Rows& source, float given, std::byte* out, std::int64_t stride, float* scales,
                           std::int32_t* offsets) = nullptr;
     /// out[step][32] = lanes of `count` rows, at most 32; the other columns are `filling`.

@@ -19,8 +19,8 @@ struct DenseProblem {
 /// activation(x), as its definition says.
 double activate(Activation activation, double x);
 
-/// y [rows, out], of any floating dtype; `magnitude`, of the same shape, receives sum |x| |w| + |bias|, which the rounding
-/// of y is relative to.
+/// y [rows, out], of any floating dtype; `magnitude`, of the same shape, receives sum |x| |w| + |bias|, which the
+/// rounding of y is relative to.
 void dense(const DenseProblem& problem, const MutableTensorView& y, const MutableTensorView& magnitude);
 
 }  // namespace attend::kernels::reference

@@ -1,6 +1,6 @@
 /// @file
-/// Columns of a weight matrix in the order in which tiles read them: panels of 32 columns, [panel][step][32] lanes of 32
-/// bits (dense_kernels.h), columns and depth filled up with 0. The bytes are the same on every instruction set.
+/// Columns of a weight matrix in the order in which tiles read them: panels of 32 columns, [panel][step][32] lanes of
+/// 32 bits (dense_kernels.h), columns and depth filled up with 0. The bytes are the same on every instruction set.
 #pragma once
 
 #include <attend/kernels/cpu/dense_kernels.h>

@@ -10,8 +10,8 @@ namespace {
 constexpr std::int64_t kBlockSteps = kDenseBlockBytes / kLaneBytes;
 constexpr std::int64_t kUnitTiles = 16;
 constexpr std::int64_t kUnitPanels = 8;
-constexpr std::int64_t kTilesOfRead = 2;        // up to so many tiles, reading W is what takes time
-constexpr std::int64_t kTilesToAsk = 8;         // from so many on, each asks for a part of the next panel
+constexpr std::int64_t kTilesOfRead = 2;         // up to so many tiles, reading W is what takes time
+constexpr std::int64_t kTilesToAsk = 8;          // from so many on, each asks for a part of the next panel
 constexpr std::int64_t kWorthAThread = 200'000;  // lanes times rows of columns, some 4 us
 constexpr std::int64_t kAskedByTile = kBlockSteps / 4 * 64;
 constexpr std::int64_t kSumBytes = kSums * kLaneBytes;

@@ -31,7 +31,7 @@ public:
 
 private:
     Format format_;
-    std::array<std::atomic<DenseKernel>, static_cast<std::size_t>(kDenseRows) * 3 * 2> tiles_ = {};
+    std::array<std::atomic<DenseKernel>, static_cast<std::size_t>(kDenseRows)* 3 * 2> tiles_ = {};
     std::mutex mutex_;
     std::vector<std::unique_ptr<jit::DenseGenerator>> generators_;
 };

@@ -11,11 +11,11 @@ using Xbyak::Reg64;
 using Xbyak::RegExp;
 using Xbyak::Zmm;
 
-constexpr std::int64_t kVector = 64;    // bytes
-constexpr int kUnrolled = 16;           // steps of the loop's body: a cache line of each row
-constexpr int kRowsOfPointer = 5;       // that one pointer reaches
-constexpr int kFirstColumn = 24;        // zmm24 on hold columns
-constexpr int kStepsOfLine = 4;         // one line is asked for in as many steps
+constexpr std::int64_t kVector = 64;  // bytes
+constexpr int kUnrolled = 16;         // steps of the loop's body: a cache line of each row
+constexpr int kRowsOfPointer = 5;     // that one pointer reaches
+constexpr int kFirstColumn = 24;      // zmm24 on hold columns
+constexpr int kStepsOfLine = 4;       // one line is asked for in as many steps
 
 }  // namespace
 
@@ -145,9 +145,7 @@ void DenseGenerator::finish_sums() {
     Xbyak::Label fresh;
     mov(rax, ptr[rdi + offsetof(DenseArgs, fresh)]);
     mov(rdi, ptr[rdi + offsetof(DenseArgs, sums)]);
-    const auto place = [&](int row, int v) {
-        return v / 2 * kSums * kLaneBytes + row * kStepBytes + v % 2 * kVector;
-    };
+    const auto place = [&](int row, int v) { return v / 2 * kSums * kLaneBytes + row * kStepBytes + v % 2 * kVector; };
     test(rax, rax);
     jnz(fresh, T_NEAR);
     for (int r = 0; r < rows(); ++r) {
