@@ -28,12 +28,25 @@ std::string found(const TensorView& view) {
     return std::string(name_of(view.dtype())) + " " + to_string(view.shape());
 }
 
-/// [rows, width] with a contiguous last dimension: the view itself where its strides allow, else a copy.
+/// [rows, width] with a contiguous last dimension: the view itself where its strides allow, else a copy, of a
+/// transposed matrix as float32.
 TensorView as_rows(const TensorView& view, Tensor& copy) {
     const std::int64_t width = view.size(-1);
     const std::int64_t rows = width == 0 ? 0 : view.numel() / width;
     if (view.rank() == 2 && (view.stride(1) == 1 || width <= 1) && view.stride(0) >= 0) return view;
     if (view.is_contiguous()) return view.reshape({rows, width});
+    if (view.rank() == 2 && view.stride(0) == 1 && computed_in_floats(view.dtype())) {
+        copy = Tensor::empty({rows, width});
+        auto* out = static_cast<std::byte*>(copy.data());
+        const std::int64_t stride = width * static_cast<std::int64_t>(sizeof(float));
+        constexpr std::int64_t kRows = kernels::cpu::kDenseColumns;
+        parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t task) {
+            const std::int64_t first = task * kRows;
+            kernels::cpu::dense::gather_rows({view.data(), view.dtype(), 1, view.stride(1)}, first,
+                                             std::min(kRows, rows - first), width, out + first * stride, stride);
+        });
+        return copy.view();
+    }
     copy = view.clone();
     return copy.view().reshape({rows, width});
 }
@@ -288,14 +301,17 @@ DenseGradients matmul_backward(const TensorView& grad_output, const TensorView& 
                     gradients.weight.view());
     // Sums in double, in the order of rows: neither threads nor tiles change a bit.
     float* bias = gradients.bias.data<float>();
-    std::vector<double> sums(static_cast<std::size_t>(out), 0.0);
-    std::vector<double> row(static_cast<std::size_t>(out));
-    for (std::int64_t r = 0; r < dy.size(0); ++r) {
-        const TensorView gradient = dy.select(0, r);
-        convert_elements(row.data(), DType::float64, 1, gradient.data(), gradient.dtype(), gradient.stride(0), out);
-        for (std::size_t c = 0; c < sums.size(); ++c) sums[c] += row[c];
-    }
-    for (std::size_t c = 0; c < sums.size(); ++c) bias[c] = static_cast<float>(sums[c]);
+    constexpr std::int64_t kColumns = 256;
+    parallel_for((out + kColumns - 1) / kColumns, [&](std::int64_t task) {
+        const TensorView part = dy.slice(1, task * kColumns, (task + 1) * kColumns);
+        double sums[kColumns] = {};
+        double row[kColumns];
+        for (std::int64_t r = 0; r < part.size(0); ++r) {
+            convert_elements(row, DType::float64, 1, part.select(0, r).data(), part.dtype(), 1, part.size(1));
+            for (std::int64_t c = 0; c < part.size(1); ++c) sums[c] += row[c];
+        }
+        for (std::int64_t c = 0; c < part.size(1); ++c) bias[task * kColumns + c] = static_cast<float>(sums[c]);
+    });
     return gradients;
 }
 

@@ -67,8 +67,8 @@ struct DenseKernels {
     int rows = 0;                    ///< of a tile at most
 
     /// The kernel for `count` rows and some panels: up to 2 rows take 1, 2 or 4, up to 6 1 or 2, others 1, since sums
-    /// of few rows would wait for each other. With `stream` it asks for the lines of `ahead` that lie where its own
-    /// columns do, else for one 64 bytes after the other, one in four steps.
+    /// of few rows would wait for each other. Kernels for one panel ask for what is wanted soon: with `stream` for as
+    /// many lines of `ahead` as they read, else for one line in four steps.
     DenseKernel (*kernel)(int count, int panels, bool stream) = nullptr;
     /// See DenseFinish.
     void (*finish)(const DenseFinish& args) = nullptr;

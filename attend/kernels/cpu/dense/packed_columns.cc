@@ -24,32 +24,6 @@ std::int64_t row_bytes(std::int64_t depth) {
     return (depth + kBlock - 1) / kBlock * kStepBytes;
 }
 
-/// Columns [first, first + count) of a source whose columns are neighbours, as rows of floats (int8: of bytes).
-void gather_rows(const ColumnSource& source, std::int64_t first, std::int64_t count, std::int64_t depth,
-                 std::byte* rows) {
-    const std::int64_t stride = row_bytes(depth);
-    if (source.dtype == DType::int8) {
-        for (std::int64_t k = 0; k < depth; ++k) {
-            const std::byte* from = element(source, first, k);
-            for (std::int64_t c = 0; c < count; ++c) rows[c * stride + k] = from[c];
-        }
-        return;
-    }
-    const DenseKernels& kernels = dense_kernels(Format::floats);
-    alignas(64) std::byte straight[kBlock * kStepBytes];
-    alignas(64) std::byte turned[kBlock * kStepBytes];
-    for (std::int64_t k = 0; k < depth; k += kBlock) {
-        const std::int64_t deep = std::min(kBlock, depth - k);
-        kernels.convert_rows({element(source, first, k), source.dtype, source.depth_stride, deep, count}, straight,
-                             kStepBytes);
-        kernels.pack_panel(straight, kStepBytes, deep, count, 0, turned);
-        for (std::int64_t c = 0; c < count; ++c) {
-            std::memcpy(rows + c * stride + k * kLaneBytes, turned + c * kStepBytes,
-                        static_cast<std::size_t>(deep * kLaneBytes));
-        }
-    }
-}
-
 /// Rows of int8 as they are, filled up to whole lanes.
 void copy_bytes(const Rows& rows, std::byte* out, std::int64_t stride) {
     for (std::int64_t r = 0; r < rows.count; ++r) {
@@ -75,6 +49,30 @@ std::int64_t pack_scratch(Format, std::int64_t depth) {
     return 2 * kDenseColumns * row_bytes(depth) + kStepBytes;
 }
 
+void gather_rows(const ColumnSource& source, std::int64_t first, std::int64_t count, std::int64_t depth,
+                 std::byte* rows, std::int64_t stride) {
+    if (source.dtype == DType::int8) {
+        for (std::int64_t k = 0; k < depth; ++k) {
+            const std::byte* from = element(source, first, k);
+            for (std::int64_t c = 0; c < count; ++c) rows[c * stride + k] = from[c];
+        }
+        return;
+    }
+    const DenseKernels& kernels = dense_kernels(Format::floats);
+    alignas(64) std::byte straight[kBlock * kStepBytes];
+    alignas(64) std::byte turned[kBlock * kStepBytes];
+    for (std::int64_t k = 0; k < depth; k += kBlock) {
+        const std::int64_t deep = std::min(kBlock, depth - k);
+        kernels.convert_rows({element(source, first, k), source.dtype, source.depth_stride, deep, count}, straight,
+                             kStepBytes);
+        kernels.pack_panel(straight, kStepBytes, deep, count, 0, turned);
+        for (std::int64_t c = 0; c < count; ++c) {
+            std::memcpy(rows + c * stride + k * kLaneBytes, turned + c * kStepBytes,
+                        static_cast<std::size_t>(deep * kLaneBytes));
+        }
+    }
+}
+
 void pack_panel(const ColumnSource& source, const PackedColumns& shape, std::int64_t panel, float given, std::byte* out,
                 float* scales, std::span<std::byte> scratch) {
     const DenseKernels& kernels = dense_kernels(shape.format);
@@ -93,7 +91,7 @@ void pack_panel(const ColumnSource& source, const PackedColumns& shape, std::int
     std::byte* converted = gathered + kDenseColumns * stride;
     Rows rows = {element(source, first, 0), source.dtype, source.column_stride, count, shape.depth};
     if (!in_rows) {
-        gather_rows(source, first, count, shape.depth, gathered);
+        gather_rows(source, first, count, shape.depth, gathered, stride);
         rows = {gathered, source.dtype == DType::int8 ? DType::int8 : DType::float32, 0, count, shape.depth};
         rows.stride = stride / element_bytes(rows.dtype);
     }

@@ -35,6 +35,11 @@ struct ColumnSource {
     std::int64_t depth_stride = 0;   ///< elements from one number of a column to the next; either stride is 1
 };
 
+/// Columns [first, first + count), at most 32, of a source whose columns are neighbours, as rows of floats (int8: of
+/// bytes), `stride` bytes apart: a transposition in the cache.
+void gather_rows(const ColumnSource& source, std::int64_t first, std::int64_t count, std::int64_t depth,
+                 std::byte* rows, std::int64_t stride);
+
 /// Bytes of scratch of pack_panel.
 std::int64_t pack_scratch(Format format, std::int64_t depth);
 

@@ -10,9 +10,10 @@ namespace {
 constexpr std::int64_t kBlockSteps = kDenseBlockBytes / kLaneBytes;
 constexpr std::int64_t kUnitTiles = 16;
 constexpr std::int64_t kUnitPanels = 8;
-constexpr std::int64_t kTilesOfRead = 2;         // up to so many tiles, reading W is what takes time
-constexpr std::int64_t kTilesToAsk = 8;          // from so many on, each asks for a part of the next panel
-constexpr std::int64_t kWorthAThread = 200'000;  // lanes times rows of columns, some 4 us
+constexpr std::int64_t kTilesOfRead = 2;           // up to so many tiles, reading W is what takes time
+constexpr std::int64_t kTilesToAsk = 8;            // from so many on, each asks for a part of the next panel
+constexpr std::int64_t kWorthAThread = 200'000;    // lanes times rows of columns, some 4 us
+constexpr std::int64_t kCachedOutput = 512 << 10;  // bytes; asking for lines takes its time too
 constexpr std::int64_t kAskedByTile = kBlockSteps / 4 * 64;
 constexpr std::int64_t kSumBytes = kSums * kLaneBytes;
 
@@ -51,6 +52,7 @@ public:
           tiles_(unit.row_end - unit.row_begin, kernels_.rows),
           steps_(product.weight.steps()),
           blocks_(std::max<std::int64_t>(1, divide_up(steps_, kBlockSteps))),
+          asks_for_output_(out_bytes(product) > kCachedOutput),
           sums_(sums) {}
 
     void run() {
@@ -80,6 +82,10 @@ public:
     }
 
 private:
+    static std::int64_t out_bytes(const Product& product) {
+        return product.count * product.out.stride * static_cast<std::int64_t>(size_of(product.out.dtype));
+    }
+
     std::int64_t panels_at(std::int64_t panel, std::int64_t group) const {
         while (panel + group > unit_.panel_end) group /= 2;
         return group;
@@ -88,6 +94,16 @@ private:
     /// Also behind the end, where it is only asked for.
     const std::byte* block_at(std::int64_t panel, std::int64_t block) const {
         return product_.weight.panels + panel * product_.weight.panel_bytes() + block * kBlockSteps * kStepBytes;
+    }
+
+    /// Found once for tiles of one size after the other.
+    DenseKernel kernel(int rows, std::int64_t panels, bool stream) {
+        const std::int64_t key = (rows * 8 + panels) * 2 + (stream ? 1 : 0);
+        if (key != found_key_) {
+            found_ = kernels_.kernel(rows, static_cast<int>(panels), stream);
+            found_key_ = key;
+        }
+        return found_;
     }
 
     /// All tiles times a block of some panels.
@@ -103,13 +119,13 @@ private:
         const bool last = block + 1 == blocks_;
         for (std::int64_t t = 0; t < tiles_.count; ++t) {
             const std::int64_t row = unit_.row_begin + tiles_.begin(t);
-            if (last) ask_for_output(t, panel, panels);
+            if (last && asks_for_output_) ask_for_output(t, panel, panels);
             const bool stream = tiles_.count < kTilesToAsk && t == 0;
             args.rows = product_.rows + row * product_.row_stride + block * kDenseBlockBytes;
             args.sums = sums + (blocks_ == 1 ? 0 : t * panels * kSumBytes);
             args.ahead = next + (stream ? 0 : t * kAskedByTile);
             if (args.steps > 0) {
-                kernels_.kernel(tiles_.rows(t), static_cast<int>(panels), stream)(&args);
+                kernel(tiles_.rows(t), panels, stream)(&args);
             } else {
                 std::memset(args.sums, 0, static_cast<std::size_t>(panels * kSumBytes));
             }
@@ -163,7 +179,10 @@ private:
     Tiles tiles_;
     std::int64_t steps_;
     std::int64_t blocks_;
+    bool asks_for_output_;
     std::byte* sums_;
+    DenseKernel found_ = nullptr;
+    std::int64_t found_key_ = -1;
 };
 
 }  // namespace

@@ -20,7 +20,7 @@ public:
 
 private:
     Xbyak::RegExp row_address(int row) const;
-    Xbyak::RegExp panel_address(const Xbyak::Reg64& base, int panel) const;
+    Xbyak::RegExp panel_address(int panel) const;
     void step(int index);
     void ask(int index);
     void finish_sums();

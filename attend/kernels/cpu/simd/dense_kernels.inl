@@ -211,9 +211,9 @@ Vec product_at(const DenseFinish& args, std::int64_t r, std::int64_t c) {
     return product_of<kBytes>(sums, args.row_offsets[r], args.row_scales[r], Simd::load(args.column_scales + c));
 }
 
-/// Whole panels of float32 without a residual: no branches.
-template <bool kBytes, typename Function>
-void finish_panel(const DenseFinish& args, const Function& function) {
+/// Whole panels without a residual: no branches. `store` writes a vector of elements of type Out.
+template <bool kBytes, typename Out, typename Function, typename Store>
+void finish_panel(const DenseFinish& args, const Function& function, const Store& store) {
     // Copies: the compiler cannot know that what is written is not the arguments.
     const std::int64_t count = args.out.count;
     const std::int64_t stride = args.out.stride;
@@ -228,16 +228,25 @@ void finish_panel(const DenseFinish& args, const Function& function) {
             scales[1] = Simd::load(args.column_scales + c + kWidth);
         }
         const std::byte* sums = args.sums + c * kLaneBytes;
-        float* out = static_cast<float*>(args.out.data) + c;
+        Out* out = static_cast<Out*>(args.out.data) + c;
         for (std::int64_t r = 0; r < count; ++r, sums += kStepBytes, out += stride) {
             const std::int32_t offset = kBytes ? row_offsets[r] : 0;
             const float scale = kBytes ? row_scales[r] : 0.0F;
             const Vec first = Simd::add(product_of<kBytes>(sums, offset, scale, scales[0]), bias[0]);
             const Vec second =
                 Simd::add(product_of<kBytes>(sums + kWidth * kLaneBytes, offset, scale, scales[1]), bias[1]);
-            Simd::store(out, function(first));
-            Simd::store(out + kWidth, function(second));
+            store(out, function(first));
+            store(out + kWidth, function(second));
         }
+    }
+}
+
+template <typename S = Simd>
+void store_bf16(std::uint16_t* p, Vec x) {
+    if constexpr (requires { S::store_normal_bf16(p, x); }) {
+        S::store_normal_bf16(p, x);
+    } else {
+        S::store_bf16(p, x);
     }
 }
 
@@ -256,17 +265,23 @@ void finish_rows(const DenseFinish& args, const Function& function) {
             x = Simd::add(x, args.bias != nullptr ? Simd::load(args.bias + c) : Simd::zero());
             x = function(x);
             if (residual != nullptr) x = Simd::add(x, load_some(residual, args.residual.dtype, c, width - c));
-            store_some(out, args.out.dtype, c, width - c, x);
+            if (args.out.dtype == DType::bfloat16 && width - c >= kWidth) {
+                store_bf16(reinterpret_cast<std::uint16_t*>(out) + c, x);
+            } else {
+                store_some(out, args.out.dtype, c, width - c, x);
+            }
         }
     }
 }
 
 template <bool kBytes>
 void finish(const DenseFinish& args) {
-    const bool whole = args.out.width == kDenseColumns && args.out.dtype == DType::float32;
+    const bool whole = args.out.width == kDenseColumns && args.residual.data == nullptr;
     with_activation(args.activation, [&](const auto& function) {
-        if (whole && args.residual.data == nullptr) {
-            finish_panel<kBytes>(args, function);
+        if (whole && args.out.dtype == DType::float32) {
+            finish_panel<kBytes, float>(args, function, [](float* p, Vec x) { Simd::store(p, x); });
+        } else if (whole && args.out.dtype == DType::bfloat16) {
+            finish_panel<kBytes, std::uint16_t>(args, function, [](std::uint16_t* p, Vec x) { store_bf16(p, x); });
         } else {
             finish_rows<kBytes>(args, function);
         }
@@ -296,39 +311,49 @@ void convert_rows(const Rows& source, std::byte* out, std::int64_t stride) {
     }
 }
 
-constexpr int kChains = 4;
-
 /// What a row is divided by.
 struct RowScale {
     float scale;   ///< NaN where a number is not finite
     float factor;  ///< 1 / scale, or 0
 };
 
-/// Calls use(x, i, c, whole) for the vectors of a row: c is where it begins, i one of kChains, so that chains of
-/// operations do not wait for each other, and whole whether it ends before the row does, a constant; if not, it is filled
-/// up with 0.
+/// Vectors of a row that are worked on at once, so that chains of operations do not wait for each other.
+constexpr int kChains = 4;
+constexpr std::int64_t kChainWidth = kChains * kWidth;
+
+/// Calls use(x, c) for kChains vectors x[i] of a row, which begin at c; behind the row they are filled up with 0.
 template <typename Load, typename Use>
-[[gnu::always_inline]] inline void for_vectors(const void* row, DType dtype, std::int64_t width, const Load& load,
-                                               const Use& use) {
+[[gnu::always_inline]] inline void for_chains(const void* row, DType dtype, std::int64_t width, const Load& load,
+                                              const Use& use) {
     std::int64_t c = 0;
-    for (; c + kChains * kWidth <= width; c += kChains * kWidth) {
+    Vec x[kChains];
+    for (; c + kChainWidth <= width; c += kChainWidth) {
 #pragma GCC unroll 4
-        for (int i = 0; i < kChains; ++i) use(load(row, c + i * kWidth), i, c + i * kWidth, std::true_type());
+        for (int i = 0; i < kChains; ++i) x[i] = load(row, c + i * kWidth);
+        use(x, c);
     }
-    for (; c < width; c += kWidth) use(load_some(row, dtype, c, width - c), 0, c, std::false_type());
+    if (c == width) return;
+    for (int i = 0; i < kChains; ++i) {
+        const std::int64_t at = c + i * kWidth;
+        x[i] = at < width ? load_some(row, dtype, at, width - at) : Simd::zero();
+    }
+    use(x, c);
+}
+
+inline Ints combined(const Ints* x, Ints (*combine)(Ints, Ints)) {
+    return combine(combine(x[0], x[1]), combine(x[2], x[3]));
 }
 
 template <typename Load>
 RowScale scale_of_row(const void* row, DType dtype, std::int64_t width, float given, const Load& load) {
     constexpr float kLevels = 127.0F;
     // Magnitudes have the order of their bits, with infinity and then NaN above all others.
-    Ints largest[kChains] = {};
-    for_vectors(row, dtype, width, load, [&](Vec x, int i, std::int64_t, auto) {
-        largest[i] = Simd::max_ints(largest[i], Simd::as_ints(Simd::abs(x)));
+    Ints largest[kChains] = {Simd::zero_ints(), Simd::zero_ints(), Simd::zero_ints(), Simd::zero_ints()};
+    for_chains(row, dtype, width, load, [&](const Vec* x, std::int64_t) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kChains; ++i) largest[i] = Simd::max_ints(largest[i], Simd::as_ints(Simd::abs(x[i])));
     });
-    const Ints all =
-        Simd::max_ints(Simd::max_ints(largest[0], largest[1]), Simd::max_ints(largest[2], largest[3]));
-    const float maximum = std::bit_cast<float>(Simd::reduce_max_ints(all));
+    const float maximum = std::bit_cast<float>(Simd::reduce_max_ints(combined(largest, Simd::max_ints)));
     if (!(maximum <= std::numeric_limits<float>::max())) return {std::numeric_limits<float>::quiet_NaN(), 0.0F};
     if (given > 0.0F) return {given, 1.0F / given};
     if (maximum <= 1e-36F) return {0.0F, 0.0F};
@@ -342,22 +367,26 @@ std::int32_t quantize_row(const void* row, DType dtype, std::int64_t width, floa
     const Vec factor = Simd::set1(by);
     const Vec most = Simd::set1(127.0F);
     const Vec least = Simd::set1(-127.0F);
-    Ints sums[kChains] = {};
-    for_vectors(row, dtype, width, load, [&](Vec x, int i, std::int64_t c, auto whole_vector) {
-        Vec scaled = Simd::mul(x, factor);
-        if constexpr (kGiven) scaled = Simd::max(Simd::min(scaled, most), least);
-        const Ints whole = Simd::to_ints(scaled);
-        sums[i] = Simd::add_ints(sums[i], whole);
-        if constexpr (whole_vector()) {
+    Ints sums[kChains] = {Simd::zero_ints(), Simd::zero_ints(), Simd::zero_ints(), Simd::zero_ints()};
+    for_chains(row, dtype, width, load, [&](const Vec* x, std::int64_t c) {
+        Ints whole[kChains];
+#pragma GCC unroll 4
+        for (int i = 0; i < kChains; ++i) {
+            Vec scaled = Simd::mul(x[i], factor);
+            if constexpr (kGiven) scaled = Simd::max(Simd::min(scaled, most), least);
+            whole[i] = Simd::to_ints(scaled);
+            sums[i] = Simd::add_ints(sums[i], whole[i]);
+        }
+        if (c + kChainWidth <= width) {
             Simd::store_bytes(bytes + c, whole);
         } else {
-            std::int8_t last[kWidth];
+            std::int8_t last[kChainWidth];
             Simd::store_bytes(last, whole);
-            std::memcpy(bytes + c, last, static_cast<std::size_t>(std::min<std::int64_t>(kWidth, width - c)));
+            std::memcpy(bytes + c, last, static_cast<std::size_t>(width - c));
         }
     });
-    const Ints all = Simd::add_ints(Simd::add_ints(sums[0], sums[1]), Simd::add_ints(sums[2], sums[3]));
-    return static_cast<std::int32_t>(Simd::sum(Simd::to_floats(all)));  // exact: below 127 2^17 < 2^24
+    // Exact: below 127 2^17 < 2^24.
+    return static_cast<std::int32_t>(Simd::sum(Simd::to_floats(combined(sums, Simd::add_ints))));
 }
 
 void quantize_rows(const Rows& source, float given, std::byte* out, std::int64_t stride, float* scales,

@@ -99,9 +99,11 @@ struct Simd {
     static Ints as_ints(Vec x) { return _mm256_castps_si256(x); }
     static Vec to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
     static Ints to_ints(Vec x) { return _mm256_cvtps_epi32(x); }
-    static void store_bytes(std::int8_t* p, Ints x) {
-        const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-        _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+    static void store_bytes(std::int8_t* p, const Ints* x) {
+        const __m256i words[2] = {_mm256_packs_epi32(x[0], x[1]), _mm256_packs_epi32(x[2], x[3])};
+        const __m256i bytes = _mm256_packs_epi16(words[0], words[1]);
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        store_ints(p, _mm256_permutevar8x32_epi32(bytes, order));
     }
     static Vec first_half(Ints pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
     static Vec second_half(Ints pairs) {

@@ -100,9 +100,12 @@ struct Simd {
     static Vec to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
     /// To nearest even.
     static Ints to_ints(Vec x) { return _mm512_cvtps_epi32(x); }
-    /// Numbers within [-128, 127].
-    static void store_bytes(std::int8_t* p, Ints x) {
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+    /// Four vectors of numbers within [-128, 127].
+    static void store_bytes(std::int8_t* p, const Ints* x) {
+        const __m512i words[2] = {_mm512_packs_epi32(x[0], x[1]), _mm512_packs_epi32(x[2], x[3])};
+        const __m512i bytes = _mm512_packs_epi16(words[0], words[1]);  // by quarters of each vector
+        const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        store_ints(p, _mm512_permutexvar_epi32(order, bytes));
     }
     /// The first, and the second, bfloat16 of each lane.
     static Vec first_half(Ints pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
@@ -110,6 +113,10 @@ struct Simd {
         return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000U))));
     }
 #ifdef __AVX512BF16__
+    /// The same as store_bf16 but for numbers below the smallest normal one, which become 0.
+    static void store_normal_bf16(std::uint16_t* p, Vec x) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), std::bit_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+    }
     /// sum + the products of two bfloat16.
     static Vec dot_pairs(Vec sum, Ints columns, Ints row) {
         return _mm512_dpbf16_ps(sum, std::bit_cast<__m512bh>(columns), std::bit_cast<__m512bh>(row));

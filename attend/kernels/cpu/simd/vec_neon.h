@@ -77,8 +77,10 @@ struct Simd {
     static Ints as_ints(Vec x) { return vreinterpretq_s32_f32(x); }
     static Vec to_floats(Ints x) { return vcvtq_f32_s32(x); }
     static Ints to_ints(Vec x) { return vcvtnq_s32_f32(x); }
-    static void store_bytes(std::int8_t* p, Ints x) {
-        for (int i = 0; i < 4; ++i) p[i] = static_cast<std::int8_t>(x[i]);
+    static void store_bytes(std::int8_t* p, const Ints* x) {
+        const int16x8_t words[2] = {vcombine_s16(vmovn_s32(x[0]), vmovn_s32(x[1])),
+                                    vcombine_s16(vmovn_s32(x[2]), vmovn_s32(x[3]))};
+        vst1q_s8(p, vcombine_s8(vmovn_s16(words[0]), vmovn_s16(words[1])));
     }
     static Vec first_half(Ints pairs) { return vreinterpretq_f32_s32(vshlq_n_s32(pairs, 16)); }
     static Vec second_half(Ints pairs) {

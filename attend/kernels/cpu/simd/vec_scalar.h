@@ -154,8 +154,8 @@ struct Simd {
         const Vec whole = round(x);
         return make_ints([&](int i) { return static_cast<std::uint32_t>(static_cast<std::int32_t>(whole.lane[i])); });
     }
-    static void store_bytes(std::int8_t* p, Ints x) {
-        for (int i = 0; i < kWidth; ++i) p[i] = static_cast<std::int8_t>(x.lane[i]);
+    static void store_bytes(std::int8_t* p, const Ints* x) {
+        for (int i = 0; i < 4 * kWidth; ++i) p[i] = static_cast<std::int8_t>(x[i / kWidth].lane[i % kWidth]);
     }
     static Vec first_half(Ints pairs) {
         return make([&](int i) { return std::bit_cast<float>(pairs.lane[i] << 16U); });
