@@ -1,5 +1,5 @@
 #!/bin/sh
-# Cross-compiles the library and the tests of attention for 64-bit Arm and runs them under qemu-user: NEON, and what
+# Cross-compiles the library and the tests of attention and dense products for 64-bit Arm and runs them under qemu-user: NEON, and what
 # differs on a processor without x86's instructions.
 #
 #     tests/neon/run.sh SOURCE BUILD
@@ -13,7 +13,8 @@ cmake -S "$source" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM
     -DATTEND_WITH_JSON=OFF -DATTEND_WITH_VIZ=OFF -DATTEND_WITH_CLI=OFF -DATTEND_BUILD_EXAMPLES=OFF \
     -DATTEND_INSTALL=OFF -DATTEND_GTEST_SOURCE=/usr/src/googletest/googletest >"$work.log" 2>&1 ||
     { cat "$work.log" >&2; exit 1; }
-cmake --build "$work" --target test_attention
+cmake --build "$work" --target test_attention test_dense
 # Emulation is slow: one case of each kind, and all semantics.
 qemu-aarch64 -L /usr/aarch64-linux-gnu "$work/bin/test_attention" --gtest_brief=1 \
     --gtest_filter='Algorithms/Semantics.*flash*:*Float32/everything:*Float32/plain:*Float32/causal_window:*SixteenBit/packed:*Float32/B2_H2_2_L33_35_D111_111:Isas/Flash.BitsDoNotDependOnBatch*'
+qemu-aarch64 -L /usr/aarch64-linux-gnu "$work/bin/test_dense" --gtest_brief=1 --gtest_filter='-*scalar'
