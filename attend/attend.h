@@ -21,10 +21,14 @@
 #include <attend/dense/packed_matrix.h>
 #include <attend/io/file.h>
 #include <attend/io/safetensors.h>
+#include <attend/nn/block.h>
 #include <attend/nn/embedding.h>
 #include <attend/nn/linear.h>
 #include <attend/nn/module.h>
 #include <attend/nn/multi_head_attention.h>
+#include <attend/nn/norm.h>
+#include <attend/nn/positions.h>
+#include <attend/nn/ssru.h>
 #include <attend/tasks/explain.h>
 #include <attend/text/vocabulary.h>
 #include <attend/version.h>

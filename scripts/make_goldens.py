@@ -117,6 +117,32 @@ def make_modules():
     save("nn/initialization.safetensors", linear)
 
 
+def make_transformers():
+    """Layers in float64 with their state dicts; norms and biases are drawn, or they would be 1 and 0."""
+    torch.manual_seed(4)
+    x, memory = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
+    causal = torch.nn.Transformer.generate_square_subsequent_mask(5)
+    tensors = {"x": x, "memory": memory}
+    for norm_first in (False, True):
+        for activation in ("relu", "gelu"):
+            name = f"{'pre' if norm_first else 'post'}_{activation}"
+            options = dict(d_model=16, nhead=4, dim_feedforward=40, dropout=0.0, activation=activation, batch_first=True,
+                           norm_first=norm_first)
+            for kind, layer in {"encoder": torch.nn.TransformerEncoderLayer(**options),
+                                "decoder": torch.nn.TransformerDecoderLayer(**options)}.items():
+                for parameter in layer.parameters():
+                    torch.nn.init.normal_(parameter, std=0.5)
+                prefix = f"{kind}.{name}."
+                tensors.update({prefix + "state." + n: p.clone() for n, p in layer.state_dict().items()})
+                layer = layer.double().train()  # no fast path
+                wide, wide_memory, mask = x.double(), memory.double(), causal.double()
+                if kind == "encoder":
+                    tensors[prefix + "output"] = layer(wide).float()
+                else:
+                    tensors[prefix + "output"] = layer(wide, wide_memory, tgt_mask=mask).float()
+    save("nn/transformer_layers.safetensors", tensors)
+
+
 def make_random():
     torch.manual_seed(12)
     tensors = {}
@@ -182,6 +208,7 @@ def make_explain():
 if __name__ == "__main__":
     make_attention()
     make_modules()
+    make_transformers()
     make_random()
     make_print()
     make_explain()

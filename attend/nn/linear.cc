@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 namespace attend::nn {
 
@@ -104,7 +105,8 @@ Linear::Linear(const TensorView& weight, const TensorView& bias, DType kept) : b
     keep(weight, kept);
 }
 
-Linear::Linear(PackedMatrix weight, Tensor bias) : packed_(std::move(weight)), bias_(std::move(bias)) {
+Linear::Linear(PackedMatrix weight, Tensor bias, std::optional<float> input_scale)
+    : packed_(std::move(weight)), bias_(std::move(bias)), input_scale_(input_scale) {
     const bool fits = bias_.rank() == 1 && bias_.size(0) == packed_.out_features();
     if (bias_.numel() > 0 && !fits) {
         throw ShapeError("linear", "expected a bias of shape [" + std::to_string(packed_.out_features()) +
@@ -136,6 +138,7 @@ Tensor Linear::forward(const TensorView& x, const LinearEpilogue& epilogue) cons
     options.bias = bias_;
     options.activation = epilogue.activation;
     options.residual = epilogue.residual;
+    options.input_scale = input_scale_;
     return matmul(x, packed_, options);
 }
 

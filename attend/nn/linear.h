@@ -9,7 +9,7 @@
 #include <attend/nn/module.h>
 
 #include <cstdint>
-#include <utility>
+#include <optional>
 
 namespace attend::nn {
 
@@ -46,8 +46,9 @@ public:
     explicit Linear(const StateDict& state, DType kept = DType::float32);
     /// The same from tensors. @param weight [out, in] @param bias [out], or without elements
     Linear(const TensorView& weight, const TensorView& bias, DType kept = DType::float32);
-    /// A weight that is packed already. @throws ShapeError, DTypeError
-    Linear(PackedMatrix weight, Tensor bias);
+    /// A weight that is packed already. @param input_scale of int8 weights, see DenseOptions
+    /// @throws ShapeError, DTypeError
+    Linear(PackedMatrix weight, Tensor bias, std::optional<float> input_scale = {});
 
     /// @param x [..., in], any floating dtype @return [..., out], dtype of x. Sums are float32 (int8: exact), see
     /// matmul; where x or the parameters are float64 all is computed in double and rounded once.
@@ -74,6 +75,7 @@ private:
     Tensor wide_;  // the weight, where it is float64
     Tensor bias_;
     DType dtype_ = DType::float32;
+    std::optional<float> input_scale_;
 };
 
 }  // namespace attend::nn

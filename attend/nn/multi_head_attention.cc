@@ -90,21 +90,42 @@ MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options,
     keep(drawn);
 }
 
-void MultiHeadAttention::keep(const Projections& projections) {
-    const auto linear = [](const Projection& projection) { return Linear(projection.weight, projection.bias); };
+void MultiHeadAttention::keep(const Projections& projections, DType kept) {
+    const auto linear = [&](const Projection& projection) { return Linear(projection.weight, projection.bias, kept); };
     query_ = linear(projections.query);
     key_ = linear(projections.key);
     value_ = linear(projections.value);
     output_ = linear(projections.output);
 }
 
-MultiHeadAttention::MultiHeadAttention(const StateDict& state, std::int64_t num_heads) : num_heads_(num_heads) {
+MultiHeadAttention::MultiHeadAttention(Linear query, Linear key, Linear value, Linear output, std::int64_t num_heads)
+    : query_(std::move(query)),
+      key_(std::move(key)),
+      value_(std::move(value)),
+      output_(std::move(output)),
+      num_heads_(num_heads) {
+    const std::int64_t d = d_model();
+    for (const Linear* projection : {&key_, &value_, &output_}) {
+        if (projection->out_features() == d) continue;
+        throw ShapeError(kModule, "expected projections to d_model " + std::to_string(d) + ", found one to " +
+                                      std::to_string(projection->out_features()));
+    }
+    if (query_.in_features() != d || output_.in_features() != d) {
+        throw ShapeError(kModule,
+                         "expected projections from d_model " + std::to_string(d) + ", found one from " +
+                             std::to_string(query_.in_features() != d ? query_.in_features() : output_.in_features()));
+    }
+    check_heads(d);
+}
+
+MultiHeadAttention::MultiHeadAttention(const StateDict& state, std::int64_t num_heads, DType kept)
+    : num_heads_(num_heads) {
     if (state.count("W_q.weight") != 0) {
-        keep(load_tutorial(state));
+        keep(load_tutorial(state), kept);
     } else if (state.count("q_proj_weight") != 0) {
-        keep(load_separate(state));
+        keep(load_separate(state), kept);
     } else {
-        keep(load_packed(state));
+        keep(load_packed(state), kept);
     }
     check_heads(d_model());
 }
@@ -188,11 +209,22 @@ TensorView MultiHeadAttention::heads_of(const Tensor& projected) const {
 MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, const TensorView& key,
                                                      const TensorView& value, const AttentionOptions& options) const {
     check_input("query", query, d_model());
+    return attend_to(query, project(key, value), options);
+}
+
+ProjectedMemory MultiHeadAttention::project(const TensorView& key, const TensorView& value) const {
     check_input("key", key, key_.in_features());
     check_input("value", value, value_.in_features());
+    return {key_.forward(key), value_.forward(value)};
+}
+
+MultiHeadAttentionResult MultiHeadAttention::attend_to(const TensorView& query, const ProjectedMemory& memory,
+                                                       const AttentionOptions& options,
+                                                       const TensorView& residual) const {
+    check_input("query", query, d_model());
+    check_input("projected key", memory.key, d_model());
+    check_input("projected value", memory.value, d_model());
     const Tensor q = query_.forward(query);
-    const Tensor k = key_.forward(key);
-    const Tensor v = value_.forward(value);
 
     MultiHeadAttentionResult result;
     const std::int64_t batch = query.size(0);
@@ -200,7 +232,7 @@ MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, co
     result.log_sum_exp =
         Tensor::empty({batch, num_heads_, length}, query.dtype() == DType::float64 ? DType::float64 : DType::float32);
     if (options.return_weights) {
-        result.weights = Tensor::empty({batch, num_heads_, length, key.size(1)}, query.dtype());
+        result.weights = Tensor::empty({batch, num_heads_, length, memory.key.size(1)}, query.dtype());
     }
     // Heads write side by side, so that joining them again is a view.
     Tensor joined = Tensor::empty({batch, length, d_model()}, query.dtype());
@@ -208,8 +240,8 @@ MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, co
         .output = joined.view().reshape({batch, length, num_heads_, d_model() / num_heads_}).transpose(1, 2),
         .log_sum_exp = result.log_sum_exp.view()};
     if (options.return_weights) targets.weights = result.weights.view();
-    attention_into(targets, heads_of(q), heads_of(k), heads_of(v), options);
-    result.output = output_.forward(joined);
+    attention_into(targets, heads_of(q), heads_of(memory.key), heads_of(memory.value), options);
+    result.output = output_.forward(joined, {.activation = Activation::none, .residual = residual});
     return result;
 }
 

@@ -29,6 +29,12 @@ struct MultiHeadAttentionResult {
     Tensor log_sum_exp;  ///< [batch, heads, Lq]
 };
 
+/// Keys and values of a memory after their projections, for any number of queries.
+struct ProjectedMemory {
+    Tensor key;    ///< [batch, Lk, d_model]
+    Tensor value;  ///< [batch, Lk, d_model]
+};
+
 /// Names under which parameters are saved; loading takes any of them.
 enum class ParameterNames : std::uint8_t {
     packed,    ///< in_proj_weight [3 d_model, d_model], in_proj_bias, out_proj.weight, out_proj.bias (torch.nn)
@@ -51,7 +57,10 @@ public:
         : MultiHeadAttention(options, generator) {}
     /// Parameters from a state dict under any of ParameterNames; sizes are read from the shapes.
     /// @throws ValueError, ShapeError, DTypeError when a parameter is missing, unknown or of another shape
-    MultiHeadAttention(const StateDict& state, std::int64_t num_heads);
+    /// @param kept what the weights are packed as, see Linear
+    MultiHeadAttention(const StateDict& state, std::int64_t num_heads, DType kept = DType::float32);
+    /// The four projections, packed already. @throws ValueError, ShapeError
+    MultiHeadAttention(Linear query, Linear key, Linear value, Linear output, std::int64_t num_heads);
 
     /// Self attention of x [batch, L, d_model], any floating dtype. @throws ShapeError, DTypeError, ValueError
     MultiHeadAttentionResult forward(const TensorView& x, const AttentionOptions& options = {}) const {
@@ -62,6 +71,14 @@ public:
     /// head, where PyTorch by default returns their mean. @throws ShapeError, DTypeError, ValueError
     MultiHeadAttentionResult forward(const TensorView& query, const TensorView& key, const TensorView& value,
                                      const AttentionOptions& options = {}) const;
+
+    /// The projections of key [batch, Lk, key_dim] and value [batch, Lk, value_dim]: once for many queries.
+    /// @throws ShapeError, DTypeError
+    ProjectedMemory project(const TensorView& key, const TensorView& value) const;
+    /// Attention of query [batch, Lq, d_model] to a memory that is projected. @param residual [batch, Lq, d_model],
+    /// added to the output; without elements: none @throws ShapeError, DTypeError, ValueError
+    MultiHeadAttentionResult attend_to(const TensorView& query, const ProjectedMemory& memory,
+                                       const AttentionOptions& options = {}, const TensorView& residual = {}) const;
 
     /// The parameters by the names asked for. @throws ValueError for packed names when key_dim or value_dim is not
     /// d_model
@@ -89,7 +106,7 @@ private:
     static Projections load_separate(const StateDict& state);
     static Projections load_tutorial(const StateDict& state);
     static void split_bias(const StateDict& state, Projections& projections);
-    void keep(const Projections& projections);
+    void keep(const Projections& projections, DType kept = DType::float32);
     void check_heads(std::int64_t d) const;
     TensorView heads_of(const Tensor& projected) const;
 

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
+#include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -24,6 +25,12 @@ const DenseKernels& choose_dense(Isa isa, Format format) {
     static const DenseTables scalar(dense_scalar);
     static const DenseTables neon(dense_neon);
     return isa == Isa::neon ? neon.of(format) : scalar.of(format);
+}
+
+const RowKernels& choose_rows(Isa isa) {
+    static const RowKernels scalar = rows_scalar();
+    static const RowKernels neon = rows_neon();
+    return isa == Isa::neon ? neon : scalar;
 }
 
 }  // namespace attend::kernels::cpu::simd

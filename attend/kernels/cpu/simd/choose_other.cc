@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
+#include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -21,6 +22,11 @@ const DecodeKernels& choose_decode(Isa, DType cache, DType) {
 const DenseKernels& choose_dense(Isa, Format format) {
     static const DenseTables scalar(dense_scalar);
     return scalar.of(format);
+}
+
+const RowKernels& choose_rows(Isa) {
+    static const RowKernels scalar = rows_scalar();
+    return scalar;
 }
 
 }  // namespace attend::kernels::cpu::simd

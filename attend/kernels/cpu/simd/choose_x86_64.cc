@@ -1,6 +1,7 @@
 #include <attend/kernels/cpu/jit/products.h>
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
+#include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -106,6 +107,15 @@ const DenseKernels& choose_dense(Isa isa, Format format) {
     }
     static const DenseTables scalar(dense_scalar);
     return scalar.of(format);
+}
+
+const RowKernels& choose_rows(Isa isa) {
+    static const RowKernels scalar = rows_scalar();
+    if (isa == Isa::scalar) return scalar;
+    static const RowKernels avx2 = rows_avx2();
+    if (isa == Isa::avx2) return avx2;
+    static const RowKernels avx512 = rows_avx512();
+    return avx512;
 }
 
 }  // namespace attend::kernels::cpu::simd

@@ -1,0 +1,116 @@
+#include <attend/core/error.h>
+#include <attend/nn/block.h>
+
+#include <string>
+#include <utility>
+
+namespace attend::nn {
+
+namespace {
+
+constexpr const char* kModule = "Block";
+
+/// norm(x + f(x)), or x + f(norm(x)); f adds the residual itself.
+template <typename Function>
+Tensor residual_step(const TensorView& x, const Norm& norm, bool norm_first, const Function& f) {
+    if (norm_first) return f(norm.forward(x), x);
+    Tensor y = f(x, x);
+    norm.forward_in_place(y);
+    return y;
+}
+
+void check_width(const std::string& part, std::int64_t found, std::int64_t expected) {
+    if (found == expected) return;
+    throw ShapeError(kModule, "expected " + part + " of width " + std::to_string(expected) + ", found " +
+                                  std::to_string(found));
+}
+
+}  // namespace
+
+BlockParts load_block(const StateDict& state, const BlockOptions& options) {
+    BlockParts parts;
+    const auto linear = [&](const std::string& name) { return Linear(with_prefix(state, name + "."), options.kept); };
+    const auto norm = [&](const std::string& name) { return Norm(with_prefix(state, name + "."), options.norm); };
+    const StateDict cross = with_prefix(state, "multihead_attn.");
+    parts.self_attention.emplace(with_prefix(state, "self_attn."), options.num_heads, options.kept);
+    if (!cross.empty()) parts.cross_attention.emplace(cross, options.num_heads, options.kept);
+    parts.expand = linear("linear1");
+    parts.contract = linear("linear2");
+    parts.mixer_norm = norm("norm1");
+    if (!cross.empty()) parts.cross_norm = norm("norm2");
+    parts.feed_forward_norm = norm(cross.empty() ? "norm2" : "norm3");
+    parts.norm_first = options.norm_first;
+    parts.activation = options.activation;
+    for (const auto& [name, tensor] : state) {
+        const std::string part = name.substr(0, name.find('.'));
+        const bool known = part == "self_attn" || part == "multihead_attn" || part == "linear1" || part == "linear2" ||
+                           part == "norm1" || part == "norm2" || (part == "norm3" && !cross.empty());
+        if (!known) throw ValueError(kModule, "expected the parameters of a Transformer's layer, found '" + name + "'");
+    }
+    return parts;
+}
+
+Block::Block(BlockParts parts) : parts_(std::move(parts)) {
+    const std::int64_t d = d_model();
+    if (parts_.self_attention.has_value() == parts_.recurrence.has_value()) {
+        throw ValueError(kModule, "expected either self-attention or a recurrence, found " +
+                                      std::string(parts_.recurrence ? "both" : "neither"));
+    }
+    check_width(parts_.recurrence ? "a recurrence" : "self-attention",
+                parts_.recurrence ? parts_.recurrence->d_model() : parts_.self_attention->d_model(), d);
+    check_width("the feed-forward network's second layer", parts_.contract.in_features(), parts_.expand.out_features());
+    check_width("the feed-forward network's result", parts_.contract.out_features(), d);
+    check_width("the mixer's norm", parts_.mixer_norm.width(), d);
+    check_width("the feed-forward network's norm", parts_.feed_forward_norm.width(), d);
+    if (parts_.cross_attention) {
+        check_width("cross attention", parts_.cross_attention->d_model(), d);
+        check_width("the cross attention's norm", parts_.cross_norm.width(), d);
+    }
+}
+
+Tensor Block::forward(const TensorView& x, const BlockInputs& inputs) const {
+    if (x.rank() != 3 || x.size(2) != d_model()) {
+        throw ShapeError(kModule, "expected x of shape [batch, L, " + std::to_string(d_model()) + "], found " +
+                                      to_string(x.shape()));
+    }
+    Tensor y = residual_step(x, parts_.mixer_norm, parts_.norm_first,
+                             [&](const TensorView& z, const TensorView& residual) { return mix(z, residual, inputs); });
+    if (parts_.cross_attention) {
+        y = residual_step(
+            y, parts_.cross_norm, parts_.norm_first,
+            [&](const TensorView& z, const TensorView& residual) { return cross(z, residual, inputs); });
+    }
+    return residual_step(y, parts_.feed_forward_norm, parts_.norm_first,
+                         [&](const TensorView& z, const TensorView& residual) { return feed_forward(z, residual); });
+}
+
+Tensor Block::mix(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const {
+    if (parts_.recurrence) {
+        if (inputs.state == nullptr) throw ValueError(kModule, "expected a state for the recurrence, found none");
+        return parts_.recurrence->forward(x, *inputs.state);
+    }
+    MultiHeadAttentionResult result = parts_.self_attention->attend_to(
+        x, parts_.self_attention->project(x, x), inputs.self, residual);
+    if (inputs.self_weights != nullptr) *inputs.self_weights = std::move(result.weights);
+    return std::move(result.output);
+}
+
+Tensor Block::cross(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const {
+    if (inputs.memory == nullptr) throw ValueError(kModule, "expected a memory for the cross attention, found none");
+    MultiHeadAttentionResult result =
+        parts_.cross_attention->attend_to(x, *inputs.memory, inputs.cross, residual);
+    if (inputs.cross_weights != nullptr) *inputs.cross_weights = std::move(result.weights);
+    return std::move(result.output);
+}
+
+Tensor Block::feed_forward(const TensorView& x, const TensorView& residual) const {
+    const Tensor hidden = parts_.expand.forward(x, {.activation = parts_.activation, .residual = {}});
+    return parts_.contract.forward(hidden, {.activation = Activation::none, .residual = residual});
+}
+
+ProjectedMemory Block::project(const TensorView& memory) const {
+    if (!parts_.cross_attention) throw ValueError(kModule, "expected a block with cross attention, found an encoder's");
+    return parts_.cross_attention->project(memory, memory);
+}
+
+}  // namespace attend::nn

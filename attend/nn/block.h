@@ -1,0 +1,81 @@
+/// @file
+/// One layer of a Transformer's encoder or decoder, of any family: a mixer (self-attention or SSRU), cross attention in a
+/// decoder, a feed-forward network, each with a residual connection and a norm before it or behind it.
+#pragma once
+
+#include <attend/core/tensor.h>
+#include <attend/nn/linear.h>
+#include <attend/nn/module.h>
+#include <attend/nn/multi_head_attention.h>
+#include <attend/nn/norm.h>
+#include <attend/nn/ssru.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace attend::nn {
+
+/// Options of a block that is loaded from a state dict; the defaults are PyTorch's.
+struct BlockOptions {
+    std::int64_t num_heads = 1;                ///< of both attentions
+    NormOptions norm = {};                     ///< kind and epsilon
+    bool norm_first = false;                   ///< x + f(norm(x)) instead of norm(x + f(x))
+    Activation activation = Activation::relu;  ///< of the feed-forward network
+    DType kept = DType::float32;               ///< what weights are packed as: float32, bfloat16 or int8
+};
+
+/// What a block is made of.
+struct BlockParts {
+    std::optional<MultiHeadAttention> self_attention = {};   ///< the mixer, or
+    std::optional<Ssru> recurrence = {};                     ///< the mixer of Marian's students
+    std::optional<MultiHeadAttention> cross_attention = {};  ///< in a decoder
+    Linear expand = {};                                      ///< first layer of the feed-forward network
+    Linear contract = {};                                    ///< second
+    Norm mixer_norm = {};                                    ///< of the mixer
+    Norm cross_norm = {};                                    ///< of the cross attention
+    Norm feed_forward_norm = {};                             ///< of the feed-forward network
+    bool norm_first = false;                                 ///< see BlockOptions
+    Activation activation = Activation::relu;                ///< of the feed-forward network
+};
+
+/// Parts by the names of torch.nn.TransformerEncoderLayer (self_attn.*, linear1.*, linear2.*, norm1.*, norm2.*) or, where
+/// there is multihead_attn.*, of torch.nn.TransformerDecoderLayer (and norm3.*). @throws ValueError, ShapeError, DTypeError
+BlockParts load_block(const StateDict& state, const BlockOptions& options);
+
+/// What a block works with besides x.
+struct BlockInputs {
+    AttentionOptions self = {};             ///< of the self-attention: mask, weights
+    const ProjectedMemory* memory = nullptr;  ///< keys and values of the cross attention, see Block::project
+    AttentionOptions cross = {};            ///< of the cross attention
+    Tensor* state = nullptr;                ///< of the recurrence, [batch, d]
+    Tensor* self_weights = nullptr;         ///< receives them where self.return_weights is set: [batch, heads, L, L]
+    Tensor* cross_weights = nullptr;        ///< the same of cross.return_weights: [batch, heads, L, Lk]
+};
+
+/// The layer.
+class Block {
+public:
+    /// @throws ShapeError unless the parts fit together
+    explicit Block(BlockParts parts);
+
+    /// @param x [batch, L, d] @return the same shape and dtype @throws ShapeError, DTypeError, ValueError
+    Tensor forward(const TensorView& x, const BlockInputs& inputs = {}) const;
+    /// Keys and values of the cross attention, from the encoder's output [batch, Lk, d]: once for all steps.
+    /// @throws ValueError in an encoder's block
+    ProjectedMemory project(const TensorView& memory) const;
+
+    /// Width of x.
+    std::int64_t d_model() const noexcept { return parts_.expand.in_features(); }
+    /// Whether it has cross attention.
+    bool is_decoder() const noexcept { return parts_.cross_attention.has_value(); }
+
+private:
+    Tensor mix(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const;
+    Tensor cross(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const;
+    Tensor feed_forward(const TensorView& x, const TensorView& residual) const;
+
+    BlockParts parts_;
+};
+
+}  // namespace attend::nn
