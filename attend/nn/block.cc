@@ -21,8 +21,8 @@ Tensor residual_step(const TensorView& x, const Norm& norm, bool norm_first, con
 
 void check_width(const std::string& part, std::int64_t found, std::int64_t expected) {
     if (found == expected) return;
-    throw ShapeError(kModule, "expected " + part + " of width " + std::to_string(expected) + ", found " +
-                                  std::to_string(found));
+    throw ShapeError(kModule,
+                     "expected " + part + " of width " + std::to_string(expected) + ", found " + std::to_string(found));
 }
 
 }  // namespace
@@ -76,9 +76,8 @@ Tensor Block::forward(const TensorView& x, const BlockInputs& inputs) const {
     Tensor y = residual_step(x, parts_.mixer_norm, parts_.norm_first,
                              [&](const TensorView& z, const TensorView& residual) { return mix(z, residual, inputs); });
     if (parts_.cross_attention) {
-        y = residual_step(
-            y, parts_.cross_norm, parts_.norm_first,
-            [&](const TensorView& z, const TensorView& residual) { return cross(z, residual, inputs); });
+        y = residual_step(y, parts_.cross_norm, parts_.norm_first,
+                          [&](const TensorView& z, const TensorView& residual) { return cross(z, residual, inputs); });
     }
     return residual_step(y, parts_.feed_forward_norm, parts_.norm_first,
                          [&](const TensorView& z, const TensorView& residual) { return feed_forward(z, residual); });
@@ -87,18 +86,21 @@ Tensor Block::forward(const TensorView& x, const BlockInputs& inputs) const {
 Tensor Block::mix(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const {
     if (parts_.recurrence) {
         if (inputs.state == nullptr) throw ValueError(kModule, "expected a state for the recurrence, found none");
-        return parts_.recurrence->forward(x, *inputs.state);
+        // Sequences at their next position may lie side by side, as one batch for attention.
+        const std::int64_t sequences = inputs.state->size(0);
+        const Shape shape = x.shape();
+        if (sequences == 0 || x.size(0) == sequences) return parts_.recurrence->forward(x, *inputs.state);
+        return parts_.recurrence->forward(x.reshape({sequences, -1, d_model()}), *inputs.state).reshaped(shape);
     }
-    MultiHeadAttentionResult result = parts_.self_attention->attend_to(
-        x, parts_.self_attention->project(x, x), inputs.self, residual);
+    MultiHeadAttentionResult result =
+        parts_.self_attention->attend_to(x, parts_.self_attention->project(x, x), inputs.self, residual);
     if (inputs.self_weights != nullptr) *inputs.self_weights = std::move(result.weights);
     return std::move(result.output);
 }
 
 Tensor Block::cross(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const {
     if (inputs.memory == nullptr) throw ValueError(kModule, "expected a memory for the cross attention, found none");
-    MultiHeadAttentionResult result =
-        parts_.cross_attention->attend_to(x, *inputs.memory, inputs.cross, residual);
+    MultiHeadAttentionResult result = parts_.cross_attention->attend_to(x, *inputs.memory, inputs.cross, residual);
     if (inputs.cross_weights != nullptr) *inputs.cross_weights = std::move(result.weights);
     return std::move(result.output);
 }

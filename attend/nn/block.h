@@ -1,6 +1,6 @@
 /// @file
-/// One layer of a Transformer's encoder or decoder, of any family: a mixer (self-attention or SSRU), cross attention in a
-/// decoder, a feed-forward network, each with a residual connection and a norm before it or behind it.
+/// One layer of a Transformer's encoder or decoder, of any family: a mixer (self-attention or SSRU), cross attention in
+/// a decoder, a feed-forward network, each with a residual connection and a norm before it or behind it.
 #pragma once
 
 #include <attend/core/tensor.h>
@@ -39,18 +39,19 @@ struct BlockParts {
     Activation activation = Activation::relu;                ///< of the feed-forward network
 };
 
-/// Parts by the names of torch.nn.TransformerEncoderLayer (self_attn.*, linear1.*, linear2.*, norm1.*, norm2.*) or, where
-/// there is multihead_attn.*, of torch.nn.TransformerDecoderLayer (and norm3.*). @throws ValueError, ShapeError, DTypeError
+/// Parts by the names of torch.nn.TransformerEncoderLayer (self_attn.*, linear1.*, linear2.*, norm1.*, norm2.*) or,
+/// where there is multihead_attn.*, of torch.nn.TransformerDecoderLayer (and norm3.*). @throws ValueError, ShapeError,
+/// DTypeError
 BlockParts load_block(const StateDict& state, const BlockOptions& options);
 
 /// What a block works with besides x.
 struct BlockInputs {
-    AttentionOptions self = {};             ///< of the self-attention: mask, weights
+    AttentionOptions self = {};               ///< of the self-attention: mask, weights
     const ProjectedMemory* memory = nullptr;  ///< keys and values of the cross attention, see Block::project
-    AttentionOptions cross = {};            ///< of the cross attention
-    Tensor* state = nullptr;                ///< of the recurrence, [batch, d]
-    Tensor* self_weights = nullptr;         ///< receives them where self.return_weights is set: [batch, heads, L, L]
-    Tensor* cross_weights = nullptr;        ///< the same of cross.return_weights: [batch, heads, L, Lk]
+    AttentionOptions cross = {};              ///< of the cross attention
+    Tensor* state = nullptr;                  ///< of the recurrence, [batch, d]
+    Tensor* self_weights = nullptr;           ///< receives them where self.return_weights is set: [batch, heads, L, L]
+    Tensor* cross_weights = nullptr;          ///< the same of cross.return_weights: [batch, heads, L, Lk]
 };
 
 /// The layer.

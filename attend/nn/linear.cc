@@ -142,6 +142,21 @@ Tensor Linear::forward(const TensorView& x, const LinearEpilogue& epilogue) cons
     return matmul(x, packed_, options);
 }
 
+Linear Linear::select(std::span<const std::int64_t> columns) const {
+    if (wide_.rank() == 2) throw ValueError("linear", "expected packed parameters, found float64");
+    Tensor bias;
+    if (bias_.numel() > 0) {
+        bias = Tensor::empty({static_cast<std::int64_t>(columns.size())}, bias_.dtype());
+        for (std::size_t i = 0; i < columns.size(); ++i) {
+            const auto at = static_cast<std::int64_t>(i);
+            if (columns[i] >= 0 && columns[i] < out_features()) {
+                bias.view().slice(0, at, at + 1).copy_from(bias_.view().slice(0, columns[i], columns[i] + 1));
+            }
+        }
+    }
+    return {packed_.select(columns), std::move(bias), input_scale_};
+}
+
 std::int64_t Linear::in_features() const noexcept {
     return wide_.rank() == 2 ? wide_.shape()[1] : packed_.in_features();
 }

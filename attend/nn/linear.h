@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 namespace attend::nn {
 
@@ -54,6 +55,10 @@ public:
     /// matmul; where x or the parameters are float64 all is computed in double and rounded once.
     /// @throws ShapeError, DTypeError, and ValueError for an epilogue in double
     Tensor forward(const TensorView& x, const LinearEpilogue& epilogue = {}) const;
+
+    /// Some rows of y alone, in the order given: see PackedMatrix::select. @throws ValueError for an index out of
+    /// range, or float64 parameters
+    Linear select(std::span<const std::int64_t> columns) const;
 
     /// Extent of the last dimension of x.
     std::int64_t in_features() const noexcept;

@@ -27,7 +27,8 @@ Norm::Norm(std::int64_t width, const NormOptions& options) : options_(options) {
 
 Norm::Norm(const StateDict& state, const NormOptions& options) : options_(options) {
     const bool layer = options.kind == NormKind::layer;
-    check_no_others("Norm", state, layer ? std::vector<std::string>{"weight", "bias"} : std::vector<std::string>{"weight"});
+    check_no_others("Norm", state,
+                    layer ? std::vector<std::string>{"weight", "bias"} : std::vector<std::string>{"weight"});
     const Shape shape = {width_of(state)};
     weight_ = parameter("Norm", state, "weight", shape).to(DType::float32);
     if (state.count("bias") != 0) bias_ = parameter("Norm", state, "bias", shape).to(DType::float32);
@@ -48,8 +49,8 @@ void Norm::run(const TensorView& x, const MutableTensorView& out) const {
         throw DTypeError("Norm", "expected float32, bfloat16 or float16, found " + std::string(name_of(x.dtype())));
     }
     if (x.rank() < 1 || x.size(-1) != width()) {
-        throw ShapeError("Norm", "expected input of shape [..., " + std::to_string(width()) + "], found " +
-                                     to_string(x.shape()));
+        throw ShapeError(
+            "Norm", "expected input of shape [..., " + std::to_string(width()) + "], found " + to_string(x.shape()));
     }
     if (x.numel() == 0) return;
     const std::int64_t rows = x.numel() / width();

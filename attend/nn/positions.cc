@@ -9,14 +9,14 @@ namespace attend::nn {
 
 Tensor sinusoidal_positions(std::int64_t first, std::int64_t count, std::int64_t width, SinusoidalLayout layout) {
     if (first < 0 || count < 0 || width < 0) {
-        throw ValueError("sinusoidal_positions", "expected numbers of at least 0, found first " + std::to_string(first) +
-                                                     ", count " + std::to_string(count) + ", width " +
-                                                     std::to_string(width));
+        throw ValueError("sinusoidal_positions", "expected numbers of at least 0, found first " +
+                                                     std::to_string(first) + ", count " + std::to_string(count) +
+                                                     ", width " + std::to_string(width));
     }
     Tensor result({count, width});
     const bool interleaved = layout == SinusoidalLayout::interleaved;
     const std::int64_t half = (width + 1) / 2;
-    const double divisor = interleaved                              ? static_cast<double>(width) / 2.0
+    const double divisor = interleaved                               ? static_cast<double>(width) / 2.0
                            : layout == SinusoidalLayout::halves_last ? static_cast<double>(width / 2 - 1)
                                                                      : static_cast<double>(width / 2);
     for (std::int64_t i = 0; i < half; ++i) {

@@ -1,4 +1,5 @@
-// Layers of Transformers against PyTorch's, norms and positions against their definitions, the SSRU against its equations.
+// Layers of Transformers against PyTorch's, norms and positions against their definitions, the SSRU against its
+// equations.
 #include "tests/support/compare.h"
 
 #include <attend/core/error.h>
@@ -28,11 +29,11 @@ TEST(Block, EqualsPyTorchsLayers) {
             for (const std::string activation : {"relu", "gelu"}) {
                 for (const std::string kind : {"encoder", "decoder"}) {
                     const std::string prefix = kind + "." + norm + "_" + activation + ".";
-                    const nn::Block block(nn::load_block(
-                        nn::with_prefix(all, prefix + "state."),
-                        {.num_heads = 4,
-                         .norm_first = norm == "pre",
-                         .activation = activation == "relu" ? Activation::relu : Activation::gelu}));
+                    const nn::Block block(
+                        nn::load_block(nn::with_prefix(all, prefix + "state."),
+                                       {.num_heads = 4,
+                                        .norm_first = norm == "pre",
+                                        .activation = activation == "relu" ? Activation::relu : Activation::gelu}));
                     nn::BlockInputs inputs;
                     nn::ProjectedMemory memory;
                     if (kind == "decoder") {
@@ -51,8 +52,7 @@ TEST(Block, EqualsPyTorchsLayers) {
 
 // Sequences packed one after the other have the same bits as alone.
 TEST(Block, APackedBatchHasTheBitsOfEachSequence) {
-    const nn::StateDict all =
-        SafetensorsFile::open(ATTEND_TEST_DATA "/nn/transformer_layers.safetensors").load_all();
+    const nn::StateDict all = SafetensorsFile::open(ATTEND_TEST_DATA "/nn/transformer_layers.safetensors").load_all();
     for (const DType kept : {DType::float32, DType::bfloat16, DType::int8}) {
         const nn::Block block(
             nn::load_block(nn::with_prefix(all, "encoder.post_relu.state."), {.num_heads = 4, .kept = kept}));
@@ -70,13 +70,16 @@ TEST(Block, APackedBatchHasTheBitsOfEachSequence) {
 }
 
 TEST(Block, RefusesWhatDoesNotFit) {
-    const nn::StateDict all =
-        SafetensorsFile::open(ATTEND_TEST_DATA "/nn/transformer_layers.safetensors").load_all();
+    const nn::StateDict all = SafetensorsFile::open(ATTEND_TEST_DATA "/nn/transformer_layers.safetensors").load_all();
     nn::StateDict state = nn::with_prefix(all, "decoder.post_relu.state.");
     const nn::Block block(nn::load_block(state, {.num_heads = 4}));
-    EXPECT_EQ(message_of<ValueError>([&] { block.forward(zeros({1, 2, 16})); }),
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  block.forward(zeros({1, 2, 16}));
+              }),
               "[Block] expected a memory for the cross attention, found none");
-    EXPECT_EQ(message_of<ShapeError>([&] { block.forward(zeros({2, 16})); }),
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  block.forward(zeros({2, 16}));
+              }),
               "[Block] expected x of shape [batch, L, 16], found [2, 16]");
     state.emplace("norm4.weight", zeros({16}));
     EXPECT_EQ(message_of<ValueError>([&] { nn::load_block(state, {.num_heads = 4}); }),
@@ -126,7 +129,9 @@ TEST(Norm, FollowsItsDefinition) {
             }
         }
     }
-    EXPECT_EQ(message_of<ShapeError>([] { nn::Norm(4, {}).forward(zeros({2, 5})); }),
+    EXPECT_EQ(message_of<ShapeError>([] {
+                  nn::Norm(4, {}).forward(zeros({2, 5}));
+              }),
               "[Norm] expected input of shape [..., 4], found [2, 5]");
 }
 

@@ -10,8 +10,8 @@
 
 namespace attend::kernels::cpu {
 
-/// y = (x - mean) / sqrt(variance + epsilon) * scale + shift for each row (Ba et al. 2016), with the mean of squares over
-/// the width as variance. Without centring the mean is taken as 0 (RMSNorm, Zhang and Sennrich 2019).
+/// y = (x - mean) / sqrt(variance + epsilon) * scale + shift for each row (Ba et al. 2016), with the mean of squares
+/// over the width as variance. Without centring the mean is taken as 0 (RMSNorm, Zhang and Sennrich 2019).
 struct NormalizeArgs {
     Rows x = {};                   ///< [count][width], float32, bfloat16 or float16
     const float* scale = nullptr;  ///< [width]

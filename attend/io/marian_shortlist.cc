@@ -1,0 +1,101 @@
+#include <attend/core/error.h>
+#include <attend/io/marian_shortlist.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace attend {
+
+namespace {
+
+constexpr const char* kOperation = "MarianShortlist";
+constexpr std::uint64_t kMagic = 0xF11A48D5013417F5U;
+constexpr std::uint64_t kHeaderWords = 6;
+constexpr std::uint64_t kChecksumWord = 1;
+constexpr std::uint64_t kMultiple = 8;
+
+}  // namespace
+
+MarianShortlist MarianShortlist::open(const std::string& path) {
+    return MarianShortlist(MappedFile::open(path));
+}
+
+MarianShortlist MarianShortlist::from_bytes(std::string bytes, const std::string& name) {
+    return MarianShortlist(MappedFile::from_bytes(std::move(bytes), name));
+}
+
+std::uint64_t MarianShortlist::word(std::uint64_t index) const {
+    std::uint64_t value;
+    std::memcpy(&value, file_.bytes().data() + index * sizeof value, sizeof value);
+    return value;
+}
+
+// Header: magic, checksum, frequent pieces, best of each, number of offsets, number of ids. The checksum mixes the words
+// from the third on, boost's hash_combine.
+MarianShortlist::MarianShortlist(MappedFile file) : file_(std::move(file)) {
+    const std::uint64_t size = file_.bytes().size();
+    const std::string of = " in '" + file_.name() + "'";
+    if (size < kHeaderWords * sizeof(std::uint64_t) || word(0) != kMagic) {
+        throw FileError(kOperation, "expected a binary shortlist" + of + ", found other bytes");
+    }
+    frequent_ = word(2);
+    offsets_ = word(4);
+    ids_ = word(5);
+    const std::uint64_t rest = size - kHeaderWords * sizeof(std::uint64_t);
+    if (offsets_ == 0 || offsets_ > rest / sizeof(std::uint64_t) ||
+        ids_ > (rest - offsets_ * sizeof(std::uint64_t)) / sizeof(std::uint32_t)) {
+        throw FileError(kOperation, "expected " + std::to_string(offsets_) + " offsets and " + std::to_string(ids_) +
+                                        " pieces" + of + ", found " + std::to_string(rest) + " bytes for them");
+    }
+    std::uint64_t sum = 0;
+    for (std::uint64_t i = 2; i < size / sizeof(std::uint64_t); ++i) {
+        sum ^= word(i) + 0x9e3779b9U + (sum << 6U) + (sum >> 2U);
+    }
+    if (sum != word(kChecksumWord)) {
+        throw FileError(kOperation, "expected the checksum " + std::to_string(word(kChecksumWord)) + of + ", found " +
+                                        std::to_string(sum));
+    }
+    for (std::uint64_t i = 0; i < offsets_; ++i) {
+        const std::uint64_t offset = word(kHeaderWords + i);
+        if (offset > ids_ || (i > 0 && offset < word(kHeaderWords + i - 1))) {
+            throw FileError(kOperation, "expected rising offsets of at most " + std::to_string(ids_) + of + ", found " +
+                                            std::to_string(offset));
+        }
+    }
+}
+
+std::vector<std::int64_t> MarianShortlist::candidates(std::span<const std::int64_t> source, bool shared,
+                                                      std::int64_t target_size) const {
+    std::vector<bool> wanted(static_cast<std::size_t>(target_size), false);
+    std::uint64_t count = 0;
+    const auto add = [&](std::uint64_t id) {
+        if (id >= wanted.size() || wanted[id]) return;
+        wanted[id] = true;
+        ++count;
+    };
+    for (std::uint64_t id = 0; id < frequent_; ++id) add(id);
+    for (const std::int64_t id : source) {
+        if (id < 0 || id >= source_size()) {
+            throw ValueError(kOperation, "expected pieces from 0 to " + std::to_string(source_size() - 1) +
+                                             ", found " + std::to_string(id));
+        }
+        if (shared) add(static_cast<std::uint64_t>(id));
+        const std::uint64_t begin = word(kHeaderWords + static_cast<std::uint64_t>(id));
+        const std::uint64_t end = word(kHeaderWords + static_cast<std::uint64_t>(id) + 1);
+        const std::byte* ids = file_.bytes().data() + (kHeaderWords + offsets_) * sizeof(std::uint64_t);
+        for (std::uint64_t i = begin; i < end; ++i) {
+            std::uint32_t target;
+            std::memcpy(&target, ids + i * sizeof target, sizeof target);
+            add(target);
+        }
+    }
+    for (std::uint64_t id = frequent_; count % kMultiple != 0 && id < wanted.size(); ++id) add(id);
+    std::vector<std::int64_t> result;
+    for (std::size_t id = 0; id < wanted.size(); ++id) {
+        if (wanted[id]) result.push_back(static_cast<std::int64_t>(id));
+    }
+    return result;
+}
+
+}  // namespace attend

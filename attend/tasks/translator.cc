@@ -1,0 +1,220 @@
+#include <attend/core/error.h>
+#include <attend/io/marian_shortlist.h>
+#include <attend/kernels/cpu/row_kernels.h>
+#include <attend/tasks/translator.h>
+#include <attend/text/tokenizer.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <utility>
+
+namespace attend {
+
+namespace {
+
+constexpr const char* kOperation = "Translator";
+
+/// The one file of a folder whose name has this beginning and end; nothing where there is none.
+std::optional<std::string> file_named(const std::string& folder, const std::string& begin, const std::string& end) {
+    std::optional<std::string> found;
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        const std::string name = entry.path().filename().string();
+        if (!name.starts_with(begin) || !name.ends_with(end)) continue;
+        if (found) {
+            throw FileError(kOperation, "expected one file " + begin + "*" + end + " in '" + folder + "', found '" +
+                                            *found + "' and '" + entry.path().string() + "'");
+        }
+        found = entry.path().string();
+    }
+    return found;
+}
+
+std::string required_file(const std::string& folder, const std::string& begin, const std::string& end) {
+    if (const std::optional<std::string> found = file_named(folder, begin, end)) return *found;
+    throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found none");
+}
+
+/// A source, or a part of one that is too long, on its way through the decoder.
+struct Piece {
+    std::size_t source = 0;               // which it belongs to
+    std::vector<std::int64_t> ids;        // with the end
+    std::vector<std::int64_t> output;     // so far
+    double score = 0.0;
+};
+
+/// log(sum of exp) in double: the same for any number of threads.
+double log_sum_exp(const float* logits, std::int64_t count) {
+    double largest = -std::numeric_limits<double>::infinity();
+    for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, static_cast<double>(logits[i]));
+    double sum = 0.0;
+    for (std::int64_t i = 0; i < count; ++i) sum += std::exp(static_cast<double>(logits[i]) - largest);
+    return largest + std::log(sum);
+}
+
+}  // namespace
+
+struct Translator::Parts {
+    nn::EncoderDecoder model;
+    text::Tokenizer source;
+    text::Tokenizer target;
+    std::optional<MarianShortlist> shortlist;
+    bool shared = true;
+
+    /// The output layer for one sentence and the ids of its columns; all columns: no ids.
+    struct Output {
+        std::optional<nn::Linear> some;
+        std::vector<std::int64_t> ids;
+    };
+
+    Output output_for(const Piece& piece) const {
+        Output output;
+        if (!shortlist) return output;
+        output.ids = shortlist->candidates(piece.ids, shared, model.target_size());
+        output.some = model.output().select(output.ids);
+        return output;
+    }
+
+    void decode(std::span<Piece*> batch, const TranslationOptions& options) const;
+};
+
+// Greedy: the likeliest piece but for the unknown one, until the end of the sentence or its longest length.
+void Translator::Parts::decode(std::span<Piece*> batch, const TranslationOptions& options) const {
+    std::vector<std::int64_t> ids;
+    std::vector<std::int64_t> starts = {0};
+    std::vector<Output> outputs;
+    for (const Piece* piece : batch) {
+        ids.insert(ids.end(), piece->ids.begin(), piece->ids.end());
+        starts.push_back(static_cast<std::int64_t>(ids.size()));
+        outputs.push_back(output_for(*piece));
+    }
+    nn::DecoderState state = model.start(model.encode(ids, starts), starts);
+    std::vector<std::size_t> active(batch.size());
+    std::iota(active.begin(), active.end(), std::size_t{0});
+    std::vector<std::int64_t> previous(batch.size(), -1);
+    const std::int64_t end = target.end();
+    while (!active.empty()) {
+        const Tensor rows = model.step(state, previous);
+        std::vector<std::int64_t> going;
+        std::vector<std::int64_t> last;
+        std::vector<std::size_t> left;
+        for (std::size_t i = 0; i < active.size(); ++i) {
+            Piece& piece = *batch[active[i]];
+            const Output& output = outputs[active[i]];
+            const auto row = static_cast<std::int64_t>(i);
+            Tensor logits = (output.some ? *output.some : model.output()).forward(rows.view().slice(1, row, row + 1));
+            float* values = logits.data<float>();
+            const std::int64_t count = logits.numel();
+            const auto unknown = std::lower_bound(output.ids.begin(), output.ids.end(), target.unknown());
+            if (!output.some) {
+                values[target.unknown()] = -std::numeric_limits<float>::infinity();
+            } else if (unknown != output.ids.end() && *unknown == target.unknown()) {
+                values[unknown - output.ids.begin()] = -std::numeric_limits<float>::infinity();
+            }
+            const std::int64_t best = kernels::cpu::row_kernels().largest(values, count);
+            const std::int64_t id = output.some ? output.ids[static_cast<std::size_t>(best)] : best;
+            piece.output.push_back(id);
+            piece.score += static_cast<double>(values[best]) - log_sum_exp(values, count);
+            const auto longest = static_cast<std::size_t>(
+                std::ceil(options.max_length_factor * static_cast<double>(piece.ids.size())));
+            if (id == end || piece.output.size() >= longest) continue;
+            going.push_back(row);
+            last.push_back(id);
+            left.push_back(active[i]);
+        }
+        if (left.size() < active.size() && !left.empty()) model.keep(state, going);
+        active = std::move(left);
+        previous = std::move(last);
+    }
+}
+
+Translator::Translator(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)) {}
+
+Translator Translator::from_pretrained(const std::string& folder, const TranslatorOptions& options) {
+    if (!std::filesystem::is_directory(folder)) {
+        throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
+    }
+    auto file = std::make_shared<const MarianFile>(MarianFile::open(required_file(folder, "model", ".bin")));
+    const bool shared = models::has_shared_vocabulary(*file);
+    const std::string source = required_file(folder, shared ? "vocab" : "srcvocab", ".spm");
+    const text::Tokenizer source_pieces = text::Tokenizer::open(source);
+    const text::Tokenizer target_pieces =
+        shared ? source_pieces : text::Tokenizer::open(required_file(folder, "trgvocab", ".spm"));
+    std::optional<MarianShortlist> shortlist;
+    if (options.shortlist) {
+        if (const auto path = file_named(folder, "lex", ".bin")) shortlist = MarianShortlist::open(*path);
+    }
+    nn::EncoderDecoder model = models::load_marian(std::move(file), options.compute_type);
+    if (source_pieces.size() > model.source_size() || target_pieces.size() > model.target_size()) {
+        throw FileError(kOperation, "expected vocabularies of at most " + std::to_string(model.source_size()) + " and " +
+                                        std::to_string(model.target_size()) + " pieces in '" + folder + "', found " +
+                                        std::to_string(source_pieces.size()) + " and " +
+                                        std::to_string(target_pieces.size()));
+    }
+    if (shortlist && shortlist->source_size() > model.source_size()) {
+        throw FileError(kOperation, "expected a shortlist of at most " + std::to_string(model.source_size()) +
+                                        " pieces in '" + folder + "', found " + std::to_string(shortlist->source_size()));
+    }
+    return Translator(std::make_shared<const Parts>(
+        Parts{std::move(model), source_pieces, target_pieces, std::move(shortlist), shared}));
+}
+
+std::vector<std::int64_t> Translator::encode(const std::string& source) const {
+    std::vector<std::int64_t> ids = parts_->source.encode(source);
+    ids.push_back(parts_->source.end());
+    return ids;
+}
+
+const nn::EncoderDecoder& Translator::model() const noexcept {
+    return parts_->model;
+}
+
+std::vector<Translation> Translator::translate(const std::vector<std::string>& sources,
+                                               const TranslationOptions& options) const {
+    std::vector<Piece> pieces;
+    const std::size_t most = static_cast<std::size_t>(std::max<std::int64_t>(options.max_source_tokens, 2)) - 1;
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+        const std::vector<std::int64_t> ids = parts_->source.encode(sources[s]);
+        for (std::size_t begin = 0; begin < ids.size(); begin += most) {
+            const std::size_t last = std::min(ids.size(), begin + most);
+            Piece piece;
+            piece.source = s;
+            piece.ids.assign(ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                             ids.begin() + static_cast<std::ptrdiff_t>(last));
+            piece.ids.push_back(parts_->source.end());
+            pieces.push_back(std::move(piece));
+        }
+    }
+    std::vector<Piece*> order;
+    for (Piece& piece : pieces) order.push_back(&piece);
+    std::stable_sort(order.begin(), order.end(),
+                     [](const Piece* a, const Piece* b) { return a->ids.size() < b->ids.size(); });
+    for (std::size_t begin = 0; begin < order.size();) {
+        std::size_t last = begin;
+        std::int64_t tokens = 0;
+        while (last < order.size()) {
+            tokens += static_cast<std::int64_t>(order[last]->ids.size());
+            if (last > begin && tokens > options.batch_tokens) break;
+            ++last;
+        }
+        parts_->decode(std::span(order).subspan(begin, last - begin), options);
+        begin = last;
+    }
+    std::vector<Translation> result(sources.size());
+    for (const Piece& piece : pieces) {
+        Translation& translation = result[piece.source];
+        std::vector<std::int64_t> text_ids = piece.output;
+        if (!text_ids.empty() && text_ids.back() == parts_->target.end()) text_ids.pop_back();
+        if (!translation.ids.empty()) translation.text += ' ';
+        translation.text += parts_->target.decode(text_ids);
+        translation.ids.insert(translation.ids.end(), piece.output.begin(), piece.output.end());
+        translation.score += piece.score;
+    }
+    return result;
+}
+
+}  // namespace attend
