@@ -68,6 +68,7 @@ int main(int argc, char** argv) {
         attend::apps::add_explain(app);
         attend::apps::add_compute(app);
         attend::apps::add_plot(app);
+        attend::apps::add_translate(app);
         if (const std::string found = unknown_word(app, argc, argv); !found.empty()) {
             return report("expected " + commands_of(app) + ", --help or --version, found '" + found + "'", kWrongUsage);
         }

@@ -131,8 +131,8 @@ MarianFile::MarianFile(MappedFile file) : file_(std::move(file)) {
                                             " in '" + path + "', found " + std::to_string(item.data.size()));
         }
         if (!items_.emplace(names[i], std::move(item)).second) {
-            throw FileError(kOperation, "expected one tensor of each name in '" + path + "', found two of '" +
-                                            names[i] + "'");
+            throw FileError(kOperation,
+                            "expected one tensor of each name in '" + path + "', found two of '" + names[i] + "'");
         }
     }
 }

@@ -1,6 +1,6 @@
 /// @file
-/// Marian's binary model files (version 1), as Firefox Translations and Bergamot publish them: named tensors of float32 or
-/// int8, little endian, and a configuration in YAML.
+/// Marian's binary model files (version 1), as Firefox Translations and Bergamot publish them: named tensors of float32
+/// or int8, little endian, and a configuration in YAML.
 #pragma once
 
 #include <attend/core/tensor.h>
@@ -20,8 +20,8 @@ struct MarianWeights {
     float multiplier = 1.0F;  ///< 127 / the largest magnitude
 };
 
-/// A model file, mapped into memory. The table of contents is checked whole on opening: every tensor lies in the file and
-/// has the bytes of its shape.
+/// A model file, mapped into memory. The table of contents is checked whole on opening: every tensor lies in the file
+/// and has the bytes of its shape.
 class MarianFile {
 public:
     /// @throws FileError when the file is missing, truncated or malformed; the message names file and tensor
@@ -36,8 +36,8 @@ public:
     /// A float32 tensor as a copy, in the shape that the file gives it; of an int8 scalar (Wemb_QuantMultA) its value,
     /// 127 / multiplier. @throws FileError when it is missing or int8
     Tensor floats(const std::string& name) const;
-    /// An int8 matrix as [out, in]. Marian stores matrices of shape (in, out) transposed, embeddings ("Wemb") as they are.
-    /// Valid as long as this object. @throws FileError when it is missing or not an int8 matrix
+    /// An int8 matrix as [out, in]. Marian stores matrices of shape (in, out) transposed, embeddings ("Wemb") as they
+    /// are. Valid as long as this object. @throws FileError when it is missing or not an int8 matrix
     MarianWeights weights(const std::string& name) const;
     /// The configuration, special:model.yml. @throws FileError when there is none
     std::string configuration() const;

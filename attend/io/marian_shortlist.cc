@@ -31,8 +31,8 @@ std::uint64_t MarianShortlist::word(std::uint64_t index) const {
     return value;
 }
 
-// Header: magic, checksum, frequent pieces, best of each, number of offsets, number of ids. The checksum mixes the words
-// from the third on, boost's hash_combine.
+// Header: magic, checksum, frequent pieces, best of each, number of offsets, number of ids. The checksum mixes the
+// words from the third on, boost's hash_combine.
 MarianShortlist::MarianShortlist(MappedFile file) : file_(std::move(file)) {
     const std::uint64_t size = file_.bytes().size();
     const std::string of = " in '" + file_.name() + "'";
@@ -67,18 +67,18 @@ MarianShortlist::MarianShortlist(MappedFile file) : file_(std::move(file)) {
 
 std::vector<std::int64_t> MarianShortlist::candidates(std::span<const std::int64_t> source, bool shared,
                                                       std::int64_t target_size) const {
-    std::vector<bool> wanted(static_cast<std::size_t>(target_size), false);
-    std::uint64_t count = 0;
+    std::vector<std::int64_t> result;
     const auto add = [&](std::uint64_t id) {
-        if (id >= wanted.size() || wanted[id]) return;
-        wanted[id] = true;
-        ++count;
+        if (id >= frequent_ && id < static_cast<std::uint64_t>(target_size)) {
+            result.push_back(static_cast<std::int64_t>(id));
+        }
     };
-    for (std::uint64_t id = 0; id < frequent_; ++id) add(id);
+    const auto frequent = static_cast<std::int64_t>(std::min(frequent_, static_cast<std::uint64_t>(target_size)));
+    for (std::int64_t id = 0; id < frequent; ++id) result.push_back(id);
     for (const std::int64_t id : source) {
         if (id < 0 || id >= source_size()) {
-            throw ValueError(kOperation, "expected pieces from 0 to " + std::to_string(source_size() - 1) +
-                                             ", found " + std::to_string(id));
+            throw ValueError(kOperation, "expected pieces from 0 to " + std::to_string(source_size() - 1) + ", found " +
+                                             std::to_string(id));
         }
         if (shared) add(static_cast<std::uint64_t>(id));
         const std::uint64_t begin = word(kHeaderWords + static_cast<std::uint64_t>(id));
@@ -90,11 +90,17 @@ std::vector<std::int64_t> MarianShortlist::candidates(std::span<const std::int64
             add(target);
         }
     }
-    for (std::uint64_t id = frequent_; count % kMultiple != 0 && id < wanted.size(); ++id) add(id);
-    std::vector<std::int64_t> result;
-    for (std::size_t id = 0; id < wanted.size(); ++id) {
-        if (wanted[id]) result.push_back(static_cast<std::int64_t>(id));
+    const auto sort = [&](std::size_t from) {
+        std::sort(result.begin() + static_cast<std::ptrdiff_t>(from), result.end());
+        result.erase(std::unique(result.begin(), result.end()), result.end());
+    };
+    sort(static_cast<std::size_t>(frequent));
+    const std::size_t found = result.size();
+    for (std::int64_t id = frequent; result.size() % kMultiple != 0 && id < target_size; ++id) {
+        const auto end = result.begin() + static_cast<std::ptrdiff_t>(found);
+        if (!std::binary_search(result.begin() + frequent, end, id)) result.push_back(id);
     }
+    if (result.size() > found) sort(static_cast<std::size_t>(frequent));
     return result;
 }
 

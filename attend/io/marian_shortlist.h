@@ -1,6 +1,6 @@
 /// @file
-/// Marian's lexical shortlists (binary, "lex.50.50.*.s2t.bin"): for each source piece the target pieces that it is likely
-/// to become.
+/// Marian's lexical shortlists (binary, "lex.50.50.*.s2t.bin"): for each source piece the target pieces that it is
+/// likely to become.
 #pragma once
 
 #include <attend/io/file.h>
@@ -20,8 +20,8 @@ public:
     /// The same for bytes in memory; `name` stands for the path in messages. @throws FileError
     static MarianShortlist from_bytes(std::string bytes, const std::string& name);
 
-    /// The target pieces among which a sentence's translation is sought, in rising order: the most frequent ones, those of
-    /// each source piece, and with one vocabulary for both languages the source pieces themselves; filled up to a
+    /// The target pieces among which a sentence's translation is sought, in rising order: the most frequent ones, those
+    /// of each source piece, and with one vocabulary for both languages the source pieces themselves; filled up to a
     /// multiple of 8 with the next frequent ones, as Marian does.
     /// @param source ids of the sentence @param shared one vocabulary @param target_size pieces of the target
     /// @throws ValueError for an id out of range

@@ -25,8 +25,8 @@ public:
         std::int64_t result = 0;
         const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), result);
         if (error != std::errc() || end != text.data() + text.size() || result < 1) {
-            throw FileError(kOperation, "expected a number above 0 for '" + name + "' in the configuration of '" + file_ +
-                                            "', found '" + text + "'");
+            throw FileError(kOperation, "expected a number above 0 for '" + name + "' in the configuration of '" +
+                                            file_ + "', found '" + text + "'");
         }
         return result;
     }
@@ -35,8 +35,8 @@ public:
     void require(const std::string& name, const std::string& expected) const {
         const std::string found = value(name, expected);
         if (found == expected) return;
-        throw FileError(kOperation, "expected '" + name + "' to be '" + expected + "' in the configuration of '" + file_ +
-                                        "', found '" + found + "'");
+        throw FileError(kOperation, "expected '" + name + "' to be '" + expected + "' in the configuration of '" +
+                                        file_ + "', found '" + found + "'");
     }
 
 private:
@@ -99,7 +99,8 @@ public:
         }
         // Models without stored activation scales quantise each row by its largest magnitude.
         std::optional<float> input_scale;
-        if (file_.contains(alpha)) input_scale = static_cast<float>(1.0 / file_.floats(alpha).view().reshape({1}).item());
+        if (file_.contains(alpha))
+            input_scale = static_cast<float>(1.0 / file_.floats(alpha).view().reshape({1}).item());
         return {std::move(packed), std::move(offsets), input_scale};
     }
 

@@ -1,6 +1,6 @@
 /// @file
-/// Marian's student models as Firefox Translations publishes them (marian-nmt, mozilla/translations): a post-norm encoder of
-/// self-attention, a decoder of SSRU and cross attention, int8 weights.
+/// Marian's student models as Firefox Translations publishes them (marian-nmt, mozilla/translations): a post-norm
+/// encoder of self-attention, a decoder of SSRU and cross attention, int8 weights.
 #pragma once
 
 #include <attend/io/marian_file.h>

@@ -11,13 +11,15 @@ namespace attend::nn {
 namespace {
 
 constexpr const char* kModule = "EncoderDecoder";
+constexpr std::int64_t kKeptPositions = 256;
 
 void check_embedding(const EmbeddingRows& embedding, std::int64_t d) {
     const TensorView& rows = embedding.rows;
     const bool fits = rows.rank() == 2 && rows.size(1) == d && rows.is_contiguous();
     if (!fits || (rows.dtype() != DType::float32 && rows.dtype() != DType::int8)) {
-        throw ShapeError(kModule, "expected contiguous float32 or int8 embeddings of shape [size, " + std::to_string(d) +
-                                      "], found " + std::string(name_of(rows.dtype())) + " " + to_string(rows.shape()));
+        throw ShapeError(kModule, "expected contiguous float32 or int8 embeddings of shape [size, " +
+                                      std::to_string(d) + "], found " + std::string(name_of(rows.dtype())) + " " +
+                                      to_string(rows.shape()));
     }
 }
 
@@ -58,6 +60,7 @@ Tensor kept_rows(const Tensor& all, const std::vector<std::int64_t>& starts, std
 
 EncoderDecoder::EncoderDecoder(EncoderDecoderParts parts) : parts_(std::move(parts)) {
     const std::int64_t d = d_model();
+    positions_ = sinusoidal_positions(0, kKeptPositions, d, parts_.positions);
     check_embedding(parts_.source, d);
     check_embedding(parts_.target, d);
     for (const std::vector<Block>* blocks : {&parts_.encoder, &parts_.decoder}) {
@@ -67,26 +70,35 @@ EncoderDecoder::EncoderDecoder(EncoderDecoderParts parts) : parts_(std::move(par
                                               std::to_string(block.d_model()));
             }
             if (block.is_decoder() != (blocks == &parts_.decoder)) {
-                throw ValueError(kModule, "expected cross attention in the decoder's blocks alone, found it elsewhere, or "
-                                          "not there");
+                throw ValueError(kModule,
+                                 "expected cross attention in the decoder's blocks alone, found it elsewhere, or "
+                                 "not there");
             }
         }
     }
+}
+
+TensorView EncoderDecoder::positions(std::int64_t first, std::int64_t count, Tensor& made) const {
+    if (first + count <= kKeptPositions) return positions_.view().slice(0, first, first + count);
+    made = sinusoidal_positions(first, count, d_model(), parts_.positions);
+    return made.view();
 }
 
 Tensor EncoderDecoder::encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts) const {
     const std::int64_t d = d_model();
     const auto count = static_cast<std::int64_t>(ids.size());
     if (starts.empty() || starts.front() != 0 || starts.back() != count) {
-        throw ValueError(kModule, "expected starts from 0 to the number of ids, " + std::to_string(count) + ", found others");
+        throw ValueError(kModule,
+                         "expected starts from 0 to the number of ids, " + std::to_string(count) + ", found others");
     }
     std::int64_t longest = 0;
     for (std::size_t s = 0; s + 1 < starts.size(); ++s) longest = std::max(longest, starts[s + 1] - starts[s]);
-    const Tensor positions = sinusoidal_positions(0, longest, d, parts_.positions);
+    Tensor made;
+    const TensorView from_start = positions(0, longest, made);
     Tensor x = Tensor::empty({1, count, d});
     for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
         float* rows = x.data<float>() + starts[s] * d;
-        std::memcpy(rows, positions.data(), static_cast<std::size_t>((starts[s + 1] - starts[s]) * d) * sizeof(float));
+        std::memcpy(rows, from_start.data(), static_cast<std::size_t>((starts[s + 1] - starts[s]) * d) * sizeof(float));
         for (std::int64_t i = starts[s]; i < starts[s + 1]; ++i) {
             add_row(parts_.source, ids[static_cast<std::size_t>(i)], x.data<float>() + i * d);
         }
@@ -115,7 +127,8 @@ Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> p
         throw ValueError(kModule, "expected a token for each of " + std::to_string(state.starts.size() - 1) +
                                       " sequences, found " + std::to_string(count));
     }
-    const Tensor position = sinusoidal_positions(state.position, 1, d, parts_.positions);
+    Tensor made;
+    const TensorView position = positions(state.position, 1, made);
     Tensor x = Tensor::empty({1, count, d});
     for (std::int64_t i = 0; i < count; ++i) {
         float* row = x.data<float>() + i * d;

@@ -1,6 +1,6 @@
 /// @file
-/// A Transformer that turns one sequence of ids into another: embeddings, the encoder's and the decoder's blocks, the output
-/// layer. One class for all families; what differs is in its parts.
+/// A Transformer that turns one sequence of ids into another: embeddings, the encoder's and the decoder's blocks, the
+/// output layer. One class for all families; what differs is in its parts.
 #pragma once
 
 #include <attend/core/tensor.h>
@@ -18,29 +18,28 @@ namespace attend::nn {
 
 /// Rows for ids, float32 or int8, times a factor.
 struct EmbeddingRows {
-    TensorView rows = {};                       ///< [size, d], contiguous: float32 or int8
-    float factor = 1.0F;                        ///< of every number
-    std::shared_ptr<const void> owner = {};     ///< keeps the rows; may be null
+    TensorView rows = {};                    ///< [size, d], contiguous: float32 or int8
+    float factor = 1.0F;                     ///< of every number
+    std::shared_ptr<const void> owner = {};  ///< keeps the rows; may be null
 };
 
 /// What an EncoderDecoder is made of.
 struct EncoderDecoderParts {
-    EmbeddingRows source = {};                                     ///< of the encoder
-    EmbeddingRows target = {};                                     ///< of the decoder
-    SinusoidalLayout positions = SinusoidalLayout::interleaved;    ///< added to both
-    std::vector<Block> encoder = {};                               ///< from the first to the last
-    std::vector<Block> decoder = {};                               ///< from the first to the last
-    Linear output = {};                                            ///< from the decoder's rows to logits
+    EmbeddingRows source = {};                                   ///< of the encoder
+    EmbeddingRows target = {};                                   ///< of the decoder
+    SinusoidalLayout positions = SinusoidalLayout::interleaved;  ///< added to both
+    std::vector<Block> encoder = {};                             ///< from the first to the last
+    std::vector<Block> decoder = {};                             ///< from the first to the last
+    Linear output = {};                                          ///< from the decoder's rows to logits
 };
 
 /// Where a decoder stands: one row for each sequence of the batch.
 struct DecoderState {
-    std::vector<ProjectedMemory> memory;    ///< of each block, [1, all source tokens, d]
-    std::vector<Tensor> cells;              ///< of each block with a recurrence, [n, d]
-    std::vector<std::int64_t> starts;       ///< [n + 1], where each source begins in the memory
-    std::int64_t position = 0;              ///< of the next token
+    std::vector<ProjectedMemory> memory;  ///< of each block, [1, all source tokens, d]
+    std::vector<Tensor> cells;            ///< of each block with a recurrence, [n, d]
+    std::vector<std::int64_t> starts;     ///< [n + 1], where each source begins in the memory
+    std::int64_t position = 0;            ///< of the next token
 };
-
 
 /// The model.
 class EncoderDecoder {
@@ -48,13 +47,14 @@ public:
     /// @throws ShapeError, ValueError unless the parts fit together
     explicit EncoderDecoder(EncoderDecoderParts parts);
 
-    /// The encoder's rows, [1, all tokens, d], of sources that lie one after the other. Each has the same bits as alone.
+    /// The encoder's rows, [1, all tokens, d], of sources that lie one after the other. Each has the same bits as
+    /// alone.
     /// @param ids of all tokens @param starts [n + 1], rising from 0 to their number @throws ValueError
     Tensor encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts) const;
     /// A decoder before its first token.
     DecoderState start(const Tensor& encoded, std::vector<std::int64_t> starts) const;
-    /// The decoder's rows [1, n, d] for the next position. @param previous the last token of each sequence; -1: none, a row
-    /// of zeros takes its embedding's place @throws ValueError
+    /// The decoder's rows [1, n, d] for the next position. @param previous the last token of each sequence; -1: none, a
+    /// row of zeros takes its embedding's place @throws ValueError
     Tensor step(DecoderState& state, std::span<const std::int64_t> previous) const;
     /// Goes on with some of the sequences only. @param rows rising
     void keep(DecoderState& state, std::span<const std::int64_t> rows) const;
@@ -69,7 +69,10 @@ public:
     std::int64_t target_size() const noexcept { return parts_.output.out_features(); }
 
 private:
+    TensorView positions(std::int64_t first, std::int64_t count, Tensor& made) const;
+
     EncoderDecoderParts parts_;
+    Tensor positions_;  // of the first ones; others are made when they are asked for
 };
 
 }  // namespace attend::nn

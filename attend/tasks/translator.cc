@@ -1,7 +1,9 @@
 #include <attend/core/error.h>
+#include <attend/core/threads.h>
 #include <attend/io/marian_shortlist.h>
 #include <attend/kernels/cpu/row_kernels.h>
 #include <attend/tasks/translator.h>
+#include <attend/text/sentences.h>
 #include <attend/text/tokenizer.h>
 
 #include <algorithm>
@@ -41,9 +43,9 @@ std::string required_file(const std::string& folder, const std::string& begin, c
 
 /// A source, or a part of one that is too long, on its way through the decoder.
 struct Piece {
-    std::size_t source = 0;               // which it belongs to
-    std::vector<std::int64_t> ids;        // with the end
-    std::vector<std::int64_t> output;     // so far
+    std::size_t source = 0;            // which it belongs to
+    std::vector<std::int64_t> ids;     // with the end
+    std::vector<std::int64_t> output;  // so far
     double score = 0.0;
 };
 
@@ -58,12 +60,36 @@ double log_sum_exp(const float* logits, std::int64_t count) {
 
 }  // namespace
 
+namespace {
+
+/// "en" of ".../model.enpt.intgemm.alphas.bin".
+std::string language_of(const std::string& path) {
+    const std::string name = std::filesystem::path(path).filename().string();
+    const std::size_t dot = name.find('.');
+    const std::size_t next = dot == std::string::npos ? dot : name.find('.', dot + 1);
+    return next == std::string::npos || next - dot != 5 ? "" : name.substr(dot + 1, 2);
+}
+
+std::int64_t words_of(const std::string& text) {
+    std::int64_t words = 0;
+    bool inside = false;
+    for (const char c : text) {
+        const bool space = c == ' ' || c == '\t' || c == '\r';
+        words += !space && !inside ? 1 : 0;
+        inside = !space;
+    }
+    return words;
+}
+
+}  // namespace
+
 struct Translator::Parts {
     nn::EncoderDecoder model;
     text::Tokenizer source;
     text::Tokenizer target;
     std::optional<MarianShortlist> shortlist;
     bool shared = true;
+    std::string source_language;
 
     /// The output layer for one sentence and the ids of its columns; all columns: no ids.
     struct Output {
@@ -118,9 +144,9 @@ void Translator::Parts::decode(std::span<Piece*> batch, const TranslationOptions
             const std::int64_t best = kernels::cpu::row_kernels().largest(values, count);
             const std::int64_t id = output.some ? output.ids[static_cast<std::size_t>(best)] : best;
             piece.output.push_back(id);
-            piece.score += static_cast<double>(values[best]) - log_sum_exp(values, count);
-            const auto longest = static_cast<std::size_t>(
-                std::ceil(options.max_length_factor * static_cast<double>(piece.ids.size())));
+            if (options.scores) piece.score += static_cast<double>(values[best]) - log_sum_exp(values, count);
+            const auto longest =
+                static_cast<std::size_t>(std::ceil(options.max_length_factor * static_cast<double>(piece.ids.size())));
             if (id == end || piece.output.size() >= longest) continue;
             going.push_back(row);
             last.push_back(id);
@@ -138,7 +164,8 @@ Translator Translator::from_pretrained(const std::string& folder, const Translat
     if (!std::filesystem::is_directory(folder)) {
         throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
     }
-    auto file = std::make_shared<const MarianFile>(MarianFile::open(required_file(folder, "model", ".bin")));
+    const std::string path = required_file(folder, "model", ".bin");
+    auto file = std::make_shared<const MarianFile>(MarianFile::open(path));
     const bool shared = models::has_shared_vocabulary(*file);
     const std::string source = required_file(folder, shared ? "vocab" : "srcvocab", ".spm");
     const text::Tokenizer source_pieces = text::Tokenizer::open(source);
@@ -146,27 +173,67 @@ Translator Translator::from_pretrained(const std::string& folder, const Translat
         shared ? source_pieces : text::Tokenizer::open(required_file(folder, "trgvocab", ".spm"));
     std::optional<MarianShortlist> shortlist;
     if (options.shortlist) {
-        if (const auto path = file_named(folder, "lex", ".bin")) shortlist = MarianShortlist::open(*path);
+        if (const auto lexical = file_named(folder, "lex", ".bin")) shortlist = MarianShortlist::open(*lexical);
     }
     nn::EncoderDecoder model = models::load_marian(std::move(file), options.compute_type);
     if (source_pieces.size() > model.source_size() || target_pieces.size() > model.target_size()) {
-        throw FileError(kOperation, "expected vocabularies of at most " + std::to_string(model.source_size()) + " and " +
-                                        std::to_string(model.target_size()) + " pieces in '" + folder + "', found " +
-                                        std::to_string(source_pieces.size()) + " and " +
+        throw FileError(kOperation, "expected vocabularies of at most " + std::to_string(model.source_size()) +
+                                        " and " + std::to_string(model.target_size()) + " pieces in '" + folder +
+                                        "', found " + std::to_string(source_pieces.size()) + " and " +
                                         std::to_string(target_pieces.size()));
     }
     if (shortlist && shortlist->source_size() > model.source_size()) {
         throw FileError(kOperation, "expected a shortlist of at most " + std::to_string(model.source_size()) +
-                                        " pieces in '" + folder + "', found " + std::to_string(shortlist->source_size()));
+                                        " pieces in '" + folder + "', found " +
+                                        std::to_string(shortlist->source_size()));
     }
     return Translator(std::make_shared<const Parts>(
-        Parts{std::move(model), source_pieces, target_pieces, std::move(shortlist), shared}));
+        Parts{std::move(model), source_pieces, target_pieces, std::move(shortlist), shared, language_of(path)}));
 }
 
 std::vector<std::int64_t> Translator::encode(const std::string& source) const {
     std::vector<std::int64_t> ids = parts_->source.encode(source);
     ids.push_back(parts_->source.end());
     return ids;
+}
+
+TranslatedLines Translator::translate_lines(const std::vector<std::string>& lines, bool split,
+                                            const TranslationOptions& options) const {
+    TranslatedLines result;
+    std::vector<text::Line> taken;
+    std::vector<std::string> sentences;
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+        taken.push_back(text::split_line(lines[i], parts_->source_language, split));
+        if (taken.back().repaired) result.repaired.push_back(i);
+        sentences.insert(sentences.end(), taken.back().sentences.begin(), taken.back().sentences.end());
+        result.words += words_of(lines[i]);
+    }
+    const std::vector<Translation> translated = translate(sentences, options);
+    std::size_t next = 0;
+    for (const text::Line& line : taken) {
+        Translation joined;
+        joined.text = line.prefix;
+        for (std::size_t s = 0; s < line.sentences.size(); ++s) {
+            const Translation& sentence = translated[next++];
+            if (s > 0) joined.text += ' ';
+            joined.text += sentence.text;
+            joined.ids.insert(joined.ids.end(), sentence.ids.begin(), sentence.ids.end());
+            joined.score += sentence.score;
+        }
+        joined.text += line.suffix;
+        result.lines.push_back(std::move(joined));
+    }
+    return result;
+}
+
+std::vector<std::string> Translator::pieces(const std::vector<std::int64_t>& ids) const {
+    std::vector<std::string> result;
+    for (const std::int64_t id : ids) result.push_back(parts_->target.piece(id));
+    return result;
+}
+
+const std::string& Translator::source_language() const noexcept {
+    return parts_->source_language;
 }
 
 const nn::EncoderDecoder& Translator::model() const noexcept {
@@ -193,6 +260,7 @@ std::vector<Translation> Translator::translate(const std::vector<std::string>& s
     for (Piece& piece : pieces) order.push_back(&piece);
     std::stable_sort(order.begin(), order.end(),
                      [](const Piece* a, const Piece* b) { return a->ids.size() < b->ids.size(); });
+    std::vector<std::span<Piece*>> batches;
     for (std::size_t begin = 0; begin < order.size();) {
         std::size_t last = begin;
         std::int64_t tokens = 0;
@@ -201,8 +269,16 @@ std::vector<Translation> Translator::translate(const std::vector<std::string>& s
             if (last > begin && tokens > options.batch_tokens) break;
             ++last;
         }
-        parts_->decode(std::span(order).subspan(begin, last - begin), options);
+        batches.push_back(std::span(order).subspan(begin, last - begin));
         begin = last;
+    }
+    if (batches.size() == 1) {
+        parts_->decode(batches.front(), options);  // with all threads
+    } else {
+        // Long ones first, so that threads end together.
+        parallel_for(static_cast<std::int64_t>(batches.size()), [&](std::int64_t task) {
+            parts_->decode(batches[batches.size() - 1 - static_cast<std::size_t>(task)], options);
+        });
     }
     std::vector<Translation> result(sources.size());
     for (const Piece& piece : pieces) {

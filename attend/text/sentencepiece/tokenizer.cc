@@ -50,8 +50,8 @@ std::string Tokenizer::decode(std::span<const std::int64_t> ids) const {
 
 std::string Tokenizer::piece(std::int64_t id) const {
     if (id < 0 || id >= size()) {
-        throw ValueError("Tokenizer", "expected a piece from 0 to " + std::to_string(size() - 1) + ", found " +
-                                          std::to_string(id));
+        throw ValueError("Tokenizer",
+                         "expected a piece from 0 to " + std::to_string(size() - 1) + ", found " + std::to_string(id));
     }
     return model_->processor.IdToPiece(static_cast<int>(id));
 }

@@ -1,0 +1,25 @@
+/// @file
+/// Lines of text as translation takes them: sentences between what is kept as it is.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attend::text {
+
+/// A line taken apart. prefix, sentences joined with spaces, and suffix are the line again, but for spaces between
+/// sentences and bytes that were no UTF-8.
+struct Line {
+    std::string prefix;                  ///< spaces and a list's marker ("- ", "* ", "3. ")
+    std::vector<std::string> sentences;  ///< without spaces around them
+    std::string suffix;                  ///< spaces at the end, and a carriage return
+    bool repaired = false;               ///< bytes that are no UTF-8 were replaced by U+FFFD
+};
+
+/// Takes a line apart. Sentences end where Unicode's rules (UAX 29) and the language's abbreviations (CLDR) say.
+/// @param language two letters, "en"; unknown ones have no abbreviations @param split false: the line is one sentence
+/// @throws UnsupportedError in a build without translation
+Line split_line(std::string_view line, const std::string& language, bool split);
+
+}  // namespace attend::text
