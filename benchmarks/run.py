@@ -75,7 +75,7 @@ def run(options, cases, folder, teams, reference):
     """The rows of all cases, printed and written as they come."""
     machine = teams[-1].machine
     print(f"inputs of seed {options.seed}; compared with {reference.version}", file=sys.stderr)
-    table = report.Table(options.contestants, any("bytes" in case for case in cases))
+    table = report.Table(options.contestants)
     rows = []
     for number, case in enumerate(cases):
         print(f"[{number + 1}/{len(cases)}] {case['name']} {case['dtype']}", file=sys.stderr)

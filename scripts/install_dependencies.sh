@@ -5,7 +5,7 @@
 #
 # build: the library, the command and its drawing (make demo)      test: the tests (make test)
 # check: formatting, linting, the second compiler (.ci/run)        docs: the API reference (make docs)
-# benchmark: Python, in which benchmarks are run (make benchmark)
+# benchmark: Python, in which benchmarks are run, and oneDNN, a peer (make benchmark)
 set -eu
 
 packages=""
@@ -15,7 +15,7 @@ for task in "${@:-build}"; do
         test) packages="$packages libgtest-dev googletest g++-aarch64-linux-gnu qemu-user git poppler-utils" ;;
         check) packages="$packages clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev" ;;
         docs) packages="$packages doxygen" ;;
-        benchmark) packages="$packages python3 python3-venv" ;;
+        benchmark) packages="$packages python3 python3-venv libdnnl-dev" ;;
         *)
             echo "install_dependencies.sh: error: expected build, test, check, docs or benchmark, found '$task'" >&2
             exit 2

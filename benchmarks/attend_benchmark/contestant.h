@@ -1,4 +1,4 @@
-// What a workload's attend.cc defines: attend as a contestant.
+// What contestants in C++ are: a workload's attend.cc defines one, and so does any other .cc beside it.
 #pragma once
 
 #include <attend/io/safetensors.h>
@@ -7,11 +7,18 @@
 
 #include <memory>
 #include <stdexcept>
+#include <string>
 
 namespace attend::benchmark {
 
 /// Thrown by a contestant that does not do what a case asks for.
 class Unsupported : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+/// Thrown where a contestant is named of what attend_benchmark was built without.
+class Missing : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
 };
@@ -35,5 +42,12 @@ std::unique_ptr<Contestant> prepare_attention(const nlohmann::json& benchmark_ca
 std::unique_ptr<Contestant> prepare_attention_backward(const nlohmann::json& benchmark_case, TensorMap inputs);
 /// benchmarks/decode/attend.cc
 std::unique_ptr<Contestant> prepare_decode(const nlohmann::json& benchmark_case, TensorMap inputs);
+/// benchmarks/matmul/attend.cc
+std::unique_ptr<Contestant> prepare_matmul(const nlohmann::json& benchmark_case, TensorMap inputs);
+/// benchmarks/matmul/onednn.cc
+std::unique_ptr<Contestant> prepare_matmul_onednn(const nlohmann::json& benchmark_case, TensorMap inputs);
+
+/// "onednn 2.6.3", as it was found. @throws Missing
+std::string onednn_version();
 
 }  // namespace attend::benchmark

@@ -1,5 +1,5 @@
-// attend_benchmark worker WORKLOAD         answers benchmarks/run.py
-// attend_benchmark chart ROWS.json OUT     draws what run.py measured (.svg, .png or .pdf)
+// attend_benchmark worker WORKLOAD CONTESTANT    answers benchmarks/run.py
+// attend_benchmark chart ROWS.json OUT           draws what run.py measured (.svg, .png or .pdf)
 #include "benchmarks/attend_benchmark/chart.h"
 #include "benchmarks/attend_benchmark/worker.h"
 
@@ -11,8 +11,8 @@
 int main(int argc, char** argv) {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     try {
-        if (arguments.size() == 2 && arguments[0] == "worker") {
-            attend::benchmark::work(arguments[1], std::cin, std::cout);
+        if (arguments.size() == 3 && arguments[0] == "worker") {
+            attend::benchmark::work(arguments[1], arguments[2], std::cin, std::cout);
             return 0;
         }
         if (arguments.size() == 3 && arguments[0] == "chart") {
@@ -23,6 +23,6 @@ int main(int argc, char** argv) {
         std::cerr << "attend_benchmark: error: " << error.what() << "\n";
         return 1;
     }
-    std::cerr << "usage: attend_benchmark worker WORKLOAD | chart ROWS.json OUT.svg\n";
+    std::cerr << "usage: attend_benchmark worker WORKLOAD CONTESTANT | chart ROWS.json OUT.svg\n";
     return 2;
 }

@@ -23,15 +23,28 @@ namespace {
 
 using nlohmann::json;
 
-Prepare contestant_of(const std::string& workload) {
-    static const std::map<std::string, Prepare> contestants{
-        {"attention", prepare_attention},
-        {"attention_backward", prepare_attention_backward},
-        {"decode", prepare_decode},
+std::string attend_version() {
+    return "attend " ATTEND_VERSION;
+}
+
+/// What the table below says of a contestant.
+struct Entry {
+    Prepare prepare;
+    std::string (*version)();
+};
+
+const Entry& entry_of(const std::string& workload, const std::string& contestant) {
+    static const std::map<std::pair<std::string, std::string>, Entry> entries{
+        {{"attention", "attend"}, {prepare_attention, attend_version}},
+        {{"attention_backward", "attend"}, {prepare_attention_backward, attend_version}},
+        {{"decode", "attend"}, {prepare_decode, attend_version}},
+        {{"matmul", "attend"}, {prepare_matmul, attend_version}},
+        {{"matmul", "onednn"}, {prepare_matmul_onednn, onednn_version}},
     };
-    const auto found = contestants.find(workload);
-    if (found == contestants.end()) {
-        throw std::invalid_argument("expected a workload of attend, found '" + workload + "'");
+    const auto found = entries.find({workload, contestant});
+    if (found == entries.end()) {
+        throw std::invalid_argument("expected a workload and a contestant of it in C++, found '" + workload +
+                                    "' and '" + contestant + "'");
     }
     return found->second;
 }
@@ -132,9 +145,15 @@ private:
 
 }  // namespace
 
-void work(const std::string& workload, std::istream& in, std::ostream& out) {
-    Worker worker(contestant_of(workload));
-    out << json{{"version", "attend " ATTEND_VERSION}} << std::endl;
+void work(const std::string& workload, const std::string& contestant, std::istream& in, std::ostream& out) {
+    const Entry& entry = entry_of(workload, contestant);
+    try {
+        out << json{{"version", entry.version()}} << std::endl;
+    } catch (const Missing& reason) {
+        out << json{{"missing", reason.what()}} << std::endl;
+        return;
+    }
+    Worker worker(entry.prepare);
     for (std::string line; std::getline(in, line);) {
         json answer;
         try {

@@ -6,8 +6,8 @@
 
 namespace attend::benchmark {
 
-/// Answers requests until `in` ends. benchmarks/README.md has the protocol. @throws std::invalid_argument for a
-/// workload that attend has no contestant for
-void work(const std::string& workload, std::istream& in, std::ostream& out);
+/// Answers requests to a contestant in C++, "attend" or a peer, until `in` ends. benchmarks/README.md has the protocol.
+/// @throws std::invalid_argument for a workload that does not have it
+void work(const std::string& workload, const std::string& contestant, std::istream& in, std::ostream& out);
 
 }  // namespace attend::benchmark

@@ -42,12 +42,11 @@ def write(path, rows):
 class Table:
     """A line a row, printed as they come. Why a contestant does not take part is said once."""
 
-    def __init__(self, names, bandwidth):
+    def __init__(self, names):
         self.names = names
-        self.bandwidth = bandwidth
         self.said = set()
         heads = ["case".ljust(28), "dtype".ljust(9), "threads", "contestant ", "  ms".rjust(10),
-                 "GB/s".rjust(7) if bandwidth else "GFLOP/s", "% limit"]
+                 "rate".rjust(15), "% limit"]
         print(*heads, *[f"/ {name}".rjust(13) for name in names], "error".rjust(8), flush=True)
 
     def add(self, row):
@@ -63,9 +62,9 @@ class Table:
         if row["seconds"] is None:
             cells.append(f"{row['status']}: " + (row["reason"] if "reason" in row else f"its error is {error_of(row)}"))
         else:
-            rate = row["gb_per_s"] if self.bandwidth else row["gflops"]
+            rate, unit = (row["gb_per_s"], "GB/s") if "gb_per_s" in row else (row["gflops"], "GFLOP/s")
             percent = row["percent_of_limit"]
-            cells += [f"{row['seconds'] * 1e3:10.3f}", f"{rate:7.1f}"]
+            cells += [f"{row['seconds'] * 1e3:10.3f}", f"{rate:7.1f} {unit:7}"]
             cells.append("      -" if percent is None else f"{percent:7.1f}")
             cells += [f"{row['ratio_to'][name]:12.2f}x" if name in row["ratio_to"] else " " * 13 for name in self.names]
             cells.append(error_of(row).rjust(8))

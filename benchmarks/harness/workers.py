@@ -9,6 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# The contestants in C++, all of them in attend_benchmark, and how each is held to AVX2.
+NATIVE = {"attend": {"ATTEND_ISA": "avx2"}, "onednn": {"DNNL_MAX_CPU_ISA": "AVX2"}}
 # The virtual environment of each contestant in Python (setup.sh makes them), and how it is held to AVX2: nothing where
 # there is no way.
 TORCH_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2",
@@ -91,21 +93,21 @@ def processors_for(threads):
 
 
 def contestants_of(workload):
-    """The names of the contestants in a workload's folder, attend first, then as PEERS has them."""
+    """The names of the contestants in a workload's folder, attend first, then as NATIVE and PEERS have them."""
     folder = ROOT / "benchmarks" / workload
     found = {path.stem for path in folder.iterdir() if path.suffix in (".py", ".cc")}
-    order = ["attend", *PEERS]
+    order = [*NATIVE, *PEERS]
     found -= {"workload", "reference"}
     return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def start(name, workload, threads, options):
     """Starts the worker of a contestant. @raises Refused when it is not installed"""
-    if name == "attend":
+    if name in NATIVE:
         program = Path(options.program)
         if not program.exists():
             raise Refused("missing", f"{program} is not there: build the target attend_benchmark")
-        return Worker(name, [program, "worker", workload], threads, {"ATTEND_ISA": options.isa} if options.isa else {})
+        return Worker(name, [program, "worker", workload, name], threads, NATIVE[name] if options.isa else {})
     environment, held = PEERS.get(name, (name, None))
     python = Path(options.environments) / environment / "bin" / "python"
     if not python.exists():

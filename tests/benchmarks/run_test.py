@@ -59,6 +59,15 @@ class Runs(unittest.TestCase):
         self.check([row for row in rows if row["dtype"] != "int8"])
         self.assertGreater(rows[0]["gb_per_s"], 0)
 
+    def test_matmul(self):
+        output, rows, _ = run("matmul", "--contestants", "attend")
+        self.check(rows)
+        self.assertEqual({row["dtype"] for row in rows}, {"float32", "bfloat16", "int8"})
+        for row in rows:  # cold cases are held against memory, the others against arithmetic, in one table
+            self.assertEqual("gb_per_s" in row, row["case"].endswith("_cold"))
+        self.assertIn(" GB/s ", output)
+        self.assertIn(" GFLOP/s ", output)
+
     def test_a_contestant_that_is_not_installed_is_named(self):
         output, rows, _ = run("attention", "--contestants", "attend,torch", "--cases", "bh4_causal float32")
         self.assertIn("missing: torch: ", output)
@@ -125,7 +134,7 @@ class Comparing(unittest.TestCase):
 
     def test_errors_are_relative_to_rows(self):
         inputs = {"x": {"shape": [3, 5], "dtype": "float32"}}
-        worker = Worker("attend", [PROGRAM, "worker", "attention"], 1, {})
+        worker = Worker("attend", [PROGRAM, "worker", "attention", "attend"], 1, {})
         with tempfile.TemporaryDirectory() as folder:
             a, b = f"{folder}/a", f"{folder}/b"
             worker.ask("inputs", path=a, inputs=inputs, seed=1)
