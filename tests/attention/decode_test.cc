@@ -1,11 +1,11 @@
 // A few queries over many keys, from tensors and from caches, on every instruction set.
 #include "tests/support/compare.h"
+#include "tests/support/each_isa.h"
 
 #include <attend/attention/attention.h>
 #include <attend/attention/kv_cache.h>
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/cpu/isa.h>
 
 #include <gtest/gtest.h>
 
@@ -16,19 +16,10 @@
 namespace attend::testing {
 namespace {
 
-using kernels::cpu::available_isas;
-using kernels::cpu::Isa;
-using kernels::cpu::IsaOverride;
-
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-class Decode : public ::testing::TestWithParam<Isa> {
-private:
-    IsaOverride isa_{GetParam()};
-};
-
-INSTANTIATE_TEST_SUITE_P(Isas, Decode, ::testing::ValuesIn(available_isas()),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+class Decode : public EachIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, Decode, each_isa(), isa_of_test);
 
 double bound_of(DType dtype) {
     return dtype == DType::float32 ? 5e-6 : dtype == DType::bfloat16 ? 0x1p-7 : 0x1p-10;
