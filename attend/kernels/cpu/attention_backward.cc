@@ -215,10 +215,28 @@ private:
         return slot;
     }
 
+    /// Rows without weights have no gradients, whatever the keys and queries hold that made all their scores -inf: they
+    /// attend to nothing.
+    Visibility hide_dead_rows(const TilePosition& tile, Visibility visible) {
+        const auto dead = [&](std::int64_t r) { return log_sum_exp_[r] == -kInfinity; };
+        std::int64_t count = 0;
+        for (std::int64_t r = 0; r < rows_; ++r) count += dead(r) ? 1 : 0;
+        if (count == 0) return visible;
+        if (count == rows_) return Visibility::none;
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            std::uint8_t* attended = attended_ + r * kKeyTile;
+            if (visible == Visibility::full) std::fill(attended, attended + tile.key_count, std::uint8_t{1});
+            if (dead(r)) std::fill(attended, attended + tile.key_count, std::uint8_t{0});
+        }
+        return Visibility::partial;
+    }
+
     /// weights_ = p_ij d_ij and grad_scores_ = d s_ij = p_ij (d_ij (do_i . v_j) - delta_i) of a tile, before the score
     /// function. @param slot where given, the function's own gradients are asked for
     Visibility compute(const TilePosition& tile, std::optional<std::int64_t> slot = {}) {
-        const Visibility visible = products(tile);
+        Visibility visible = products(tile);
+        if (visible == Visibility::none) return visible;
+        visible = hide_dead_rows(tile, visible);
         if (visible == Visibility::none) return visible;
         for (std::int64_t r = 0; r < rows_; ++r) {
             T* weight = weights_ + r * kKeyTile;
