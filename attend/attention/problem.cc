@@ -387,7 +387,8 @@ void for_each_block(const kernels::AttentionProblem& problem, std::int64_t heads
         const std::int64_t rows = rows_of(problem.sequences[s]);
         for (std::int64_t head = 0; head < heads; ++head) {
             for (std::int64_t begin = 0; begin < rows; begin += tile) {
-                blocks.push_back({static_cast<std::int64_t>(s), head, begin, std::min(begin + tile, rows)});
+                blocks.push_back({static_cast<std::int64_t>(s), head, begin, std::min(begin + tile, rows),
+                                  static_cast<std::int64_t>(blocks.size())});
             }
         }
     }

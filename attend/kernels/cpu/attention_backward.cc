@@ -114,7 +114,7 @@ public:
                                         block.begin, keys};
                 if (!any_block(problem_, tile)) continue;
                 load_queries(head, begin, tile.query_count);
-                const Visibility visible = compute(tile, slot_of(block));
+                const Visibility visible = compute(tile, block.slot);
                 if (visible == Visibility::none) continue;
                 accumulate_transposed(weights_, mask_of(visible), grad_, rows_, keys, dv_, sum_dv_);
                 to_grad_products(tile);
@@ -203,16 +203,6 @@ private:
         } else {
             std::fill(factors_, factors_ + tile.key_count, T{1});
         }
-    }
-
-    /// The place of a block of keys among all by (sequence, head of keys, keys).
-    std::int64_t slot_of(const Block& block) const {
-        const std::int64_t kv_heads = problem_.key.shape()[1];
-        std::int64_t slot = block.head * block_count(sequence_.key_count, kKeyTile) + block.begin / kKeyTile;
-        for (std::int64_t s = 0; s < block.sequence; ++s) {
-            slot += kv_heads * block_count(problem_.sequences[static_cast<std::size_t>(s)].key_count, kKeyTile);
-        }
-        return slot;
     }
 
     /// Rows without weights have no gradients, whatever the keys and queries hold that made all their scores -inf: they
