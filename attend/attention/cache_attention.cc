@@ -43,6 +43,16 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
     if (query.dtype() == DType::float64) {
         throw DTypeError("attention", "expected query of type float32, bfloat16 or float16 for a cache, found float64");
     }
+    if (detail::is_packed(options.mask)) {
+        throw ValueError("attention",
+                         "expected a mask without packed sequences for a cache, which keeps its sequences apart, found "
+                         "Mask::packed");
+    }
+    if (detail::has_key_lengths(options.mask)) {
+        throw ValueError(
+            "attention",
+            "expected a mask without key lengths for a cache, which knows its own, found Mask::key_lengths");
+    }
     std::vector<std::int64_t> real = contents.lengths;
     std::int64_t longest = 0;
     std::int64_t padded = 0;
@@ -82,8 +92,10 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
                          "cache with left "
                          "padding, found one");
     }
-    Tensor keys(key_shape, query.dtype());
-    Tensor values(value_shape, query.dtype());
+    const bool wider = source.dtype != query.dtype();
+    const DType dtype = wider ? DType::float32 : query.dtype();
+    Tensor keys(key_shape, dtype);
+    Tensor values(value_shape, dtype);
     for (std::int64_t b = 0; b < batch; ++b) {
         const auto s = static_cast<std::size_t>(b);
         for (std::int64_t head = 0; head < contents.kv_heads; ++head) {
@@ -93,7 +105,11 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
             contents.copy(b, head, contents.padding[s], contents.lengths[s], rows(keys), rows(values));
         }
     }
-    return attention(query, keys, values, own);
+    if (!wider) return attention(query, keys, values, own);
+    AttentionResult result = attention(query.to(DType::float32), keys, values, own);
+    result.output = result.output.to(query.dtype());
+    if (options.return_weights) result.weights = result.weights.to(query.dtype());
+    return result;
 }
 
 /// Copies rows of a run into a view of floats, multiplied by their scales.

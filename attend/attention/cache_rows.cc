@@ -58,11 +58,13 @@ void write_row(const TensorView& tokens, std::int64_t b, std::int64_t head, std:
     double largest = 0.0;
     for (std::int64_t c = 0; c < width; ++c) {
         const double magnitude = std::fabs(load_element(from, tokens.dtype(), c * strides[3]));
-        // Integers have neither NaN nor infinity: the scale is NaN then.
-        if (!std::isfinite(magnitude)) largest = std::numeric_limits<double>::quiet_NaN();
+        // Integers have neither NaN nor infinity: the scale is NaN then, as it is for what floats do not hold.
+        if (!std::isfinite(static_cast<float>(magnitude))) largest = std::numeric_limits<double>::quiet_NaN();
         largest = magnitude > largest ? magnitude : largest;
     }
-    const float scale = static_cast<float>(largest / 127.0);
+    float scale = static_cast<float>(largest / 127.0);
+    // Subnormal scales have few digits, or none where the processor flushes them: elements would be off by many.
+    if (scale < std::numeric_limits<float>::min()) scale = 0.0F;
     scales.data<float>()[row] = scale;
     for (std::int64_t c = 0; c < width; ++c) {
         const double x = load_element(from, tokens.dtype(), c * strides[3]);

@@ -287,6 +287,35 @@ TEST_P(Decode, CachesOfEveryTypeForQueriesOfEveryType) {
     }
 }
 
+// Keys that differ by less than the query's type tells apart.
+TEST_P(Decode, ManyQueriesReadTheCacheUnrounded) {
+    const Tensor v = normal({1, 2, 60, 20}, 3);
+    Tensor k = normal({1, 2, 60, 64}, 2);
+    for (std::int64_t i = 0; i < k.numel(); ++i) k.data<float>()[i] += 100.0F;
+    for (const DType cached : {DType::float32, DType::bfloat16, DType::float16, DType::int8}) {
+        for (const DType type : {DType::float32, DType::bfloat16, DType::float16}) {
+            SCOPED_TRACE(::testing::Message() << name_of(cached) << " " << name_of(type));
+            const Tensor q = normal({1, 4, 9, 64}, 1, type);
+            KvCache cache({.kv_heads = 2, .head_dim = 64, .value_dim = 20, .dtype = cached});
+            cache.append(k, v);
+            const Tensor held_k = held(cache.keys(), cache.key_scales(), 60);
+            const Tensor held_v = held(cache.values(), cache.value_scales(), 60);
+            AttentionOptions options{.mask = Mask::causal_bottom_right(), .return_weights = true};
+            const AttentionResult found = attention(q, cache, options);
+            options.algorithm = Algorithm::reference;
+            const Tensor q64 = q.to(DType::float64);
+            const AttentionResult want = attention(q64, held_k, held_v, options);
+            EXPECT_EQ(found.output.dtype(), type);
+            EXPECT_EQ(found.weights.dtype(), type);
+            // Scores of some hundreds, whose floats are off by their last digits.
+            const double bound = bound_of(type) + 2e-4;
+            EXPECT_LE(row_error(found.output, want.output, attention(q64, held_k, absolute(held_v), options).output),
+                      bound);
+            EXPECT_LE(row_error(found.weights, want.weights), bound);
+        }
+    }
+}
+
 // A row's bits do not depend on the rows that share its keys.
 TEST_P(Decode, GroupsEqualSingleHeads) {
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
@@ -331,6 +360,50 @@ TEST_P(Decode, NaNInAnInt8CacheReachesTheRowsThatAttend) {
             EXPECT_FALSE(std::isnan(y.output.at<float>({0, 0, 0, 3})));
             EXPECT_TRUE(std::isnan(y.output.at<float>({0, 0, 1, 3})));
         }
+    }
+}
+
+// What a scale in float32 cannot express: rows become zeros or NaN, and others keep their bound.
+TEST(KvCache, Int8RowsOfAnyMagnitude) {
+    const std::vector<double> magnitudes = {0.0,   1e-300, 1e-45, 2e-43, 1e-37,  2e-36, 1e-30,
+                                            1e-20, 1.0,    1e30,  3e38,  3.4e38, 1e39,  1e300};
+    const auto count = static_cast<std::int64_t>(magnitudes.size());
+    Tensor tokens = normal({1, 1, count, 8}, 1, DType::float64);
+    for (std::int64_t t = 0; t < count; ++t) {
+        for (std::int64_t c = 0; c < 8; ++c) {
+            double& x = tokens.at<double>({0, 0, t, c});
+            x = std::clamp(x, -1.0, 1.0) * magnitudes[static_cast<std::size_t>(t)];
+            if (c == 5) x = -magnitudes[static_cast<std::size_t>(t)];
+        }
+    }
+    KvCache cache({.kv_heads = 1, .head_dim = 8, .capacity = count, .dtype = DType::int8});
+    cache.append(tokens, tokens);
+    const Tensor kept = held(cache.values(), cache.value_scales(), count);
+    EXPECT_TRUE(same_bits(cache.keys(), cache.values()));
+    for (std::int64_t t = 0; t < count; ++t) {
+        const double magnitude = magnitudes[static_cast<std::size_t>(t)];
+        SCOPED_TRACE(magnitude);
+        const float scale = cache.value_scales().at<float>({0, 0, t});
+        for (std::int64_t c = 0; c < 8; ++c) {
+            const double x = kept.at<double>({0, 0, t, c});
+            if (magnitude > 3.5e38) {
+                EXPECT_TRUE(std::isnan(x));
+            } else if (magnitude < 1.4e-36) {
+                EXPECT_EQ(x, 0.0);
+            } else {
+                EXPECT_LE(std::fabs(x - tokens.at<double>({0, 0, t, c})), 0.5001 * static_cast<double>(scale));
+                EXPECT_TRUE(std::isfinite(static_cast<float>(x)));
+            }
+        }
+    }
+    EXPECT_EQ(cache.value_scales().at<float>({0, 0, 4}), 0.0F);
+    // One row reaches those that attend to it, by a few queries and by many.
+    for (const std::int64_t queries : {2, 9}) {
+        const Tensor q = zeros({1, 1, queries, 8});
+        const AttentionResult y = attention(q, cache, {.mask = Mask::causal_bottom_right().with_query_offset(9)});
+        EXPECT_TRUE(std::isfinite(y.output.at<float>({0, 0, 0, 5})));
+        const AttentionResult last = attention(q, cache, {.mask = Mask::causal_bottom_right()});
+        EXPECT_TRUE(std::isnan(last.output.at<float>({0, 0, queries - 1, 5})));
     }
 }
 
@@ -522,6 +595,17 @@ TEST(KvCache, Errors) {
                   attention(normal({1, 2, 1, 9}, 1), cache);
               }),
               "[attention] expected query of shape [1, heads, length, 8], found [1, 2, 1, 9]");
+    for (const std::int64_t queries : {1, 3, 9}) {
+        const Tensor q = normal({1, 2, queries, 8}, 1);
+        EXPECT_EQ(message_of<ValueError>([&] {
+                      attention(q, cache, {.mask = Mask::packed({0, 1, 3})});
+                  }),
+                  "[attention] expected a mask without packed sequences for a cache, which keeps its sequences apart, "
+                  "found Mask::packed");
+        EXPECT_EQ(message_of<ValueError>([&] { attention(q, cache, {.mask = Mask::key_lengths({3})}); }),
+                  "[attention] expected a mask without key lengths for a cache, which knows its own, found "
+                  "Mask::key_lengths");
+    }
 }
 
 }  // namespace
