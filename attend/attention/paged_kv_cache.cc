@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -128,11 +129,10 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
     const std::int64_t size = options_.page_size;
     std::int64_t needed = 0;
     std::map<std::int64_t, std::int64_t> appenders;
+    std::set<std::int64_t> named;
     for (std::size_t b = 0; b < sequences.size(); ++b) {
         const State& own = state(sequences[b]);
-        if (std::count(sequences.begin(), sequences.end(), sequences[b]) > 1) {
-            throw_repeated(sequences[b]);
-        }
+        if (!named.insert(sequences[b]).second) throw_repeated(sequences[b]);
         needed += (own.length + tokens + size - 1) / size - (own.length + size - 1) / size;
         if (own.length % size != 0) ++appenders[own.pages.back()];
     }

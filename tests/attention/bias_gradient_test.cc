@@ -192,7 +192,6 @@ TEST(BiasGradient, SameBitsAloneAndInABatch) {
     }
 }
 
-// Hidden pairs and rows that see nothing have gradients of exactly 0, whatever is stored there.
 // A block waits for every block before it that adds to one of its elements and that no block in between has waited for.
 TEST(BiasGradient, BlocksWaitForThoseThatTheyShareElementsWith) {
     namespace flash = kernels::cpu::flash;
@@ -229,6 +228,7 @@ TEST(BiasGradient, BlocksWaitForThoseThatTheyShareElementsWith) {
     }
 }
 
+// Hidden pairs and rows that see nothing have gradients of exactly 0, whatever is stored there.
 TEST(BiasGradient, HiddenPairsHaveNone) {
     for (const Isa isa : available_isas()) {
         SCOPED_TRACE(name_of(isa));
