@@ -130,9 +130,9 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
     std::int64_t needed = 0;
     std::map<std::int64_t, std::int64_t> appenders;
     std::set<std::int64_t> named;
-    for (std::size_t b = 0; b < sequences.size(); ++b) {
-        const State& own = state(sequences[b]);
-        if (!named.insert(sequences[b]).second) throw_repeated(sequences[b]);
+    for (const std::int64_t sequence : sequences) {
+        const State& own = state(sequence);
+        if (!named.insert(sequence).second) throw_repeated(sequence);
         needed += (own.length + tokens + size - 1) / size - (own.length + size - 1) / size;
         if (own.length % size != 0) ++appenders[own.pages.back()];
     }
