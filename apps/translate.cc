@@ -7,8 +7,8 @@
 #include <attend/core/threads.h>
 #include <attend/tasks/translator.h>
 
-#include <nlohmann/json.hpp>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -167,8 +167,8 @@ void write_line(std::ostream& out, const TranslateArguments& arguments, const Tr
                                      {"tokens", translator.pieces(translation.ids)},
                                      {"ids", translation.ids},
                                      {"score", translation.score}};
-        out << nlohmann::json{{"input", input}, {"outputs", {best}}}.dump(
-            -1, ' ', false, nlohmann::json::error_handler_t::replace);
+        out << nlohmann::json{{"input", input}, {"outputs", {best}}}.dump(-1, ' ', false,
+                                                                          nlohmann::json::error_handler_t::replace);
         return;
     }
     if (arguments.scores) out << translation.score << '\t';
@@ -199,7 +199,8 @@ void translate_stream(std::istream& in, std::ostream& out, const TranslateArgume
 
 void run(const TranslateArguments& arguments) {
     if (arguments.model.empty()) {
-        throw CLI::ValidationError("--model", "expected a folder with a model, found none; there are: " + models_at_hand());
+        throw CLI::ValidationError("--model",
+                                   "expected a folder with a model, found none; there are: " + models_at_hand());
     }
     if (arguments.threads > 0) set_num_threads(arguments.threads);
     const Chain chain(arguments);
@@ -227,7 +228,8 @@ void add_translate(CLI::App& app) {
     CLI::App* command = app.add_subcommand("translate", "Translate text with a model of Firefox Translations");
     auto arguments = std::make_shared<TranslateArguments>();
     command->add_option("TEXT", arguments->texts, "Lines to translate; without any they are read from --input");
-    command->add_option("--model", arguments->model, "Folder with the model, as Mozilla publishes it")->type_name("DIR");
+    command->add_option("--model", arguments->model, "Folder with the model, as Mozilla publishes it")
+        ->type_name("DIR");
     command->add_option("--then", arguments->then, "A second model, for what the first one gives: pt-en, then en-fr")
         ->type_name("DIR");
     command->add_option("--input", arguments->input, "Text to read, a line at a time; standard input unless given")
@@ -254,7 +256,8 @@ void add_translate(CLI::App& app) {
     command->add_flag("--no-split", arguments->no_split, "A line is one sentence");
     command->add_flag("--no-shortlist", arguments->no_shortlist, "Consider the whole vocabulary");
     command->add_flag("--scores", arguments->scores, "Write log-probability and a tab before each line");
-    command->add_flag("--json", arguments->json, "Write an object a line: input, and outputs with text, tokens, ids, score");
+    command->add_flag("--json", arguments->json,
+                      "Write an object a line: input, and outputs with text, tokens, ids, score");
     command->callback([arguments] { run(*arguments); });
 }
 

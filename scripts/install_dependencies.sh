@@ -11,7 +11,7 @@ set -eu
 packages=""
 for task in "${@:-build}"; do
     case "$task" in
-        build) packages="$packages g++ cmake ninja-build pkg-config libcairo2-dev libpango1.0-dev nlohmann-json3-dev libcli11-dev libxbyak-dev fonts-dejavu-core fonts-droid-fallback" ;;
+        build) packages="$packages g++ cmake ninja-build pkg-config libcairo2-dev libpango1.0-dev nlohmann-json3-dev libcli11-dev libxbyak-dev libsentencepiece-dev libyaml-cpp-dev libicu-dev fonts-dejavu-core fonts-droid-fallback" ;;
         test) packages="$packages libgtest-dev googletest g++-aarch64-linux-gnu qemu-user git poppler-utils" ;;
         check) packages="$packages clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev" ;;
         docs) packages="$packages doxygen" ;;

@@ -78,24 +78,24 @@ void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved
     const std::int64_t heads = strides[1] == 0 ? 1 : problem.heads();
     const std::int64_t blocks =
         strides[2] == 0 ? 1 : kernels::block_count(checked.weights_shape()[2], kernels::kQueryTile);
-    parallel_for(batches * heads * blocks, [&](std::int64_t task) {
-        const std::int64_t own_batch = task / (heads * blocks);
-        const std::int64_t own_head = task / blocks % heads;
-        const std::int64_t own_block = task % blocks;
-        for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
-            const Sequence& sequence = problem.sequences[s];
-            if (batches > 1 && sequence.batch != own_batch) continue;
-            for (std::int64_t head = 0; head < problem.heads(); ++head) {
-                if (heads > 1 && head != own_head) continue;
-                for (std::int64_t begin = 0; begin < sequence.query_count; begin += kernels::kQueryTile) {
-                    // Blocks of packed sequences start anywhere; each goes to the task that owns its first row.
-                    if (blocks > 1 && (sequence.query_begin + begin) / kernels::kQueryTile != own_block) continue;
-                    kernels::cpu::attention_grad_bias(problem, saved,
-                                                      {static_cast<std::int64_t>(s), head, begin,
-                                                       std::min(begin + kernels::kQueryTile, sequence.query_count)},
-                                                      broadcast, thread_scratch(bytes));
-                }
+    std::vector<std::vector<Block>> tasks(static_cast<std::size_t>(batches * heads * blocks));
+    for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
+        const Sequence& sequence = problem.sequences[s];
+        for (std::int64_t head = 0; head < problem.heads(); ++head) {
+            for (std::int64_t begin = 0; begin < sequence.query_count; begin += kernels::kQueryTile) {
+                // Blocks of packed sequences start anywhere; each goes to the task that owns its first row.
+                const std::int64_t own_batch = batches > 1 ? sequence.batch : 0;
+                const std::int64_t own_head = heads > 1 ? head : 0;
+                const std::int64_t own_block = blocks > 1 ? (sequence.query_begin + begin) / kernels::kQueryTile : 0;
+                tasks[static_cast<std::size_t>((own_batch * heads + own_head) * blocks + own_block)].push_back(
+                    {static_cast<std::int64_t>(s), head, begin,
+                     std::min(begin + kernels::kQueryTile, sequence.query_count)});
             }
+        }
+    }
+    parallel_for(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t task) {
+        for (const Block& block : tasks[static_cast<std::size_t>(task)]) {
+            kernels::cpu::attention_grad_bias(problem, saved, block, broadcast, thread_scratch(bytes));
         }
     });
     target.copy_from(sums);

@@ -4,7 +4,9 @@
 /// Tokens of a sequence have slots 0, 1, ... in the order in which they were appended. Left padding: the first slots of
 /// a sequence may be declared padding, which is never read, so that prompts of other lengths end together. A cache in
 /// int8 holds each row (head and token) as integers in [-127, 127] times a scale, the row's largest magnitude / 127: an
-/// element is off by half a scale at most. A row with NaN or infinity has the scale NaN: all of it is NaN.
+/// element is off by half a scale at most. A row whose scale would be no normal float (magnitudes below 1.5e-36) is
+/// zeros with the scale 0. A row with NaN, infinity or a magnitude beyond float32's has the scale NaN: all of it is
+/// NaN.
 #pragma once
 
 #include <attend/attention/attention.h>
@@ -150,8 +152,11 @@ private:
 ///
 /// Up to 4 queries a sequence (and 64 with the heads of a group) read the cache where it lies, once for all heads of a
 /// group; the same bits from either cache, and from tensors with Mask::key_lengths. More queries, dropout or
-/// return_weights copy the cache to tensors of the query's dtype first, and take no bias or boolean mask where there is
-/// padding.
+/// return_weights copy the cache to tensors first, and take no bias or boolean mask where there is padding: tensors of
+/// the query's dtype where the cache has it too, else of float32, in which all of it is then computed, so that nothing
+/// is rounded but the results.
+///
+/// The mask holds neither packed sequences nor key lengths: the cache knows both.
 /// @param query [batch, heads, Lq, head_dim], float32, bfloat16 or float16 @throws ShapeError, DTypeError, ValueError
 AttentionResult attention(const TensorView& query, const KvCache& cache, const AttentionOptions& options = {});
 

@@ -1,12 +1,12 @@
 #include <attend/attention/nonfinite.h>
 #include <attend/core/element.h>
+#include <attend/core/threads.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
 #include <algorithm>
 #include <limits>
-#include <utility>
 #include <vector>
 
 namespace attend::detail {
@@ -16,8 +16,10 @@ namespace {
 using kernels::AttentionProblem;
 using kernels::KeyRange;
 using kernels::Sequence;
+using kernels::cpu::TileKernels;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::int64_t kRowsOfPart = 1024;
 
 /// Whether positions or tensors hide any pair of a sequence.
 bool hides_anything(const AttentionProblem& problem, const Sequence& sequence) {
@@ -28,41 +30,30 @@ bool hides_anything(const AttentionProblem& problem, const Sequence& sequence) {
     return std::max(first.begin, last.begin) > 0 || std::min(first.end, last.end) < sequence.key_count;
 }
 
-/// Whether a log-sum-exp is neither finite nor that of a row without weights: some logit that the row sees is not. A
-/// bias or a score function may have what rows of the tensors have not.
-bool has_broken_sum(const AttentionProblem& problem, const Sequence& sequence, const TensorView& log_sum_exp) {
-    const Shape& strides = log_sum_exp.strides();
-    for (std::int64_t head = 0; head < problem.heads(); ++head) {
-        for (std::int64_t i = 0; i < sequence.query_count; ++i) {
-            const std::int64_t at =
-                sequence.batch * strides[0] + head * strides[1] + (sequence.query_begin + i) * strides[2];
-            if (!(load_element(log_sum_exp.data(), log_sum_exp.dtype(), at) < kInfinity)) return true;
-        }
-    }
-    return false;
-}
-
-/// Indices, within the sequence, of rows that are not finite.
-std::vector<std::int64_t> broken_rows(const kernels::cpu::TileKernels& kernels, const TensorView& view,
-                                      const Sequence& sequence, std::int64_t head, std::int64_t begin,
-                                      std::int64_t count) {
-    const auto rows = [&](std::int64_t first, std::int64_t number) {
-        return kernels::cpu::flash::rows_of(view, sequence.batch, head, begin + first, number);
-    };
-    std::vector<std::int64_t> broken;
-    if (count <= 0 || kernels.all_finite(rows(0, count))) return broken;
-    for (std::int64_t i = 0; i < count; ++i) {
-        if (!kernels.all_finite(rows(i, 1))) broken.push_back(i);
-    }
-    return broken;
-}
-
-/// A row that is not finite.
-struct BrokenRow {
-    int tensor = 0;  ///< 0 query, 1 grad_output, 2 key, 3 value
-    std::int64_t head = 0;
-    std::int64_t row = 0;  ///< within the sequence
+/// What log-sum-exps of a head's rows say.
+struct Sums {
+    bool dead = false;    ///< a row has no weights
+    bool broken = false;  ///< one is neither finite nor that of such a row: some logit that the row sees is not. A bias
+                          ///< or a score function may have what rows of the tensors have not
 };
+
+Sums inspect_sums(const TileKernels& kernels, const Sequence& sequence, std::int64_t head,
+                  const TensorView& log_sum_exp) {
+    const Shape& strides = log_sum_exp.strides();
+    const auto size = static_cast<std::int64_t>(size_of(log_sum_exp.dtype()));
+    const std::int64_t first = sequence.batch * strides[0] + head * strides[1] + sequence.query_begin * strides[2];
+    if (log_sum_exp.dtype() == DType::float32 && strides[2] == 1) {
+        const auto* data = static_cast<const std::byte*>(log_sum_exp.data()) + first * size;
+        if (kernels.all_finite({data, DType::float32, 0, 1, sequence.query_count})) return {};
+    }
+    Sums sums;
+    for (std::int64_t i = 0; i < sequence.query_count; ++i) {
+        const double sum = load_element(log_sum_exp.data(), log_sum_exp.dtype(), first + i * strides[2]);
+        sums.dead = sums.dead || sum == -kInfinity;
+        sums.broken = sums.broken || !(sum < kInfinity);
+    }
+    return sums;
+}
 
 /// Whether a visible pair reads a row. @param group heads of queries that share one of keys
 bool is_seen(const kernels::cpu::flash::PanelRules& rules, const Sequence& sequence, const BrokenRow& broken,
@@ -83,54 +74,104 @@ bool is_seen(const kernels::cpu::flash::PanelRules& rules, const Sequence& seque
     return false;
 }
 
+/// Some rows of one tensor and head of a sequence, and what was found there.
+struct Part {
+    std::size_t sequence = 0;
+    int tensor = 0;  ///< as of BrokenRow
+    std::int64_t head = 0;
+    std::int64_t begin = 0;  ///< within the sequence
+    std::int64_t end = 0;
+    bool visible = false;                ///< a row that is not finite belongs to a visible pair
+    std::vector<BrokenRow> hidden = {};  ///< those that do not, if `visible` is false
+};
+
+void inspect(Part& part, const AttentionProblem& problem, const TileKernels& kernels, const TensorView& view,
+             std::int64_t group) {
+    const Sequence& sequence = problem.sequences[part.sequence];
+    const std::int64_t begin = part.tensor >= 2 ? sequence.key_begin : sequence.query_begin;
+    const auto all_finite = [&](std::int64_t first, std::int64_t count) {
+        return kernels.all_finite(kernels::cpu::flash::rows_of(view, sequence.batch, part.head, begin + first, count));
+    };
+    if (all_finite(part.begin, part.end - part.begin)) return;
+    const kernels::cpu::flash::PanelRules rules(problem, sequence, kernels);
+    for (std::int64_t row = part.begin; row < part.end && !part.visible; ++row) {
+        if (all_finite(row, 1)) continue;
+        part.hidden.push_back({part.tensor, part.head, row});
+        part.visible = is_seen(rules, sequence, part.hidden.back(), group);
+    }
+}
+
 }  // namespace
 
 WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const TensorView& grad_output,
                                    const TensorView& log_sum_exp)
     : original_(problem), problem_(problem), grad_output_(grad_output) {
-    const kernels::cpu::TileKernels& kernels = kernels::cpu::tile_kernels(problem.query.dtype(), true);
+    const TileKernels& kernels = kernels::cpu::tile_kernels(problem.query.dtype(), true);
+    const std::int64_t heads = problem.heads();
     const std::int64_t kv_heads = problem.key.shape()[1];
-    const std::int64_t group = kv_heads == 0 ? 1 : problem.heads() / kv_heads;
-    TensorView* views[] = {&problem_.query, &grad_output_, &problem_.key, &problem_.value};
-    for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
+    const std::int64_t group = kv_heads == 0 ? 1 : heads / kv_heads;
+    const std::size_t count = problem.sequences.size();
+    std::vector<Sums> sums(count * static_cast<std::size_t>(heads));
+    parallel_for(static_cast<std::int64_t>(sums.size()), [&](std::int64_t i) {
+        sums[static_cast<std::size_t>(i)] =
+            inspect_sums(kernels, problem.sequences[static_cast<std::size_t>(i / heads)], i % heads, log_sum_exp);
+    });
+
+    std::vector<std::uint8_t> visible(count, 0);
+    std::vector<Part> parts;
+    for (std::size_t s = 0; s < count; ++s) {
         const Sequence& sequence = problem.sequences[s];
-        if (!hides_anything(problem, sequence)) continue;
-        const kernels::cpu::flash::PanelRules rules(problem, sequence, kernels);
-        bool visible = has_broken_sum(problem, sequence, log_sum_exp);
-        std::vector<BrokenRow> hidden;
-        for (int tensor = 0; tensor < 4 && !visible; ++tensor) {
-            const bool of_keys = tensor >= 2;
-            const std::int64_t begin = of_keys ? sequence.key_begin : sequence.query_begin;
-            const std::int64_t count = of_keys ? sequence.key_count : sequence.query_count;
-            for (std::int64_t head = 0; head < (of_keys ? kv_heads : problem.heads()) && !visible; ++head) {
-                for (const std::int64_t row : broken_rows(kernels, *views[tensor], sequence, head, begin, count)) {
-                    hidden.push_back({tensor, head, row});
-                    visible = visible || is_seen(rules, sequence, hidden.back(), group);
+        Sums all;
+        for (std::int64_t head = 0; head < heads; ++head) {
+            const Sums& own = sums[s * static_cast<std::size_t>(heads) + static_cast<std::size_t>(head)];
+            all.dead = all.dead || own.dead;
+            all.broken = all.broken || own.broken;
+        }
+        if (!hides_anything(problem, sequence) && !all.dead) continue;
+        visible[s] = all.broken ? 1 : 0;
+        for (int tensor = 0; tensor < 4 && !all.broken; ++tensor) {
+            const std::int64_t rows = tensor >= 2 ? sequence.key_count : sequence.query_count;
+            for (std::int64_t head = 0; head < (tensor >= 2 ? kv_heads : heads); ++head) {
+                for (std::int64_t begin = 0; begin < rows; begin += kRowsOfPart) {
+                    parts.push_back({s, tensor, head, begin, std::min(rows, begin + kRowsOfPart)});
                 }
             }
         }
-        if (visible) {
-            if (plain_sequences_.empty()) {
-                sequences_.assign(problem.sequences.begin(), problem.sequences.end());
-                plain_sequences_ = sequences_;
-                for (Sequence& other : plain_sequences_) other.query_count = other.key_count = 0;
-            }
-            std::swap(sequences_[s], plain_sequences_[s]);
-            continue;
-        }
-        for (const BrokenRow& broken : hidden) {
-            Tensor& copy = copies_[static_cast<std::size_t>(broken.tensor)];
-            TensorView& view = *views[broken.tensor];
-            if (copy.numel() == 0) {
-                copy = view.clone();
-                view = copy.view();
-            }
-            const std::int64_t begin = broken.tensor >= 2 ? sequence.key_begin : sequence.query_begin;
-            MutableTensorView target = copy.view();
-            target.select(0, sequence.batch).select(0, broken.head).select(0, begin + broken.row).fill(0.0);
-        }
     }
-    if (is_visible()) problem_.sequences = sequences_;
+    TensorView* views[] = {&problem_.query, &grad_output_, &problem_.key, &problem_.value};
+    parallel_for(static_cast<std::int64_t>(parts.size()), [&](std::int64_t i) {
+        Part& part = parts[static_cast<std::size_t>(i)];
+        inspect(part, original_, kernels, *views[part.tensor], group);
+    });
+    for (const Part& part : parts) {
+        if (part.visible) visible[part.sequence] = 1;
+    }
+    for (const Part& part : parts) {
+        if (visible[part.sequence] == 0) hide(problem.sequences[part.sequence], part.hidden);
+    }
+    if (std::find(visible.begin(), visible.end(), 1) == visible.end()) return;
+    sequences_.assign(problem.sequences.begin(), problem.sequences.end());
+    plain_sequences_ = sequences_;
+    for (std::size_t s = 0; s < count; ++s) {
+        Sequence& other = visible[s] != 0 ? sequences_[s] : plain_sequences_[s];
+        other.query_count = other.key_count = 0;
+    }
+    problem_.sequences = sequences_;
+}
+
+void WithoutNonfinite::hide(const Sequence& sequence, const std::vector<BrokenRow>& rows) {
+    TensorView* views[] = {&problem_.query, &grad_output_, &problem_.key, &problem_.value};
+    for (const BrokenRow& row : rows) {
+        Tensor& copy = copies_[static_cast<std::size_t>(row.tensor)];
+        TensorView& view = *views[row.tensor];
+        if (copy.numel() == 0) {
+            copy = view.clone();
+            view = copy.view();
+        }
+        const std::int64_t begin = row.tensor >= 2 ? sequence.key_begin : sequence.query_begin;
+        MutableTensorView target = copy.view();
+        target.select(0, sequence.batch).select(0, row.head).select(0, begin + row.row).fill(0.0);
+    }
 }
 
 AttentionProblem WithoutNonfinite::plain_problem() const {

@@ -7,16 +7,25 @@
 #include <attend/kernels/attention.h>
 
 #include <array>
+#include <cstdint>
 #include <vector>
 
 namespace attend::detail {
+
+/// A row of a tensor that is not finite.
+struct BrokenRow {
+    int tensor = 0;         ///< 0 query, 1 grad_output, 2 key, 3 value
+    std::int64_t head = 0;  ///< of the tensor
+    std::int64_t row = 0;   ///< within the sequence
+};
 
 /// What backward may read instead of its inputs. Sequences are judged one by one: none changes the path, and so the
 /// bits, of another.
 class WithoutNonfinite {
 public:
-    /// Looks for rows that are not finite, in sequences where a mask hides any pair at all. @param log_sum_exp of
-    /// forward
+    /// Looks for rows that are not finite, in sequences where a mask hides any pair at all, or where some row has no
+    /// weights although it sees keys: its gradients are 0, and not 0 times what the keys hold. On the pool.
+    /// @param log_sum_exp of forward
     WithoutNonfinite(const kernels::AttentionProblem& problem, const TensorView& grad_output,
                      const TensorView& log_sum_exp);
 
@@ -31,6 +40,9 @@ public:
     const TensorView& grad_output() const { return grad_output_; }
 
 private:
+    /// Rows become 0 in copies of their tensors.
+    void hide(const kernels::Sequence& sequence, const std::vector<BrokenRow>& rows);
+
     kernels::AttentionProblem original_;
     kernels::AttentionProblem problem_;
     TensorView grad_output_;

@@ -71,6 +71,9 @@ public:
         return sequences;
     }
 
+    static bool is_packed(const Mask& mask) { return mask.query_starts_.has_value(); }
+    static bool has_key_lengths(const Mask& mask) { return mask.key_lengths_.has_value(); }
+
     const std::vector<TensorView>& allowed() const { return mask_.allowed_; }
     const std::vector<BlockMask>& blocks() const { return mask_.blocks_; }
 
@@ -218,6 +221,14 @@ private:
     std::int64_t queries_;
     std::int64_t keys_;
 };
+
+bool is_packed(const Mask& mask) {
+    return MaskResolver::is_packed(mask);
+}
+
+bool has_key_lengths(const Mask& mask) {
+    return MaskResolver::has_key_lengths(mask);
+}
 
 void check_shape(const std::string& operation, const std::string& name, const TensorView& view, const Shape& shape) {
     if (!(view.shape() == shape)) {
@@ -387,7 +398,8 @@ void for_each_block(const kernels::AttentionProblem& problem, std::int64_t heads
         const std::int64_t rows = rows_of(problem.sequences[s]);
         for (std::int64_t head = 0; head < heads; ++head) {
             for (std::int64_t begin = 0; begin < rows; begin += tile) {
-                blocks.push_back({static_cast<std::int64_t>(s), head, begin, std::min(begin + tile, rows)});
+                blocks.push_back({static_cast<std::int64_t>(s), head, begin, std::min(begin + tile, rows),
+                                  static_cast<std::int64_t>(blocks.size())});
             }
         }
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attend/attention/attention.h>
+#include <attend/attention/mask.h>
 #include <attend/kernels/attention.h>
 
 #include <functional>
@@ -36,6 +37,11 @@ private:
     ScoreFunction score_;  // the caller's, with scratch of its own
     kernels::AttentionProblem problem_;
 };
+
+/// Whether a mask holds packed sequences.
+bool is_packed(const Mask& mask);
+/// Whether a mask holds key lengths.
+bool has_key_lengths(const Mask& mask);
 
 /// @throws ShapeError unless `view` has `shape`
 void check_shape(const std::string& operation, const std::string& name, const TensorView& view, const Shape& shape);

@@ -224,12 +224,14 @@ public:
     /// Address of the first element. @throws DTypeError when T is not the element type
     template <typename T>
     const T* data() const {
-        return view().data<T>();
+        // Loops ask for it at every element, where a view would take longer than the rest; it says what does not fit.
+        if (dtype_ != dtype_of<T>) return view().data<T>();
+        return static_cast<const T*>(data());
     }
     /// Address of the first element, to write. @throws DTypeError when T is not the element type
     template <typename T>
     T* data() {
-        return view().data<T>();
+        return const_cast<T*>(static_cast<const Tensor&>(*this).data<T>());
     }
     /// One element. @throws DTypeError, ValueError when the type or an index does not fit
     template <typename T>

@@ -82,6 +82,7 @@ struct Block {
     std::int64_t head = 0;      ///< of the query; for gradients of key and value, of those
     std::int64_t begin = 0;     ///< first row
     std::int64_t end = 0;       ///< behind the last row
+    std::int64_t slot = 0;      ///< its place among all blocks by (sequence, head, rows)
 };
 
 /// Probability that a weight is kept, and by what it is then multiplied.

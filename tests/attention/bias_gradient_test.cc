@@ -4,14 +4,21 @@
 
 #include "tests/support/compare.h"
 
+#include <attend/attention/problem.h>
 #include <attend/core/threads.h>
+#include <attend/kernels/cpu/flash/backward_plan.h>
 #include <attend/kernels/cpu/isa.h>
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <set>
 #include <sstream>
+#include <utility>
+#include <vector>
 
 namespace attend::testing {
 namespace {
@@ -181,6 +188,42 @@ TEST(BiasGradient, SameBitsAloneAndInABatch) {
             const AttentionGradients grad =
                 attention_backward(g.view().slice(0, b, b + 1), own, own, own, attention(own, own, own, alone), alone);
             EXPECT_TRUE(same_bits(grad.bias, batch.bias.view().slice(0, b, b + 1).clone()));
+        }
+    }
+}
+
+// A block waits for every block before it that adds to one of its elements and that no block in between has waited for.
+TEST(BiasGradient, BlocksWaitForThoseThatTheyShareElementsWith) {
+    namespace flash = kernels::cpu::flash;
+    std::vector<std::int64_t> starts;
+    for (std::int64_t s = 0; s <= 60; ++s) starts.push_back(s * s / 4);
+    const Tensor batched = normal({5, 2, 300, 8}, 1);
+    const Tensor packed = normal({1, 2, 900, 8}, 1);
+    for (const bool by_batch : {true, false}) {
+        const Tensor& x = by_batch ? batched : packed;
+        const Mask mask = by_batch ? Mask::key_lengths({300, 97, 0, 211, 110}) : Mask::packed(starts);
+        const detail::CheckedProblem checked("test", x, x, x, {.mask = mask});
+        const kernels::AttentionProblem& problem = checked.problem();
+        float sums = 0.0F;  // strides alone are looked at
+        for (const std::array<std::int64_t, 4>& strides :
+             {std::array<std::int64_t, 4>{0, 0, 0, 1}, std::array<std::int64_t, 4>{0, 0, 900, 1},
+              std::array<std::int64_t, 4>{0, 900, 1, 0}, std::array<std::int64_t, 4>{0, 0, 0, 0}}) {
+            const flash::BackwardPlan plan(problem, flash::backward_kernels(problem), {&sums, DType::float32, strides});
+            std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> owners;  // of (head, key)
+            for (const flash::KeyBlock& block : flash::key_blocks(problem, plan, 3)) {
+                const kernels::Sequence& sequence = problem.sequences[static_cast<std::size_t>(block.sequence)];
+                std::set<std::int64_t> found;
+                for (const flash::BiasTurn& turn : block.bias_before) found.insert(turn.block);
+                std::set<std::int64_t> want;
+                for (std::int64_t key = block.begin; key < block.end && sequence.query_count > 0; ++key) {
+                    const std::pair element{strides[1] == 0 ? 0 : block.kv_head,
+                                            strides[3] == 0 ? 0 : sequence.key_begin + key};
+                    const auto owner = owners.find(element);
+                    if (owner != owners.end() && owner->second != block.index) want.insert(owner->second);
+                    owners[element] = block.index;
+                }
+                EXPECT_EQ(found, want);
+            }
         }
     }
 }

@@ -84,17 +84,19 @@ const std::vector<BlockSize>& sizes() {
 TEST_P(BlockMasks, EqualBooleans) {
     for (const auto& [dtype, tolerance] : {std::pair(DType::float32, 5e-6), std::pair(DType::bfloat16, 0x1p-7),
                                            std::pair(DType::float16, 0x1p-10), std::pair(DType::float64, 1e-12)}) {
+        const Problem p(with_patchwork(GetParam(), sizes()[0]).first, dtype, 51);
+        const AttentionResult want = p.forward(Algorithm::reference);
+        const AttentionGradients grad_want = p.backward(want, Algorithm::reference);
+        const Magnitudes magnitude = magnitudes_of(p, want.weights);
         for (const BlockSize& size : {sizes()[0], sizes()[1], sizes()[2]}) {
             SCOPED_TRACE(std::string(name_of(dtype)) + " " + std::to_string(size.queries));
-            const auto [booleans, blocks] = with_patchwork(GetParam(), size);
-            const Problem p(booleans, dtype, 51);
-            const Problem own(blocks, dtype, 51);
-            const AttentionResult want = p.forward(Algorithm::reference);
-            const AttentionGradients grad_want = p.backward(want, Algorithm::reference);
-            const Magnitudes magnitude = magnitudes_of(p, want.weights);
-            EXPECT_TRUE(same_bits(attended_keys(own.query, own.key, own.options()),
-                                  attended_keys(p.query, p.key, p.options())));
-            EXPECT_TRUE(same_bits(own.forward(Algorithm::reference).weights, want.weights));
+            const Problem own(with_patchwork(GetParam(), size).second, dtype, 51);
+            // Which keys are seen does not depend on the type.
+            if (dtype == DType::float32) {
+                EXPECT_TRUE(same_bits(attended_keys(own.query, own.key, own.options()),
+                                      attended_keys(p.query, p.key, p.options())));
+                EXPECT_TRUE(same_bits(own.forward(Algorithm::reference).weights, want.weights));
+            }
             for (const Isa isa : available_isas()) {
                 if (dtype == DType::float64 && isa != Isa::scalar) continue;
                 SCOPED_TRACE(name_of(isa));

@@ -1,11 +1,10 @@
 // A few queries over many keys, from tensors and from caches, on every instruction set.
 #include "tests/support/compare.h"
+#include "tests/support/each_isa.h"
 
 #include <attend/attention/attention.h>
 #include <attend/attention/kv_cache.h>
-#include <attend/core/error.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/cpu/isa.h>
 
 #include <gtest/gtest.h>
 
@@ -16,19 +15,10 @@
 namespace attend::testing {
 namespace {
 
-using kernels::cpu::available_isas;
-using kernels::cpu::Isa;
-using kernels::cpu::IsaOverride;
-
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-class Decode : public ::testing::TestWithParam<Isa> {
-private:
-    IsaOverride isa_{GetParam()};
-};
-
-INSTANTIATE_TEST_SUITE_P(Isas, Decode, ::testing::ValuesIn(available_isas()),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+class Decode : public EachIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, Decode, each_isa(), isa_of_test);
 
 double bound_of(DType dtype) {
     return dtype == DType::float32 ? 5e-6 : dtype == DType::bfloat16 ? 0x1p-7 : 0x1p-10;
@@ -41,11 +31,13 @@ Tensor absolute(const Tensor& tensor) {
     return result;
 }
 
-/// Against the oracle in float64 on the same numbers; errors relative to sum_j w_ij |v_j|.
-void expect_oracle(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+/// Against float64 on the same numbers; errors relative to sum_j w_ij |v_j|. @param algorithm the oracle, or the plain
+/// path, which is within 1e-12 of it (Oracle.ForwardAndBackwardFloat64) and stands for it where sizes are many
+void expect_exact(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options,
+                  Algorithm algorithm) {
     const AttentionResult found = attention(q, k, v, options);
     AttentionOptions exact = options;
-    exact.algorithm = Algorithm::reference;
+    exact.algorithm = algorithm;
     const Tensor q64 = q.to(DType::float64);
     const Tensor k64 = k.to(DType::float64);
     const Tensor v64 = v.to(DType::float64);
@@ -53,6 +45,10 @@ void expect_oracle(const Tensor& q, const Tensor& k, const Tensor& v, const Atte
     const AttentionResult magnitude = attention(q64, k64, absolute(v64), exact);
     EXPECT_LE(row_error(found.output, want.output, magnitude.output), bound_of(q.dtype()));
     EXPECT_LE(row_error(found.log_sum_exp, want.log_sum_exp), 4e-6);
+}
+
+void expect_oracle(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+    expect_exact(q, k, v, options, Algorithm::reference);
 }
 
 TEST_P(Decode, EqualsTheOracle) {
@@ -257,11 +253,12 @@ TEST_P(Decode, AwkwardSizes) {
                 const Tensor q = normal({1, 2 * group, queries, d}, 3 * seed, dtype);
                 const Tensor k = normal({1, 2, keys, d}, 3 * seed + 1, dtype);
                 const Tensor v = normal({1, 2, keys, dv}, 3 * seed + 2, dtype);
-                expect_oracle(q, k, v, {.mask = Mask::causal_bottom_right()});
+                expect_exact(q, k, v, {.mask = Mask::causal_bottom_right()}, Algorithm::flash);
             }
         }
     }
-    expect_oracle(normal({1, 4, 1, 128}, 1), normal({1, 1, 5000, 128}, 2), normal({1, 1, 5000, 128}, 3), {});
+    expect_exact(normal({1, 4, 1, 128}, 1), normal({1, 1, 5000, 128}, 2), normal({1, 1, 5000, 128}, 3), {},
+                 Algorithm::flash);
 }
 
 /// The first `count` slots of a cache's rows, multiplied by their scales.
@@ -280,18 +277,48 @@ TEST_P(Decode, CachesOfEveryTypeForQueriesOfEveryType) {
     for (const DType cached : {DType::float32, DType::bfloat16, DType::float16, DType::int8}) {
         for (const DType type : {DType::float32, DType::bfloat16, DType::float16}) {
             for (const std::int64_t d : {24, 59, 64, 128, 200}) {
+                const std::int64_t keys = d == 59 || d == 64 ? 600 : 70;  // two splits, or one
                 SCOPED_TRACE(::testing::Message() << name_of(cached) << " " << name_of(type) << " " << d);
                 const Tensor q = normal({2, 6, 1, d}, 1, type);
                 KvCache cache({.batch = 2, .kv_heads = 2, .head_dim = d, .value_dim = d + 3, .dtype = cached});
-                cache.append(normal({2, 2, 600, d}, 2), normal({2, 2, 600, d + 3}, 3));
-                const Tensor k = held(cache.keys(), cache.key_scales(), 600);
-                const Tensor v = held(cache.values(), cache.value_scales(), 600);
-                const AttentionOptions reference{.algorithm = Algorithm::reference};
+                cache.append(normal({2, 2, keys, d}, 2), normal({2, 2, keys, d + 3}, 3));
+                const Tensor k = held(cache.keys(), cache.key_scales(), keys);
+                const Tensor v = held(cache.values(), cache.value_scales(), keys);
+                // The plain path stands for the oracle: see expect_exact.
                 const Tensor q64 = q.to(DType::float64);
-                EXPECT_LE(row_error(attention(q, cache).output, attention(q64, k, v, reference).output,
-                                    attention(q64, k, absolute(v), reference).output),
+                EXPECT_LE(row_error(attention(q, cache).output, attention(q64, k, v).output,
+                                    attention(q64, k, absolute(v)).output),
                           bound_of(type) + (cached == DType::int8 ? int8_bound(q, k) : 0.0));
             }
+        }
+    }
+}
+
+// Keys that differ by less than the query's type tells apart.
+TEST_P(Decode, ManyQueriesReadTheCacheUnrounded) {
+    const Tensor v = normal({1, 2, 60, 20}, 3);
+    Tensor k = normal({1, 2, 60, 64}, 2);
+    for (std::int64_t i = 0; i < k.numel(); ++i) k.data<float>()[i] += 100.0F;
+    for (const DType cached : {DType::float32, DType::bfloat16, DType::float16, DType::int8}) {
+        for (const DType type : {DType::float32, DType::bfloat16, DType::float16}) {
+            SCOPED_TRACE(::testing::Message() << name_of(cached) << " " << name_of(type));
+            const Tensor q = normal({1, 4, 9, 64}, 1, type);
+            KvCache cache({.kv_heads = 2, .head_dim = 64, .value_dim = 20, .dtype = cached});
+            cache.append(k, v);
+            const Tensor held_k = held(cache.keys(), cache.key_scales(), 60);
+            const Tensor held_v = held(cache.values(), cache.value_scales(), 60);
+            AttentionOptions options{.mask = Mask::causal_bottom_right(), .return_weights = true};
+            const AttentionResult found = attention(q, cache, options);
+            options.algorithm = Algorithm::reference;
+            const Tensor q64 = q.to(DType::float64);
+            const AttentionResult want = attention(q64, held_k, held_v, options);
+            EXPECT_EQ(found.output.dtype(), type);
+            EXPECT_EQ(found.weights.dtype(), type);
+            // Scores of some hundreds, whose floats are off by their last digits.
+            const double bound = bound_of(type) + 2e-4;
+            EXPECT_LE(row_error(found.output, want.output, attention(q64, held_k, absolute(held_v), options).output),
+                      bound);
+            EXPECT_LE(row_error(found.weights, want.weights), bound);
         }
     }
 }
@@ -341,196 +368,6 @@ TEST_P(Decode, NaNInAnInt8CacheReachesTheRowsThatAttend) {
             EXPECT_TRUE(std::isnan(y.output.at<float>({0, 0, 1, 3})));
         }
     }
-}
-
-TEST(KvCache, ReordersTruncatesAndClears) {
-    const Tensor k = normal({2, 1, 5, 8}, 1);
-    const Tensor v = normal({2, 1, 5, 8}, 2);
-    const Tensor q = normal({3, 1, 1, 8}, 3);
-    KvCache cache({.batch = 2, .kv_heads = 1, .head_dim = 8, .capacity = 2});
-    cache.append(k, v, std::vector<std::int64_t>{5, 3});
-    cache.reorder(std::vector<std::int64_t>{1, 0, 1});
-    EXPECT_EQ(cache.options().batch, 3);
-    EXPECT_EQ(cache.length(0), 3);
-    EXPECT_EQ(cache.length(1), 5);
-    const AttentionResult y = attention(q, cache);
-    const auto own = [&](const Tensor& t) { return t.view().slice(0, 1, 2).slice(2, 0, 3); };
-    EXPECT_TRUE(
-        same_bits(attention(q.view().slice(0, 0, 1), own(k), own(v)).output, y.output.view().slice(0, 0, 1).clone()));
-    cache.truncate(1, 2);
-    EXPECT_EQ(cache.length(1), 2);
-    cache.clear();
-    EXPECT_EQ(cache.length(1), 0);
-    EXPECT_EQ(attention(q, cache).output.at<float>({2, 0, 0, 0}), 0.0F);
-}
-
-TEST(PagedKvCache, ForksShareAndCopyOnWrite) {
-    const Tensor k = normal({1, 1, 20, 8}, 1);
-    const Tensor v = normal({1, 1, 20, 8}, 2);
-    const Tensor more = normal({2, 1, 1, 8}, 3);
-    const Tensor q = normal({2, 1, 1, 8}, 4);
-    PagedKvCache cache({.kv_heads = 1, .head_dim = 8, .page_size = 16, .pages = 3, .grows = false});
-    const std::int64_t a = cache.add_sequence();
-    cache.append(std::vector{a}, k, v);
-    const std::int64_t b = cache.fork(a);
-    EXPECT_EQ(cache.free_pages(), 1);  // nothing was copied
-    cache.append(std::vector{a, b}, more, more);
-    EXPECT_EQ(cache.free_pages(), 0);  // one of the two got a page of its own
-    EXPECT_EQ(cache.block_table(a)[0], cache.block_table(b)[0]);
-    EXPECT_NE(cache.block_table(a)[1], cache.block_table(b)[1]);
-    const AttentionResult y = attention(q, cache, std::vector{a, b});
-    for (std::int64_t s = 0; s < 2; ++s) {
-        Tensor keys = Tensor::empty({1, 1, 21, 8});
-        Tensor values = Tensor::empty({1, 1, 21, 8});
-        keys.view().slice(2, 0, 20).copy_from(k);
-        values.view().slice(2, 0, 20).copy_from(v);
-        keys.view().slice(2, 20, 21).copy_from(more.view().slice(0, s, s + 1));
-        values.view().slice(2, 20, 21).copy_from(more.view().slice(0, s, s + 1));
-        EXPECT_TRUE(same_bits(attention(q.view().slice(0, s, s + 1), keys, values).output,
-                              y.output.view().slice(0, s, s + 1).clone()));
-    }
-    // Exhausted: nothing changes, and pages come back when a sequence is freed.
-    const Tensor many = normal({1, 1, 16, 8}, 5);
-    EXPECT_EQ(message_of<ValueError>([&] { cache.append(std::vector{a}, many, many); }),
-              "[kv_cache] expected 1 free pages of the pool's 3, found 0");
-    EXPECT_EQ(cache.length(a), 21);
-    cache.free_sequence(b);
-    EXPECT_EQ(cache.free_pages(), 1);
-    cache.append(std::vector{a}, many, many);
-    EXPECT_EQ(cache.length(a), 37);
-    EXPECT_THROW(cache.append(std::vector{b}, many, many), ValueError);
-    EXPECT_EQ(cache.add_sequence(), b);
-}
-
-// Sequences that are not named keep their tokens; the others are those that a batch of their own would have.
-TEST(KvCache, AppendsToSomeSequences) {
-    for (const DType dtype : {DType::float32, DType::int8}) {
-        const Tensor k = normal({3, 2, 5, 8}, 1);
-        const Tensor v = normal({3, 2, 5, 6}, 2);
-        const Tensor more_k = normal({2, 2, 4, 8}, 3);
-        const Tensor more_v = normal({2, 2, 4, 6}, 4);
-        const Tensor q = normal({3, 4, 1, 8}, 5);
-        const KvCacheOptions sizes{
-            .batch = 3, .kv_heads = 2, .head_dim = 8, .value_dim = 6, .capacity = 5, .dtype = dtype};
-        KvCache cache(sizes);
-        cache.append(k, v);
-        cache.append(std::vector<std::int64_t>{2, 0}, more_k, more_v);
-        EXPECT_EQ(cache.length(0), 9);
-        EXPECT_EQ(cache.length(1), 5);
-        EXPECT_EQ(cache.length(2), 9);
-        // The same by counts, with tokens for the sequence that gets none.
-        Tensor fed_k = Tensor::empty({3, 2, 4, 8});
-        Tensor fed_v = Tensor::empty({3, 2, 4, 6});
-        poison(fed_k);
-        poison(fed_v);
-        for (const auto& [row, sequence] : {std::pair(0, 2), std::pair(1, 0)}) {
-            fed_k.view().select(0, sequence).copy_from(more_k.view().select(0, row));
-            fed_v.view().select(0, sequence).copy_from(more_v.view().select(0, row));
-        }
-        KvCache counted(sizes);
-        counted.append(k, v);
-        counted.append(fed_k, fed_v, std::vector<std::int64_t>{4, 0, 4});
-        EXPECT_TRUE(same_bits(attention(q, cache).output, attention(q, counted).output));
-
-        cache.append(std::span<const std::int64_t>(), normal({0, 2, 4, 8}, 1), normal({0, 2, 4, 6}, 1));
-        const auto append = [&](const std::vector<std::int64_t>& sequences) {
-            cache.append(sequences, more_k, more_v);
-        };
-        EXPECT_EQ(message_of<ValueError>([&] { append({0, 3}); }), "[kv_cache] expected a sequence in [0, 3), found 3");
-        EXPECT_EQ(message_of<ValueError>([&] {
-                      append({1, 1});
-                  }),
-                  "[kv_cache] expected each sequence once, found 1 again");
-        EXPECT_EQ(message_of<ShapeError>([&] { append({1}); }),
-                  "[kv_cache] expected key of shape [1, 2, *, 8], found [2, 2, 4, 8]");
-        EXPECT_EQ(cache.length(0), 9);
-        EXPECT_EQ(cache.length(1), 5);
-    }
-}
-
-TEST(PagedKvCache, TruncateGivesPagesBack) {
-    const Tensor k = normal({1, 1, 40, 8}, 1);
-    const Tensor v = normal({1, 1, 40, 8}, 2);
-    const Tensor other_k = normal({1, 1, 10, 8}, 3);
-    const Tensor other_v = normal({1, 1, 10, 8}, 4);
-    const Tensor q = normal({1, 1, 1, 8}, 5);
-    PagedKvCache cache({.kv_heads = 1, .head_dim = 8, .page_size = 16, .pages = 5, .grows = false});
-    const auto expect_tokens = [&](std::int64_t sequence, std::int64_t first, bool others) {
-        KvCache want({.batch = 1, .kv_heads = 1, .head_dim = 8});
-        want.append(k.view().slice(2, 0, first), v.view().slice(2, 0, first));
-        if (others) want.append(other_k, other_v);
-        EXPECT_EQ(cache.length(sequence), want.length(0));
-        EXPECT_TRUE(same_bits(attention(q, cache, std::vector{sequence}).output, attention(q, want).output));
-    };
-    const std::int64_t a = cache.add_sequence();
-    cache.append(std::vector{a}, k, v);
-    const std::int64_t b = cache.fork(a);
-    EXPECT_EQ(cache.free_pages(), 2);
-
-    // Pages that the fork has as well stay; the last that is kept is shared, and copied when it is written to.
-    cache.truncate(a, 20);
-    EXPECT_EQ(cache.free_pages(), 2);
-    EXPECT_EQ(cache.block_table(a).size(), 2U);
-    cache.append(std::vector{a}, other_k, other_v);
-    EXPECT_EQ(cache.free_pages(), 1);
-    EXPECT_EQ(cache.block_table(a)[0], cache.block_table(b)[0]);
-    EXPECT_NE(cache.block_table(a)[1], cache.block_table(b)[1]);
-    expect_tokens(a, 20, true);
-    expect_tokens(b, 40, false);
-
-    // What nobody else has comes back: a page that ends where the sequence does is kept, one behind it is not.
-    cache.truncate(b, 32);
-    EXPECT_EQ(cache.free_pages(), 2);
-    cache.truncate(b, 16);
-    EXPECT_EQ(cache.free_pages(), 3);
-    expect_tokens(b, 16, false);
-    cache.append(std::vector{b}, other_k, other_v);
-    EXPECT_EQ(cache.free_pages(), 2);
-    expect_tokens(b, 16, true);
-    expect_tokens(a, 20, true);
-
-    // Both at once, from different places of the page that they share.
-    cache.free_sequence(b);
-    const std::int64_t c = cache.fork(a);
-    cache.truncate(c, 18);
-    cache.append(std::vector{c}, other_k, other_v);
-    expect_tokens(c, 18, true);
-    expect_tokens(a, 20, true);
-
-    cache.set_left_padding(a, 10);
-    cache.truncate(a, 4);
-    EXPECT_EQ(cache.left_padding(a), 4);
-    cache.truncate(a, 0);
-    EXPECT_TRUE(cache.block_table(a).empty());
-    EXPECT_EQ(message_of<ValueError>([&] { cache.truncate(c, 29); }),
-              "[kv_cache] expected a length in [0, 28], found 29");
-    EXPECT_EQ(message_of<ValueError>([&] { cache.truncate(c, -1); }),
-              "[kv_cache] expected a length in [0, 28], found -1");
-    EXPECT_THROW(cache.truncate(2, 0), ValueError);
-    cache.free_sequence(a);
-    cache.free_sequence(c);
-    EXPECT_EQ(cache.free_pages(), 5);
-}
-
-TEST(KvCache, Errors) {
-    EXPECT_EQ(message_of<DTypeError>([] { KvCache({.dtype = DType::int64}); }),
-              "[kv_cache] expected a dtype of float32, bfloat16, float16 or int8, found int64");
-    EXPECT_EQ(message_of<ValueError>([] { PagedKvCache({.page_size = 24}); }),
-              "[kv_cache] expected a page size that is a multiple of 16, found 24");
-    KvCache cache({.batch = 1, .kv_heads = 2, .head_dim = 8});
-    const Tensor wrong = normal({1, 1, 3, 8}, 1);
-    EXPECT_EQ(message_of<ShapeError>([&] { cache.append(wrong, wrong); }),
-              "[kv_cache] expected key of shape [1, 2, *, 8], found [1, 1, 3, 8]");
-    const Tensor tokens = normal({1, 2, 3, 8}, 1);
-    EXPECT_THROW(cache.append(tokens, tokens, std::vector<std::int64_t>{4}), ValueError);
-    cache.append(tokens, tokens);
-    EXPECT_THROW(cache.set_left_padding(0, 4), ValueError);
-    EXPECT_THROW(cache.truncate(0, 4), ValueError);
-    EXPECT_THROW(static_cast<void>(cache.length(1)), ValueError);
-    EXPECT_EQ(message_of<ShapeError>([&] {
-                  attention(normal({1, 2, 1, 9}, 1), cache);
-              }),
-              "[attention] expected query of shape [1, heads, length, 8], found [1, 2, 1, 9]");
 }
 
 }  // namespace

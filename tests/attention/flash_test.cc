@@ -3,6 +3,7 @@
 #include "magnitude.h"
 
 #include "tests/support/compare.h"
+#include "tests/support/each_isa.h"
 
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
@@ -19,13 +20,8 @@ using kernels::cpu::available_isas;
 using kernels::cpu::Isa;
 using kernels::cpu::IsaOverride;
 
-class Flash : public ::testing::TestWithParam<Isa> {
-private:
-    IsaOverride isa_{GetParam()};
-};
-
-INSTANTIATE_TEST_SUITE_P(Isas, Flash, ::testing::ValuesIn(available_isas()),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+class Flash : public EachIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, Flash, each_isa(), isa_of_test);
 
 /// Problems of several strips of keys (head sizes of 250 make them short) and several blocks of queries, none of which
 /// tiles divide.

@@ -1,46 +1,31 @@
 // NaN and infinity, seen and hidden: what they reach, with every instruction set, number of threads and batch.
 
 #include "tests/support/compare.h"
+#include "tests/support/each_isa.h"
 
 #include <attend/attention/attention.h>
 #include <attend/core/philox.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/cpu/isa.h>
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-namespace attend {
+namespace attend::testing {
 namespace {
 
-using kernels::cpu::available_isas;
-using kernels::cpu::Isa;
-using kernels::cpu::IsaOverride;
-
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-class Poison : public ::testing::TestWithParam<Isa> {
-protected:
-    void TearDown() override { set_num_threads(0); }
-
-private:
-    IsaOverride isa_{GetParam()};
-};
-
-INSTANTIATE_TEST_SUITE_P(Isas, Poison, ::testing::ValuesIn(available_isas()),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-    return a.shape() == b.shape() &&
-           std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.numel()) * size_of(a.dtype())) == 0;
-}
+class Poison : public EachIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, Poison, each_isa(), isa_of_test);
 
 /// Rows of [1, 1, L, d] that hold a NaN.
 std::vector<std::int64_t> rows_with_nan(const Tensor& tensor) {
@@ -104,8 +89,120 @@ TEST_P(Poison, OfOneSequenceLeavesGradientsOfOthersTheirBits) {
     EXPECT_FALSE(std::isnan(found.query.view().select(0, 0).select(0, 1).select(0, 6).select(0, 0).item()));
 }
 
+bool any_nan(const Tensor& tensor) {
+    const std::vector<double> all = values(tensor);
+    return std::any_of(all.begin(), all.end(), [](double x) { return std::isnan(x); });
+}
+
+// An attended score of -inf has no weight of its own: it shares the row's NaN. What is hidden has the weight 0.
+TEST_P(Poison, WeightsOfARowWithNaNAreTheOracles) {
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
+        for (const double dropout : {0.0, 0.3}) {
+            const Tensor q = normal({1, 2, 70, 8}, 1, dtype);
+            Tensor k = normal({1, 2, 70, 8}, 2, dtype);
+            const Tensor v = normal({1, 2, 70, 8}, 3, dtype);
+            k.view().select(0, 0).select(0, 1).select(0, 40).fill(kNaN);
+            Tensor bias = zeros({1, 2, 1, 70});
+            bias.view().slice(3, 5, 8).fill(-kInfinity);
+            bias.view().slice(3, 39, 42).fill(-kInfinity);
+            const Tensor allowed = random_mask({1, 1, 70, 70}, 4, 0.7);
+            for (const Mask& mask : {Mask::none(), Mask::causal(), Mask::boolean(allowed)}) {
+                AttentionOptions options{.mask = mask, .bias = bias.view(), .dropout = dropout, .return_weights = true};
+                const AttentionResult found = attention(q, k, v, options);
+                options.algorithm = Algorithm::reference;
+                const AttentionResult want = attention(q, k, v, options);
+                EXPECT_TRUE(any_nan(want.weights));
+                EXPECT_LE(row_error(found.weights, want.weights), dtype == DType::bfloat16 ? 0x1p-6 : 1e-5);
+            }
+        }
+    }
+}
+
+AttentionGradients gradients_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& g,
+                                AttentionOptions options, Algorithm algorithm) {
+    options.algorithm = algorithm;
+    return attention_backward(g, q, k, v, attention(q, k, v, options), options);
+}
+
+// A row that sees keys, all with scores of -inf, has gradients of 0, not 0 times the infinities that made them so.
+TEST_P(Poison, RowsWithoutWeightsHaveNoGradients) {
+    const auto expect_oracle = [](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& g,
+                                  const AttentionOptions& options) {
+        const AttentionGradients found = gradients_of(q, k, v, g, options, Algorithm::automatic);
+        const AttentionGradients want = gradients_of(q, k, v, g, options, Algorithm::reference);
+        const double bound = q.dtype() == DType::bfloat16 ? 0.05 : 1e-4;
+        EXPECT_LE(row_error(found.query, want.query), bound);
+        EXPECT_LE(row_error(found.key, want.key), bound);
+        EXPECT_LE(row_error(found.value, want.value), bound);
+        if (options.bias) {
+            EXPECT_LE(row_error(found.bias, want.bias), bound);
+        }
+        // The first row is the dead one.
+        const std::vector<double> dead = values(found.query.view().slice(2, 0, 1));
+        EXPECT_TRUE(std::all_of(dead.begin(), dead.end(), [](double x) { return x == 0.0; }));
+    };
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
+        SCOPED_TRACE(name_of(dtype));
+        Tensor q = normal({1, 2, 20, 8}, 1, dtype);
+        Tensor k = normal({1, 2, 70, 8}, 2, dtype);
+        const Tensor v = normal({1, 2, 70, 8}, 3, dtype);
+        const Tensor g = normal({1, 2, 20, 8}, 4, dtype);
+        // Every row of both heads dies of the keys' infinity; nothing is masked.
+        q.view().slice(3, 2, 3).fill(-1.0);
+        k.view().slice(3, 2, 3).fill(kInfinity);
+        expect_oracle(q, k, v, g, {});
+        // The first dies of it alone, since the others do not see those keys; or of its bias as well.
+        Tensor mixed = normal({1, 2, 70, 8}, 5, dtype);
+        mixed.view().slice(2, 0, 40).slice(3, 2, 3).fill(kInfinity);
+        Tensor allowed = zeros({1, 1, 20, 70}, DType::boolean);
+        allowed.view().slice(2, 0, 1).slice(3, 0, 40).fill(1.0);
+        allowed.view().slice(2, 1, 20).slice(3, 40, 70).fill(1.0);
+        expect_oracle(q, mixed, v, g, {.mask = Mask::boolean(allowed)});
+        Tensor bias = zeros({1, 2, 20, 70});
+        bias.view().slice(2, 0, 1).fill(-kInfinity);
+        expect_oracle(q, mixed, v, g, {.bias = bias.view()});
+        expect_oracle(q, mixed, v, g, {.mask = Mask::boolean(allowed), .bias = bias.view()});
+    }
+}
+
+// Rows are looked through by many threads, in parts.
+TEST_P(Poison, InLongTensorsIsFoundWhateverTheThreads) {
+    const Tensor q = normal({1, 1, 30, 8}, 1);
+    const Tensor g = normal({1, 1, 30, 8}, 4);
+    Tensor allowed = Tensor::empty({1, 1, 1, 2500}, DType::boolean);
+    allowed.view().fill(1.0);
+    for (const std::int64_t row : {1, 1500, 2499}) allowed.view().slice(3, row, row + 1).fill(0.0);
+    const AttentionOptions options{.mask = Mask::boolean(allowed)};
+    for (const bool seen : {false, true}) {
+        Tensor k = normal({1, 1, 2500, 8}, 2);
+        Tensor v = normal({1, 1, 2500, 8}, 3);
+        set_num_threads(1);
+        const AttentionGradients clean = gradients_of(q, k, v, g, options, Algorithm::automatic);
+        for (const std::int64_t row : {1, 1500, 2499}) {
+            k.view().slice(2, row, row + 1).fill(kNaN);
+            v.view().slice(2, row, row + 1).fill(kInfinity);
+        }
+        if (seen) v.view().slice(2, 2000, 2001).slice(3, 4, 5).fill(kInfinity);
+        const AttentionGradients one = gradients_of(q, k, v, g, options, Algorithm::automatic);
+        if (!seen) {
+            EXPECT_TRUE(same_bits(one.query, clean.query));
+        }
+        const AttentionGradients want = gradients_of(q, k, v, g, options, Algorithm::reference);
+        EXPECT_LE(row_error(one.query, want.query), 1e-4);
+        EXPECT_LE(row_error(one.key, want.key), 1e-4);
+        EXPECT_LE(row_error(one.value, want.value), 1e-4);
+        for (const int threads : {2, 3, 7}) {
+            set_num_threads(threads);
+            const AttentionGradients found = gradients_of(q, k, v, g, options, Algorithm::automatic);
+            EXPECT_TRUE(same_bits(found.query, one.query)) << threads << " threads";
+            EXPECT_TRUE(same_bits(found.key, one.key)) << threads << " threads";
+            EXPECT_TRUE(same_bits(found.value, one.value)) << threads << " threads";
+        }
+    }
+}
+
 TEST_P(Poison, InfiniteScoresUnderASoftCapAreTheCap) {
-    const Tensor q = full({1, 1, 6, 8}, std::numeric_limits<double>::infinity(), DType::float32);
+    const Tensor q = full({1, 1, 6, 8}, kInfinity, DType::float32);
     const Tensor k = full({1, 1, 40, 8}, 1.0, DType::float32);
     const Tensor v = randn({1, 1, 40, 8}, {.seed = 3});
     const AttentionOptions options{.softcap = 5.0};
@@ -140,8 +237,8 @@ TEST_P(Poison, AScoreFunctionMayComputeAttention) {
     const AttentionResult want = attention(q, k, v);
     AttentionOptions options;
     options.score = ScoreFunction{[&](const ScoreTile&) { static_cast<void>(attention(inner, inner, inner)); }};
-    EXPECT_LE(testing::row_error(attention(q, k, v, options).output, want.output), 5e-6);
+    EXPECT_LE(row_error(attention(q, k, v, options).output, want.output), 5e-6);
 }
 
 }  // namespace
-}  // namespace attend
+}  // namespace attend::testing

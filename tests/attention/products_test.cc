@@ -1,5 +1,6 @@
 // The tile kernels themselves: assembled products against compiled ones, and the elementary functions.
 #include "tests/support/compare.h"
+#include "tests/support/each_isa.h"
 
 #include <attend/core/half.h>
 #include <attend/core/philox.h>
@@ -27,16 +28,8 @@ std::vector<TileKernels> compiled_tables(Isa isa) {
     return {};
 }
 
-class Products : public ::testing::TestWithParam<Isa> {
-protected:
-    Products() : override_(GetParam()) {}
-
-private:
-    IsaOverride override_;
-};
-
-INSTANTIATE_TEST_SUITE_P(Isas, Products, ::testing::ValuesIn(available_isas()),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+class Products : public testing::EachIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, Products, testing::each_isa(), testing::isa_of_test);
 
 Tensor small(const Shape& shape, std::uint64_t seed) {
     return randn(shape, {.seed = seed});

@@ -1,6 +1,6 @@
 // The tiles of dense products: assembled ones against compiled ones.
-#include "tests/dense/isas.h"
 #include "tests/support/compare.h"
+#include "tests/support/each_isa.h"
 
 #include <attend/core/philox.h>
 #include <attend/kernels/cpu/dense_kernels.h>
@@ -14,8 +14,8 @@
 namespace attend::kernels::cpu {
 namespace {
 
-class DenseTiles : public testing::OnEveryIsa {};
-INSTANTIATE_TEST_SUITE_P(Isas, DenseTiles, ::testing::ValuesIn(available_isas()), testing::isa_name);
+class DenseTiles : public testing::EachIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, DenseTiles, testing::each_isa(), testing::isa_of_test);
 
 /// What an instruction set has, compiled.
 std::vector<DenseKernels> compiled_tables(Isa isa) {

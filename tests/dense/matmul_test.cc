@@ -1,6 +1,6 @@
 // Dense products against the oracle: every instruction set, weight and input type, activation, odd size.
-#include "tests/dense/isas.h"
 #include "tests/support/compare.h"
+#include "tests/support/each_isa.h"
 
 #include <attend/core/error.h>
 #include <attend/core/philox.h>
@@ -20,15 +20,15 @@
 namespace attend {
 namespace {
 
+using testing::EachIsa;
 using testing::message_of;
 using testing::normal;
-using testing::OnEveryIsa;
 using testing::same_bits;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-class Dense : public OnEveryIsa {};
-INSTANTIATE_TEST_SUITE_P(Isas, Dense, ::testing::ValuesIn(kernels::cpu::available_isas()), testing::isa_name);
+class Dense : public EachIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, Dense, testing::each_isa(), testing::isa_of_test);
 
 /// Rows as int8 products see them: q * scale with q = x / scale to nearest even, in float32 as documented.
 Tensor quantized(const Tensor& x, float given = 0.0F) {

@@ -22,7 +22,8 @@ const std::map<std::string, std::set<std::string>>& allowed_rooms() {
         {"io", {"core"}},
         {"text", {"core", "io"}},
         {"viz", {"core", "io", "attention"}},
-        {"tasks", {"core", "kernels", "attention", "dense", "nn", "io", "text", "viz"}},
+        {"models", {"core", "kernels", "attention", "dense", "nn", "io", "text"}},
+        {"tasks", {"core", "kernels", "attention", "dense", "nn", "io", "text", "models", "viz"}},
     };
     return rooms;
 }
@@ -30,7 +31,13 @@ const std::map<std::string, std::set<std::string>>& allowed_rooms() {
 /// Headers of other libraries, and the only folders (below attend/) that may include them.
 const std::map<std::string, std::set<std::string>>& fenced_headers() {
     static const std::map<std::string, std::set<std::string>> headers{
-        {"nlohmann/", {"io", "text"}}, {"cairo", {"viz/cairo"}}, {"pango", {"viz/cairo"}}, {"CLI/", {}},
+        {"nlohmann/", {"io", "text"}},
+        {"cairo", {"viz/cairo"}},
+        {"pango", {"viz/cairo"}},
+        {"CLI/", {}},
+        {"sentencepiece", {"text/sentencepiece"}},
+        {"unicode/", {"text/icu"}},
+        {"yaml-cpp/", {"io/yaml"}},
         {"arm_", {"kernels/cpu"}},
     };
     return headers;

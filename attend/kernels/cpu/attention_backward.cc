@@ -114,7 +114,7 @@ public:
                                         block.begin, keys};
                 if (!any_block(problem_, tile)) continue;
                 load_queries(head, begin, tile.query_count);
-                const Visibility visible = compute(tile, slot_of(block));
+                const Visibility visible = compute(tile, block.slot);
                 if (visible == Visibility::none) continue;
                 accumulate_transposed(weights_, mask_of(visible), grad_, rows_, keys, dv_, sum_dv_);
                 to_grad_products(tile);
@@ -205,20 +205,28 @@ private:
         }
     }
 
-    /// The place of a block of keys among all by (sequence, head of keys, keys).
-    std::int64_t slot_of(const Block& block) const {
-        const std::int64_t kv_heads = problem_.key.shape()[1];
-        std::int64_t slot = block.head * block_count(sequence_.key_count, kKeyTile) + block.begin / kKeyTile;
-        for (std::int64_t s = 0; s < block.sequence; ++s) {
-            slot += kv_heads * block_count(problem_.sequences[static_cast<std::size_t>(s)].key_count, kKeyTile);
+    /// Rows without weights have no gradients, whatever the keys and queries hold that made all their scores -inf: they
+    /// attend to nothing.
+    Visibility hide_dead_rows(const TilePosition& tile, Visibility visible) {
+        const auto dead = [&](std::int64_t r) { return log_sum_exp_[r] == -kInfinity; };
+        std::int64_t count = 0;
+        for (std::int64_t r = 0; r < rows_; ++r) count += dead(r) ? 1 : 0;
+        if (count == 0) return visible;
+        if (count == rows_) return Visibility::none;
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            std::uint8_t* attended = attended_ + r * kKeyTile;
+            if (visible == Visibility::full) std::fill(attended, attended + tile.key_count, std::uint8_t{1});
+            if (dead(r)) std::fill(attended, attended + tile.key_count, std::uint8_t{0});
         }
-        return slot;
+        return Visibility::partial;
     }
 
     /// weights_ = p_ij d_ij and grad_scores_ = d s_ij = p_ij (d_ij (do_i . v_j) - delta_i) of a tile, before the score
     /// function. @param slot where given, the function's own gradients are asked for
     Visibility compute(const TilePosition& tile, std::optional<std::int64_t> slot = {}) {
-        const Visibility visible = products(tile);
+        Visibility visible = products(tile);
+        if (visible == Visibility::none) return visible;
+        visible = hide_dead_rows(tile, visible);
         if (visible == Visibility::none) return visible;
         for (std::int64_t r = 0; r < rows_; ++r) {
             T* weight = weights_ + r * kKeyTile;

@@ -1,11 +1,11 @@
 #include <attend/core/error.h>
 #include <attend/text/sentences.h>
 
-#include <memory>
 #include <unicode/brkiter.h>
 #include <unicode/locid.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
+#include <memory>
 
 namespace attend::text {
 
@@ -54,7 +54,8 @@ icu::BreakIterator& iterator_of(const std::string& language) {
         const icu::Locale locale((language + "@ss=standard").c_str());
         iterator.reset(icu::BreakIterator::createSentenceInstance(locale, status));
         if (U_FAILURE(status) != 0) {
-            throw ValueError("split_line", std::string("expected ICU's rules for sentences, found ") + u_errorName(status));
+            throw ValueError("split_line",
+                             std::string("expected ICU's rules for sentences, found ") + u_errorName(status));
         }
         made_for = language;
     }

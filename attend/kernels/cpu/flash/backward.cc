@@ -1,4 +1,3 @@
-#include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/flash/backward.h>
 #include <attend/kernels/cpu/flash/bias_gradient.h>
@@ -10,7 +9,6 @@
 #include <array>
 #include <limits>
 #include <optional>
-#include <thread>
 
 namespace attend::kernels::cpu::flash {
 
@@ -18,219 +16,6 @@ namespace {
 
 constexpr double kLog2e = 1.4426950408889634074;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-// dS of a key block against a query block takes some 100 KB; dQ is read and written once for each key block.
-constexpr std::int64_t kKeyTiles = 8;  // of a key block
-constexpr std::int64_t kQueriesOfBlock = 256;
-
-std::int64_t padded_width(const TileKernels& kernels, std::int64_t width) {
-    return divide_up(width, kernels.columns) * kernels.columns;
-}
-
-/// Whether dS is multiplied by the scale at last only: pairs round it, a score function's gradients are unscaled, and a
-/// scale of 0 would leave nothing for the bias.
-bool scales_last(const AttentionProblem& problem, const TileKernels& kernels) {
-    return kernels.format == Format::pairs || problem.changes_gradients() || problem.scale == 0.0;
-}
-
-/// What the sums of gradients with respect to scaled scores lack.
-float final_factor(const AttentionProblem& problem, const TileKernels& kernels) {
-    return scales_last(problem, kernels) ? static_cast<float>(problem.scale) : 1.0F;
-}
-
-/// The factor that values and delta carry, so that dS comes out scaled.
-float value_factor(const AttentionProblem& problem, const TileKernels& kernels) {
-    return scales_last(problem, kernels) ? 1.0F : static_cast<float>(problem.scale);
-}
-
-/// What turns products into exponents of 2 where the operands do not have it.
-float exponent_factor(const AttentionProblem& problem, const TileKernels& kernels, const PanelRules& rules) {
-    return kernels.format == Format::pairs && !rules.has_modifiers() ? static_cast<float>(problem.scale * kLog2e)
-                                                                     : 1.0F;
-}
-
-/// Where packed rows of one block of columns begin: [head][sequence][block][panel][step][columns].
-std::int64_t packed_rows_at(const BackwardPlan& plan, const BackwardBuffers& buffers, std::int64_t sequence,
-                            std::int64_t head, std::int64_t blocks, std::int64_t block, std::int64_t panel) {
-    const std::int64_t before = buffers.panels.place(plan, sequence, head, 0) * blocks;
-    return (before + block * plan.panels_of(sequence) + panel) * plan.kernels.step_columns * plan.kernels.columns;
-}
-
-/// Floats of each of the buffers, in their order; 0 where none is needed.
-std::array<std::int64_t, 7> buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan,
-                                         std::int64_t panels) {
-    const std::int64_t columns = plan.kernels.columns;
-    const std::int64_t steps = plan.kernels.step_columns;
-    return {panels * plan.depth * columns,
-            panels * plan.value_depth * columns,
-            plan.queries_in_place ? 0 : panels * plan.blocks * steps * columns,
-            plan.grads_in_place ? 0 : panels * plan.value_blocks * steps * columns,
-            panels * columns,
-            panels * columns,
-            plan.sums_in_place ? 0 : panels * columns * padded_width(plan.kernels, problem.query.shape()[3])};
-}
-
-}  // namespace
-
-BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& tile_kernels, const BiasSums& bias_sums)
-    : kernels(tile_kernels),
-      bias(bias_sums),
-      grad_score_scale(value_factor(problem, tile_kernels)),
-      depth(steps_of(tile_kernels, problem.query.shape()[3])),
-      value_depth(steps_of(tile_kernels, problem.value.shape()[3])),
-      blocks(divide_up(problem.query.shape()[3], tile_kernels.columns)),
-      value_blocks(divide_up(problem.value.shape()[3], tile_kernels.columns)),
-      key_tiles(tile_kernels.format == Format::pairs ? 2 * kKeyTiles : kKeyTiles),
-      query_panels(kQueriesOfBlock / tile_kernels.columns),
-      queries_in_place(read_in_place(tile_kernels, problem.query)),
-      grads_in_place(read_in_place(tile_kernels, problem.value)),
-      keys_in_place(read_in_place(tile_kernels, problem.key)),
-      keeps_grad_scores(bias.data != nullptr && (tile_kernels.format == Format::pairs || problem.softcap > 0.0)) {
-    std::int64_t panel = 0;
-    bool whole = true;
-    for (const Sequence& sequence : problem.sequences) {
-        first_panel.push_back(panel);
-        panel += divide_up(sequence.query_count, tile_kernels.columns);
-        whole = whole && sequence.query_count % tile_kernels.columns == 0;
-    }
-    first_panel.push_back(panel);
-    sums_in_place = queries_in_place && whole && !scales_last(problem, tile_kernels);
-}
-
-std::int64_t BackwardPlan::query_blocks(const Sequence& sequence) const {
-    return divide_up(divide_up(sequence.query_count, kernels.columns), query_panels);
-}
-
-const TileKernels& backward_kernels(const AttentionProblem& problem) {
-    // Dropped weights, the soft cap's derivative and a score function's are multiplied in as floats.
-    return tile_kernels(problem.query.dtype(),
-                        problem.dropout > 0.0 || problem.softcap > 0.0 || problem.changes_gradients());
-}
-
-std::size_t backward_buffer_bytes(const AttentionProblem& problem, const BackwardPlan& plan, std::int64_t panels) {
-    std::size_t bytes = 0;
-    for (const std::int64_t floats : buffer_sizes(problem, plan, panels)) bytes += arena_bytes<float>(floats);
-    return bytes;
-}
-
-BackwardBuffers::BackwardBuffers(const AttentionProblem& problem, const BackwardPlan& plan,
-                                 const BufferedPanels& buffered_panels, std::int64_t heads, std::span<std::byte> memory)
-    : panels(buffered_panels) {
-    Arena arena(memory);
-    const std::array<std::int64_t, 7> sizes = buffer_sizes(problem, plan, heads * panels.panels);
-    const std::array<float**, 7> parts{&queries, &grads, &query_rows, &grad_rows, &start, &grad_start, &sums};
-    for (std::size_t i = 0; i < parts.size(); ++i) *parts[i] = arena.take<float>(sizes[i]);
-}
-
-void Progress::wait(std::size_t unit, std::int64_t step) const {
-    for (int spins = 0; done_[unit].load(std::memory_order_acquire) < step; ++spins) {
-        // The other thread is a fraction of a millisecond away, unless it has no core.
-        if (spins > 200) std::this_thread::yield();
-    }
-}
-
-std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const BackwardPlan& plan, int workers) {
-    const std::int64_t kv_heads = problem.key.shape()[1];
-    struct Head {
-        std::int64_t sequence;
-        std::int64_t kv_head;
-        std::int64_t tiles;
-        std::int64_t rows;  // of a block
-        std::int64_t slot;  // of its first block
-        std::int64_t previous = -1;
-    };
-    std::vector<Head> heads;
-    std::int64_t slots = 0;
-    for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
-        const std::int64_t tiles = divide_up(problem.sequences[s].key_count, plan.kernels.rows);
-        if (tiles == 0) continue;
-        const std::int64_t rows = divide_up(tiles, divide_up(tiles, plan.key_tiles)) * plan.kernels.rows;
-        for (std::int64_t h = 0; h < kv_heads; ++h) {
-            heads.push_back({static_cast<std::int64_t>(s), h, tiles, rows, slots});
-            slots += divide_up(problem.sequences[s].key_count, rows);
-        }
-    }
-    // As many heads as there are threads go side by side, block by block: then nobody waits for another's dQ, and what
-    // a head has packed stays in the cache. Heads that share elements of the bias go one after the other: blocks add to
-    // it in the order in which they are handed out, which must not depend on the threads.
-    std::vector<KeyBlock> blocks;
-    const auto together = static_cast<std::size_t>(shares_bias(problem, plan.bias) ? 1 : std::max(1, workers));
-    for (std::size_t first = 0; first < heads.size(); first += together) {
-        const std::size_t last = std::min(heads.size(), first + together);
-        bool more = true;
-        for (std::int64_t b = 0; more; ++b) {
-            more = false;
-            for (std::size_t h = first; h < last; ++h) {
-                Head& head = heads[h];
-                const std::int64_t count = problem.sequences[static_cast<std::size_t>(head.sequence)].key_count;
-                const std::int64_t begin = b * head.rows;
-                if (begin >= count) continue;
-                const auto index = static_cast<std::int64_t>(blocks.size());
-                blocks.push_back({head.sequence, head.kv_head, begin, std::min(count, begin + head.rows), index,
-                                  head.previous, head.slot + b});
-                head.previous = index;
-                more = true;
-            }
-        }
-    }
-    take_turns(problem, plan, blocks);
-    return blocks;
-}
-
-void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
-             const BackwardBuffers& buffers, std::int64_t s, std::int64_t head, std::int64_t panel) {
-    const TileKernels& kernels = plan.kernels;
-    const Sequence& sequence = problem.sequences[static_cast<std::size_t>(s)];
-    const std::int64_t columns = kernels.columns;
-    const std::int64_t begin = panel * columns;
-    const std::int64_t count = std::min(columns, sequence.query_count - begin);
-    const std::int64_t row = sequence.query_begin + begin;
-    const std::int64_t place = buffers.panels.place(plan, s, head, panel);
-    const Rows queries = rows_of(problem.query, sequence.batch, head, row, count);
-    const Rows grads = rows_of(tensors.grad_output, sequence.batch, head, row, count);
-    kernels.pack_columns(queries, buffers.queries + place * plan.depth * columns);
-    kernels.pack_columns(grads, buffers.grads + place * plan.value_depth * columns);
-    const std::int64_t stride = plan.panels_of(s) * kernels.step_columns * columns;
-    if (!plan.queries_in_place) {
-        kernels.pack_steps(queries, stride,
-                           buffers.query_rows + packed_rows_at(plan, buffers, s, head, plan.blocks, 0, panel));
-    }
-    if (!plan.grads_in_place) {
-        kernels.pack_steps(grads, stride,
-                           buffers.grad_rows + packed_rows_at(plan, buffers, s, head, plan.value_blocks, 0, panel));
-    }
-
-    float delta[kMaxColumns] = {};
-    kernels.row_products(grads, rows_of(tensors.output, sequence.batch, head, row, count), delta);
-    float* start = buffers.start + place * columns;
-    float* grad_start = buffers.grad_start + place * columns;
-    const TensorView& saved = tensors.log_sum_exp;
-    const float factor = value_factor(problem, kernels);
-    const float exponent = exponent_factor(problem, kernels, PanelRules(problem, sequence, kernels));
-    for (std::int64_t j = 0; j < columns; ++j) {
-        start[j] = -kInfinity;
-        grad_start[j] = 0.0F;
-        if (j >= count) continue;
-        const double log_sum_exp = load_element(
-            saved.data(), saved.dtype(),
-            sequence.batch * saved.strides()[0] + head * saved.strides()[1] + (row + j) * saved.strides()[2]);
-        // A row that attended to nothing has no gradients: its weights are 2^-inf.
-        if (log_sum_exp == -std::numeric_limits<double>::infinity()) continue;
-        start[j] = static_cast<float>(-log_sum_exp * kLog2e / static_cast<double>(exponent));
-        grad_start[j] = -delta[j] * factor;
-    }
-    const std::int64_t width = problem.query.shape()[3];
-    if (plan.sums_in_place) {
-        for (std::int64_t j = 0; j < count; ++j) {
-            std::fill_n(reinterpret_cast<float*>(row_address(tensors.grad_query, sequence.batch, head, row + j)), width,
-                        0.0F);
-        }
-    } else {
-        const std::int64_t padded = padded_width(kernels, width);
-        std::fill_n(buffers.sums + place * columns * padded, columns * padded, 0.0F);
-    }
-}
-
-namespace {
 
 /// One key block. Keys and queries are counted within the sequence.
 class Backward {
@@ -254,7 +39,7 @@ public:
           panel_(std::int64_t{kernels_.rows} * kernels_.columns),
           weights_panel_(std::int64_t{kernels_.rows} * kernels_.step_columns),
           pairs_(kernels_.format == Format::pairs),
-          factor_(exponent_factor(problem, kernels_, rules_)) {
+          factor_(plan.exponent_factor) {
         // Where the parts begin within a page is measured: see kScoresOffset in forward.cc.
         Arena arena(scratch);
         arena.align_in_page(0);
@@ -311,7 +96,7 @@ public:
                 progress_.advance(static_cast<std::size_t>(block_.index), step + 1);
             }
         }
-        store(tensors_.grad_key, grad_keys_, plan_.blocks, final_factor(problem_, kernels_));
+        store(tensors_.grad_key, grad_keys_, plan_.blocks, plan_.final_factor);
         store(tensors_.grad_value, grad_values_, plan_.value_blocks, 1.0F);
     }
 
@@ -387,8 +172,7 @@ private:
             const Rows keys = rows_of(problem_.key, sequence_.batch, block_.kv_head, row, keys_of_tile(tile));
             const Rows values = rows_of(problem_.value, sequence_.batch, block_.kv_head, row, keys_of_tile(tile));
             kernels_.pack_rows(keys, key_factor, keys_ + tile * plan_.depth * kernels_.rows);
-            kernels_.pack_rows(values, value_factor(problem_, kernels_),
-                               values_ + tile * plan_.value_depth * kernels_.rows);
+            kernels_.pack_rows(values, plan_.grad_score_scale, values_ + tile * plan_.value_depth * kernels_.rows);
         }
         if (!plan_.keys_in_place) {
             const Rows keys = rows_of(problem_.key, sequence_.batch, block_.kv_head, sequence_.key_begin + block_.begin,
@@ -725,7 +509,7 @@ private:
     float* grad_scores_ = nullptr;
     float* along_ = nullptr;
     std::array<float*, 4> recent_ = {};
-    std::array<Range, 2 * kKeyTiles> ranges_ = {};  // of the tiles, for the query block at hand
+    std::array<Range, kMostKeyTiles> ranges_ = {};  // of the tiles, for the query block at hand
     float* derivative_ = nullptr;
     float* factors_ = nullptr;
     float* raw_ = nullptr;   // scores before the score function
@@ -742,18 +526,6 @@ std::size_t backward_scratch(const BackwardPlan& plan) {
 void backward(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
               const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, std::span<std::byte> scratch) {
     Backward(problem, tensors, plan, buffers, progress, block, scratch).run();
-}
-
-void finish_grad_query(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
-                       const BackwardBuffers& buffers, std::int64_t s, std::int64_t head) {
-    const Sequence& sequence = problem.sequences[static_cast<std::size_t>(s)];
-    const std::int64_t padded = padded_width(plan.kernels, problem.query.shape()[3]);
-    const std::int64_t place = buffers.panels.place(plan, s, head, 0);
-    const MutableTensorView& grad = tensors.grad_query;
-    plan.kernels.unpack_rows(buffers.sums + place * plan.kernels.columns * padded, plan.kernels.columns, padded,
-                             final_factor(problem, plan.kernels),
-                             {row_address(grad, sequence.batch, head, sequence.query_begin), grad.dtype(),
-                              grad.strides()[2], sequence.query_count, grad.shape()[3]});
 }
 
 }  // namespace attend::kernels::cpu::flash

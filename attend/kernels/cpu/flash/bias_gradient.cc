@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -10,28 +11,27 @@ namespace attend::kernels::cpu::flash {
 
 namespace {
 
-/// The keys [begin, end) to whose elements a block was the last to add.
+/// The end of some keys, and the block that was the last to add to their elements.
 struct Owner {
-    std::int64_t begin = 0;
     std::int64_t end = 0;
     std::int64_t block = 0;
 };
+/// Owners by the first of their keys, which no two share.
+using Owners = std::map<std::int64_t, Owner>;
 
 /// Gives the keys [begin, end) to a block. @return the blocks that had them
-std::vector<std::int64_t> hand_over(std::vector<Owner>& owners, const Owner& next) {
+std::vector<std::int64_t> hand_over(Owners& owners, std::int64_t begin, std::int64_t end, std::int64_t block) {
     std::vector<std::int64_t> before;
-    std::vector<Owner> left;
-    for (const Owner& owner : owners) {
-        if (owner.end <= next.begin || owner.begin >= next.end) {
-            left.push_back(owner);
-            continue;
-        }
+    auto at = owners.upper_bound(begin);
+    if (at != owners.begin() && std::prev(at)->second.end > begin) --at;
+    while (at != owners.end() && at->first < end) {
+        const auto [first, owner] = *at;
         before.push_back(owner.block);
-        if (owner.begin < next.begin) left.push_back({owner.begin, next.begin, owner.block});
-        if (owner.end > next.end) left.push_back({next.end, owner.end, owner.block});
+        at = owners.erase(at);
+        if (first < begin) owners.emplace(first, Owner{begin, owner.block});
+        if (owner.end > end) owners.emplace(end, Owner{owner.end, owner.block});
     }
-    left.push_back(next);
-    owners = std::move(left);
+    owners.emplace(begin, Owner{end, block});
     return before;
 }
 
@@ -56,14 +56,15 @@ bool shares_bias(const AttentionProblem& problem, const BiasSums& bias) {
 void take_turns(const AttentionProblem& problem, const BackwardPlan& plan, std::vector<KeyBlock>& blocks) {
     const BiasSums& bias = plan.bias;
     if (bias.data == nullptr) return;
-    std::map<std::pair<std::int64_t, std::int64_t>, std::vector<Owner>> owners;  // of the bias's batches and heads
+    std::map<std::pair<std::int64_t, std::int64_t>, Owners> owners;  // of the bias's batches and heads
     for (KeyBlock& block : blocks) {
         const Sequence& sequence = problem.sequences[static_cast<std::size_t>(block.sequence)];
         if (sequence.query_count == 0) continue;
-        Owner own{0, 1, block.index};
-        if (bias.strides[3] != 0) own = {sequence.key_begin + block.begin, sequence.key_begin + block.end, block.index};
+        const bool by_keys = bias.strides[3] != 0;
+        const std::int64_t begin = by_keys ? sequence.key_begin + block.begin : 0;
+        const std::int64_t end = by_keys ? sequence.key_begin + block.end : 1;
         const std::pair of{bias.strides[0] == 0 ? 0 : sequence.batch, bias.strides[1] == 0 ? 0 : block.kv_head};
-        for (const std::int64_t index : hand_over(owners[of], own)) {
+        for (const std::int64_t index : hand_over(owners[of], begin, end, block.index)) {
             const KeyBlock& before = blocks[static_cast<std::size_t>(index)];
             const Sequence& other = problem.sequences[static_cast<std::size_t>(before.sequence)];
             block.bias_before.push_back(

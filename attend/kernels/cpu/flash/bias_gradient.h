@@ -14,7 +14,7 @@
 #pragma once
 
 #include <attend/kernels/attention.h>
-#include <attend/kernels/cpu/flash/backward.h>
+#include <attend/kernels/cpu/flash/backward_plan.h>
 #include <attend/kernels/cpu/flash/panel.h>
 
 #include <cstdint>

@@ -512,7 +512,11 @@ private:
                     for (std::int64_t j = 0; j < position.key_count; ++j) {
                         const float logit = row[j];
                         row[j] = std::exp2((logit - state.shift[r]) * factor_) / sum;
-                        if (logit == -kInfinity) row[j] = 0.0F;  // not NaN where a row is
+                        // Where the row is NaN, its hidden pairs are not.
+                        if (std::isnan(sum) &&
+                            !rules_.visible(position.head, position.query_begin + r, position.key_begin + j)) {
+                            row[j] = 0.0F;
+                        }
                         if (problem_.dropout > 0.0) row[j] *= factors_[r * kernels_.columns + j];
                     }
                     std::byte* out = row_address(weights, sequence_.batch, position.head,

@@ -6,12 +6,16 @@
 
 namespace attend::kernels::cpu::flash {
 
+bool has_modifiers(const AttentionProblem& problem, const TileKernels& kernels) {
+    return problem.bias || problem.slopes || problem.score != nullptr || problem.softcap > 0.0 ||
+           (kernels.format == Format::pairs && problem.scale <= 0.0);
+}
+
 PanelRules::PanelRules(const AttentionProblem& problem, const Sequence& sequence, const TileKernels& kernels)
     : problem_(problem),
       sequence_(sequence),
       kernels_(kernels),
-      has_modifiers_(problem.bias || problem.slopes || problem.score != nullptr || problem.softcap > 0.0 ||
-                     (kernels.format == Format::pairs && problem.scale <= 0.0)) {}
+      has_modifiers_(flash::has_modifiers(problem, kernels)) {}
 
 bool PanelRules::positions_full(const PanelPosition& position) const {
     const KeyRange first = sequence_.keys_of(position.query_begin);

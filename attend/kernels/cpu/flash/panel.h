@@ -19,6 +19,9 @@ struct PanelPosition {
     std::int64_t key_count = 0;    ///< keys
 };
 
+/// Whether products need more than a factor to become logits.
+bool has_modifiers(const AttentionProblem& problem, const TileKernels& kernels);
+
 /// What all panels of a problem have in common.
 class PanelRules {
 public:

@@ -149,7 +149,7 @@ void round_weights(const DecodeValues& args, std::int64_t begin, std::int64_t ro
     Vec x[kBlockKeys / kWidth];
     Vec largest = Simd::zero();
     Vec sum = Simd::zero();
-    for (int v = 0; v < kBlockKeys / kWidth; ++v) {
+    for (std::int64_t v = 0; v < kBlockKeys / kWidth; ++v) {
         const std::int64_t key = begin + v * kWidth;
         x[v] = Simd::zero();
         if (key < args.values.count) {
@@ -165,7 +165,7 @@ void round_weights(const DecodeValues& args, std::int64_t begin, std::int64_t ro
     const bool finite = std::isfinite(Simd::sum(sum));
     out.scale[row] = finite ? maximum / kWeightLevels : std::numeric_limits<float>::quiet_NaN();
     std::uint8_t* high = out.bytes + row * 2 * kBlockKeys;
-    for (int v = 0; v < kBlockKeys / kWidth; ++v) {
+    for (std::int64_t v = 0; v < kBlockKeys / kWidth; ++v) {
         const __m512i whole = _mm512_cvtps_epi32(Simd::mul(x[v], Simd::set1(factor)));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(high + v * kWidth),
                          _mm512_cvtepi32_epi8(_mm512_srli_epi32(whole, 8)));
@@ -214,9 +214,9 @@ void add_value_bytes(const DecodeValues& args, const BlockWeights& weights, std:
     }
 #pragma GCC unroll 4
     for (int r = 0; r < kQueries; ++r) {
-        float* out = args.out + (row + r) * args.out_stride + column + (kUpper ? 2 * kWidth : 0);
+        float* out = args.out + (row + r) * args.out_stride + column + (kUpper ? std::int64_t{2} * kWidth : 0);
 #pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) {
+        for (std::int64_t v = 0; v < 2; ++v) {
             const __m512i whole = _mm512_add_epi32(_mm512_slli_epi32(sum[r][0][v], 8), sum[r][1][v]);
             const Vec before = begin == 0 ? Simd::zero() : Simd::load(out + v * kWidth);
             Simd::store(out + v * kWidth,
@@ -241,15 +241,15 @@ void restore_order(const DecodeValues& args) {
         for (std::int64_t c = 0; c < args.values.dim; c += kByteStep) {
             float* out = args.out + r * args.out_stride + c;
             Vec t[4];
-            for (int i = 0; i < 4; ++i) t[i] = Simd::load(out + i * kWidth);
+            for (std::int64_t i = 0; i < 4; ++i) t[i] = Simd::load(out + i * kWidth);
             const Vec low_a = _mm512_shuffle_f32x4(t[0], t[1], 0x44);
             const Vec low_b = _mm512_shuffle_f32x4(t[2], t[3], 0x44);
             const Vec high_a = _mm512_shuffle_f32x4(t[0], t[1], 0xEE);
             const Vec high_b = _mm512_shuffle_f32x4(t[2], t[3], 0xEE);
             Simd::store(out, _mm512_shuffle_f32x4(low_a, low_b, 0x88));
             Simd::store(out + kWidth, _mm512_shuffle_f32x4(low_a, low_b, 0xDD));
-            Simd::store(out + 2 * kWidth, _mm512_shuffle_f32x4(high_a, high_b, 0x88));
-            Simd::store(out + 3 * kWidth, _mm512_shuffle_f32x4(high_a, high_b, 0xDD));
+            Simd::store(out + std::int64_t{2} * kWidth, _mm512_shuffle_f32x4(high_a, high_b, 0x88));
+            Simd::store(out + std::int64_t{3} * kWidth, _mm512_shuffle_f32x4(high_a, high_b, 0xDD));
         }
     }
 }

@@ -152,16 +152,16 @@ struct Simd {
     /// Row i becomes column i, 16 x 16, in four stages of pairwise interleaving.
     static void transpose(Vec* r) {
         __m512 t[16];
-        for (int i = 0; i < 8; ++i) {
-            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        for (int i = 0; i < 16; i += 2) {
+            t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+            t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
         }
-        for (int i = 0; i < 4; ++i) {
-            const auto pd = [&](int k) { return _mm512_castps_pd(t[4 * i + k]); };
-            r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(0), pd(2)));
-            r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(0), pd(2)));
-            r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(1), pd(3)));
-            r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(1), pd(3)));
+        for (int i = 0; i < 16; i += 4) {
+            const auto pd = [&](int k) { return _mm512_castps_pd(t[i + k]); };
+            r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(0), pd(2)));
+            r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(0), pd(2)));
+            r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pd(1), pd(3)));
+            r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pd(1), pd(3)));
         }
         // Lane l of r[4 g + c] now holds rows 4 g ... 4 g + 3 of column 4 l + c.
         for (int c = 0; c < 4; ++c) {
@@ -180,17 +180,16 @@ struct Simd {
     /// Lane i of the result combines all lanes of r[i], in the order of a tree. Half the shuffles of a transpose.
     template <typename Combine>
     static Vec across(Vec* r, const Combine& combine) {
-        for (int i = 0; i < 8; ++i) {
-            r[i] = combine(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+        for (int i = 0; i < 16; i += 2) {
+            r[i / 2] = combine(_mm512_unpacklo_ps(r[i], r[i + 1]), _mm512_unpackhi_ps(r[i], r[i + 1]));
         }
         const auto pd = [&](int i) { return _mm512_castps_pd(r[i]); };
-        for (int i = 0; i < 4; ++i) {
-            r[i] = combine(_mm512_castpd_ps(_mm512_unpacklo_pd(pd(2 * i), pd(2 * i + 1))),
-                           _mm512_castpd_ps(_mm512_unpackhi_pd(pd(2 * i), pd(2 * i + 1))));
+        for (int i = 0; i < 8; i += 2) {
+            r[i / 2] = combine(_mm512_castpd_ps(_mm512_unpacklo_pd(pd(i), pd(i + 1))),
+                               _mm512_castpd_ps(_mm512_unpackhi_pd(pd(i), pd(i + 1))));
         }
-        for (int i = 0; i < 2; ++i) {
-            r[i] = combine(_mm512_shuffle_f32x4(r[2 * i], r[2 * i + 1], 0x88),
-                           _mm512_shuffle_f32x4(r[2 * i], r[2 * i + 1], 0xDD));
+        for (int i = 0; i < 4; i += 2) {
+            r[i / 2] = combine(_mm512_shuffle_f32x4(r[i], r[i + 1], 0x88), _mm512_shuffle_f32x4(r[i], r[i + 1], 0xDD));
         }
         return combine(_mm512_shuffle_f32x4(r[0], r[1], 0x88), _mm512_shuffle_f32x4(r[0], r[1], 0xDD));
     }

@@ -1,0 +1,202 @@
+#include <attend/attention/cache_rows.h>
+#include <attend/attention/kv_cache.h>
+#include <attend/core/error.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+namespace attend {
+
+namespace {
+
+using detail::check_sizes;
+using detail::check_tokens;
+using detail::resized;
+using detail::throw_repeated;
+using detail::write_row;
+
+constexpr const char* kOperation = detail::kCacheOperation;
+
+std::string text(std::int64_t number) {
+    return std::to_string(number);
+}
+
+}  // namespace
+
+PagedKvCache::PagedKvCache(const PagedKvCacheOptions& options) : options_(options) {
+    if (options_.value_dim == 0) options_.value_dim = options_.head_dim;
+    check_sizes({{"kv_heads", options_.kv_heads},
+                 {"a head_dim", options_.head_dim},
+                 {"a value_dim", options_.value_dim},
+                 {"pages", options_.pages}},
+                options_.dtype);
+    if (options_.page_size <= 0 || options_.page_size % 16 != 0) {
+        throw ValueError(kOperation,
+                         "expected a page size that is a multiple of 16, found " + text(options_.page_size));
+    }
+    const std::int64_t pages = options_.pages;
+    options_.pages = 0;
+    keys_ = Tensor::empty({0, options_.kv_heads, options_.page_size, options_.head_dim}, options_.dtype);
+    values_ = Tensor::empty({0, options_.kv_heads, options_.page_size, options_.value_dim}, options_.dtype);
+    if (options_.dtype == DType::int8) {
+        key_scales_ = Tensor::empty({0, options_.kv_heads, options_.page_size});
+        value_scales_ = Tensor::empty({0, options_.kv_heads, options_.page_size});
+    }
+    reserve(pages);
+}
+
+void PagedKvCache::reserve(std::int64_t pages) {
+    keys_ = resized(keys_, 0, pages);
+    values_ = resized(values_, 0, pages);
+    if (options_.dtype == DType::int8) {
+        key_scales_ = resized(key_scales_, 0, pages);
+        value_scales_ = resized(value_scales_, 0, pages);
+    }
+    for (std::int64_t page = pages; page > options_.pages; --page) free_.push_back(page - 1);
+    references_.resize(static_cast<std::size_t>(pages), 0);
+    options_.pages = pages;
+}
+
+PagedKvCache::State& PagedKvCache::state(std::int64_t sequence) {
+    return const_cast<State&>(static_cast<const PagedKvCache&>(*this).state(sequence));
+}
+
+const PagedKvCache::State& PagedKvCache::state(std::int64_t sequence) const {
+    if (sequence < 0 || sequence >= static_cast<std::int64_t>(states_.size()) ||
+        !states_[static_cast<std::size_t>(sequence)].used) {
+        throw ValueError(kOperation, "expected a sequence of this cache, found " + text(sequence));
+    }
+    return states_[static_cast<std::size_t>(sequence)];
+}
+
+std::int64_t PagedKvCache::add_sequence() {
+    const auto unused = std::find_if(states_.begin(), states_.end(), [](const State& state) { return !state.used; });
+    const auto index = unused - states_.begin();
+    if (unused == states_.end()) states_.emplace_back();
+    states_[static_cast<std::size_t>(index)].used = true;
+    return index;
+}
+
+std::int64_t PagedKvCache::fork(std::int64_t sequence) {
+    State copy = state(sequence);
+    for (const std::int64_t page : copy.pages) ++references_[static_cast<std::size_t>(page)];
+    const std::int64_t index = add_sequence();
+    states_[static_cast<std::size_t>(index)] = std::move(copy);
+    return index;
+}
+
+void PagedKvCache::free_sequence(std::int64_t sequence) {
+    State& freed = state(sequence);
+    for (const std::int64_t page : freed.pages) give_back(page);
+    freed = State();
+}
+
+std::int64_t PagedKvCache::take_page() {
+    const std::int64_t page = free_.back();
+    free_.pop_back();
+    references_[static_cast<std::size_t>(page)] = 1;
+    return page;
+}
+
+void PagedKvCache::give_back(std::int64_t page) {
+    if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
+}
+
+void PagedKvCache::copy_page(std::int64_t from, std::int64_t to) {
+    const auto copy = [&](Tensor& tensor) {
+        if (tensor.numel() > 0) tensor.view().select(0, to).copy_from(tensor.view().select(0, from));
+    };
+    copy(keys_);
+    copy(values_);
+    if (options_.dtype == DType::int8) {
+        copy(key_scales_);
+        copy(value_scales_);
+    }
+}
+
+void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value) {
+    const auto batch = static_cast<std::int64_t>(sequences.size());
+    const std::int64_t tokens = check_tokens("key", key, batch, options_.kv_heads, options_.head_dim);
+    const std::int64_t others = check_tokens("value", value, batch, options_.kv_heads, options_.value_dim);
+    if (tokens != others) {
+        throw ShapeError(kOperation, "expected as many values as keys, found " + text(others) + " and " + text(tokens));
+    }
+    if (tokens == 0) return;
+    // Pages are counted before any is taken, so that a cache that is full is left as it was.
+    const std::int64_t size = options_.page_size;
+    std::int64_t needed = 0;
+    std::map<std::int64_t, std::int64_t> appenders;
+    std::set<std::int64_t> named;
+    for (const std::int64_t sequence : sequences) {
+        const State& own = state(sequence);
+        if (!named.insert(sequence).second) throw_repeated(sequence);
+        needed += (own.length + tokens + size - 1) / size - (own.length + size - 1) / size;
+        if (own.length % size != 0) ++appenders[own.pages.back()];
+    }
+    // Of the sequences that share a last page, each that appends gets a copy, but for one if nobody else keeps it.
+    for (const auto& [page, count] : appenders) {
+        needed += std::min(count, references_[static_cast<std::size_t>(page)] - 1);
+    }
+    if (needed > free_pages()) {
+        if (!options_.grows) {
+            throw ValueError(kOperation, "expected " + text(needed) + " free pages of the pool's " +
+                                             text(options_.pages) + ", found " + text(free_pages()));
+        }
+        reserve(std::max(2 * options_.pages, options_.pages + needed));
+    }
+    for (std::int64_t b = 0; b < batch; ++b) {
+        State& own = state(sequences[static_cast<std::size_t>(b)]);
+        if (own.length % size != 0 && references_[static_cast<std::size_t>(own.pages.back())] > 1) {
+            const std::int64_t page = take_page();
+            copy_page(own.pages.back(), page);
+            --references_[static_cast<std::size_t>(own.pages.back())];
+            own.pages.back() = page;
+        }
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            const std::int64_t slot = own.length + t;
+            if (slot % size == 0) own.pages.push_back(take_page());
+            for (std::int64_t head = 0; head < options_.kv_heads; ++head) {
+                const std::int64_t row = (own.pages.back() * options_.kv_heads + head) * size + slot % size;
+                write_row(key, b, head, t, keys_, key_scales_, row);
+                write_row(value, b, head, t, values_, value_scales_, row);
+            }
+        }
+        own.length += tokens;
+    }
+}
+
+void PagedKvCache::set_left_padding(std::int64_t sequence, std::int64_t count) {
+    State& own = state(sequence);
+    if (count < 0 || count > own.length) {
+        throw ValueError(kOperation, "expected left padding in [0, " + text(own.length) + "], found " + text(count));
+    }
+    own.padding = count;
+}
+
+void PagedKvCache::truncate(std::int64_t sequence, std::int64_t length) {
+    State& own = state(sequence);
+    if (length < 0 || length > own.length) {
+        throw ValueError(kOperation, "expected a length in [0, " + text(own.length) + "], found " + text(length));
+    }
+    const auto kept = static_cast<std::size_t>((length + options_.page_size - 1) / options_.page_size);
+    for (; own.pages.size() > kept; own.pages.pop_back()) give_back(own.pages.back());
+    own.length = length;
+    own.padding = std::min(own.padding, length);
+}
+
+std::int64_t PagedKvCache::length(std::int64_t sequence) const {
+    return state(sequence).length;
+}
+
+std::int64_t PagedKvCache::left_padding(std::int64_t sequence) const {
+    return state(sequence).padding;
+}
+
+const std::vector<std::int64_t>& PagedKvCache::block_table(std::int64_t sequence) const {
+    return state(sequence).pages;
+}
+
+}  // namespace attend
