@@ -51,7 +51,7 @@ sanitize: ## Tests under the address, undefined-behaviour and thread sanitizers
 	@sh scripts/run_tests.sh asan-ubsan $(JOBS)
 	@sh scripts/run_tests.sh tsan $(JOBS)
 
-static: ## The command as one static file without drawing: build/static/bin/attend
+static: ## The command as one static file without drawing and translation: build/static/bin/attend
 	@sh scripts/install_dependencies.sh build test
 	@sh scripts/configure.sh static
 	@cmake --build build/static --parallel $(JOBS) --target attend_command

@@ -1,5 +1,5 @@
 /// @file
-/// Everything at once. Needs attend::attend; what is in viz/ needs attend::viz as well.
+/// Everything at once. Needs attend::attend; what is in viz/ needs attend::viz as well, translation attend::models.
 #pragma once
 
 #include <attend/attention/attention.h>

@@ -1,7 +1,7 @@
 # The installed package: find_package(attend) with attend::attend (and attend::viz), and pkg-config.
 include(CMakePackageConfigHelpers)
 
-set(attend_targets attend attend_viz)
+set(attend_targets attend attend_models attend_viz)
 # A static library does not bring along what it needs.
 set(ATTEND_VIZ_PKGCONFIG "")
 set(ATTEND_VIZ_PKGCONFIG_PRIVATE "")
@@ -10,8 +10,16 @@ if(ATTEND_WITH_VIZ AND BUILD_SHARED_LIBS)
 elseif(ATTEND_WITH_VIZ)
     set(ATTEND_VIZ_PKGCONFIG "pangocairo cairo-pdf cairo-png")
 endif()
-# Two sets: a program that does not draw must not need the drawing libraries to be found.
+set(ATTEND_MODELS_PKGCONFIG "")
+set(ATTEND_MODELS_PKGCONFIG_PRIVATE "")
+if(ATTEND_WITH_TRANSLATION AND BUILD_SHARED_LIBS)
+    set(ATTEND_MODELS_PKGCONFIG_PRIVATE "sentencepiece yaml-cpp icu-i18n icu-uc")
+elseif(ATTEND_WITH_TRANSLATION)
+    set(ATTEND_MODELS_PKGCONFIG "sentencepiece yaml-cpp icu-i18n icu-uc")
+endif()
+# A set for each library: a program that does not draw must not need the drawing libraries to be found.
 install(TARGETS attend EXPORT attend-targets FILE_SET HEADERS)
+install(TARGETS attend_models EXPORT attend-models-targets FILE_SET HEADERS)
 install(TARGETS attend_viz EXPORT attend-viz-targets FILE_SET HEADERS)
 if(TARGET attend_command)
     install(TARGETS attend_command)
@@ -19,6 +27,7 @@ endif()
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/attend)
 install(EXPORT attend-targets NAMESPACE attend:: DESTINATION ${package_dir})
+install(EXPORT attend-models-targets NAMESPACE attend:: DESTINATION ${package_dir})
 install(EXPORT attend-viz-targets NAMESPACE attend:: DESTINATION ${package_dir})
 configure_package_config_file(cmake/attend-config.cmake.in ${PROJECT_BINARY_DIR}/attend-config.cmake
     INSTALL_DESTINATION ${package_dir})

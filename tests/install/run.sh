@@ -25,6 +25,7 @@ case "$way" in
         cmake --build "$work/build"
         "$work/build/consumer"
         "$work/build/consumer_viz" "$drawing"
+        "$work/build/consumer_models"
         # Without the drawing libraries' development files a program that does not draw still builds.
         PKG_CONFIG_LIBDIR=/nonexistent cmake -S "$source/tests/install/consumer" -B "$work/plain" \
             -DCMAKE_PREFIX_PATH="$work/moved" -DCMAKE_CXX_COMPILER="$compiler" -DWITHOUT_VIZ=ON
@@ -40,6 +41,9 @@ case "$way" in
         "$compiler" -std=c++20 "$source/tests/install/viz.cc" -o "$work/consumer_viz" \
             $(pkg-config --cflags --libs attend-viz)
         "$work/consumer_viz" "$drawing"
+        "$compiler" -std=c++20 "$source/tests/install/models.cc" -o "$work/consumer_models" \
+            $(pkg-config --cflags --libs --static attend-models)
+        "$work/consumer_models"
         ;;
     subproject)
         cmake -S "$source/tests/install/subproject" -B "$work/build" -DATTEND_SOURCE_DIR="$source" \
