@@ -17,10 +17,14 @@ namespace attend {
 namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20U;
+constexpr std::size_t kLeastKept = std::size_t{128} << 10U;  // from where the C library maps new pages
+constexpr std::size_t kStep = std::size_t{64} << 10U;
 
 /// What is allocated for `bytes`.
 std::size_t rounded(std::size_t bytes) {
-    return bytes < kHugePage ? bytes : (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    if (bytes < kLeastKept) return bytes;
+    const std::size_t unit = bytes < kHugePage ? kStep : kHugePage;
+    return (bytes + unit - 1) / unit * unit;
 }
 
 std::align_val_t alignment_of(std::size_t bytes) {
@@ -61,7 +65,7 @@ private:
         std::size_t bytes = 0;
     };
     std::mutex mutex_;
-    std::array<Block, 16> blocks_ = {};
+    std::array<Block, 32> blocks_ = {};
     std::size_t total_ = 0;
 };
 
@@ -83,7 +87,7 @@ Spare& spare() {
 
 std::byte* allocate_memory(std::size_t bytes) {
     const std::size_t size = rounded(bytes);
-    if (size >= kHugePage) {
+    if (size >= kLeastKept) {
         if (std::byte* kept = spare().take(size)) return kept;
     }
     auto* pointer = static_cast<std::byte*>(::operator new[](size, alignment_of(size)));
@@ -96,7 +100,7 @@ std::byte* allocate_memory(std::size_t bytes) {
 
 void free_memory(std::byte* pointer, std::size_t bytes) noexcept {
     const std::size_t size = rounded(bytes);
-    if (size >= kHugePage && spare().keep(pointer, size)) return;
+    if (size >= kLeastKept && spare().keep(pointer, size)) return;
     ::operator delete[](pointer, alignment_of(size));
 }
 
