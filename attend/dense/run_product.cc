@@ -38,11 +38,16 @@ bool readable_in_place(const Product& product, const Rows& x) {
 
 void run_units(const Product& product) {
     const auto units = kernels::cpu::dense::product_units(product, num_threads());
-    parallel_for(static_cast<std::int64_t>(units.size()), [&](std::int64_t task) {
+    const auto run = [&](std::int64_t task) {
         const auto& unit = units[static_cast<std::size_t>(task)];
         const auto bytes = static_cast<std::size_t>(kernels::cpu::dense::product_scratch(product, unit));
         kernels::cpu::dense::multiply(product, unit, thread_scratch(bytes));
-    });
+    };
+    if (units.size() == 1) {
+        run(0);  // a short call has no time for the pool
+    } else {
+        parallel_for(static_cast<std::int64_t>(units.size()), run);
+    }
 }
 
 /// Rows [begin, begin + count) alone.
