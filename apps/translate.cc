@@ -33,7 +33,7 @@ struct TranslateArguments {
     std::string input;
     std::string output = "-";
     std::string compute_type = "auto";
-    std::int64_t batch_tokens = 1024;
+    std::int64_t batch_tokens = 512;
     double max_length_factor = 3.0;
     int threads = 0;
     bool stream = false;
@@ -244,7 +244,7 @@ void add_translate(CLI::App& app) {
     command->add_option("--threads", arguments->threads, "Threads; all processors unless given")
         ->type_name("N")
         ->check(whole_number(1, 1024));
-    command->add_option("--batch-tokens", arguments->batch_tokens, "Source tokens of a batch; 1024 unless given")
+    command->add_option("--batch-tokens", arguments->batch_tokens, "Source tokens of a batch; 512 unless given")
         ->type_name("N")
         ->check(whole_number(1));
     command

@@ -99,6 +99,10 @@ MappedFile::~MappedFile() {
     delete content_;
 }
 
+void MappedFile::drop_pages() const noexcept {
+    if (mapping_ != nullptr) static_cast<void>(::madvise(mapping_, size_, MADV_DONTNEED));
+}
+
 std::span<const std::byte> MappedFile::bytes() const noexcept {
     if (content_ != nullptr) return std::as_bytes(std::span(*content_));
     return {static_cast<const std::byte*>(mapping_), size_};

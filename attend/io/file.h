@@ -31,6 +31,8 @@ public:
 
     /// The content. Stays where it is when the object is moved.
     std::span<const std::byte> bytes() const noexcept;
+    /// Tells the system that the content is not wanted for a while: it leaves memory, and is read again when it is.
+    void drop_pages() const noexcept;
     /// The path, for messages.
     const std::string& name() const noexcept { return name_; }
 

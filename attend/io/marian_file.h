@@ -41,6 +41,8 @@ public:
     MarianWeights weights(const std::string& name) const;
     /// The configuration, special:model.yml. @throws FileError when there is none
     std::string configuration() const;
+    /// See MappedFile::drop_pages: for when the weights have been packed.
+    void drop_pages() const noexcept { file_.drop_pages(); }
     /// The path, for messages.
     const std::string& file_name() const noexcept { return file_.name(); }
 

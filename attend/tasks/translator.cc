@@ -175,7 +175,8 @@ Translator Translator::from_pretrained(const std::string& folder, const Translat
     if (options.shortlist) {
         if (const auto lexical = file_named(folder, "lex", ".bin")) shortlist = MarianShortlist::open(*lexical);
     }
-    nn::EncoderDecoder model = models::load_marian(std::move(file), options.compute_type);
+    nn::EncoderDecoder model = models::load_marian(file, options.compute_type);
+    file->drop_pages();  // its weights are packed now; embeddings are read again row by row
     if (source_pieces.size() > model.source_size() || target_pieces.size() > model.target_size()) {
         throw FileError(kOperation, "expected vocabularies of at most " + std::to_string(model.source_size()) +
                                         " and " + std::to_string(model.target_size()) + " pieces in '" + folder +
