@@ -3,6 +3,7 @@
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
+#include <attend/kernels/cpu/linear/fast.h>
 #include <attend/kernels/cpu/linear/plain.h>
 
 #include <utility>
@@ -22,19 +23,30 @@ std::span<double> scratch_doubles(std::int64_t count) {
     return {reinterpret_cast<double*>(bytes.data()), static_cast<std::size_t>(count)};
 }
 
+/// Runs task(sequence, head of keys) for all of them on the pool.
+template <typename Task>
+void for_each_head(const LinearProblem& problem, const Task& task) {
+    parallel_for(static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads(),
+                 [&](std::int64_t index) { task(index / problem.kv_heads(), index % problem.kv_heads()); });
+}
+
 void run(const LinearProblem& problem, const LinearOutputs& outputs, Algorithm algorithm) {
-    const bool reference = algorithm == Algorithm::reference;
-    const std::int64_t need = reference ? kernels::reference::linear_attention_scratch(problem)
-                                        : linear::plain_forward_scratch(problem);
-    parallel_for(static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads(), [&](std::int64_t task) {
-        const std::int64_t sequence = task / problem.kv_heads();
-        const std::int64_t kv_head = task % problem.kv_heads();
-        if (reference) {
+    if (algorithm == Algorithm::reference) {
+        const std::int64_t need = kernels::reference::linear_attention_scratch(problem);
+        for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
             kernels::reference::linear_attention(problem, outputs, sequence, kv_head, scratch_doubles(need));
-        } else {
+        });
+    } else if (linear::supports(problem) && problem.causal) {
+        const std::size_t bytes = linear::causal_forward_scratch(problem);
+        for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
+            linear::causal_forward(problem, outputs, sequence, kv_head, thread_scratch(bytes));
+        });
+    } else {
+        const std::int64_t need = linear::plain_forward_scratch(problem);
+        for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
             linear::plain_forward(problem, outputs, sequence, kv_head, scratch_doubles(need));
-        }
-    });
+        });
+    }
 }
 
 Tensor new_output(const detail::CheckedLinearProblem& checked) {

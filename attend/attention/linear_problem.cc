@@ -45,13 +45,7 @@ CheckedLinearProblem::CheckedLinearProblem(const std::string& operation, const T
     problem_.normalise = options.normalise;
     problem_.causal = options.causal;
     problem_.scale = options.scale;
-    for (const kernels::Sequence& sequence : problem_.sequences) {
-        const std::int64_t keys = options.query_starts.empty() ? key.shape()[2] : sequence.key_count;
-        if (options.causal && sequence.query_count != keys && options.key_lengths.empty()) {
-            throw ShapeError(operation, "expected as many keys as queries for causal linear attention, found " +
-                                            std::to_string(keys) + " and " + std::to_string(sequence.query_count));
-        }
-    }
+    if (options.causal) check_lengths(options);
     if (options.decay) set_decay(*options.decay);
     if (options.beta) set_beta(*options.beta);
     set_state(options);
@@ -89,6 +83,22 @@ void CheckedLinearProblem::check_combination(const LinearAttentionOptions& optio
     }
     if (!options.key_starts.empty() && options.query_starts.empty()) {
         refuse("query_starts beside key_starts", "none");
+    }
+}
+
+void CheckedLinearProblem::check_lengths(const LinearAttentionOptions& options) const {
+    const auto check = [&](std::int64_t keys, std::int64_t queries) {
+        if (keys == queries) return;
+        throw ShapeError(operation_, "expected as many keys as queries for causal linear attention, found " +
+                                         std::to_string(keys) + " and " + std::to_string(queries));
+    };
+    if (options.query_starts.empty()) {
+        check(problem_.key.shape()[2], problem_.query.shape()[2]);
+        return;
+    }
+    const std::vector<std::int64_t>& keys = options.key_starts.empty() ? options.query_starts : options.key_starts;
+    for (std::size_t s = 0; s < problem_.sequences.size(); ++s) {
+        check(keys[s + 1] - keys[s], problem_.sequences[s].query_count);
     }
 }
 

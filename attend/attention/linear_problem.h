@@ -31,6 +31,7 @@ public:
 
 private:
     void check_combination(const LinearAttentionOptions& options, bool with_state) const;
+    void check_lengths(const LinearAttentionOptions& options) const;
     void set_decay(const TensorView& decay);
     void set_beta(const TensorView& beta);
     void set_state(const LinearAttentionOptions& options);

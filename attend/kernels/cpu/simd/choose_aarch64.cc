@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
+#include <attend/kernels/cpu/simd/linear_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -17,6 +18,12 @@ const DecodeKernels& choose_decode(Isa isa, DType cache, DType) {
     static const DecodeTables scalar(decode_scalar);
     static const DecodeTables neon(decode_neon);
     return isa == Isa::neon ? neon.of(cache) : scalar.of(cache);
+}
+
+const LinearKernels& choose_linear(Isa isa) {
+    static const LinearKernels scalar = linear_scalar();
+    static const LinearKernels neon = linear_neon();
+    return isa == Isa::neon ? neon : scalar;
 }
 
 }  // namespace attend::kernels::cpu::simd

@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
+#include <attend/kernels/cpu/simd/linear_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -15,6 +16,11 @@ const TileKernels& choose(Isa, Format) {
 const DecodeKernels& choose_decode(Isa, DType cache, DType) {
     static const DecodeTables scalar(decode_scalar);
     return scalar.of(cache);
+}
+
+const LinearKernels& choose_linear(Isa) {
+    static const LinearKernels scalar = linear_scalar();
+    return scalar;
 }
 
 }  // namespace attend::kernels::cpu::simd

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/jit/products.h>
 #include <attend/kernels/cpu/simd/decode_tables.h>
+#include <attend/kernels/cpu/simd/linear_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu::simd {
@@ -73,6 +74,19 @@ const DecodeKernels& choose_decode(Isa isa, DType cache, DType query) {
     }
     static const DecodeTables scalar(decode_scalar);
     return scalar.of(cache);
+}
+
+const LinearKernels& choose_linear(Isa isa) {
+    static const LinearKernels scalar = linear_scalar();
+    if (isa == Isa::avx512_bf16 || isa == Isa::avx512) {
+        static const LinearKernels avx512 = linear_avx512();
+        return avx512;
+    }
+    if (isa == Isa::avx2) {
+        static const LinearKernels avx2 = linear_avx2();
+        return avx2;
+    }
+    return scalar;
 }
 
 }  // namespace attend::kernels::cpu::simd
