@@ -65,6 +65,16 @@ Tensor linear_attention(const TensorView& query, const TensorView& key, const Te
     return output;
 }
 
+void linear_attention_into(const MutableTensorView& output, const TensorView& query, const TensorView& key,
+                           const TensorView& value, const LinearAttentionOptions& options) {
+    const detail::CheckedLinearProblem checked(kOperation, query, key, value, options, false);
+    detail::check_shape(kOperation, "output", output, checked.output_shape());
+    detail::check_dtype(kOperation, "output", output, query.dtype());
+    detail::check_last_dimension(kOperation, "output", output);
+    if (checked.has_uncovered_rows()) output.fill(0.0);
+    run(checked.problem(), {.output = output}, options.algorithm);
+}
+
 LinearAttentionResult linear_attention_with_state(const TensorView& query, const TensorView& key,
                                                   const TensorView& value, const LinearAttentionOptions& options) {
     const detail::CheckedLinearProblem checked(kOperation, query, key, value, options, true);

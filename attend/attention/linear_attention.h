@@ -58,6 +58,11 @@ struct LinearAttentionOptions {
 Tensor linear_attention(const TensorView& query, const TensorView& key, const TensorView& value,
                         const LinearAttentionOptions& options = {});
 
+/// The same into memory of the caller, any strides but for a contiguous last dimension, which must not overlap with the
+/// inputs. @throws ShapeError, DTypeError, ValueError
+void linear_attention_into(const MutableTensorView& output, const TensorView& query, const TensorView& key,
+                           const TensorView& value, const LinearAttentionOptions& options = {});
+
 /// What linear_attention_with_state returns, and what its backward needs.
 struct LinearAttentionResult {
     Tensor output;       ///< [batch, heads, Lq, dv], dtype of the query

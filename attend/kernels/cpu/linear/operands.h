@@ -96,6 +96,9 @@ public:
 
     void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
               const float* denominators) override;
+    void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) override {
+        prefetch.add(outputs_.output, sequence_.batch, first_head_ + reader, sequence_.query_begin + row, count);
+    }
 
 private:
     const TileKernels& tiles_;

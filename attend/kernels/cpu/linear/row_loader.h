@@ -4,6 +4,7 @@
 #pragma once
 
 #include <attend/kernels/cpu/flash/operands.h>
+#include <attend/kernels/cpu/flash/prefetch.h>
 #include <attend/kernels/cpu/linear_kernels.h>
 #include <attend/kernels/linear_attention.h>
 
@@ -54,6 +55,10 @@ public:
     bool in_place() const {
         return source_.features == nullptr && source_.scale == 1.0F && source_.saved == nullptr &&
                source_.extra == Extra::none && flash::read_in_place(*tiles_, source_.view);
+    }
+    /// Adds rows to what is asked for ahead.
+    void plan(std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) const {
+        prefetch.add(source_.view, source_.batch, source_.head, source_.begin + row, count);
     }
     /// The rows as they are.
     Rows rows(std::int64_t row, std::int64_t count) const {

@@ -110,7 +110,7 @@ void Scan::pass_rows(std::int64_t begin, std::int64_t end, RowSink& sink) {
         if (operands_.reverse) {
             for (std::size_t w = 0; w < writers_.size(); ++w) {
                 load_writer(static_cast<std::int64_t>(w), row, count);
-                products_.write(chunk_rows(writers_[w].y), writers_[w].z_steps, count, state_);
+                products_.write(chunk_rows(writers_[w].y), writers_[w].z_steps, count, state_, pace_);
             }
             continue;
         }
@@ -124,6 +124,7 @@ void Scan::pass_rows(std::int64_t begin, std::int64_t end, RowSink& sink) {
 
 void Scan::step(std::int64_t begin, std::int64_t count, RowSink& sink) {
     chunk_count_ = count;
+    plan_prefetch(operands_.reverse ? begin - chunk_ : begin + chunk_, sink);
     if (operands_.decay != Decay::none) load_decays(begin, count);
     for (std::size_t w = 0; w < writers_.size(); ++w) {
         load_writer(static_cast<std::int64_t>(w), begin, count);
@@ -137,6 +138,22 @@ void Scan::step(std::int64_t begin, std::int64_t count, RowSink& sink) {
         }
     }
     update_state(count);
+}
+
+/// The rows of the chunk that begins at a token are asked for while the one before is computed.
+void Scan::plan_prefetch(std::int64_t begin, RowSink& sink) {
+    pace_ = {};
+    const std::int64_t count = std::min(chunk_, operands_.tokens - begin);
+    if (begin < 0 || count <= 0) return;
+    for (const std::vector<RowLoader>* loaders : {&operands_.y, &operands_.z, &operands_.x}) {
+        for (const RowLoader& loader : *loaders) loader.plan(begin, count, pace_.lines);
+    }
+    for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
+        sink.plan(static_cast<std::int64_t>(reader), begin, count, pace_.lines);
+    }
+    const std::int64_t calls = products_.calls(flash::divide_up(chunk_, rows_)) *
+                               static_cast<std::int64_t>(std::max(operands_.x.size(), writers_.size()));
+    pace_.each = flash::divide_up(pace_.lines.lines(), std::max<std::int64_t>(1, calls));
 }
 
 void Scan::load_decays(std::int64_t begin, std::int64_t count) {
@@ -246,7 +263,7 @@ void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first
                                    products_.row_blocks(), tile_rows(x_decayed_));
         }
     }
-    products_.read(met, count, state_, out);
+    products_.read(met, count, state_, out, pace_);
     if (among && operands_.decay == Decay::channel && operands_.by_columns) {
         kernels_.multiply_rows(out, chunk_rows(factors + first * columns_), count, products_.blocks(), out);
     }
@@ -286,7 +303,7 @@ void Scan::add_weighted(const Writer& writer, std::int64_t first, std::int64_t c
     const std::int64_t begin = operands_.reverse ? first : 0;
     const std::int64_t end = operands_.reverse ? chunk_count_ : std::min(chunk_count_, first + count);
     if (writer.finite) {
-        products_.add_weighted(panel_, begin, end, writer.z_steps, count, out);
+        products_.add_weighted(panel_, begin, end, writer.z_steps, count, out, pace_);
         return;
     }
     // A weight of 0 times NaN would reach rows that do not see the token: pair by pair.
@@ -320,7 +337,7 @@ void Scan::solve_delta(std::int64_t begin, std::int64_t count) {
                                    products_.row_blocks(), tile_rows(x_decayed_));
             met = x_decayed_;
         }
-        products_.read(met, rows, state_, {predicted_ + first * columns_, stride, columns_});
+        products_.read(met, rows, state_, {predicted_ + first * columns_, stride, columns_}, pace_);
         weigh(writer, first, rows);
         std::copy_n(panel_, rows * columns_, among_ + first * columns_);
     }
@@ -344,7 +361,7 @@ void Scan::update_state(std::int64_t count) {
     for (const Writer& writer : writers_) {
         const StepBlocks decayed{writer.z_decayed, chunk_ * columns_, columns_};
         products_.write(chunk_rows(writer.y_decayed), writer.z_decayed == nullptr ? writer.z_steps : decayed, count,
-                        state_);
+                        state_, pace_);
         if (operands_.normaliser) {
             kernels_.add_rows(chunk_rows(writer.y_decayed), count, row_blocks, normaliser_);
         }

@@ -32,6 +32,8 @@ public:
     /// the scan has one
     virtual void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
                       const float* denominators) = 0;
+    /// Adds where rows will be written.
+    virtual void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) = 0;
 };
 
 /// What a scan computes with.
@@ -84,6 +86,7 @@ private:
     void lay_out(Taker& take);
     void step(std::int64_t begin, std::int64_t count, RowSink& sink);
     void pass_rows(std::int64_t begin, std::int64_t count, RowSink& sink);
+    void plan_prefetch(std::int64_t begin, RowSink& sink);
     void load_decays(std::int64_t begin, std::int64_t count);
     void load_writer(std::int64_t w, std::int64_t begin, std::int64_t count);
     void decay_writer(Writer& writer, std::int64_t count);
@@ -122,6 +125,7 @@ private:
     float* among_ = nullptr;      // delta rule: [token][columns], the same
     float* beta_ = nullptr;
     std::vector<Writer> writers_;
+    Pace pace_;
 };
 
 }  // namespace attend::kernels::cpu::linear

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <attend/kernels/cpu/flash/operands.h>
+#include <attend/kernels/cpu/flash/prefetch.h>
 #include <attend/kernels/cpu/linear_kernels.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
@@ -20,6 +21,15 @@ struct StepBlocks {
     const float* data = nullptr;    ///< step 0 of block 0
     std::int64_t block_stride = 0;  ///< floats from one block to the next
     std::int64_t step_stride = 0;   ///< floats from one step to the next
+};
+
+/// What the next chunk reads and writes, asked for between the products of this one: some lines before each.
+struct Pace {
+    flash::Prefetch lines = {};  ///< left to ask for
+    std::int64_t each = 0;       ///< before a product
+
+    /// Before a product.
+    void advance() { lines.advance(each); }
 };
 
 /// Sizes of a state and what reads and writes it.
@@ -48,19 +58,20 @@ public:
     }
 
     /// out = X T for a tile of x, [block of y][tile's rows][columns]. Whole tiles of out are written.
-    void read(const float* x, std::int64_t count, const float* state, const BlockRows& out) const {
+    void read(const float* x, std::int64_t count, const float* state, const BlockRows& out, Pace& pace) const {
         AccumulateArgs args{.weights = x, .stride = step_bytes(), .fresh = true};
         args.panels = rows_ / tiles_->columns;
         args.rest = rows_ % tiles_->columns;
         for (std::int64_t b = 0; b < blocks_; ++b) {
             args.columns = state + b * block_stride();
             args.out = out.data + b * out.block_stride;
+            pace.advance();
             products_->accumulate(Job::none, static_cast<int>(count), is_half(b))(&args);
         }
     }
 
     /// T += Y^T Z over `count` tokens, y in blocks [block][token][columns].
-    void write(const BlockRows& y, const StepBlocks& z, std::int64_t count, float* state) const {
+    void write(const BlockRows& y, const StepBlocks& z, std::int64_t count, float* state, Pace& pace) const {
         const std::int64_t columns = tiles_->columns;
         TransposedArgs args{.tile_stride = 0,
                             .steps = count,
@@ -76,6 +87,7 @@ public:
                 const std::int64_t rows = std::min({std::int64_t{tiles_->rows}, columns - in_block, left});
                 args.weights = y.data + r / columns * y.block_stride + in_block;
                 args.out = state + b * block_stride() + r * columns;
+                pace.advance();
                 products_->transposed(static_cast<int>(rows), is_half(b))(&args);
                 r += rows;
             }
@@ -84,7 +96,7 @@ public:
 
     /// out += P Z over tokens [begin, end) of a panel of weights.
     void add_weighted(const float* panel, std::int64_t begin, std::int64_t end, const StepBlocks& z, std::int64_t count,
-                      const BlockRows& out) const {
+                      const BlockRows& out, Pace& pace) const {
         const bool whole = end - begin == tiles_->columns;
         AccumulateArgs args{.weights = panel + begin,
                             .stride = z.step_stride * static_cast<std::int64_t>(sizeof(float)),
@@ -93,6 +105,7 @@ public:
         for (std::int64_t b = 0; b < blocks_; ++b) {
             args.columns = z.data + b * z.block_stride + begin * z.step_stride;
             args.out = out.data + b * out.block_stride;
+            pace.advance();
             products_->accumulate(Job::none, static_cast<int>(count), is_half(b))(&args);
         }
     }
@@ -103,6 +116,11 @@ public:
         args.panels = rows_ / tiles_->columns;
         args.rest = rows_ % tiles_->columns;
         products_->accumulate(Job::none, static_cast<int>(count), half)(&args);
+    }
+
+    /// Products of reading a tile and writing the state.
+    std::int64_t calls(std::int64_t tiles_of_rows) const {
+        return blocks_ * (2 * tiles_of_rows + flash::divide_up(rows_, tiles_->rows));
     }
 
 private:
