@@ -1,4 +1,5 @@
 #include <attend/attention/linear_attention.h>
+#include <attend/attention/linear_full.h>
 #include <attend/attention/linear_problem.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
@@ -41,6 +42,8 @@ void run(const LinearProblem& problem, const LinearOutputs& outputs, Algorithm a
         for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
             linear::causal_forward(problem, outputs, sequence, kv_head, thread_scratch(bytes));
         });
+    } else if (linear::supports(problem)) {
+        detail::full_linear_forward(problem, outputs);
     } else {
         const std::int64_t need = linear::plain_forward_scratch(problem);
         for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {

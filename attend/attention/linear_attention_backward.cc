@@ -1,8 +1,11 @@
 #include <attend/attention/linear_attention.h>
+#include <attend/attention/linear_full.h>
 #include <attend/attention/linear_problem.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
+#include <attend/kernels/cpu/linear/fast.h>
+#include <attend/kernels/cpu/linear/gradients.h>
 #include <attend/kernels/cpu/linear/plain.h>
 
 namespace attend {
@@ -16,12 +19,25 @@ using kernels::LinearProblem;
 using kernels::LinearSaved;
 namespace linear = kernels::cpu::linear;
 
-void run(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients) {
-    const std::int64_t need = linear::plain_backward_scratch(problem);
+void run(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
+         Algorithm algorithm) {
+    const bool fast = algorithm != Algorithm::reference && linear::supports(problem) && !problem.beta;
+    if (fast && !problem.causal) {
+        detail::full_linear_backward(problem, saved, gradients);
+        return;
+    }
+    const std::size_t bytes = fast ? linear::causal_backward_scratch(problem, saved)
+                                   : static_cast<std::size_t>(linear::plain_backward_scratch(problem)) * sizeof(double);
     parallel_for(static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads(), [&](std::int64_t task) {
-        const std::span<std::byte> bytes = thread_scratch(static_cast<std::size_t>(need) * sizeof(double));
-        linear::plain_backward(problem, saved, gradients, task / problem.kv_heads(), task % problem.kv_heads(),
-                               {reinterpret_cast<double*>(bytes.data()), static_cast<std::size_t>(need)});
+        const std::int64_t sequence = task / problem.kv_heads();
+        const std::int64_t kv_head = task % problem.kv_heads();
+        const std::span<std::byte> scratch = thread_scratch(bytes);
+        if (fast) {
+            linear::causal_backward(problem, saved, gradients, sequence, kv_head, scratch);
+        } else {
+            linear::plain_backward(problem, saved, gradients, sequence, kv_head,
+                                   {reinterpret_cast<double*>(scratch.data()), bytes / sizeof(double)});
+        }
     });
 }
 
@@ -106,7 +122,7 @@ LinearAttentionGradients linear_attention_backward(const TensorView& grad_output
         gradients.initial_normaliser = Tensor::empty(checked.normaliser_shape(), wide);
         targets.normaliser = gradients.initial_normaliser.view();
     }
-    run(problem, saved, targets);
+    run(problem, saved, targets, options.algorithm);
     if (options.decay && options.decay->rank() == 1) {
         gradients.decay = sum_of_tokens(gradients.decay);
     } else if (options.decay) {

@@ -6,10 +6,6 @@ namespace attend::kernels::cpu::linear {
 
 namespace {
 
-const TileKernels& tiles_of(const LinearProblem& problem) {
-    return tile_kernels(problem.query.dtype(), true);
-}
-
 ScanOperands forward_operands(const LinearProblem& problem, std::int64_t sequence, std::int64_t kv_head) {
     const HeadRows rows(tiles_of(problem), linear_kernels(), problem, sequence, kv_head);
     ScanOperands operands;
@@ -24,6 +20,10 @@ ScanOperands forward_operands(const LinearProblem& problem, std::int64_t sequenc
 }
 
 }  // namespace
+
+const TileKernels& tiles_of(const LinearProblem& problem) {
+    return tile_kernels(problem.query.dtype(), true);
+}
 
 bool supports(const LinearProblem& problem) {
     const auto wide = [](DType dtype) { return dtype == DType::float64; };

@@ -14,6 +14,9 @@ namespace attend::kernels::cpu::linear {
 /// Whether the fast path has what the problem asks for: floats, head sizes up to flash::kMostDimensions.
 bool supports(const LinearProblem& problem);
 
+/// The products of the fast path.
+const TileKernels& tiles_of(const LinearProblem& problem);
+
 /// Bytes of scratch of causal_forward.
 std::size_t causal_forward_scratch(const LinearProblem& problem);
 /// All query heads of one sequence that share a head of keys, in chunks (scan.h).

@@ -27,6 +27,10 @@ public:
     }
     /// phi(k).
     RowLoader key() const { return loader({.view = problem_.key, .head = kv_head_, .features = &problem_}, false); }
+    /// exp(k - maximum) inverse, column by column.
+    RowLoader softmax_key(const float* maximum, const float* inverse) const {
+        return loader({.view = problem_.key, .head = kv_head_, .maximum = maximum, .inverse = inverse}, false);
+    }
     /// v, with a column of ones for the normaliser where wanted.
     RowLoader value(Extra extra = Extra::none) const {
         return loader({.view = problem_.value, .head = kv_head_, .extra = extra}, false);
@@ -81,6 +85,10 @@ void load_normaliser(const std::optional<TensorView>& from, std::int64_t sequenc
 /// The other way.
 void store_normaliser(const float* in, const std::optional<MutableTensorView>& to, std::int64_t sequence,
                       std::int64_t kv_head);
+
+/// Adds the problem's initial state and normaliser, which lie one behind the other in `state`.
+void add_initial(const StateProducts& products, const LinearProblem& problem,
+                 std::int64_t sequence, std::int64_t kv_head, float* state);
 
 /// Rows of outputs: divided where normalised, and written.
 class OutputSink final : public RowSink {

@@ -30,7 +30,11 @@ void RowLoader::load(std::int64_t row, std::int64_t count, const BlockRows& out)
             factors[r] = x == 0.0 ? 0.0F : static_cast<float>(1.0 / x);
         }
     }
-    if (source_.features != nullptr && source_.features->map == FeatureMap::function) {
+    if (source_.maximum != nullptr) {
+        kernels_->exp_rows(rows(row, count), source_.maximum, out);
+        if (source_.inverse == nullptr) return;
+        kernels_->multiply_rows(out, {const_cast<float*>(source_.inverse), columns, 0}, count, blocks(), out);
+    } else if (source_.features != nullptr && source_.features->map == FeatureMap::function) {
         load_through_function(row, count, false, out);
     } else {
         const RowMap map = source_.features == nullptr ? RowMap::identity : row_map(source_.features->map);
