@@ -21,6 +21,7 @@
 #include <attend/io/safetensors.h>
 #include <attend/nn/embedding.h>
 #include <attend/nn/linear.h>
+#include <attend/nn/linear_attention.h>
 #include <attend/nn/module.h>
 #include <attend/nn/multi_head_attention.h>
 #include <attend/tasks/explain.h>

@@ -171,30 +171,43 @@ TensorView MultiHeadAttention::heads_of(const Tensor& projected) const {
 
 MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, const TensorView& key,
                                                      const TensorView& value, const AttentionOptions& options) const {
+    MultiHeadAttentionResult result;
+    if (query.rank() == 3 && key.rank() == 3) {
+        const std::int64_t batch = query.size(0);
+        const std::int64_t length = query.size(1);
+        result.log_sum_exp = Tensor::empty({batch, num_heads_, length},
+                                           query.dtype() == DType::float64 ? DType::float64 : DType::float32);
+        if (options.return_weights) {
+            result.weights = Tensor::empty({batch, num_heads_, length, key.size(1)}, query.dtype());
+        }
+    }
+    result.output = forward_around(
+        query, key, value,
+        [&](const MutableTensorView& output, const TensorView& q, const TensorView& k, const TensorView& v) {
+            AttentionTargets targets{.output = output, .log_sum_exp = result.log_sum_exp.view()};
+            if (options.return_weights) targets.weights = result.weights.view();
+            attention_into(targets, q, k, v, options);
+        });
+    return result;
+}
+
+Tensor MultiHeadAttention::forward_around(
+    const TensorView& query, const TensorView& key, const TensorView& value,
+    const std::function<void(const MutableTensorView& output, const TensorView& query, const TensorView& key,
+                             const TensorView& value)>& attend) const {
     check_input("query", query, d_model());
     check_input("key", key, key_.weight.size(1));
     check_input("value", value, value_.weight.size(1));
     const Tensor q = linear(query, query_.weight, query_.bias);
     const Tensor k = linear(key, key_.weight, key_.bias);
     const Tensor v = linear(value, value_.weight, value_.bias);
-
-    MultiHeadAttentionResult result;
+    // Heads write side by side, so that joining them again is a view.
     const std::int64_t batch = query.size(0);
     const std::int64_t length = query.size(1);
-    result.log_sum_exp =
-        Tensor::empty({batch, num_heads_, length}, query.dtype() == DType::float64 ? DType::float64 : DType::float32);
-    if (options.return_weights) {
-        result.weights = Tensor::empty({batch, num_heads_, length, key.size(1)}, query.dtype());
-    }
-    // Heads write side by side, so that joining them again is a view.
     Tensor joined = Tensor::empty({batch, length, d_model()}, query.dtype());
-    AttentionTargets targets{
-        .output = joined.view().reshape({batch, length, num_heads_, d_model() / num_heads_}).transpose(1, 2),
-        .log_sum_exp = result.log_sum_exp.view()};
-    if (options.return_weights) targets.weights = result.weights.view();
-    attention_into(targets, heads_of(q), heads_of(k), heads_of(v), options);
-    result.output = linear(joined, output_.weight, output_.bias);
-    return result;
+    attend(joined.view().reshape({batch, length, num_heads_, d_model() / num_heads_}).transpose(1, 2), heads_of(q),
+           heads_of(k), heads_of(v));
+    return linear(joined, output_.weight, output_.bias);
 }
 
 StateDict MultiHeadAttention::state_dict(ParameterNames names) const {

@@ -8,6 +8,7 @@
 #include <attend/nn/module.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 namespace attend::nn {
@@ -61,6 +62,13 @@ public:
     /// head, where PyTorch by default returns their mean. @throws ShapeError, DTypeError, ValueError
     MultiHeadAttentionResult forward(const TensorView& query, const TensorView& key, const TensorView& value,
                                      const AttentionOptions& options = {}) const;
+
+    /// The projections around another attention: calls attend(output, query, key, value) once, with the projected heads
+    /// [batch, heads, L, d] and where their outputs go, and returns the projected output.
+    /// @throws ShapeError, DTypeError
+    Tensor forward_around(const TensorView& query, const TensorView& key, const TensorView& value,
+                          const std::function<void(const MutableTensorView& output, const TensorView& query,
+                                                   const TensorView& key, const TensorView& value)>& attend) const;
 
     /// The parameters by the names asked for. @throws ValueError for packed names when key_dim or value_dim is not
     /// d_model
