@@ -35,5 +35,7 @@ std::unique_ptr<Contestant> prepare_attention(const nlohmann::json& benchmark_ca
 std::unique_ptr<Contestant> prepare_attention_backward(const nlohmann::json& benchmark_case, TensorMap inputs);
 /// benchmarks/decode/attend.cc
 std::unique_ptr<Contestant> prepare_decode(const nlohmann::json& benchmark_case, TensorMap inputs);
+/// benchmarks/linear_attention/attend.cc
+std::unique_ptr<Contestant> prepare_linear_attention(const nlohmann::json& benchmark_case, TensorMap inputs);
 
 }  // namespace attend::benchmark

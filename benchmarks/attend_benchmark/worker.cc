@@ -28,6 +28,7 @@ Prepare contestant_of(const std::string& workload) {
         {"attention", prepare_attention},
         {"attention_backward", prepare_attention_backward},
         {"decode", prepare_decode},
+        {"linear_attention", prepare_linear_attention},
     };
     const auto found = contestants.find(workload);
     if (found == contestants.end()) {
