@@ -18,9 +18,8 @@ namespace attend {
 /// Decays are given as logarithms, at most 0 (not checked): g = 0 keeps the state, -inf forgets it. Heads below are
 /// those of keys and values, to which the state belongs.
 struct LinearAttentionOptions {
-    std::vector<std::int64_t> key_lengths =
-        {};  ///< keys of each sequence; the rest is padding, never read. Empty: all
-    Algorithm algorithm = Algorithm::automatic;        ///< `reference` takes the quadratic form (Q K'^T) V, the oracle
+    std::vector<std::int64_t> key_lengths = {};  ///< keys of each sequence; the rest is padding, never read. Empty: all
+    Algorithm algorithm = Algorithm::automatic;  ///< `reference` takes the quadratic form (Q K'^T) V, the oracle
     FeatureMap feature_map = FeatureMap::softmax_keys;  ///< phi, of queries and keys
     std::optional<FeatureFunction> function = {};       ///< phi, for FeatureMap::function
     bool normalise = false;  ///< divide by scale phi(q) . sum of phi(k); a row whose divisor is 0 gives 0

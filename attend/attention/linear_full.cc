@@ -109,8 +109,8 @@ private:
             const std::int64_t rows = of_queries ? sequence.query_count : sequence.key_count;
             const std::int64_t step = groups ? linear::group_tokens(rows) : linear::kRowsOfTask;
             for (std::int64_t begin = 0; begin < rows; begin += step) {
-                result.push_back({unit / problem_.kv_heads(), unit % problem_.kv_heads(), begin,
-                                  std::min(rows, begin + step)});
+                result.push_back(
+                    {unit / problem_.kv_heads(), unit % problem_.kv_heads(), begin, std::min(rows, begin + step)});
             }
         }
         return result;
@@ -125,8 +125,8 @@ private:
     void measure_softmax() {
         maximum_ = full({units_, padded_}, -std::numeric_limits<double>::infinity());
         const std::vector<Part> groups = parts(false, true);
-        Tensor partial = full({static_cast<std::int64_t>(groups.size()), padded_},
-                              -std::numeric_limits<double>::infinity());
+        Tensor partial =
+            full({static_cast<std::int64_t>(groups.size()), padded_}, -std::numeric_limits<double>::infinity());
         run(groups, [&](std::size_t i) {
             const Part& part = groups[i];
             kernels_.column_maximum(rows(part.sequence, part.kv_head).key().rows(part.begin, part.end - part.begin),
@@ -134,7 +134,8 @@ private:
         });
         for (std::size_t i = 0; i < groups.size(); ++i) {
             const float* from = partial.data<float>() + static_cast<std::int64_t>(i) * padded_;
-            float* to = maximum_.data<float>() + (groups[i].sequence * problem_.kv_heads() + groups[i].kv_head) * padded_;
+            float* to =
+                maximum_.data<float>() + (groups[i].sequence * problem_.kv_heads() + groups[i].kv_head) * padded_;
             for (std::int64_t c = 0; c < padded_; ++c) to[c] = std::max(to[c], from[c]);
         }
         for (std::int64_t e = 0; e < maximum_.numel(); ++e) {
@@ -196,7 +197,10 @@ public:
 private:
     static linear::FullSum sum_of(const FullCall& call, std::int64_t sequence, std::int64_t kv_head) {
         const bool sums_keys = call.problem().normalise || call.problem().map == FeatureMap::softmax_keys;
-        return {call.tiles(), call.kernels(), {call.key(sequence, kv_head)}, {call.rows(sequence, kv_head).value()},
+        return {call.tiles(),
+                call.kernels(),
+                {call.key(sequence, kv_head)},
+                {call.rows(sequence, kv_head).value()},
                 sums_keys};
     }
 
@@ -227,8 +231,7 @@ void full_linear_forward(const LinearProblem& problem, const kernels::LinearOutp
     const linear::FullRows rows(call.tiles(), call.kernels(), products);
     call.for_each_block(true, [&](const Part& part) {
         linear::OutputSink sink(call.tiles(), call.kernels(), problem, outputs, part.sequence, part.kv_head);
-        const float* normaliser =
-            problem.normalise ? states.normaliser_of(part.sequence, part.kv_head) : nullptr;
+        const float* normaliser = problem.normalise ? states.normaliser_of(part.sequence, part.kv_head) : nullptr;
         for (std::int64_t reader = 0; reader < problem.group(); ++reader) {
             rows.write(call.rows(part.sequence, part.kv_head).query(reader, static_cast<float>(problem.scale)), reader,
                        part.begin, part.end, states.of(part.sequence, part.kv_head), normaliser, sink,
@@ -321,10 +324,8 @@ void full_linear_backward(const LinearProblem& problem, const kernels::LinearSav
         const linear::HeadRows operands = call.rows(part.sequence, part.kv_head);
         const Sequence& sequence = problem.sequence(part.sequence);
         cpu::Arena arena(thread_scratch(bytes));
-        linear::GradientRows target{.target = gradients.key,
-                                    .batch = sequence.batch,
-                                    .first_head = part.kv_head,
-                                    .begin = sequence.key_begin};
+        linear::GradientRows target{
+            .target = gradients.key, .batch = sequence.batch, .first_head = part.kv_head, .begin = sequence.key_begin};
         target.features.push_back(call.key(part.sequence, part.kv_head));
         if (softmax) target.softmax_sums = part_of(softmax_sums, part.sequence, part.kv_head);
         auto* tile = arena.take<float>(features);

@@ -33,8 +33,8 @@ CheckedLinearProblem::CheckedLinearProblem(const std::string& operation, const T
       checked_(operation, query, key, value, positions_of(options)),
       function_(options.function) {
     check_combination(options, with_state);
-    const std::size_t sequences = options.query_starts.empty() ? static_cast<std::size_t>(query.shape()[0])
-                                                               : options.query_starts.size() - 1;
+    const std::size_t sequences =
+        options.query_starts.empty() ? static_cast<std::size_t>(query.shape()[0]) : options.query_starts.size() - 1;
     problem_.query = query;
     problem_.key = key;
     problem_.value = value;

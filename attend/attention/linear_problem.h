@@ -24,9 +24,9 @@ public:
     const kernels::LinearProblem& problem() const noexcept { return problem_; }
     /// Whether there are rows that belong to no sequence, and get zeros.
     bool has_uncovered_rows() const noexcept { return uncovered_; }
-    Shape output_shape() const { return checked_.output_shape(); }  ///< [batch, heads, Lq, dv]
-    Shape state_shape() const;                                      ///< [sequences, kv_heads, d, dv]
-    Shape normaliser_shape() const;                                 ///< [sequences, kv_heads, d]
+    Shape output_shape() const { return checked_.output_shape(); }      ///< [batch, heads, Lq, dv]
+    Shape state_shape() const;                                          ///< [sequences, kv_heads, d, dv]
+    Shape normaliser_shape() const;                                     ///< [sequences, kv_heads, d]
     DType state_dtype() const { return checked_.log_sum_exp_dtype(); }  ///< float64 for float64, else float32
 
 private:

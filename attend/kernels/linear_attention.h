@@ -1,6 +1,6 @@
 /// @file
-/// Kernels of linear attention. For one sequence and head, with q_i and k_j after the feature map, decays a_t = exp(g_t)
-/// (1 without) and W_ij = a_(j+1) ... a_i, channel by channel:
+/// Kernels of linear attention. For one sequence and head, with q_i and k_j after the feature map, decays a_t =
+/// exp(g_t) (1 without) and W_ij = a_(j+1) ... a_i, channel by channel:
 ///
 ///     o_i = scale sum_j ((q_i W_ij) . k_j) v_j    over j <= i (causal) or all j (W = 1)
 ///         = scale q_i S_i,   S_t = diag(a_t) S_(t-1) + k_t v_t^T
@@ -29,20 +29,20 @@ enum class Decay : std::uint8_t {
 
 /// One call of linear attention, checked: views of rank 4 have a contiguous last dimension.
 struct LinearProblem {
-    TensorView query;                          ///< [batch, heads, Lq, d]
-    TensorView key;                            ///< [batch, kv_heads, Lk, d]
-    TensorView value;                          ///< [batch, kv_heads, Lk, dv]
-    std::span<const Sequence> sequences = {};  ///< rows that belong together; the positional mask in them is not used
-    FeatureMap map = FeatureMap::softmax_keys;                ///< phi
-    const FeatureFunction* function = nullptr;                ///< of FeatureMap::function
-    bool normalise = false;                                   ///< divide by scale q . z
-    bool causal = false;                                      ///< query i sees the keys up to i
-    double scale = 1.0;                                       ///< of the queries
-    Decay decay_kind = Decay::none;                           ///< of `decay`
-    TensorView decay = {};                                    ///< g: [batch, kv_heads, Lk, 1 or d]
-    std::optional<TensorView> beta = {};                      ///< [batch, kv_heads, Lk, 1]; the delta rule where given
-    std::optional<TensorView> initial_state = {};             ///< [sequences, kv_heads, d, dv]
-    std::optional<TensorView> initial_normaliser = {};        ///< [sequences, kv_heads, d]
+    TensorView query;                           ///< [batch, heads, Lq, d]
+    TensorView key;                             ///< [batch, kv_heads, Lk, d]
+    TensorView value;                           ///< [batch, kv_heads, Lk, dv]
+    std::span<const Sequence> sequences = {};   ///< rows that belong together; the positional mask in them is not used
+    FeatureMap map = FeatureMap::softmax_keys;  ///< phi
+    const FeatureFunction* function = nullptr;  ///< of FeatureMap::function
+    bool normalise = false;                     ///< divide by scale q . z
+    bool causal = false;                        ///< query i sees the keys up to i
+    double scale = 1.0;                         ///< of the queries
+    Decay decay_kind = Decay::none;             ///< of `decay`
+    TensorView decay = {};                      ///< g: [batch, kv_heads, Lk, 1 or d]
+    std::optional<TensorView> beta = {};        ///< [batch, kv_heads, Lk, 1]; the delta rule where given
+    std::optional<TensorView> initial_state = {};       ///< [sequences, kv_heads, d, dv]
+    std::optional<TensorView> initial_normaliser = {};  ///< [sequences, kv_heads, d]
 
     std::int64_t heads() const { return query.shape()[1]; }      ///< of the queries
     std::int64_t kv_heads() const { return key.shape()[1]; }     ///< of keys, values, decays and states
@@ -55,30 +55,30 @@ struct LinearProblem {
 
 /// Where forward writes: rows of the problem's sequences.
 struct LinearOutputs {
-    MutableTensorView output;                            ///< [batch, heads, Lq, dv]
-    std::optional<MutableTensorView> denominator = {};   ///< [batch, heads, Lq, 1]: scale q . z
-    std::optional<MutableTensorView> state = {};         ///< [sequences, kv_heads, d, dv], after the last token
-    std::optional<MutableTensorView> normaliser = {};    ///< [sequences, kv_heads, d], after the last token
+    MutableTensorView output;                           ///< [batch, heads, Lq, dv]
+    std::optional<MutableTensorView> denominator = {};  ///< [batch, heads, Lq, 1]: scale q . z
+    std::optional<MutableTensorView> state = {};        ///< [sequences, kv_heads, d, dv], after the last token
+    std::optional<MutableTensorView> normaliser = {};   ///< [sequences, kv_heads, d], after the last token
 };
 
 /// What backward reads besides the problem.
 struct LinearSaved {
-    TensorView grad_output;                              ///< [batch, heads, Lq, dv]
-    std::optional<TensorView> output = {};               ///< of forward; where normalised
-    std::optional<TensorView> denominator = {};          ///< of forward; where normalised
-    std::optional<TensorView> grad_state = {};           ///< of the final state, [sequences, kv_heads, d, dv]
-    std::optional<TensorView> grad_normaliser = {};      ///< of the final normaliser, [sequences, kv_heads, d]
+    TensorView grad_output;                          ///< [batch, heads, Lq, dv]
+    std::optional<TensorView> output = {};           ///< of forward; where normalised
+    std::optional<TensorView> denominator = {};      ///< of forward; where normalised
+    std::optional<TensorView> grad_state = {};       ///< of the final state, [sequences, kv_heads, d, dv]
+    std::optional<TensorView> grad_normaliser = {};  ///< of the final normaliser, [sequences, kv_heads, d]
 };
 
 /// Where backward writes: rows of the problem's sequences.
 struct LinearGradients {
-    MutableTensorView query;                             ///< as the query
-    MutableTensorView key;                               ///< as the key
-    MutableTensorView value;                             ///< as the value
-    std::optional<MutableTensorView> decay = {};         ///< [batch, kv_heads, Lk, 1 or d], float32 or float64
-    std::optional<MutableTensorView> beta = {};          ///< [batch, kv_heads, Lk, 1]
-    std::optional<MutableTensorView> state = {};         ///< of the initial one, [sequences, kv_heads, d, dv]
-    std::optional<MutableTensorView> normaliser = {};    ///< of the initial one, [sequences, kv_heads, d]
+    MutableTensorView query;                           ///< as the query
+    MutableTensorView key;                             ///< as the key
+    MutableTensorView value;                           ///< as the value
+    std::optional<MutableTensorView> decay = {};       ///< [batch, kv_heads, Lk, 1 or d], float32 or float64
+    std::optional<MutableTensorView> beta = {};        ///< [batch, kv_heads, Lk, 1]
+    std::optional<MutableTensorView> state = {};       ///< of the initial one, [sequences, kv_heads, d, dv]
+    std::optional<MutableTensorView> normaliser = {};  ///< of the initial one, [sequences, kv_heads, d]
 };
 
 namespace reference {

@@ -6,11 +6,10 @@ MultiHeadAttentionResult LinearAttention::forward(const TensorView& query, const
                                                   const TensorView& value,
                                                   const LinearAttentionOptions& options) const {
     MultiHeadAttentionResult result;
-    result.output = projections_.forward_around(
-        query, key, value,
-        [&](const MutableTensorView& output, const TensorView& q, const TensorView& k, const TensorView& v) {
-            linear_attention_into(output, q, k, v, options);
-        });
+    result.output =
+        projections_.forward_around(query, key, value,
+                                    [&](const MutableTensorView& output, const TensorView& q, const TensorView& k,
+                                        const TensorView& v) { linear_attention_into(output, q, k, v, options); });
     return result;
 }
 

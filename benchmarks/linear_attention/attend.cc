@@ -51,7 +51,8 @@ public:
             inputs_.at("key") = unit_rows(inputs_.at("key"));
         }
         if (backward_ && normalised) {
-            result_ = linear_attention_with_state(inputs_.at("query"), inputs_.at("key"), inputs_.at("value"), options_);
+            result_ =
+                linear_attention_with_state(inputs_.at("query"), inputs_.at("key"), inputs_.at("value"), options_);
         }
     }
 
@@ -60,8 +61,7 @@ public:
         const Tensor& key = inputs_.at("key");
         const Tensor& value = inputs_.at("value");
         if (backward_) {
-            gradients_ =
-                linear_attention_backward(inputs_.at("grad_output"), query, key, value, result_, options_);
+            gradients_ = linear_attention_backward(inputs_.at("grad_output"), query, key, value, result_, options_);
         } else {
             result_.output = linear_attention(query, key, value, options_);
         }

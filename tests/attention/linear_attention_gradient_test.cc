@@ -70,8 +70,8 @@ TEST(LinearAttentionGradient, FiniteDifferences) {
     }
 }
 
-/// Relative to the tensor's largest element, and at least 1, what a gradient of these inputs is made of: it is a sum over
-/// tokens that may cancel (that of a lone normalised token vanishes).
+/// Relative to the tensor's largest element, and at least 1, what a gradient of these inputs is made of: it is a sum
+/// over tokens that may cancel (that of a lone normalised token vanishes).
 double error_of(const Tensor& found, const Tensor& want) {
     if (!(found.shape() == want.shape())) return std::numeric_limits<double>::infinity();
     const std::vector<double> a = values(found);
@@ -113,7 +113,8 @@ TEST(LinearAttentionGradient, FastEqualsPlain) {
 TEST(LinearAttentionGradient, OddSizes) {
     std::uint64_t seed = 60;
     for (const std::int64_t length : {0, 1, 2, 31, 33, 65}) {
-        for (const auto& [dim, value_dim] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 70}, {33, 17}, {64, 64}}) {
+        for (const auto& [dim, value_dim] :
+             {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 70}, {33, 17}, {64, 64}}) {
             for (const CaseDecay decay : {CaseDecay::none, CaseDecay::token, CaseDecay::channel}) {
                 for (const bool causal : {true, false}) {
                     if (!causal && decay != CaseDecay::none) continue;

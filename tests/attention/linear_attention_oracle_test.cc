@@ -64,7 +64,8 @@ TEST(LinearAttentionOracle, SixteenBit) {
 
 TEST(LinearAttentionOracle, OddSizes) {
     const std::int64_t lengths[] = {0, 1, 2, 31, 32, 33, 65};
-    const std::pair<std::int64_t, std::int64_t> dims[] = {{1, 1}, {3, 70}, {16, 16}, {33, 17}, {64, 64}, {70, 5}, {48, 33}};
+    const std::pair<std::int64_t, std::int64_t> dims[] = {{1, 1},   {3, 70}, {16, 16}, {33, 17},
+                                                          {64, 64}, {70, 5}, {48, 33}};
     std::uint64_t seed = 100;
     for (const std::int64_t length : lengths) {
         for (const auto& [dim, value_dim] : dims) {

@@ -253,8 +253,9 @@ TEST(LinearAttentionSemantics, Errors) {
     const auto message = [&](const LinearAttentionOptions& options) {
         return message_of<ValueError>([&] { linear_attention(x, x, x, options); });
     };
-    const std::string other = "[linear_attention] expected a feature map other than softmax_keys (whose sum over all "
-                              "positions has no order) for ";
+    const std::string other =
+        "[linear_attention] expected a feature map other than softmax_keys (whose sum over all "
+        "positions has no order) for ";
     EXPECT_EQ(message({.causal = true}), other + "a causal call, found softmax_keys");
     EXPECT_EQ(message({.decay = decay.view()}), other + "a decay, found softmax_keys");
     EXPECT_EQ(message({.feature_map = FeatureMap::relu, .decay = decay.view()}),

@@ -43,16 +43,16 @@ public:
     LinearInputs(const LinearInputs&) = delete;
     LinearInputs& operator=(const LinearInputs&) = delete;
 
-    Tensor query;              ///< [batch, heads, Lq, d]
-    Tensor key;                ///< [batch, kv_heads, Lk, d]
-    Tensor value;              ///< [batch, kv_heads, Lk, dv]
-    Tensor decay;              ///< float32 (float64 for float64)
-    Tensor beta;               ///< the same
-    Tensor state;              ///< the same
-    Tensor normaliser;         ///< the same
-    Tensor grad_output;        ///< of the output
-    Tensor grad_state;         ///< of the final state
-    Tensor grad_normaliser;    ///< of the final normaliser
+    Tensor query;                    ///< [batch, heads, Lq, d]
+    Tensor key;                      ///< [batch, kv_heads, Lk, d]
+    Tensor value;                    ///< [batch, kv_heads, Lk, dv]
+    Tensor decay;                    ///< float32 (float64 for float64)
+    Tensor beta;                     ///< the same
+    Tensor state;                    ///< the same
+    Tensor normaliser;               ///< the same
+    Tensor grad_output;              ///< of the output
+    Tensor grad_state;               ///< of the final state
+    Tensor grad_normaliser;          ///< of the final normaliser
     LinearAttentionOptions options;  ///< of the case
 
     /// The call.

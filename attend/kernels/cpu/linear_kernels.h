@@ -38,8 +38,8 @@ struct ChunkMask {
 /// The functions of one instruction set. Widths are in blocks.
 struct LinearKernels {
     /// out = factor_r scale map(x); row_factors may be null (1).
-    void (*map_rows)(const Rows& source, RowMap map, float scale, const float* row_factors, const BlockRows& out) =
-        nullptr;
+    void (*map_rows)(const Rows& source, RowMap map, float scale, const float* row_factors,
+                     const BlockRows& out) = nullptr;
     /// out = exp(x - shift), shift[column] in blocks one behind the other; infinite shifts count as 0.
     void (*exp_rows)(const Rows& source, const float* shift, const BlockRows& out) = nullptr;
     /// maximum[column] = max(maximum, x) over the rows; NaN is passed over.
@@ -54,8 +54,8 @@ struct LinearKernels {
     void (*times_derivative)(const BlockRows& features, RowMap map, std::int64_t count, std::int64_t blocks,
                              const BlockRows& out) = nullptr;
     /// out[r] = the dot product of row r of both.
-    void (*row_dots)(const BlockRows& a, const BlockRows& b, std::int64_t count, std::int64_t blocks, float* out) =
-        nullptr;
+    void (*row_dots)(const BlockRows& a, const BlockRows& b, std::int64_t count, std::int64_t blocks,
+                     float* out) = nullptr;
     /// out[block][column] += the rows, in order.
     void (*add_rows)(const BlockRows& in, std::int64_t count, std::int64_t blocks, float* out) = nullptr;
     /// out[r] += sum of row r of a panel.

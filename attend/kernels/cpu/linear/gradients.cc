@@ -6,8 +6,7 @@
 
 namespace attend::kernels::cpu::linear {
 
-void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
-                        const float*) {
+void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out, const float*) {
     if (!rows_.features.empty()) {
         const RowLoader& loader = rows_.features[static_cast<std::size_t>(reader)];
         const std::int64_t columns = tiles_.columns;
@@ -39,10 +38,9 @@ void GradientSink::add_to_decay(std::int64_t row, std::int64_t count, const Bloc
     float dots[kRowSlots];
     if (sums.kind == Decay::scalar) kernels_.row_dots(features, out, count, blocks, dots);
     for (std::int64_t r = 0; r < count; ++r) {
-        float* tokens = row + r < sums.count
-                            ? reinterpret_cast<float*>(row_address(sums.tokens, rows_.batch, rows_.kv_head,
-                                                                   rows_.key_begin + row + r))
-                            : nullptr;
+        float* tokens = row + r < sums.count ? reinterpret_cast<float*>(row_address(
+                                                   sums.tokens, rows_.batch, rows_.kv_head, rows_.key_begin + row + r))
+                                             : nullptr;
         for (std::int64_t c = 0; c < width; ++c) {
             const std::int64_t at = r * tiles_.columns + c % tiles_.columns;
             const std::int64_t block = c / tiles_.columns;
@@ -88,8 +86,8 @@ public:
           rows_(tiles_, kernels_, problem, sequence, kv_head) {}
 
     std::size_t bytes() const {
-        const std::size_t scan = std::max({Scan::bytes(tiles_, of_query()), Scan::bytes(tiles_, of_key()),
-                                           Scan::bytes(tiles_, of_value())});
+        const std::size_t scan =
+            std::max({Scan::bytes(tiles_, of_query()), Scan::bytes(tiles_, of_key()), Scan::bytes(tiles_, of_value())});
         return scan + arena_bytes<float>(GradientSink::features_floats(tiles_, problem_)) +
                arena_bytes<double>(problem_.dim()) + arena_bytes<float>(transposed().floats());
     }
@@ -119,8 +117,8 @@ private:
     ScanOperands of_query() const {
         ScanOperands operands;
         for (std::int64_t reader = 0; reader < problem_.group(); ++reader) {
-            operands.x.push_back(rows_.gradient(saved_, reader, static_cast<float>(problem_.scale),
-                                                extra(Extra::grad_denominator)));
+            operands.x.push_back(
+                rows_.gradient(saved_, reader, static_cast<float>(problem_.scale), extra(Extra::grad_denominator)));
         }
         operands.y.push_back(rows_.value(extra(Extra::ones)));
         operands.z.push_back(rows_.key());
@@ -167,8 +165,7 @@ private:
         for (std::int64_t t = 0; t < decay.count; ++t) std::fill_n(token(decay, t), width, 0.0F);
     }
     float* token(const DecaySums& decay, std::int64_t t) const {
-        return reinterpret_cast<float*>(
-            row_address(decay.tokens, sequence_.batch, kv_head_, sequence_.key_begin + t));
+        return reinterpret_cast<float*>(row_address(decay.tokens, sequence_.batch, kv_head_, sequence_.key_begin + t));
     }
 
     void run_query(const LinearGradients& gradients, const DecaySums& decay, float* last,

@@ -26,16 +26,16 @@ struct DecaySums {
 
 /// What a gradient sink does with rows.
 struct GradientRows {
-    MutableTensorView target = {};          ///< what is written
-    std::int64_t batch = 0;                 ///< of target
-    std::int64_t first_head = 0;            ///< of target: that of reader 0
-    std::int64_t begin = 0;                 ///< row 0 of the sequence in target
-    std::vector<RowLoader> features = {};   ///< whose derivatives the rows are multiplied with; none: they are not
-    float sign = 1.0F;                      ///< of the rows' part in the decay's gradient
-    std::int64_t kv_head = 0;               ///< of `decay`
-    std::int64_t key_begin = 0;             ///< of `decay`
-    DecaySums decay = {};                   ///< what they are added to
-    const float* softmax_sums = nullptr;    ///< softmax keys: rows become k' (row - sums); null: others
+    MutableTensorView target = {};         ///< what is written
+    std::int64_t batch = 0;                ///< of target
+    std::int64_t first_head = 0;           ///< of target: that of reader 0
+    std::int64_t begin = 0;                ///< row 0 of the sequence in target
+    std::vector<RowLoader> features = {};  ///< whose derivatives the rows are multiplied with; none: they are not
+    float sign = 1.0F;                     ///< of the rows' part in the decay's gradient
+    std::int64_t kv_head = 0;              ///< of `decay`
+    std::int64_t key_begin = 0;            ///< of `decay`
+    DecaySums decay = {};                  ///< what they are added to
+    const float* softmax_sums = nullptr;   ///< softmax keys: rows become k' (row - sums); null: others
 };
 
 /// Rows of gradients: through the feature map's derivative, and written.

@@ -31,12 +31,11 @@ void store_normaliser(const float* in, const std::optional<MutableTensorView>& t
     convert_elements(row.data(), row.dtype(), row.strides()[0], in, DType::float32, 1, row.shape()[0]);
 }
 
-void add_initial(const StateProducts& products, const LinearProblem& problem,
-                 std::int64_t sequence, std::int64_t kv_head, float* state) {
+void add_initial(const StateProducts& products, const LinearProblem& problem, std::int64_t sequence,
+                 std::int64_t kv_head, float* state) {
     for (std::int64_t c = 0; c < problem.dim(); ++c) {
         for (std::int64_t e = 0; e < problem.value_dim() && problem.initial_state; ++e) {
-            state[products.index(c, e)] +=
-                static_cast<float>(problem.initial_state->item({sequence, kv_head, c, e}));
+            state[products.index(c, e)] += static_cast<float>(problem.initial_state->item({sequence, kv_head, c, e}));
         }
         if (problem.initial_normaliser) {
             state[products.floats() + c] +=

@@ -49,10 +49,8 @@ public:
         operands.tokens = sequence_.key_count;
         operands.rows = sequence_.query_count;
         operands.decay = problem_.decay_kind;
-        operands.decays = {.view = problem_.decay,
-                           .batch = sequence_.batch,
-                           .head = kv_head_,
-                           .begin = sequence_.key_begin};
+        operands.decays = {
+            .view = problem_.decay, .batch = sequence_.batch, .head = kv_head_, .begin = sequence_.key_begin};
         if (!problem_.beta) return;
         operands.beta = operands.decays;
         operands.beta->view = *problem_.beta;
@@ -87,8 +85,8 @@ void store_normaliser(const float* in, const std::optional<MutableTensorView>& t
                       std::int64_t kv_head);
 
 /// Adds the problem's initial state and normaliser, which lie one behind the other in `state`.
-void add_initial(const StateProducts& products, const LinearProblem& problem,
-                 std::int64_t sequence, std::int64_t kv_head, float* state);
+void add_initial(const StateProducts& products, const LinearProblem& problem, std::int64_t sequence,
+                 std::int64_t kv_head, float* state);
 
 /// Rows of outputs: divided where normalised, and written.
 class OutputSink final : public RowSink {

@@ -132,8 +132,7 @@ private:
                 grad_denominator = -dot(grad_, output);
             }
             for (std::size_t c = 0; c < grad_key_.size(); ++c) {
-                grad_key_[c] =
-                    problem_.scale * (dot(state.row(c), grad_) + state.normaliser[c] * grad_denominator);
+                grad_key_[c] = problem_.scale * (dot(state.row(c), grad_) + state.normaliser[c] * grad_denominator);
                 const std::span<double> out = state_grad_.row(c);
                 for (std::size_t e = 0; e < grad_.size(); ++e) out[e] += rows_.query[c] * grad_[e];
                 state_grad_.normaliser[c] += rows_.query[c] * grad_denominator;
@@ -214,13 +213,13 @@ private:
     std::int64_t kv_head_;
     Doubles scratch_;
     PlainRows rows_;
-    PlainState state_grad_;           // R, and of the normaliser
-    PlainState decayed_;              // diag(a_t) S_(t-1)
-    std::span<double> grad_;          // of the numerator of a row
-    std::span<double> grad_key_;      // [d]
-    std::span<double> grad_value_;    // [dv]
-    std::span<double> error_;         // [dv]: v - S'^T k
-    std::span<double> work_;          // [d + dv]
+    PlainState state_grad_;         // R, and of the normaliser
+    PlainState decayed_;            // diag(a_t) S_(t-1)
+    std::span<double> grad_;        // of the numerator of a row
+    std::span<double> grad_key_;    // [d]
+    std::span<double> grad_value_;  // [dv]
+    std::span<double> error_;       // [dv]: v - S'^T k
+    std::span<double> work_;        // [d + dv]
 };
 
 }  // namespace

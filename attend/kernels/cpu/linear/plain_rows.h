@@ -121,8 +121,8 @@ public:
         std::fill(decay.begin(), decay.end(), 1.0);
         if (problem_.decay_kind == Decay::channel) load(problem_.decay, kv_head_, row, decay);
         if (problem_.decay_kind == Decay::scalar) {
-            const double g = load_element(row_address(problem_.decay, sequence_.batch, kv_head_, row),
-                                          problem_.decay.dtype(), 0);
+            const double g =
+                load_element(row_address(problem_.decay, sequence_.batch, kv_head_, row), problem_.decay.dtype(), 0);
             std::fill(decay.begin(), decay.end(), g);
         }
         for (double& a : decay) a = problem_.decay_kind == Decay::none ? 1.0 : std::exp(a);

@@ -25,8 +25,8 @@ void RowLoader::load(std::int64_t row, std::int64_t count, const BlockRows& out)
     if (source_.saved != nullptr) {
         const TensorView& denominator = *source_.saved->denominator;
         for (std::int64_t r = 0; r < count; ++r) {
-            const double x = load_element(row_address(denominator, source_.batch, source_.head, source_.begin + row + r),
-                                          denominator.dtype(), 0);
+            const double x = load_element(
+                row_address(denominator, source_.batch, source_.head, source_.begin + row + r), denominator.dtype(), 0);
             factors[r] = x == 0.0 ? 0.0F : static_cast<float>(1.0 / x);
         }
     }
@@ -42,10 +42,9 @@ void RowLoader::load(std::int64_t row, std::int64_t count, const BlockRows& out)
     }
     if (source_.extra == Extra::none) return;
     if (source_.extra == Extra::grad_denominator) {
-        tiles_->row_products(rows(row, count),
-                             flash::rows_of(*source_.saved->output, source_.batch, source_.head,
-                                            source_.begin + row, count),
-                             grads);
+        tiles_->row_products(
+            rows(row, count),
+            flash::rows_of(*source_.saved->output, source_.batch, source_.head, source_.begin + row, count), grads);
         for (std::int64_t r = 0; r < count; ++r) grads[r] *= -factors[r] * source_.scale;
     }
     float* block = out.data + width / columns * out.block_stride;
@@ -84,8 +83,9 @@ void RowLoader::load_through_function(std::int64_t row, std::int64_t count, bool
         }
         float floats[kMostColumns];
         std::copy_n(x, width, floats);
-        kernels_->map_rows({floats, DType::float32, width, 1, width}, RowMap::identity, derivative ? 1.0F : source_.scale,
-                           nullptr, {out.data + r * out.row_stride, out.block_stride, out.row_stride});
+        kernels_->map_rows({floats, DType::float32, width, 1, width}, RowMap::identity,
+                           derivative ? 1.0F : source_.scale, nullptr,
+                           {out.data + r * out.row_stride, out.block_stride, out.row_stride});
     }
 }
 

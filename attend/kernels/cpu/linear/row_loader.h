@@ -21,16 +21,16 @@ enum class Extra : std::uint8_t {
 
 /// What a loader reads and does.
 struct RowSource {
-    TensorView view = {};                      ///< [batch, heads, L, width]
-    std::int64_t batch = 0;                    ///< of the sequence
-    std::int64_t head = 0;                     ///< of the view
-    std::int64_t begin = 0;                    ///< row 0 of the sequence
-    const LinearProblem* features = nullptr;   ///< whose feature map is applied; null: none
-    float scale = 1.0F;                        ///< of every element, behind the map
-    const LinearSaved* saved = nullptr;        ///< rows are divided by its denominators; null: not
-    Extra extra = Extra::none;                 ///< behind the last column
-    const float* maximum = nullptr;            ///< softmax over positions: elements are exp(x - maximum of the column)
-    const float* inverse = nullptr;            ///< ... divided by the column's sum; null: not
+    TensorView view = {};                     ///< [batch, heads, L, width]
+    std::int64_t batch = 0;                   ///< of the sequence
+    std::int64_t head = 0;                    ///< of the view
+    std::int64_t begin = 0;                   ///< row 0 of the sequence
+    const LinearProblem* features = nullptr;  ///< whose feature map is applied; null: none
+    float scale = 1.0F;                       ///< of every element, behind the map
+    const LinearSaved* saved = nullptr;       ///< rows are divided by its denominators; null: not
+    Extra extra = Extra::none;                ///< behind the last column
+    const float* maximum = nullptr;           ///< softmax over positions: elements are exp(x - maximum of the column)
+    const float* inverse = nullptr;           ///< ... divided by the column's sum; null: not
 };
 
 /// The row map of a problem's feature map; a function's is applied before.
@@ -55,8 +55,8 @@ public:
     void times_derivative(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out) const;
     /// Whether products may read the rows where they lie.
     bool in_place() const {
-        return source_.maximum == nullptr && source_.features == nullptr && source_.scale == 1.0F && source_.saved == nullptr &&
-               source_.extra == Extra::none && flash::read_in_place(*tiles_, source_.view);
+        return source_.maximum == nullptr && source_.features == nullptr && source_.scale == 1.0F &&
+               source_.saved == nullptr && source_.extra == Extra::none && flash::read_in_place(*tiles_, source_.view);
     }
     /// Adds rows to what is asked for ahead.
     void plan(std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) const {

@@ -23,7 +23,8 @@ private:
 };
 
 double element(const RowSource& source, std::int64_t row) {
-    return load_element(row_address(source.view, source.batch, source.head, source.begin + row), source.view.dtype(), 0);
+    return load_element(row_address(source.view, source.batch, source.head, source.begin + row), source.view.dtype(),
+                        0);
 }
 
 }  // namespace
@@ -69,7 +70,9 @@ void Scan::lay_out(Taker& arena) {
     sums_ = take(kRowSlots);
     work_ = take(std::max(row_blocks, blocks) * columns_);
     if (operands_.decay != Decay::none) {
-        const std::int64_t width = operands_.decay == Decay::scalar ? chunk_ : operands_.by_columns ? of_columns : of_rows;
+        const std::int64_t width = operands_.decay == Decay::scalar ? chunk_
+                                   : operands_.by_columns           ? of_columns
+                                                                    : of_rows;
         factor_ = take(width);
         prefix_ = take(width);
         suffix_ = take(width);
@@ -216,7 +219,8 @@ void Scan::load_writer(std::int64_t w, std::int64_t begin, std::int64_t count) {
     writer.z_steps = {writer.z, chunk_ * columns_, columns_};
     writer.finite = true;
     for (std::int64_t b = 0; b < products_.blocks() && writer.finite; ++b) {
-        writer.finite = tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
+        writer.finite =
+            tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
     }
 }
 
@@ -259,8 +263,8 @@ void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first
         if (operands_.decay == Decay::scalar) {
             kernels_.scale_rows(tile_rows(x_), factors + first, count, products_.row_blocks(), tile_rows(x_decayed_));
         } else {
-            kernels_.multiply_rows(tile_rows(x_), chunk_rows(factors + first * columns_), count,
-                                   products_.row_blocks(), tile_rows(x_decayed_));
+            kernels_.multiply_rows(tile_rows(x_), chunk_rows(factors + first * columns_), count, products_.row_blocks(),
+                                   tile_rows(x_decayed_));
         }
     }
     products_.read(met, count, state_, out, pace_);
@@ -268,8 +272,7 @@ void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first
         kernels_.multiply_rows(out, chunk_rows(factors + first * columns_), count, products_.blocks(), out);
     }
     if (operands_.normaliser) {
-        kernels_.row_dots(tile_rows(met), {normaliser_, columns_, 0}, count,
-                          products_.row_blocks(), sums_);
+        kernels_.row_dots(tile_rows(met), {normaliser_, columns_, 0}, count, products_.row_blocks(), sums_);
     }
     for (const Writer& writer : writers_) {
         if (!among) break;
@@ -333,8 +336,8 @@ void Scan::solve_delta(std::int64_t begin, std::int64_t count) {
             kernels_.scale_rows(tile_rows(x_), prefix_ + first, rows, products_.row_blocks(), tile_rows(x_decayed_));
             met = x_decayed_;
         } else if (operands_.decay == Decay::channel) {
-            kernels_.multiply_rows(tile_rows(x_), chunk_rows(prefix_ + first * columns_), rows,
-                                   products_.row_blocks(), tile_rows(x_decayed_));
+            kernels_.multiply_rows(tile_rows(x_), chunk_rows(prefix_ + first * columns_), rows, products_.row_blocks(),
+                                   tile_rows(x_decayed_));
             met = x_decayed_;
         }
         products_.read(met, rows, state_, {predicted_ + first * columns_, stride, columns_}, pace_);
@@ -344,7 +347,8 @@ void Scan::solve_delta(std::int64_t begin, std::int64_t count) {
     kernels_.solve_delta(among_, beta_, {predicted_, stride, columns_}, count, products_.blocks(),
                          chunk_rows(writer.z));
     for (std::int64_t b = 0; b < products_.blocks() && writer.finite; ++b) {
-        writer.finite = tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
+        writer.finite =
+            tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
     }
 }
 

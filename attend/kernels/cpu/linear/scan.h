@@ -1,10 +1,11 @@
 /// @file
 /// Linear attention in chunks of tokens, in their order or in reverse: the one loop of forward and of all gradients.
 ///
-///     out_i = x_i T_i + sum over j <= i of the chunk of (x_i W_ij . y_j) z_j,   T_(next chunk) = W T + sum_j y_j z_j^T W
+///     out_i = x_i T_i + sum over j <= i of the chunk of (x_i W_ij . y_j) z_j,   T_(next chunk) = W T + sum_j y_j z_j^T
+///     W
 ///
-/// where T is the state before the chunk. With (x, y, z) = (q, k, v) out is o; with (dO, v, k) it is dQ; in reverse with
-/// (v, dO, q) it is dK and with (k, q, dO) dV.
+/// where T is the state before the chunk. With (x, y, z) = (q, k, v) out is o; with (dO, v, k) it is dQ; in reverse
+/// with (v, dO, q) it is dK and with (k, q, dO) dV.
 ///
 /// A chunk has as many tokens as a panel has columns (32 in AVX-512): the products among its tokens cost 2 C (d + dv)
 /// operations a token where the state costs 4 d dv, so that C has to be small; half as many would spend as much on
@@ -38,17 +39,17 @@ public:
 
 /// What a scan computes with.
 struct ScanOperands {
-    std::vector<RowLoader> x = {};            ///< readers: heads whose outputs are asked for
-    std::vector<RowLoader> y = {};            ///< writers: heads that add to the state
-    std::vector<RowLoader> z = {};            ///< of the same
-    std::int64_t tokens = 0;                  ///< with keys
-    std::int64_t rows = 0;                    ///< queries; those behind the last token neither decay nor are hidden
-    bool reverse = false;                     ///< from the last token to the first; queries are then writers
-    bool normaliser = false;                  ///< also sums y, and gives x . sum
-    Decay decay = Decay::none;                ///< kind
-    bool by_columns = false;                  ///< channels of the decay are those of z
-    RowSource decays = {};                    ///< g of the tokens
-    std::optional<RowSource> beta = {};       ///< the delta rule
+    std::vector<RowLoader> x = {};       ///< readers: heads whose outputs are asked for
+    std::vector<RowLoader> y = {};       ///< writers: heads that add to the state
+    std::vector<RowLoader> z = {};       ///< of the same
+    std::int64_t tokens = 0;             ///< with keys
+    std::int64_t rows = 0;               ///< queries; those behind the last token neither decay nor are hidden
+    bool reverse = false;                ///< from the last token to the first; queries are then writers
+    bool normaliser = false;             ///< also sums y, and gives x . sum
+    Decay decay = Decay::none;           ///< kind
+    bool by_columns = false;             ///< channels of the decay are those of z
+    RowSource decays = {};               ///< g of the tokens
+    std::optional<RowSource> beta = {};  ///< the delta rule
 };
 
 /// One pass over the tokens of a head.
@@ -106,7 +107,7 @@ private:
     std::int64_t rows_;
     std::int64_t chunk_;
     StateProducts products_;
-    bool by_rows_;               // channels of the decay are those of x and y
+    bool by_rows_;                  // channels of the decay are those of x and y
     std::int64_t chunk_count_ = 0;  // tokens of the chunk at hand
     float* state_ = nullptr;
     float* normaliser_ = nullptr;

@@ -2,8 +2,8 @@
 /// The products with a state, written over the table of tile kernels.
 ///
 /// A state T = sum_t y_t z_t^T lies in panels [block of z][row of y][columns], its rows padded to whole blocks of y.
-/// It is read as the columns of X T (one tile of rows of X at a time, d steps) and written as the output of Y^T Z (tiles
-/// of rows of y, one step for each token). At d = dv = 64 it takes half of a first-level cache.
+/// It is read as the columns of X T (one tile of rows of X at a time, d steps) and written as the output of Y^T Z
+/// (tiles of rows of y, one step for each token). At d = dv = 64 it takes half of a first-level cache.
 #pragma once
 
 #include <attend/kernels/cpu/flash/operands.h>
@@ -44,13 +44,13 @@ public:
           row_blocks_(flash::divide_up(rows, tiles.columns)),
           blocks_(flash::divide_up(width, tiles.columns)) {}
 
-    std::int64_t rows() const { return rows_; }                                   ///< width of y
-    std::int64_t width() const { return width_; }                                 ///< width of z
-    std::int64_t row_blocks() const { return row_blocks_; }                       ///< blocks of y
-    std::int64_t blocks() const { return blocks_; }                               ///< blocks of z
-    std::int64_t padded_rows() const { return row_blocks_ * tiles_->columns; }    ///< rows in memory
+    std::int64_t rows() const { return rows_; }                                    ///< width of y
+    std::int64_t width() const { return width_; }                                  ///< width of z
+    std::int64_t row_blocks() const { return row_blocks_; }                        ///< blocks of y
+    std::int64_t blocks() const { return blocks_; }                                ///< blocks of z
+    std::int64_t padded_rows() const { return row_blocks_ * tiles_->columns; }     ///< rows in memory
     std::int64_t block_stride() const { return padded_rows() * tiles_->columns; }  ///< floats
-    std::int64_t floats() const { return blocks_ * block_stride(); }              ///< of a state
+    std::int64_t floats() const { return blocks_ * block_stride(); }               ///< of a state
 
     /// Row r of the state, element e.
     std::int64_t index(std::int64_t r, std::int64_t e) const {
