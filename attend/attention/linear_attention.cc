@@ -1,4 +1,5 @@
 #include <attend/attention/linear_attention.h>
+#include <attend/attention/linear_causal.h>
 #include <attend/attention/linear_full.h>
 #include <attend/attention/linear_problem.h>
 #include <attend/core/error.h>
@@ -38,10 +39,7 @@ void run(const LinearProblem& problem, const LinearOutputs& outputs, Algorithm a
             kernels::reference::linear_attention(problem, outputs, sequence, kv_head, scratch_doubles(need));
         });
     } else if (linear::supports(problem) && problem.causal) {
-        const std::size_t bytes = linear::causal_forward_scratch(problem);
-        for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
-            linear::causal_forward(problem, outputs, sequence, kv_head, thread_scratch(bytes));
-        });
+        detail::causal_linear_forward(problem, outputs);
     } else if (linear::supports(problem)) {
         detail::full_linear_forward(problem, outputs);
     } else {

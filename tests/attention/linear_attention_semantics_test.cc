@@ -106,7 +106,7 @@ TEST(LinearAttentionSemantics, BitsOfALongSequenceDoNotDependOnThreads) {
         LinearCase c{.normalise = true, .causal = causal, .batch = 1, .heads = 1, .kv_heads = 1};
         c.queries = c.keys = 9000;
         c.dim = c.value_dim = 16;
-        for (const CaseDecay decay : {CaseDecay::none, CaseDecay::token}) {
+        for (const CaseDecay decay : {CaseDecay::none, CaseDecay::token, CaseDecay::channel}) {
             if (!causal && decay != CaseDecay::none) continue;
             c.decay = decay;
             const LinearInputs inputs(c, DType::float32, 4);

@@ -43,8 +43,8 @@ Scan::Scan(const TileKernels& tiles, const LinearKernels& kernels, const ScanOpe
     if (scratch.empty()) return;
     Arena arena(scratch);
     lay_out(arena);
-    std::fill_n(state_, products_.floats(), 0.0F);
-    std::fill_n(normaliser_, products_.padded_rows(), 0.0F);
+    std::fill_n(state_, floats(), 0.0F);
+    read_ = state_;
 }
 
 std::size_t Scan::bytes(const TileKernels& tiles, const ScanOperands& operands) {
@@ -61,8 +61,12 @@ void Scan::lay_out(Taker& arena) {
     const std::int64_t blocks = products_.blocks();
     const std::int64_t of_rows = row_blocks * chunk_ * columns_;
     const std::int64_t of_columns = blocks * chunk_ * columns_;
-    state_ = take(products_.floats());
-    normaliser_ = take(products_.padded_rows());
+    state_ = take(floats());
+    if (operands_.in_groups) {
+        base_ = take(floats());
+        met_ = take(floats());
+        group_decay_ = take(products_.padded_rows());
+    }
     x_ = take(row_blocks * rows_ * columns_);
     x_decayed_ = by_rows_ ? take(row_blocks * rows_ * columns_) : x_;
     out_ = take(blocks * rows_ * columns_);
@@ -103,6 +107,32 @@ void Scan::run(RowSink& sink) {
         step(begin, std::min(chunk_, operands_.tokens - begin), sink);
     }
     if (!operands_.reverse) pass_rows(operands_.tokens, operands_.rows, sink);
+}
+
+void Scan::run_group(std::int64_t begin, std::int64_t end, const float* base, RowSink& sink) {
+    std::fill_n(state_, floats(), 0.0F);
+    std::fill_n(group_decay_, products_.padded_rows(), 1.0F);
+    std::copy_n(base, floats(), base_);
+    read_ = met_;
+    for (std::int64_t token = begin; token < end; token += chunk_) {
+        if (!operands_.x.empty()) kernels_.add(base_, state_, floats(), met_);
+        step(token, std::min(chunk_, end - token), sink);
+        if (operands_.decay == Decay::none) continue;
+        decay_state(total_, base_);
+        const BlockRows group{group_decay_, columns_, columns_};
+        kernels_.multiply_rows(group, {total_, columns_, columns_}, 1, products_.row_blocks(), group);
+    }
+    read_ = state_;
+}
+
+void Scan::add_group(const float* decay, const float* own, float* base) const {
+    if (operands_.decay != Decay::none) decay_state(decay, base);
+    kernels_.add(base, own, floats(), base);
+}
+
+void Scan::run_behind(const float* state, RowSink& sink) {
+    std::copy_n(state, floats(), state_);
+    pass_rows(operands_.tokens, operands_.rows, sink);
 }
 
 /// Queries behind the last token: they meet the last state as it is, and in reverse enter it so.
@@ -267,12 +297,13 @@ void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first
                                    tile_rows(x_decayed_));
         }
     }
-    products_.read(met, count, state_, out, pace_);
+    products_.read(met, count, read_, out, pace_);
     if (among && operands_.decay == Decay::channel && operands_.by_columns) {
         kernels_.multiply_rows(out, chunk_rows(factors + first * columns_), count, products_.blocks(), out);
     }
     if (operands_.normaliser) {
-        kernels_.row_dots(tile_rows(met), {normaliser_, columns_, 0}, count, products_.row_blocks(), sums_);
+        kernels_.row_dots(tile_rows(met), {read_ + products_.floats(), columns_, 0}, count, products_.row_blocks(),
+                          sums_);
     }
     for (const Writer& writer : writers_) {
         if (!among) break;
@@ -352,22 +383,28 @@ void Scan::solve_delta(std::int64_t begin, std::int64_t count) {
     }
 }
 
+/// @param factors of the state's rows or columns @param state with the normaliser behind it
+void Scan::decay_state(const float* factors, float* state) const {
+    const BlockRows rows{state, products_.block_stride(), columns_};
+    const BlockRows numbers{const_cast<float*>(factors), columns_, 0};
+    if (by_rows_) {
+        kernels_.scale_rows(rows, factors, products_.padded_rows(), products_.blocks(), rows);
+        const BlockRows sums{state + products_.floats(), columns_, columns_};
+        kernels_.multiply_rows(sums, numbers, 1, products_.row_blocks(), sums);
+    } else {
+        kernels_.multiply_rows(rows, numbers, products_.padded_rows(), products_.blocks(), rows);
+    }
+}
+
 void Scan::update_state(std::int64_t count) {
     const std::int64_t row_blocks = products_.row_blocks();
-    const BlockRows state{state_, products_.block_stride(), columns_};
-    if (by_rows_) {
-        kernels_.scale_rows(state, total_, products_.padded_rows(), products_.blocks(), state);
-        const BlockRows sums{normaliser_, columns_, columns_};
-        kernels_.multiply_rows(sums, {total_, columns_, columns_}, 1, row_blocks, sums);
-    } else if (operands_.decay == Decay::channel) {
-        kernels_.multiply_rows(state, {total_, columns_, 0}, products_.padded_rows(), products_.blocks(), state);
-    }
+    if (operands_.decay != Decay::none) decay_state(total_, state_);
     for (const Writer& writer : writers_) {
         const StepBlocks decayed{writer.z_decayed, chunk_ * columns_, columns_};
         products_.write(chunk_rows(writer.y_decayed), writer.z_decayed == nullptr ? writer.z_steps : decayed, count,
                         state_, pace_);
         if (operands_.normaliser) {
-            kernels_.add_rows(chunk_rows(writer.y_decayed), count, row_blocks, normaliser_);
+            kernels_.add_rows(chunk_rows(writer.y_decayed), count, row_blocks, normaliser());
         }
     }
 }

@@ -50,6 +50,7 @@ struct ScanOperands {
     bool by_columns = false;             ///< channels of the decay are those of z
     RowSource decays = {};               ///< g of the tokens
     std::optional<RowSource> beta = {};  ///< the delta rule
+    bool in_groups = false;              ///< for run_group; neither with the delta rule nor by columns or in reverse
 };
 
 /// One pass over the tokens of a head.
@@ -64,13 +65,29 @@ public:
 
     /// The state, zero at first, in the layout of products().
     float* state() { return state_; }
-    /// The sum of y, padded to blocks.
-    float* normaliser() { return normaliser_; }
+    /// The sum of y, padded to blocks, behind the state in memory.
+    float* normaliser() { return state_ + products_.floats(); }
+    /// Floats of both.
+    std::int64_t floats() const { return products_.floats() + products_.padded_rows(); }
     /// Sizes of the state.
     const StateProducts& products() const { return products_; }
 
     /// All tokens; the state is then that behind the last.
     void run(RowSink& sink);
+
+    // In groups of tokens, for threads to share: rows meet the state before the group, decayed, plus the group's own,
+    // summed from zero; so that what a group sums does not depend on when the groups before it are done.
+
+    /// Tokens [begin, end), a group, in order, with `base` the state before it; `state()` is the group's own.
+    void run_group(std::int64_t begin, std::int64_t end, const float* base, RowSink& sink);
+    /// Decays of the last group, for add_group.
+    const float* group_decay() const { return group_decay_; }
+    /// base = base decayed by a group's decays + its own state.
+    void add_group(const float* decay, const float* own, float* base) const;
+    /// Numbers of group_decay().
+    std::int64_t decay_floats() const { return products_.padded_rows(); }
+    /// Queries behind the last token, with the state before them.
+    void run_behind(const float* state, RowSink& sink);
 
 private:
     struct Writer {
@@ -95,6 +112,7 @@ private:
     void read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first, std::int64_t count, RowSink& sink);
     void weigh(const Writer& writer, std::int64_t first, std::int64_t count);
     void add_weighted(const Writer& writer, std::int64_t first, std::int64_t count);
+    void decay_state(const float* factors, float* state) const;
     void update_state(std::int64_t count);
     ChunkMask mask_at(std::int64_t first) const;
     BlockRows chunk_rows(float* data) const { return {data, chunk_ * columns_, columns_}; }
@@ -109,13 +127,16 @@ private:
     StateProducts products_;
     bool by_rows_;                  // channels of the decay are those of x and y
     std::int64_t chunk_count_ = 0;  // tokens of the chunk at hand
-    float* state_ = nullptr;
-    float* normaliser_ = nullptr;
-    float* x_ = nullptr;          // [block][row][columns] of a tile
-    float* x_decayed_ = nullptr;  // the same, as it meets the state
-    float* out_ = nullptr;        // [block][row][columns] of a tile
-    float* panel_ = nullptr;      // [row][columns]
-    float* sums_ = nullptr;       // of rows
+    float* state_ = nullptr;        // with the normaliser behind it
+    float* base_ = nullptr;         // in groups: what was before the group, decayed
+    float* met_ = nullptr;          // in groups: the sum of both
+    float* group_decay_ = nullptr;  // in groups: product of the chunks' decays
+    float* read_ = nullptr;         // what rows meet: state_, or met_
+    float* x_ = nullptr;            // [block][row][columns] of a tile
+    float* x_decayed_ = nullptr;    // the same, as it meets the state
+    float* out_ = nullptr;          // [block][row][columns] of a tile
+    float* panel_ = nullptr;        // [row][columns]
+    float* sums_ = nullptr;         // of rows
     float* work_ = nullptr;
     float* factor_ = nullptr;     // exp(g): [token], or [block][token][columns]
     float* prefix_ = nullptr;     // products up to a token
