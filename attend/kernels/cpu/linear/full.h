@@ -62,6 +62,7 @@ private:
 /// Rows x T.
 class FullRows {
 public:
+    /// @param products sizes of the state, which must outlive this
     FullRows(const TileKernels& tiles, const LinearKernels& kernels, const StateProducts& products)
         : tiles_(tiles), kernels_(kernels), products_(products) {}
 

@@ -13,6 +13,7 @@ namespace attend::kernels::cpu::linear {
 /// The operands of one sequence and head of keys.
 class HeadRows {
 public:
+    /// @param problem must outlive this and what it loads
     HeadRows(const TileKernels& tiles, const LinearKernels& kernels, const LinearProblem& problem,
              std::int64_t sequence, std::int64_t kv_head)
         : tiles_(tiles),
@@ -91,6 +92,7 @@ void add_initial(const StateProducts& products, const LinearProblem& problem, st
 /// Rows of outputs: divided where normalised, and written.
 class OutputSink final : public RowSink {
 public:
+    /// Rows of the query heads that share a head of keys.
     OutputSink(const TileKernels& tiles, const LinearKernels& kernels, const LinearProblem& problem,
                const LinearOutputs& outputs, std::int64_t sequence, std::int64_t kv_head)
         : tiles_(tiles),

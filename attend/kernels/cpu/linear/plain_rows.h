@@ -17,6 +17,7 @@ namespace attend::kernels::cpu::linear {
 /// A cursor over scratch.
 class Doubles {
 public:
+    /// @param memory must outlive what is taken from it
     explicit Doubles(std::span<double> memory) : memory_(memory) {}
     /// The next `count`, not initialized.
     std::span<double> take(std::int64_t count) {
@@ -88,6 +89,7 @@ public:
     /// Doubles of scratch.
     static std::int64_t size(const LinearProblem& problem) { return 8 * problem.dim() + 2 * problem.value_dim(); }
 
+    /// For softmax keys, reads all of them.
     PlainRows(const LinearProblem& problem, std::int64_t sequence, std::int64_t kv_head, Doubles& scratch)
         : query(scratch.take(problem.dim())),
           key(scratch.take(problem.dim())),
@@ -173,9 +175,9 @@ public:
 
     std::span<double> query;   ///< [d]
     std::span<double> key;     ///< [d]
-    std::span<double> decay;   ///< [d]: exp(g)
+    std::span<double> decay;   ///< exp(g), [d]
     std::span<double> value;   ///< [dv]
-    std::span<double> update;  ///< [dv]: u_t
+    std::span<double> update;  ///< u_t, [dv]
     double beta = 1.0;         ///< of the token
 
 private:

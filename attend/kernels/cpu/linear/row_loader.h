@@ -42,6 +42,7 @@ public:
     /// Most rows that are loaded at once where they are divided.
     static constexpr std::int64_t kMostRows = 128;
 
+    /// @param source what it points to must outlive this
     RowLoader(const TileKernels& tiles, const LinearKernels& kernels, const RowSource& source)
         : tiles_(&tiles), kernels_(&kernels), source_(source) {}
 
