@@ -24,6 +24,7 @@
 #include <attend/nn/block.h>
 #include <attend/nn/embedding.h>
 #include <attend/nn/linear.h>
+#include <attend/nn/linear_attention.h>
 #include <attend/nn/module.h>
 #include <attend/nn/multi_head_attention.h>
 #include <attend/nn/norm.h>

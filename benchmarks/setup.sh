@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the peers' virtual environments: build/benchmark/torch (PyTorch, ONNX Runtime) and build/benchmark/zentorch, which
-# must not share its PyTorch with anybody. Quick when they are there. The benchmarks run without them too, and name
+# Makes the peers' virtual environments: build/benchmark/torch (PyTorch, ONNX Runtime), build/benchmark/zentorch, which
+# must not share its PyTorch with anybody, and build/benchmark/fla (flash-linear-attention). Quick when they are there. The benchmarks run without them too, and name
 # those that are missing.
 #
 #     benchmarks/setup.sh [FOLDER]
@@ -27,3 +27,4 @@ make_environment() {
 
 make_environment torch torch==2.13.0 numpy onnxruntime==1.32.0 onnx==1.23.2
 make_environment zentorch torch==2.13.0 zentorch==2.13.0.2 numpy
+make_environment fla torch==2.13.0 fla-core==0.6.0 triton==3.9.0 einops==0.8.2 numpy

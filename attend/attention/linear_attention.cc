@@ -1,9 +1,12 @@
 #include <attend/attention/linear_attention.h>
-#include <attend/attention/problem.h>
+#include <attend/attention/linear_causal.h>
+#include <attend/attention/linear_full.h>
+#include <attend/attention/linear_problem.h>
+#include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/linear_attention.h>
-#include <attend/kernels/tile.h>
+#include <attend/kernels/cpu/linear/fast.h>
+#include <attend/kernels/cpu/linear/plain.h>
 
 #include <utility>
 
@@ -13,52 +16,109 @@ namespace {
 
 constexpr const char* kOperation = "linear_attention";
 
+using kernels::LinearOutputs;
+using kernels::LinearProblem;
+namespace linear = kernels::cpu::linear;
+
 std::span<double> scratch_doubles(std::int64_t count) {
     const std::span<std::byte> bytes = thread_scratch(static_cast<std::size_t>(count) * sizeof(double));
     return {reinterpret_cast<double*>(bytes.data()), static_cast<std::size_t>(count)};
+}
+
+/// Runs task(sequence, head of keys) for all of them on the pool.
+template <typename Task>
+void for_each_head(const LinearProblem& problem, const Task& task) {
+    parallel_for(static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads(),
+                 [&](std::int64_t index) { task(index / problem.kv_heads(), index % problem.kv_heads()); });
+}
+
+void run(const LinearProblem& problem, const LinearOutputs& outputs, Algorithm algorithm) {
+    if (algorithm == Algorithm::reference) {
+        const std::int64_t need = kernels::reference::linear_attention_scratch(problem);
+        for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
+            kernels::reference::linear_attention(problem, outputs, sequence, kv_head, scratch_doubles(need));
+        });
+    } else if (linear::supports(problem) && problem.causal) {
+        detail::causal_linear_forward(problem, outputs);
+    } else if (linear::supports(problem)) {
+        detail::full_linear_forward(problem, outputs);
+    } else {
+        const std::int64_t need = linear::plain_forward_scratch(problem);
+        for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
+            linear::plain_forward(problem, outputs, sequence, kv_head, scratch_doubles(need));
+        });
+    }
+}
+
+Tensor new_output(const detail::CheckedLinearProblem& checked) {
+    Tensor output = Tensor::empty(checked.output_shape(), checked.problem().query.dtype());
+    if (checked.has_uncovered_rows()) output.view().fill(0.0);
+    return output;
 }
 
 }  // namespace
 
 Tensor linear_attention(const TensorView& query, const TensorView& key, const TensorView& value,
                         const LinearAttentionOptions& options) {
-    AttentionOptions checks;
-    if (!options.key_lengths.empty()) checks.mask = Mask::key_lengths(options.key_lengths);
-    const detail::CheckedProblem checked(kOperation, query, key, value, checks);
-    const kernels::AttentionProblem& problem = checked.problem();
-    Tensor output = Tensor::empty(checked.output_shape(), query.dtype());
-    const std::int64_t d = query.shape()[3];
-    const std::int64_t dv = value.shape()[3];
+    const detail::CheckedLinearProblem checked(kOperation, query, key, value, options, false);
+    Tensor output = new_output(checked);
+    run(checked.problem(), {.output = output.view()}, options.algorithm);
+    return output;
+}
 
-    if (options.algorithm == Algorithm::reference) {
-        const std::int64_t need = kernels::reference::linear_attention_scratch(problem);
-        detail::for_each_block(
-            problem, problem.heads(), kernels::kQueryTile, [](const kernels::Sequence& s) { return s.query_count; },
-            [&](const kernels::Block& block) {
-                kernels::reference::linear_attention(problem, output.view(), block, scratch_doubles(need));
-            });
-        return output;
+void linear_attention_into(const MutableTensorView& output, const TensorView& query, const TensorView& key,
+                           const TensorView& value, const LinearAttentionOptions& options) {
+    const detail::CheckedLinearProblem checked(kOperation, query, key, value, options, false);
+    detail::check_shape(kOperation, "output", output, checked.output_shape());
+    detail::check_dtype(kOperation, "output", output, query.dtype());
+    detail::check_last_dimension(kOperation, "output", output);
+    if (checked.has_uncovered_rows()) output.fill(0.0);
+    run(checked.problem(), {.output = output}, options.algorithm);
+}
+
+LinearAttentionResult linear_attention_with_state(const TensorView& query, const TensorView& key,
+                                                  const TensorView& value, const LinearAttentionOptions& options) {
+    const detail::CheckedLinearProblem checked(kOperation, query, key, value, options, true);
+    LinearAttentionResult result;
+    result.output = new_output(checked);
+    result.state = Tensor::empty(checked.state_shape(), checked.state_dtype());
+    LinearOutputs outputs{.output = result.output.view(), .state = result.state.view()};
+    if (options.normalise) {
+        const Shape& q = query.shape();
+        result.denominator = zeros({q[0], q[1], q[2]}, checked.state_dtype());
+        result.normaliser = Tensor::empty(checked.normaliser_shape(), checked.state_dtype());
+        outputs.denominator = result.denominator.view().unsqueeze(-1);
+        outputs.normaliser = result.normaliser.view();
     }
-    const std::int64_t kv_heads = key.shape()[1];
-    const auto sequences = static_cast<std::int64_t>(problem.sequences.size());
-    Tensor states = Tensor::empty({sequences, kv_heads, d, dv}, DType::float64);
-    const auto state = [&](std::int64_t sequence, std::int64_t head) {
-        return std::span<double>(states.data<double>() + (sequence * kv_heads + head) * d * dv,
-                                 static_cast<std::size_t>(d * dv));
-    };
-    parallel_for(sequences * kv_heads, [&](std::int64_t task) {
-        const std::int64_t sequence = task / kv_heads;
-        const std::int64_t head = task % kv_heads;
-        const std::int64_t need = kernels::cpu::linear_attention_scratch(problem);
-        kernels::cpu::linear_attention_state(problem, sequence, head, state(sequence, head), scratch_doubles(need));
-    });
-    detail::for_each_block(
-        problem, problem.heads(), kernels::kQueryTile, [](const kernels::Sequence& s) { return s.query_count; },
-        [&](const kernels::Block& block) {
-            const std::int64_t need = kernels::cpu::linear_attention_scratch(problem);
-            kernels::cpu::linear_attention_output(problem, state(block.sequence, problem.kv_head(block.head)),
-                                                  output.view(), block, scratch_doubles(need));
-        });
+    run(checked.problem(), outputs, options.algorithm);
+    return result;
+}
+
+LinearAttentionState::LinearAttentionState(std::int64_t batch, std::int64_t kv_heads, std::int64_t dim,
+                                           std::int64_t value_dim, DType dtype)
+    : state_({batch, kv_heads, dim, value_dim}, dtype == DType::float64 ? DType::float64 : DType::float32),
+      normaliser_({batch, kv_heads, dim}, state_.dtype()) {}
+
+LinearAttentionState::LinearAttentionState(const LinearAttentionResult& result)
+    : state_(result.state), normaliser_(result.normaliser) {
+    const Shape& shape = state_.shape();
+    if (normaliser_.numel() == 0 && shape.rank() == 4) {
+        normaliser_ = zeros({shape[0], shape[1], shape[2]}, state_.dtype());
+    }
+}
+
+Tensor LinearAttentionState::step(const TensorView& query, const TensorView& key, const TensorView& value,
+                                  const LinearAttentionOptions& options) {
+    LinearAttentionOptions here = options;
+    here.causal = true;
+    here.initial_state = state_.view();
+    if (options.normalise) here.initial_normaliser = std::as_const(normaliser_).view();
+    const detail::CheckedLinearProblem checked("LinearAttentionState::step", query, key, value, here, true);
+    Tensor output = new_output(checked);
+    // A head's state is read before its tokens and written behind them, by the same task.
+    LinearOutputs outputs{.output = output.view(), .state = state_.view()};
+    if (options.normalise) outputs.normaliser = normaliser_.view();
+    run(checked.problem(), outputs, options.algorithm);
     return output;
 }
 

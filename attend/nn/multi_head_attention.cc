@@ -224,8 +224,6 @@ MultiHeadAttentionResult MultiHeadAttention::attend_to(const TensorView& query, 
     check_input("query", query, d_model());
     check_input("projected key", memory.key, d_model());
     check_input("projected value", memory.value, d_model());
-    const Tensor q = query_.forward(query);
-
     MultiHeadAttentionResult result;
     const std::int64_t batch = query.size(0);
     const std::int64_t length = query.size(1);
@@ -234,15 +232,32 @@ MultiHeadAttentionResult MultiHeadAttention::attend_to(const TensorView& query, 
     if (options.return_weights) {
         result.weights = Tensor::empty({batch, num_heads_, length, memory.key.size(1)}, query.dtype());
     }
-    // Heads write side by side, so that joining them again is a view.
-    Tensor joined = Tensor::empty({batch, length, d_model()}, query.dtype());
-    AttentionTargets targets{
-        .output = joined.view().reshape({batch, length, num_heads_, d_model() / num_heads_}).transpose(1, 2),
-        .log_sum_exp = result.log_sum_exp.view()};
-    if (options.return_weights) targets.weights = result.weights.view();
-    attention_into(targets, heads_of(q), heads_of(memory.key), heads_of(memory.value), options);
-    result.output = output_.forward(joined, {.activation = Activation::none, .residual = residual});
+    const auto attend = [&](const MutableTensorView& output, const TensorView& q, const TensorView& k,
+                            const TensorView& v) {
+        AttentionTargets targets{.output = output, .log_sum_exp = result.log_sum_exp.view()};
+        if (options.return_weights) targets.weights = result.weights.view();
+        attention_into(targets, q, k, v, options);
+    };
+    result.output = around(query, memory, attend, residual);
     return result;
+}
+
+Tensor MultiHeadAttention::forward_around(const TensorView& query, const TensorView& key, const TensorView& value,
+                                          const Attend& attend) const {
+    check_input("query", query, d_model());
+    return around(query, project(key, value), attend, TensorView());
+}
+
+Tensor MultiHeadAttention::around(const TensorView& query, const ProjectedMemory& memory, const Attend& attend,
+                                  const TensorView& residual) const {
+    const Tensor q = query_.forward(query);
+    // Heads write side by side, so that joining them again is a view.
+    const std::int64_t batch = query.size(0);
+    const std::int64_t length = query.size(1);
+    Tensor joined = Tensor::empty({batch, length, d_model()}, query.dtype());
+    attend(joined.view().reshape({batch, length, num_heads_, d_model() / num_heads_}).transpose(1, 2), heads_of(q),
+           heads_of(memory.key), heads_of(memory.value));
+    return output_.forward(joined, {.activation = Activation::none, .residual = residual});
 }
 
 StateDict MultiHeadAttention::state_dict(ParameterNames names) const {

@@ -9,6 +9,7 @@
 #include <attend/nn/module.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 namespace attend::nn {
@@ -47,6 +48,10 @@ enum class ParameterNames : std::uint8_t {
 /// another sequence. Causal: a mask.
 class MultiHeadAttention {
 public:
+    /// What forward_around puts its projections around.
+    using Attend = std::function<void(const MutableTensorView& output, const TensorView& query, const TensorView& key,
+                                      const TensorView& value)>;
+
     /// Parameters drawn as torch.nn.MultiheadAttention draws them after torch.manual_seed: the projections' weights
     /// uniform (Glorot and Bengio 2010), their biases 0. @throws ValueError for sizes below 1, or heads that do not
     /// divide d_model
@@ -79,7 +84,11 @@ public:
     /// added to the output; without elements: none @throws ShapeError, DTypeError, ValueError
     MultiHeadAttentionResult attend_to(const TensorView& query, const ProjectedMemory& memory,
                                        const AttentionOptions& options = {}, const TensorView& residual = {}) const;
-
+    /// The projections around another attention: calls attend(output, query, key, value) once, with the projected heads
+    /// [batch, heads, L, d] and where their outputs go, and returns the projected output.
+    /// @throws ShapeError, DTypeError
+    Tensor forward_around(const TensorView& query, const TensorView& key, const TensorView& value,
+                          const Attend& attend) const;
     /// The parameters by the names asked for. @throws ValueError for packed names when key_dim or value_dim is not
     /// d_model
     StateDict state_dict(ParameterNames names = ParameterNames::packed) const;
@@ -109,6 +118,8 @@ private:
     void keep(const Projections& projections, DType kept = DType::float32);
     void check_heads(std::int64_t d) const;
     TensorView heads_of(const Tensor& projected) const;
+    Tensor around(const TensorView& query, const ProjectedMemory& memory, const Attend& attend,
+                  const TensorView& residual) const;
 
     Linear query_;
     Linear key_;

@@ -19,9 +19,9 @@ struct TranslatorOptions {
 
 /// Options of Translator::translate.
 struct TranslationOptions {
-    double max_length_factor = 3.0;    ///< tokens of a translation for each of its source, at most (Marian's)
+    double max_length_factor = 3.0;   ///< tokens of a translation for each of its source, at most (Marian's)
     std::int64_t batch_tokens = 512;  ///< source tokens that are worked on at once
-    bool scores = false;               ///< also compute Translation::score
+    bool scores = false;              ///< also compute Translation::score
     std::int64_t max_source_tokens =
         128;  ///< longer sources are cut and translated in parts (Bergamot's max-length-break)
 };

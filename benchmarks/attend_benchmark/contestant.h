@@ -49,5 +49,7 @@ std::unique_ptr<Contestant> prepare_matmul_onednn(const nlohmann::json& benchmar
 
 /// "onednn 2.6.3", as it was found. @throws Missing
 std::string onednn_version();
+/// benchmarks/linear_attention/attend.cc
+std::unique_ptr<Contestant> prepare_linear_attention(const nlohmann::json& benchmark_case, TensorMap inputs);
 
 }  // namespace attend::benchmark

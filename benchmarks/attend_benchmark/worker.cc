@@ -40,6 +40,7 @@ const Entry& entry_of(const std::string& workload, const std::string& contestant
         {{"decode", "attend"}, {prepare_decode, attend_version}},
         {{"matmul", "attend"}, {prepare_matmul, attend_version}},
         {{"matmul", "onednn"}, {prepare_matmul_onednn, onednn_version}},
+        {{"linear_attention", "attend"}, {prepare_linear_attention, attend_version}},
     };
     const auto found = entries.find({workload, contestant});
     if (found == entries.end()) {

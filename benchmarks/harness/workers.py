@@ -19,6 +19,7 @@ PEERS = {
     "torch": ("torch", TORCH_AVX2),
     "zentorch": ("zentorch", None),
     "onnxruntime": ("torch", None),
+    "flash_linear_attention": ("fla", TORCH_AVX2),
     "reference": ("torch", {}),
 }
 

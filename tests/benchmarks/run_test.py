@@ -68,6 +68,12 @@ class Runs(unittest.TestCase):
         self.assertIn(" GB/s ", output)
         self.assertIn(" GFLOP/s ", output)
 
+    def test_linear_attention(self):
+        _, rows, _ = run("linear_attention", "--contestants", "attend")
+        self.check(rows)
+        names = {row["case"] for row in rows}
+        self.assertLessEqual({"d16_l70_h2_channel", "d16_l70_h2_delta_backward", "d16_l70_h2_full"}, names)
+
     def test_a_contestant_that_is_not_installed_is_named(self):
         output, rows, _ = run("attention", "--contestants", "attend,torch", "--cases", "bh4_causal float32")
         self.assertIn("missing: torch: ", output)

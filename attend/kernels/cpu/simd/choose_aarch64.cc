@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
+#include <attend/kernels/cpu/simd/linear_tables.h>
 #include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
@@ -30,6 +31,12 @@ const DenseKernels& choose_dense(Isa isa, Format format) {
 const RowKernels& choose_rows(Isa isa) {
     static const RowKernels scalar = rows_scalar();
     static const RowKernels neon = rows_neon();
+    return isa == Isa::neon ? neon : scalar;
+}
+
+const LinearKernels& choose_linear(Isa isa) {
+    static const LinearKernels scalar = linear_scalar();
+    static const LinearKernels neon = linear_neon();
     return isa == Isa::neon ? neon : scalar;
 }
 

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
+#include <attend/kernels/cpu/simd/linear_tables.h>
 #include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
@@ -26,6 +27,11 @@ const DenseKernels& choose_dense(Isa, Format format) {
 
 const RowKernels& choose_rows(Isa) {
     static const RowKernels scalar = rows_scalar();
+    return scalar;
+}
+
+const LinearKernels& choose_linear(Isa) {
+    static const LinearKernels scalar = linear_scalar();
     return scalar;
 }
 

@@ -1,6 +1,7 @@
 #include <attend/kernels/cpu/jit/products.h>
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
+#include <attend/kernels/cpu/simd/linear_tables.h>
 #include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
@@ -116,6 +117,19 @@ const RowKernels& choose_rows(Isa isa) {
     if (isa == Isa::avx2) return avx2;
     static const RowKernels avx512 = rows_avx512();
     return avx512;
+}
+
+const LinearKernels& choose_linear(Isa isa) {
+    static const LinearKernels scalar = linear_scalar();
+    if (isa == Isa::avx512_bf16 || isa == Isa::avx512) {
+        static const LinearKernels avx512 = linear_avx512();
+        return avx512;
+    }
+    if (isa == Isa::avx2) {
+        static const LinearKernels avx2 = linear_avx2();
+        return avx2;
+    }
+    return scalar;
 }
 
 }  // namespace attend::kernels::cpu::simd

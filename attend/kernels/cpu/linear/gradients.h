@@ -1,0 +1,79 @@
+/// @file
+/// Gradients of linear attention as scans (scan.h) over the same rows: what their operands are and where rows go.
+///
+///     dQ = dO S^T: (x, y, z) = (dO, v, k) in order          dK = v R^T: (v, dO, q) in reverse, R = sum of q dO^T
+///     dV = k R:    (k, q, dO) in reverse                    dg_t = sum over i >= t of q_i dq_i - k_i dk_i
+///
+/// 12 d dv operations a token where 10 would do: R is summed twice, once transposed. Normalised: dO is divided, and
+/// has the divisor's gradient as a column more, beside a column of ones in v.
+#pragma once
+
+#include <attend/kernels/cpu/linear/operands.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace attend::kernels::cpu::linear {
+
+/// What a decay's gradient is summed from, for one head of keys.
+struct DecaySums {
+    Decay kind = Decay::none;       ///< whether there is one
+    MutableTensorView tokens = {};  ///< [batch, kv_heads, Lk, 1 or d], float32: q dq - k dk
+    double* behind = nullptr;       ///< [1 or d]: what comes behind the last token
+    std::int64_t count = 0;         ///< tokens
+};
+
+/// What a gradient sink does with rows.
+struct GradientRows {
+    MutableTensorView target = {};         ///< what is written
+    std::int64_t batch = 0;                ///< of target
+    std::int64_t first_head = 0;           ///< of target: that of reader 0
+    std::int64_t begin = 0;                ///< row 0 of the sequence in target
+    std::vector<RowLoader> features = {};  ///< whose derivatives the rows are multiplied with; none: they are not
+    float sign = 1.0F;                     ///< of the rows' part in the decay's gradient
+    std::int64_t kv_head = 0;              ///< of `decay`
+    std::int64_t key_begin = 0;            ///< of `decay`
+    DecaySums decay = {};                  ///< what they are added to
+    const float* softmax_sums = nullptr;   ///< softmax keys: rows become k' (row - sums); null: others
+};
+
+/// Rows of gradients: through the feature map's derivative, and written.
+class GradientSink final : public RowSink {
+public:
+    /// @param features scratch, features_floats() of it
+    GradientSink(const TileKernels& tiles, const LinearKernels& kernels, GradientRows rows, float* features)
+        : tiles_(tiles), kernels_(kernels), rows_(std::move(rows)), features_(features) {}
+
+    /// Floats of a tile of features.
+    static std::int64_t features_floats(const TileKernels& tiles, const LinearProblem& problem) {
+        return flash::divide_up(problem.dim(), tiles.columns) * tiles.columns * tiles.rows;
+    }
+
+    void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
+              const float* denominators) override;
+    void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) override {
+        prefetch.add(rows_.target, rows_.batch, rows_.first_head + reader, rows_.begin + row, count);
+    }
+
+private:
+    void add_to_decay(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out);
+
+    const TileKernels& tiles_;
+    const LinearKernels& kernels_;
+    GradientRows rows_;
+    float* features_;
+};
+
+/// A state [d][dv] (and its normaliser as row dv, where `rows` has one) in panels [dv][d], from tensors; 0 without.
+void load_transposed(const StateProducts& products, const LinearProblem& problem, const std::optional<TensorView>& from,
+                     const std::optional<TensorView>& normaliser, std::int64_t sequence, std::int64_t kv_head,
+                     float* state);
+
+/// Bytes of scratch of causal_backward.
+std::size_t causal_backward_scratch(const LinearProblem& problem, const LinearSaved& saved);
+/// All query heads of one sequence that share a head of keys. `gradients.decay` is float32.
+void causal_backward(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
+                     std::int64_t sequence, std::int64_t kv_head, std::span<std::byte> scratch);
+
+}  // namespace attend::kernels::cpu::linear

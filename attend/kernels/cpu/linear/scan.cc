@@ -1,0 +1,412 @@
+#include <attend/core/element.h>
+#include <attend/kernels/cpu/linear/scan.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace attend::kernels::cpu::linear {
+
+namespace {
+
+/// Counts what would be taken from an Arena.
+class Measure {
+public:
+    template <typename T>
+    T* take(std::int64_t count) {
+        bytes_ += arena_bytes<T>(count);
+        return nullptr;
+    }
+    std::size_t bytes() const { return bytes_; }
+
+private:
+    std::size_t bytes_ = 0;
+};
+
+double element(const RowSource& source, std::int64_t row) {
+    return load_element(row_address(source.view, source.batch, source.head, source.begin + row), source.view.dtype(),
+                        0);
+}
+
+}  // namespace
+
+Scan::Scan(const TileKernels& tiles, const LinearKernels& kernels, const ScanOperands& operands,
+           std::span<std::byte> scratch)
+    : tiles_(tiles),
+      kernels_(kernels),
+      operands_(operands),
+      columns_(tiles.columns),
+      rows_(tiles.rows),
+      chunk_(tiles.columns),
+      products_(tiles, operands.y.front().width(), operands.z.front().width()),
+      by_rows_(operands.decay == Decay::scalar || (operands.decay == Decay::channel && !operands.by_columns)),
+      writers_(operands.y.size()) {
+    if (scratch.empty()) return;
+    Arena arena(scratch);
+    lay_out(arena);
+    std::fill_n(state_, floats(), 0.0F);
+    read_ = state_;
+}
+
+std::size_t Scan::bytes(const TileKernels& tiles, const ScanOperands& operands) {
+    Scan scan(tiles, linear_kernels(), operands, {});
+    Measure measure;
+    scan.lay_out(measure);
+    return measure.bytes();
+}
+
+template <typename Taker>
+void Scan::lay_out(Taker& arena) {
+    const auto take = [&](std::int64_t count) { return arena.template take<float>(count); };
+    const std::int64_t row_blocks = products_.row_blocks();
+    const std::int64_t blocks = products_.blocks();
+    const std::int64_t of_rows = row_blocks * chunk_ * columns_;
+    const std::int64_t of_columns = blocks * chunk_ * columns_;
+    state_ = take(floats());
+    if (operands_.in_groups) {
+        base_ = take(floats());
+        met_ = take(floats());
+        group_decay_ = take(products_.padded_rows());
+    }
+    x_ = take(row_blocks * rows_ * columns_);
+    x_decayed_ = by_rows_ ? take(row_blocks * rows_ * columns_) : x_;
+    out_ = take(blocks * rows_ * columns_);
+    panel_ = take(rows_ * columns_);
+    sums_ = take(kRowSlots);
+    work_ = take(std::max(row_blocks, blocks) * columns_);
+    if (operands_.decay != Decay::none) {
+        const std::int64_t width = operands_.decay == Decay::scalar ? chunk_
+                                   : operands_.by_columns           ? of_columns
+                                                                    : of_rows;
+        factor_ = take(width);
+        prefix_ = take(width);
+        suffix_ = take(width);
+        total_ = take(std::max(products_.padded_rows(), blocks * columns_));
+        pairs_ = take(chunk_ * columns_);
+    }
+    for (Writer& writer : writers_) {
+        const bool in_place = operands_.z.front().in_place() && !operands_.beta;
+        writer.y = take(of_rows);
+        writer.y_decayed = by_rows_ ? take(of_rows) : writer.y;
+        writer.y_columns = take(products_.padded_rows() * columns_);
+        writer.z = in_place ? nullptr : take(of_columns);
+        const bool decays_z = operands_.decay == Decay::channel && operands_.by_columns;
+        writer.z_decayed = decays_z ? take(of_columns) : nullptr;
+    }
+    if (operands_.beta) {
+        predicted_ = take(blocks * (chunk_ + rows_) * columns_);
+        among_ = take((chunk_ + rows_) * columns_);
+        beta_ = take(chunk_);
+    }
+}
+
+void Scan::run(RowSink& sink) {
+    const std::int64_t chunks = flash::divide_up(operands_.tokens, chunk_);
+    if (operands_.reverse) pass_rows(operands_.tokens, operands_.rows, sink);
+    for (std::int64_t i = 0; i < chunks; ++i) {
+        const std::int64_t begin = (operands_.reverse ? chunks - 1 - i : i) * chunk_;
+        step(begin, std::min(chunk_, operands_.tokens - begin), sink);
+    }
+    if (!operands_.reverse) pass_rows(operands_.tokens, operands_.rows, sink);
+}
+
+void Scan::run_group(std::int64_t begin, std::int64_t end, const float* base, RowSink& sink) {
+    std::fill_n(state_, floats(), 0.0F);
+    std::fill_n(group_decay_, products_.padded_rows(), 1.0F);
+    std::copy_n(base, floats(), base_);
+    read_ = met_;
+    for (std::int64_t token = begin; token < end; token += chunk_) {
+        if (!operands_.x.empty()) kernels_.add(base_, state_, floats(), met_);
+        step(token, std::min(chunk_, end - token), sink);
+        if (operands_.decay == Decay::none) continue;
+        decay_state(total_, base_);
+        const BlockRows group{group_decay_, columns_, columns_};
+        kernels_.multiply_rows(group, {total_, columns_, columns_}, 1, products_.row_blocks(), group);
+    }
+    read_ = state_;
+}
+
+void Scan::add_group(const float* decay, const float* own, float* base) const {
+    if (operands_.decay != Decay::none) decay_state(decay, base);
+    kernels_.add(base, own, floats(), base);
+}
+
+void Scan::run_behind(const float* state, RowSink& sink) {
+    std::copy_n(state, floats(), state_);
+    pass_rows(operands_.tokens, operands_.rows, sink);
+}
+
+/// Queries behind the last token: they meet the last state as it is, and in reverse enter it so.
+void Scan::pass_rows(std::int64_t begin, std::int64_t end, RowSink& sink) {
+    for (std::int64_t row = begin; row < end; row += chunk_) {
+        chunk_count_ = 0;
+        const std::int64_t count = std::min(chunk_, end - row);
+        if (operands_.reverse) {
+            for (std::size_t w = 0; w < writers_.size(); ++w) {
+                load_writer(static_cast<std::int64_t>(w), row, count);
+                products_.write(chunk_rows(writers_[w].y), writers_[w].z_steps, count, state_, pace_);
+            }
+            continue;
+        }
+        for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
+            for (std::int64_t first = 0; first < count; first += rows_) {
+                read_tile(static_cast<std::int64_t>(reader), row, first, std::min(rows_, count - first), sink);
+            }
+        }
+    }
+}
+
+void Scan::step(std::int64_t begin, std::int64_t count, RowSink& sink) {
+    chunk_count_ = count;
+    plan_prefetch(operands_.reverse ? begin - chunk_ : begin + chunk_, sink);
+    if (operands_.decay != Decay::none) load_decays(begin, count);
+    for (std::size_t w = 0; w < writers_.size(); ++w) {
+        load_writer(static_cast<std::int64_t>(w), begin, count);
+        decay_writer(writers_[w], count);
+    }
+    if (operands_.beta) solve_delta(begin, count);
+    for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
+        const std::int64_t rows = operands_.reverse ? count : std::min(count, operands_.rows - begin);
+        for (std::int64_t first = 0; first < rows; first += rows_) {
+            read_tile(static_cast<std::int64_t>(reader), begin, first, std::min(rows_, rows - first), sink);
+        }
+    }
+    update_state(count);
+}
+
+/// The rows of the chunk that begins at a token are asked for while the one before is computed.
+void Scan::plan_prefetch(std::int64_t begin, RowSink& sink) {
+    pace_ = {};
+    const std::int64_t count = std::min(chunk_, operands_.tokens - begin);
+    if (begin < 0 || count <= 0) return;
+    for (const std::vector<RowLoader>* loaders : {&operands_.y, &operands_.z, &operands_.x}) {
+        for (const RowLoader& loader : *loaders) loader.plan(begin, count, pace_.lines);
+    }
+    for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
+        sink.plan(static_cast<std::int64_t>(reader), begin, count, pace_.lines);
+    }
+    const std::int64_t calls = products_.calls(flash::divide_up(chunk_, rows_)) *
+                               static_cast<std::int64_t>(std::max(operands_.x.size(), writers_.size()));
+    pace_.each = flash::divide_up(pace_.lines.lines(), std::max<std::int64_t>(1, calls));
+}
+
+void Scan::load_decays(std::int64_t begin, std::int64_t count) {
+    const RowSource& source = operands_.decays;
+    if (operands_.decay == Decay::channel) {
+        const RowLoader loader(tiles_, kernels_, source);
+        const Rows rows = loader.rows(begin, count);
+        const std::int64_t blocks = loader.blocks();
+        // The chunk's decay is one exponential of a sum: products would round once for each token, and the same way.
+        kernels_.map_rows(rows, RowMap::identity, 1.0F, nullptr, chunk_rows(suffix_));
+        std::fill_n(work_, blocks * columns_, 0.0F);
+        kernels_.add_rows(chunk_rows(suffix_), count, blocks, work_);
+        kernels_.map_rows({work_, DType::float32, 0, 1, blocks * columns_}, RowMap::exponential, 1.0F, nullptr,
+                          {total_, columns_, columns_});
+        kernels_.map_rows(rows, RowMap::exponential, 1.0F, nullptr, chunk_rows(factor_));
+        kernels_.running_products(chunk_rows(factor_), count, blocks, chunk_rows(prefix_), chunk_rows(suffix_));
+        return;
+    }
+    double sum = 0.0;
+    for (std::int64_t t = 0; t < count; ++t) {
+        const double g = element(source, begin + t);
+        sum += g;
+        factor_[t] = static_cast<float>(std::exp(g));
+    }
+    float product = 1.0F;
+    for (std::int64_t t = 0; t < count; ++t) prefix_[t] = product *= factor_[t];
+    product = 1.0F;
+    for (std::int64_t t = count - 1; t >= 0; --t) {
+        suffix_[t] = product;
+        product *= factor_[t];
+    }
+    std::fill_n(total_, products_.padded_rows(), static_cast<float>(std::exp(sum)));
+    // Row by row from the one before: what a pair decays by.
+    for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t row = operands_.reverse ? count - 1 - i : i;
+        float* to = pairs_ + row * columns_;
+        if (i == 0) {
+            std::fill_n(to, columns_, 0.0F);
+        } else {
+            const float* before = operands_.reverse ? to + columns_ : to - columns_;
+            const float factor = factor_[operands_.reverse ? row + 1 : row];
+            for (std::int64_t c = 0; c < columns_; ++c) to[c] = before[c] * factor;
+        }
+        to[row] = 1.0F;
+    }
+}
+
+void Scan::load_writer(std::int64_t w, std::int64_t begin, std::int64_t count) {
+    Writer& writer = writers_[static_cast<std::size_t>(w)];
+    const RowLoader& y = operands_.y[static_cast<std::size_t>(w)];
+    const RowLoader& z = operands_.z[static_cast<std::size_t>(w)];
+    y.load(begin, count, chunk_rows(writer.y));
+    if (writer.z == nullptr) {
+        const Rows rows = z.rows(begin, count);
+        writer.z_steps = {static_cast<const float*>(rows.data), columns_, rows.stride};
+        writer.finite = tiles_.all_finite(rows);
+        return;
+    }
+    z.load(begin, count, chunk_rows(writer.z));
+    writer.z_steps = {writer.z, chunk_ * columns_, columns_};
+    writer.finite = true;
+    for (std::int64_t b = 0; b < products_.blocks() && writer.finite; ++b) {
+        writer.finite =
+            tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
+    }
+}
+
+void Scan::decay_writer(Writer& writer, std::int64_t count) {
+    const bool needs_columns = operands_.decay != Decay::channel || operands_.by_columns;
+    for (std::int64_t b = 0; b < products_.row_blocks() && needs_columns; ++b) {
+        const std::int64_t width = std::min(columns_, products_.rows() - b * columns_);
+        tiles_.pack_columns({writer.y + b * chunk_ * columns_, DType::float32, columns_, count, width},
+                            writer.y_columns + b * columns_ * columns_);
+    }
+    if (operands_.decay == Decay::none) return;
+    float* factors = operands_.reverse ? prefix_ : suffix_;
+    if (operands_.decay == Decay::scalar) {
+        kernels_.scale_rows(chunk_rows(writer.y), factors, count, products_.row_blocks(), chunk_rows(writer.y_decayed));
+    } else if (by_rows_) {
+        kernels_.multiply_rows(chunk_rows(writer.y), chunk_rows(factors), count, products_.row_blocks(),
+                               chunk_rows(writer.y_decayed));
+    } else {
+        kernels_.multiply_rows(chunk_rows(writer.z), chunk_rows(factors), count, products_.blocks(),
+                               chunk_rows(writer.z_decayed));
+    }
+}
+
+ChunkMask Scan::mask_at(std::int64_t first) const {
+    return {.reverse = operands_.reverse,
+            .position = first,
+            .columns = chunk_count_,
+            .decay = operands_.decay == Decay::scalar ? pairs_ : nullptr,
+            .decay_stride = columns_};
+}
+
+void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first, std::int64_t count, RowSink& sink) {
+    operands_.x[static_cast<std::size_t>(reader)].load(begin + first, count, tile_rows(x_));
+    const BlockRows out = tile_rows(out_);
+    const bool among = chunk_count_ > 0;
+    float* factors = operands_.reverse ? suffix_ : prefix_;
+    float* met = x_;
+    if (among && by_rows_) {
+        met = x_decayed_;
+        if (operands_.decay == Decay::scalar) {
+            kernels_.scale_rows(tile_rows(x_), factors + first, count, products_.row_blocks(), tile_rows(x_decayed_));
+        } else {
+            kernels_.multiply_rows(tile_rows(x_), chunk_rows(factors + first * columns_), count, products_.row_blocks(),
+                                   tile_rows(x_decayed_));
+        }
+    }
+    products_.read(met, count, read_, out, pace_);
+    if (among && operands_.decay == Decay::channel && operands_.by_columns) {
+        kernels_.multiply_rows(out, chunk_rows(factors + first * columns_), count, products_.blocks(), out);
+    }
+    if (operands_.normaliser) {
+        kernels_.row_dots(tile_rows(met), {read_ + products_.floats(), columns_, 0}, count, products_.row_blocks(),
+                          sums_);
+    }
+    for (const Writer& writer : writers_) {
+        if (!among) break;
+        weigh(writer, first, count);
+        if (operands_.normaliser) kernels_.add_row_sums(panel_, count, sums_);
+        add_weighted(writer, first, count);
+    }
+    sink.take(reader, begin + first, count, out, sums_);
+}
+
+/// panel = what the rows of the tile give the tokens of the chunk as weights.
+void Scan::weigh(const Writer& writer, std::int64_t first, std::int64_t count) {
+    const ChunkMask mask = mask_at(first);
+    if (operands_.decay == Decay::channel && !operands_.by_columns) {
+        kernels_.decayed_scores(tile_rows(x_), chunk_rows(writer.y), chunk_rows(factor_), mask, count,
+                                products_.row_blocks(), work_, panel_);
+        return;
+    }
+    const bool half = !operands_.reverse && first + count <= tiles_.width;
+    products_.scores(x_, count, writer.y_columns, half, panel_);
+    kernels_.mask_panel(mask, count, panel_);
+}
+
+void Scan::add_weighted(const Writer& writer, std::int64_t first, std::int64_t count) {
+    const BlockRows out = tile_rows(out_);
+    if (operands_.decay == Decay::channel && operands_.by_columns) {
+        kernels_.decayed_sums(panel_, chunk_rows(writer.z), chunk_rows(factor_), mask_at(first), count,
+                              products_.blocks(), out);
+        return;
+    }
+    const std::int64_t begin = operands_.reverse ? first : 0;
+    const std::int64_t end = operands_.reverse ? chunk_count_ : std::min(chunk_count_, first + count);
+    if (writer.finite) {
+        products_.add_weighted(panel_, begin, end, writer.z_steps, count, out, pace_);
+        return;
+    }
+    // A weight of 0 times NaN would reach rows that do not see the token: pair by pair.
+    for (std::int64_t r = 0; r < count; ++r) {
+        const std::int64_t own = first + r;
+        for (std::int64_t t = operands_.reverse ? own : 0; t < (operands_.reverse ? chunk_count_ : own + 1); ++t) {
+            const float weight = panel_[r * columns_ + t];
+            for (std::int64_t e = 0; e < products_.width(); ++e) {
+                const float* step = writer.z_steps.data + t * writer.z_steps.step_stride;
+                out_[(e / columns_ * rows_ + r) * columns_ + e % columns_] +=
+                    weight * step[e / columns_ * writer.z_steps.block_stride + e % columns_];
+            }
+        }
+    }
+}
+
+/// Values become u: (I + beta tril(K K^T W, -1)) U = beta (V - K W T), row by row.
+void Scan::solve_delta(std::int64_t begin, std::int64_t count) {
+    Writer& writer = writers_.front();
+    const std::int64_t stride = (chunk_ + rows_) * columns_;
+    for (std::int64_t t = 0; t < count; ++t) beta_[t] = static_cast<float>(element(*operands_.beta, begin + t));
+    for (std::int64_t first = 0; first < count; first += rows_) {
+        const std::int64_t rows = std::min(rows_, count - first);
+        operands_.y.front().load(begin + first, rows, tile_rows(x_));
+        const float* met = x_;
+        if (operands_.decay == Decay::scalar) {
+            kernels_.scale_rows(tile_rows(x_), prefix_ + first, rows, products_.row_blocks(), tile_rows(x_decayed_));
+            met = x_decayed_;
+        } else if (operands_.decay == Decay::channel) {
+            kernels_.multiply_rows(tile_rows(x_), chunk_rows(prefix_ + first * columns_), rows, products_.row_blocks(),
+                                   tile_rows(x_decayed_));
+            met = x_decayed_;
+        }
+        products_.read(met, rows, state_, {predicted_ + first * columns_, stride, columns_}, pace_);
+        weigh(writer, first, rows);
+        std::copy_n(panel_, rows * columns_, among_ + first * columns_);
+    }
+    kernels_.solve_delta(among_, beta_, {predicted_, stride, columns_}, count, products_.blocks(),
+                         chunk_rows(writer.z));
+    for (std::int64_t b = 0; b < products_.blocks() && writer.finite; ++b) {
+        writer.finite =
+            tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
+    }
+}
+
+/// @param factors of the state's rows or columns @param state with the normaliser behind it
+void Scan::decay_state(const float* factors, float* state) const {
+    const BlockRows rows{state, products_.block_stride(), columns_};
+    const BlockRows numbers{const_cast<float*>(factors), columns_, 0};
+    if (by_rows_) {
+        kernels_.scale_rows(rows, factors, products_.padded_rows(), products_.blocks(), rows);
+        const BlockRows sums{state + products_.floats(), columns_, columns_};
+        kernels_.multiply_rows(sums, numbers, 1, products_.row_blocks(), sums);
+    } else {
+        kernels_.multiply_rows(rows, numbers, products_.padded_rows(), products_.blocks(), rows);
+    }
+}
+
+void Scan::update_state(std::int64_t count) {
+    const std::int64_t row_blocks = products_.row_blocks();
+    if (operands_.decay != Decay::none) decay_state(total_, state_);
+    for (const Writer& writer : writers_) {
+        const StepBlocks decayed{writer.z_decayed, chunk_ * columns_, columns_};
+        products_.write(chunk_rows(writer.y_decayed), writer.z_decayed == nullptr ? writer.z_steps : decayed, count,
+                        state_, pace_);
+        if (operands_.normaliser) {
+            kernels_.add_rows(chunk_rows(writer.y_decayed), count, row_blocks, normaliser());
+        }
+    }
+}
+
+}  // namespace attend::kernels::cpu::linear

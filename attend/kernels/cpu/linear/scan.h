@@ -1,0 +1,153 @@
+/// @file
+/// Linear attention in chunks of tokens, in their order or in reverse: the one loop of forward and of all gradients.
+///
+///     out_i = x_i T_i + sum over j <= i of the chunk of (x_i W_ij . y_j) z_j,   T_(next chunk) = W T + sum_j y_j z_j^T
+///     W
+///
+/// where T is the state before the chunk. With (x, y, z) = (q, k, v) out is o; with (dO, v, k) it is dQ; in reverse
+/// with (v, dO, q) it is dK and with (k, q, dO) dV.
+///
+/// A chunk has as many tokens as a panel has columns (32 in AVX-512): the products among its tokens cost 2 C (d + dv)
+/// operations a token where the state costs 4 d dv, so that C has to be small; half as many would spend as much on
+/// calls. Decays multiply operands by products of exp(g), which only shrink: nothing overflows, and exp(-inf) = 0 is a
+/// number like any other. Decays of each channel of x and y (forward, dV) or of z (dQ, dK) take the place of the tile
+/// products among the chunk's tokens by running products, d C / 2 multiply-adds and as many products a token.
+#pragma once
+
+#include <attend/kernels/cpu/arena.h>
+#include <attend/kernels/cpu/linear/row_loader.h>
+#include <attend/kernels/cpu/linear/state_products.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace attend::kernels::cpu::linear {
+
+/// Where a scan's rows go.
+class RowSink {
+public:
+    virtual ~RowSink() = default;
+    /// Rows [row, row + count) of reader `reader`: `out` may be overwritten. @param denominators x . normaliser, where
+    /// the scan has one
+    virtual void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
+                      const float* denominators) = 0;
+    /// Adds where rows will be written.
+    virtual void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) = 0;
+};
+
+/// What a scan computes with.
+struct ScanOperands {
+    std::vector<RowLoader> x = {};       ///< readers: heads whose outputs are asked for
+    std::vector<RowLoader> y = {};       ///< writers: heads that add to the state
+    std::vector<RowLoader> z = {};       ///< of the same
+    std::int64_t tokens = 0;             ///< with keys
+    std::int64_t rows = 0;               ///< queries; those behind the last token neither decay nor are hidden
+    bool reverse = false;                ///< from the last token to the first; queries are then writers
+    bool normaliser = false;             ///< also sums y, and gives x . sum
+    Decay decay = Decay::none;           ///< kind
+    bool by_columns = false;             ///< channels of the decay are those of z
+    RowSource decays = {};               ///< g of the tokens
+    std::optional<RowSource> beta = {};  ///< the delta rule
+    bool in_groups = false;              ///< for run_group; neither with the delta rule nor by columns or in reverse
+};
+
+/// One pass over the tokens of a head.
+class Scan {
+public:
+    /// @param scratch bytes(...) of it, for the life of the scan
+    Scan(const TileKernels& tiles, const LinearKernels& kernels, const ScanOperands& operands,
+         std::span<std::byte> scratch);
+
+    /// Bytes of scratch.
+    static std::size_t bytes(const TileKernels& tiles, const ScanOperands& operands);
+
+    /// The state, zero at first, in the layout of products().
+    float* state() { return state_; }
+    /// The sum of y, padded to blocks, behind the state in memory.
+    float* normaliser() { return state_ + products_.floats(); }
+    /// Floats of both.
+    std::int64_t floats() const { return products_.floats() + products_.padded_rows(); }
+    /// Sizes of the state.
+    const StateProducts& products() const { return products_; }
+
+    /// All tokens; the state is then that behind the last.
+    void run(RowSink& sink);
+
+    // In groups of tokens, for threads to share: rows meet the state before the group, decayed, plus the group's own,
+    // summed from zero; so that what a group sums does not depend on when the groups before it are done.
+
+    /// Tokens [begin, end), a group, in order, with `base` the state before it; `state()` is the group's own.
+    void run_group(std::int64_t begin, std::int64_t end, const float* base, RowSink& sink);
+    /// Decays of the last group, for add_group.
+    const float* group_decay() const { return group_decay_; }
+    /// base = base decayed by a group's decays + its own state.
+    void add_group(const float* decay, const float* own, float* base) const;
+    /// Numbers of group_decay().
+    std::int64_t decay_floats() const { return products_.padded_rows(); }
+    /// Queries behind the last token, with the state before them.
+    void run_behind(const float* state, RowSink& sink);
+
+private:
+    struct Writer {
+        float* y = nullptr;          // [block][token][columns]
+        float* y_decayed = nullptr;  // the same, as it enters the state
+        float* y_columns = nullptr;  // [row of y][columns]
+        float* z = nullptr;          // [block][token][columns]
+        float* z_decayed = nullptr;  // the same, where the decay is by columns
+        StepBlocks z_steps = {};
+        bool finite = true;
+    };
+
+    template <typename Taker>
+    void lay_out(Taker& take);
+    void step(std::int64_t begin, std::int64_t count, RowSink& sink);
+    void pass_rows(std::int64_t begin, std::int64_t count, RowSink& sink);
+    void plan_prefetch(std::int64_t begin, RowSink& sink);
+    void load_decays(std::int64_t begin, std::int64_t count);
+    void load_writer(std::int64_t w, std::int64_t begin, std::int64_t count);
+    void decay_writer(Writer& writer, std::int64_t count);
+    void solve_delta(std::int64_t begin, std::int64_t count);
+    void read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first, std::int64_t count, RowSink& sink);
+    void weigh(const Writer& writer, std::int64_t first, std::int64_t count);
+    void add_weighted(const Writer& writer, std::int64_t first, std::int64_t count);
+    void decay_state(const float* factors, float* state) const;
+    void update_state(std::int64_t count);
+    ChunkMask mask_at(std::int64_t first) const;
+    BlockRows chunk_rows(float* data) const { return {data, chunk_ * columns_, columns_}; }
+    BlockRows tile_rows(float* data) const { return {data, rows_ * columns_, columns_}; }
+
+    const TileKernels& tiles_;
+    const LinearKernels& kernels_;
+    const ScanOperands& operands_;
+    std::int64_t columns_;
+    std::int64_t rows_;
+    std::int64_t chunk_;
+    StateProducts products_;
+    bool by_rows_;                  // channels of the decay are those of x and y
+    std::int64_t chunk_count_ = 0;  // tokens of the chunk at hand
+    float* state_ = nullptr;        // with the normaliser behind it
+    float* base_ = nullptr;         // in groups: what was before the group, decayed
+    float* met_ = nullptr;          // in groups: the sum of both
+    float* group_decay_ = nullptr;  // in groups: product of the chunks' decays
+    float* read_ = nullptr;         // what rows meet: state_, or met_
+    float* x_ = nullptr;            // [block][row][columns] of a tile
+    float* x_decayed_ = nullptr;    // the same, as it meets the state
+    float* out_ = nullptr;          // [block][row][columns] of a tile
+    float* panel_ = nullptr;        // [row][columns]
+    float* sums_ = nullptr;         // of rows
+    float* work_ = nullptr;
+    float* factor_ = nullptr;     // exp(g): [token], or [block][token][columns]
+    float* prefix_ = nullptr;     // products up to a token
+    float* suffix_ = nullptr;     // products behind it
+    float* total_ = nullptr;      // of the chunk: [1] or [block][columns]; then for each row of the state
+    float* pairs_ = nullptr;      // [token][columns], of scalar decays
+    float* predicted_ = nullptr;  // delta rule: [block][token][columns], with room for a whole tile more
+    float* among_ = nullptr;      // delta rule: [token][columns], the same
+    float* beta_ = nullptr;
+    std::vector<Writer> writers_;
+    Pace pace_;
+};
+
+}  // namespace attend::kernels::cpu::linear

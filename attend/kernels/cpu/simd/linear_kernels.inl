@@ -1,0 +1,366 @@
+// The loops of linear attention in terms of Simd (vec_*.h): one source for every instruction set, compiled as
+// tile_kernels.inl is.
+
+#include <attend/core/half.h>
+#include <attend/kernels/cpu/linear_kernels.h>
+#include <attend/kernels/cpu/simd/exp_table.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace attend::kernels::cpu::simd {
+
+namespace {
+
+using Vec = Simd::Vec;
+constexpr int kWidth = Simd::kWidth;
+constexpr int kColumns = 2 * kWidth;
+
+#include <attend/kernels/cpu/simd/elements.inl>
+#include <attend/kernels/cpu/simd/math.inl>
+
+constexpr float kLog2e = 1.442695041F;
+
+inline const void* row_at(const Rows& source, std::int64_t row) {
+    return static_cast<const std::byte*>(source.data) + row * source.stride * size_in_bytes(source.dtype);
+}
+
+/// Calls use(x, block, row, half) for every vector of rows in blocks.
+template <typename Use>
+void for_each_vector(std::int64_t count, std::int64_t blocks, const Use& use) {
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        for (std::int64_t r = 0; r < count; ++r) {
+            use(b, r, 0);
+            use(b, r, kWidth);
+        }
+    }
+}
+
+inline float* at(const BlockRows& rows, std::int64_t block, std::int64_t row, std::int64_t column) {
+    return rows.data + block * rows.block_stride + row * rows.row_stride + column;
+}
+
+/// out = f(x, row, column) for every vector of a source; what lies behind its width becomes 0.
+template <typename Map>
+void load_rows(const Rows& source, const BlockRows& out, const Map& map) {
+    with_loader(source.dtype, [&](const auto& load) {
+        for (std::int64_t r = 0; r < source.count; ++r) {
+            const void* row = row_at(source, r);
+            float* block = out.data + r * out.row_stride;
+            for (std::int64_t c = 0; c < source.width; c += kColumns, block += out.block_stride) {
+                for (std::int64_t v = 0; v < kColumns; v += kWidth) {
+                    const std::int64_t left = source.width - c - v;
+                    if (left >= kWidth) {
+                        Simd::store(block + v, map(load(row, c + v), r, c + v));
+                        continue;
+                    }
+                    if (left <= 0) {
+                        Simd::store(block + v, Simd::zero());
+                        continue;
+                    }
+                    const Vec x = map(load_some(row, source.dtype, c + v, left), r, c + v);
+                    const auto lanes = (1U << static_cast<unsigned>(left)) - 1U;
+                    Simd::store(block + v, Simd::select(lanes, x, Simd::zero()));
+                }
+            }
+        }
+    });
+}
+
+template <RowMap kMap>
+Vec mapped(Vec x) {
+    if constexpr (kMap == RowMap::elu_plus_one) {
+        const Vec power = exp2(Simd::mul(Simd::min(Simd::zero(), x), Simd::set1(kLog2e)));  // NaN, the second, is kept
+        return Simd::select(Simd::less(Simd::zero(), x), Simd::add(x, Simd::set1(1.0F)), power);
+    } else if constexpr (kMap == RowMap::relu) {
+        return Simd::max(Simd::zero(), x);  // the same
+    } else if constexpr (kMap == RowMap::exponential) {
+        return exp2(Simd::mul(x, Simd::set1(kLog2e)));
+    } else {
+        return x;
+    }
+}
+
+template <RowMap kMap>
+void map_rows_by(const Rows& source, float scale, const float* row_factors, const BlockRows& out) {
+    if (row_factors == nullptr && scale == 1.0F) {
+        load_rows(source, out, [](Vec x, std::int64_t, std::int64_t) { return mapped<kMap>(x); });
+        return;
+    }
+    load_rows(source, out, [&](Vec x, std::int64_t r, std::int64_t) {
+        const float factor = row_factors == nullptr ? scale : scale * row_factors[r];
+        return Simd::mul(mapped<kMap>(x), Simd::set1(factor));
+    });
+}
+
+void map_rows(const Rows& source, RowMap map, float scale, const float* row_factors, const BlockRows& out) {
+    switch (map) {
+        case RowMap::identity:
+            return map_rows_by<RowMap::identity>(source, scale, row_factors, out);
+        case RowMap::elu_plus_one:
+            return map_rows_by<RowMap::elu_plus_one>(source, scale, row_factors, out);
+        case RowMap::relu:
+            return map_rows_by<RowMap::relu>(source, scale, row_factors, out);
+        case RowMap::exponential:
+            return map_rows_by<RowMap::exponential>(source, scale, row_factors, out);
+    }
+}
+
+void exp_rows(const Rows& source, const float* shift, const BlockRows& out) {
+    load_rows(source, out, [&](Vec x, std::int64_t, std::int64_t c) {
+        const Vec by = Simd::load(shift + c);
+        const Vec finite = Simd::select(Simd::finite(by), by, Simd::zero());
+        return exp2(Simd::mul(Simd::sub(x, finite), Simd::set1(kLog2e)));
+    });
+}
+
+void column_maximum(const Rows& source, float* maximum) {
+    with_loader(source.dtype, [&](const auto& load) {
+        for (std::int64_t c = 0; c < source.width; c += kWidth) {
+            Vec most = Simd::load(maximum + c);
+            const std::int64_t left = source.width - c;
+            for (std::int64_t r = 0; r < source.count; ++r) {
+                const void* row = row_at(source, r);
+                const Vec x = left >= kWidth ? load(row, c) : load_some(row, source.dtype, c, left);
+                most = Simd::max(x, most);  // the second where either is NaN
+            }
+            Simd::store(maximum + c, most);
+        }
+    });
+}
+
+void scale_rows(const BlockRows& in, const float* factors, std::int64_t count, std::int64_t blocks,
+                const BlockRows& out) {
+    for_each_vector(count, blocks, [&](std::int64_t b, std::int64_t r, std::int64_t c) {
+        Simd::store(at(out, b, r, c), Simd::mul(Simd::load(at(in, b, r, c)), Simd::set1(factors[r])));
+    });
+}
+
+void multiply_rows(const BlockRows& x, const BlockRows& y, std::int64_t count, std::int64_t blocks,
+                   const BlockRows& out) {
+    for_each_vector(count, blocks, [&](std::int64_t b, std::int64_t r, std::int64_t c) {
+        Simd::store(at(out, b, r, c), Simd::mul(Simd::load(at(x, b, r, c)), Simd::load(at(y, b, r, c))));
+    });
+}
+
+void times_derivative(const BlockRows& features, RowMap map, std::int64_t count, std::int64_t blocks,
+                      const BlockRows& out) {
+    if (map == RowMap::identity) return;
+    const Vec one = Simd::set1(1.0F);
+    for_each_vector(count, blocks, [&](std::int64_t b, std::int64_t r, std::int64_t c) {
+        const Vec phi = Simd::load(at(features, b, r, c));
+        // exp(x) = phi below 0, and 1 above; relu: 1 above.
+        Vec derivative = Simd::min(one, phi);
+        if (map == RowMap::relu) derivative = Simd::select(Simd::less(Simd::zero(), phi), one, Simd::mul(phi, phi));
+        Simd::store(at(out, b, r, c), Simd::mul(Simd::load(at(out, b, r, c)), derivative));
+    });
+}
+
+void row_dots(const BlockRows& x, const BlockRows& y, std::int64_t count, std::int64_t blocks, float* out) {
+    for (std::int64_t r = 0; r < count; ++r) {
+        Vec sum = Simd::zero();
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            for (std::int64_t c = 0; c < kColumns; c += kWidth) {
+                sum = Simd::fma(Simd::load(at(x, b, r, c)), Simd::load(at(y, b, r, c)), sum);
+            }
+        }
+        out[r] = Simd::sum(sum);
+    }
+}
+
+void add_rows(const BlockRows& in, std::int64_t count, std::int64_t blocks, float* out) {
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        for (std::int64_t c = 0; c < kColumns; c += kWidth) {
+            Vec sum = Simd::zero();
+            for (std::int64_t r = 0; r < count; ++r) sum = Simd::add(sum, Simd::load(at(in, b, r, c)));
+            float* to = out + b * kColumns + c;
+            Simd::store(to, Simd::add(Simd::load(to), sum));
+        }
+    }
+}
+
+void add_row_sums(const float* panel, std::int64_t count, float* out) {
+    for (std::int64_t r = 0; r < count; ++r) {
+        const float* row = panel + r * kColumns;
+        out[r] += Simd::sum(Simd::add(Simd::load(row), Simd::load(row + kWidth)));
+    }
+}
+
+/// The columns that row r keeps, [begin, end).
+inline std::int64_t first_kept(const ChunkMask& mask, std::int64_t r) {
+    return mask.reverse ? mask.position + r : 0;
+}
+inline std::int64_t end_kept(const ChunkMask& mask, std::int64_t r) {
+    return mask.reverse ? mask.columns : std::min(mask.columns, mask.position + r + 1);
+}
+
+inline std::uint32_t lanes_under(std::int64_t count) {
+    if (count >= kWidth) return kAllLanes;
+    return count <= 0 ? 0U : (1U << static_cast<unsigned>(count)) - 1U;
+}
+
+void mask_panel(const ChunkMask& mask, std::int64_t count, float* panel) {
+    for (std::int64_t r = 0; r < count; ++r) {
+        for (std::int64_t c = 0; c < kColumns; c += kWidth) {
+            const std::uint32_t kept =
+                lanes_under(end_kept(mask, r) - c) & ~lanes_under(first_kept(mask, r) - c);
+            float* to = panel + r * kColumns + c;
+            Vec x = Simd::load(to);
+            if (mask.decay != nullptr) {
+                x = Simd::mul(x, Simd::load(mask.decay + (mask.position + r) * mask.decay_stride + c));
+            }
+            Simd::store(to, Simd::select(kept, x, Simd::zero()));
+        }
+    }
+}
+
+void running_products(const BlockRows& a, std::int64_t count, std::int64_t blocks, const BlockRows& prefix,
+                      const BlockRows& suffix) {
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        for (std::int64_t c = 0; c < kColumns; c += kWidth) {
+            Vec product = Simd::set1(1.0F);
+            for (std::int64_t t = 0; t < count; ++t) {
+                product = Simd::mul(product, Simd::load(at(a, b, t, c)));
+                Simd::store(at(prefix, b, t, c), product);
+            }
+            product = Simd::set1(1.0F);
+            for (std::int64_t t = count - 1; t >= 0; --t) {
+                Simd::store(at(suffix, b, t, c), product);
+                product = Simd::mul(product, Simd::load(at(a, b, t, c)));
+            }
+        }
+    }
+}
+
+/// Walks over the tokens of row r from its own position outwards and calls use(token, decays), decays being the token
+/// whose decay lies between it and the one before on the way, or -1 at first.
+template <typename Use>
+void walk(const ChunkMask& mask, std::int64_t r, const Use& use) {
+    const std::int64_t own = mask.position + r;
+    if (mask.reverse) {
+        for (std::int64_t t = own; t < mask.columns; ++t) use(t, t == own ? -1 : t);
+    } else {
+        const std::int64_t last = std::min(own, mask.columns - 1);
+        for (std::int64_t t = last; t >= 0; --t) use(t, t == last ? -1 : t + 1);
+    }
+}
+
+/// @param kBlocks blocks whose running product stays in registers; 0: any number, in memory
+template <int kBlocks>
+void decayed_scores_by(const BlockRows& x, const BlockRows& y, const BlockRows& a, const ChunkMask& mask,
+                       std::int64_t count, std::int64_t blocks, float* work, float* panel) {
+    const std::int64_t vectors = kBlocks > 0 ? 2 * kBlocks : 2 * blocks;
+    for (std::int64_t r = 0; r < count; ++r) {
+        Vec kept[kBlocks > 0 ? 2 * kBlocks : 1];
+        for (std::int64_t v = 0; v < vectors; ++v) {
+            const Vec own = Simd::load(at(x, v / 2, r, v % 2 * kWidth));
+            if constexpr (kBlocks > 0) {
+                kept[v] = own;
+            } else {
+                Simd::store(work + v * kWidth, own);
+            }
+        }
+        float* row = panel + r * kColumns;
+        std::memset(row, 0, kColumns * sizeof(float));
+        walk(mask, r, [&](std::int64_t t, std::int64_t decays) {
+            Vec sum = Simd::zero();
+            for (std::int64_t v = 0; v < vectors; ++v) {
+                Vec own = kBlocks > 0 ? kept[kBlocks > 0 ? v : 0] : Simd::load(work + v * kWidth);
+                if (decays >= 0) {
+                    own = Simd::mul(own, Simd::load(at(a, v / 2, decays, v % 2 * kWidth)));
+                    if constexpr (kBlocks > 0) {
+                        kept[v] = own;
+                    } else {
+                        Simd::store(work + v * kWidth, own);
+                    }
+                }
+                sum = Simd::fma(own, Simd::load(at(y, v / 2, t, v % 2 * kWidth)), sum);
+            }
+            row[t] = Simd::sum(sum);
+        });
+    }
+}
+
+void decayed_scores(const BlockRows& x, const BlockRows& y, const BlockRows& a, const ChunkMask& mask,
+                    std::int64_t count, std::int64_t blocks, float* work, float* panel) {
+    if (blocks == 2) return decayed_scores_by<2>(x, y, a, mask, count, blocks, work, panel);
+    if (blocks == 4) return decayed_scores_by<4>(x, y, a, mask, count, blocks, work, panel);
+    decayed_scores_by<0>(x, y, a, mask, count, blocks, work, panel);
+}
+
+void decayed_sums(const float* panel, const BlockRows& z, const BlockRows& a, const ChunkMask& mask,
+                  std::int64_t count, std::int64_t blocks, const BlockRows& out) {
+    for (std::int64_t r = 0; r < count; ++r) {
+        const float* row = panel + r * kColumns;
+        const std::int64_t begin = first_kept(mask, r);
+        const std::int64_t end = end_kept(mask, r);
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            for (std::int64_t c = 0; c < kColumns; c += kWidth) {
+                Vec sum = Simd::zero();
+                for (std::int64_t i = begin; i < end; ++i) {
+                    // From the farthest token to the row's own; what lies farther decays by each token on the way.
+                    const std::int64_t t = mask.reverse ? end - 1 - (i - begin) : i;
+                    const std::int64_t decays = mask.reverse ? t + 1 : t;
+                    if (i > begin) sum = Simd::mul(sum, Simd::load(at(a, b, decays, c)));
+                    sum = Simd::fma(Simd::set1(row[t]), Simd::load(at(z, b, t, c)), sum);
+                }
+                Simd::store(at(out, b, r, c), Simd::add(Simd::load(at(out, b, r, c)), sum));
+            }
+        }
+    }
+}
+
+void add(const float* a, const float* b, std::int64_t count, float* out) {
+    for (std::int64_t e = 0; e < count; e += kWidth) {
+        Simd::store(out + e, Simd::add(Simd::load(a + e), Simd::load(b + e)));
+    }
+}
+
+void solve_delta(const float* panel, const float* beta, const BlockRows& predicted, std::int64_t count,
+                 std::int64_t blocks, const BlockRows& values) {
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        for (std::int64_t i = 0; i < count; ++i) {
+            const float* row = panel + i * kColumns;
+            Vec low = Simd::zero();
+            Vec high = Simd::zero();
+            for (std::int64_t j = 0; j < i; ++j) {
+                const Vec weight = Simd::set1(row[j]);
+                low = Simd::fma(weight, Simd::load(at(values, b, j, 0)), low);
+                high = Simd::fma(weight, Simd::load(at(values, b, j, kWidth)), high);
+            }
+            const Vec factor = Simd::set1(beta[i]);
+            const auto finish = [&](std::int64_t c, Vec sum) {
+                const Vec error = Simd::sub(Simd::sub(Simd::load(at(values, b, i, c)), Simd::load(at(predicted, b, i, c))), sum);
+                Simd::store(at(values, b, i, c), Simd::mul(error, factor));
+            };
+            finish(0, low);
+            finish(kWidth, high);
+        }
+    }
+}
+
+/// The table.
+LinearKernels linear_table() {
+    LinearKernels table;
+    table.map_rows = map_rows;
+    table.exp_rows = exp_rows;
+    table.column_maximum = column_maximum;
+    table.scale_rows = scale_rows;
+    table.multiply_rows = multiply_rows;
+    table.times_derivative = times_derivative;
+    table.row_dots = row_dots;
+    table.add_rows = add_rows;
+    table.add_row_sums = add_row_sums;
+    table.mask_panel = mask_panel;
+    table.running_products = running_products;
+    table.decayed_scores = decayed_scores;
+    table.decayed_sums = decayed_sums;
+    table.add = add;
+    table.solve_delta = solve_delta;
+    return table;
+}
+
+}  // namespace
+
+}  // namespace attend::kernels::cpu::simd

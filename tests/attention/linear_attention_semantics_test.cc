@@ -1,0 +1,282 @@
+// What linear attention promises: states that chain, steps that equal the whole, the same bits alone and in company,
+// padding that is never read, and errors that say what was expected.
+#include "tests/attention/linear_cases.h"
+#include "tests/support/compare.h"
+
+#include <attend/core/error.h>
+#include <attend/core/threads.h>
+#include <attend/kernels/cpu/isa.h>
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace attend::testing {
+namespace {
+
+using kernels::cpu::available_isas;
+using kernels::cpu::Isa;
+using kernels::cpu::IsaOverride;
+
+constexpr double kFloat32 = 5e-6;
+
+/// Tokens [begin, end) of a case's options.
+LinearAttentionOptions options_of(const LinearInputs& inputs, std::int64_t begin, std::int64_t end) {
+    LinearAttentionOptions options = inputs.options;
+    if (options.decay && options.decay->rank() > 1) options.decay = inputs.decay.view().slice(2, begin, end);
+    if (options.beta) options.beta = inputs.beta.view().slice(2, begin, end);
+    return options;
+}
+
+TEST(LinearAttentionSemantics, TwoHalvesWithAStateAreTheWhole) {
+    for (const LinearCase& c : linear_cases()) {
+        if (!c.causal || !c.state) continue;
+        SCOPED_TRACE(c.name());
+        const LinearInputs inputs(c, DType::float32, 1);
+        const LinearAttentionResult whole = inputs.forward();
+        const auto part = [&](const Tensor& tensor, std::int64_t begin, std::int64_t end) {
+            return tensor.view().slice(2, begin, end);
+        };
+        constexpr std::int64_t kCut = 37;
+        const LinearAttentionResult first =
+            linear_attention_with_state(part(inputs.query, 0, kCut), part(inputs.key, 0, kCut),
+                                        part(inputs.value, 0, kCut), options_of(inputs, 0, kCut));
+        LinearAttentionOptions options = options_of(inputs, kCut, c.keys);
+        options.initial_state = first.state.view();
+        if (c.normalise) options.initial_normaliser = first.normaliser.view();
+        const LinearAttentionResult second =
+            linear_attention_with_state(part(inputs.query, kCut, c.keys), part(inputs.key, kCut, c.keys),
+                                        part(inputs.value, kCut, c.keys), options);
+        const Tensor magnitude = magnitude_of(inputs);
+        EXPECT_LE(row_error(first.output, part(whole.output, 0, kCut), part(magnitude, 0, kCut)), kFloat32);
+        EXPECT_LE(row_error(second.output, part(whole.output, kCut, c.keys), part(magnitude, kCut, c.keys)), kFloat32);
+        EXPECT_LE(row_error(second.state, whole.state), 10.0 * kFloat32);
+    }
+}
+
+TEST(LinearAttentionSemantics, StepsEqualTheChunkwiseResult) {
+    for (const LinearCase& c : linear_cases()) {
+        if (!c.causal || c.state) continue;
+        SCOPED_TRACE(c.name());
+        const LinearInputs inputs(c, DType::float32, 2);
+        const LinearAttentionResult whole = inputs.forward();
+        LinearAttentionState state(c.batch, c.kv_heads, c.dim, c.value_dim);
+        Tensor steps = Tensor::empty(whole.output.shape());
+        for (std::int64_t t = 0; t < c.keys; ++t) {
+            const Tensor row = state.step(inputs.query.view().slice(2, t, t + 1), inputs.key.view().slice(2, t, t + 1),
+                                          inputs.value.view().slice(2, t, t + 1), options_of(inputs, t, t + 1));
+            steps.view().slice(2, t, t + 1).copy_from(row);
+        }
+        EXPECT_LE(row_error(steps, whole.output, magnitude_of(inputs)), kFloat32);
+        EXPECT_LE(row_error(state.state(), whole.state), 10.0 * kFloat32);
+    }
+}
+
+TEST(LinearAttentionSemantics, BitsDoNotDependOnThreads) {
+    for (LinearCase c : linear_cases()) {
+        if (!c.state && c.causal) continue;
+        c.batch = 2;
+        c.heads = 2;
+        c.kv_heads = 2;
+        SCOPED_TRACE(c.name());
+        const LinearInputs inputs(c, DType::float32, 3);
+        set_num_threads(1);
+        const LinearAttentionResult one = inputs.forward();
+        const LinearAttentionGradients one_back = inputs.backward(one);
+        for (const int threads : {2, 3, 7}) {
+            set_num_threads(threads);
+            const LinearAttentionResult more = inputs.forward();
+            EXPECT_TRUE(same_bits(one.output, more.output));
+            EXPECT_TRUE(same_bits(one.state, more.state));
+            const LinearAttentionGradients back = inputs.backward(more);
+            EXPECT_TRUE(same_bits(one_back.query, back.query));
+            EXPECT_TRUE(same_bits(one_back.key, back.key));
+            EXPECT_TRUE(same_bits(one_back.value, back.value));
+            EXPECT_TRUE(same_bits(one_back.decay, back.decay));
+        }
+        set_num_threads(0);
+    }
+}
+
+// One head of a long sequence: threads share its tokens.
+TEST(LinearAttentionSemantics, BitsOfALongSequenceDoNotDependOnThreads) {
+    for (const bool causal : {false, true}) {
+        LinearCase c{.normalise = true, .causal = causal, .batch = 1, .heads = 1, .kv_heads = 1};
+        c.queries = c.keys = 9000;
+        c.dim = c.value_dim = 16;
+        for (const CaseDecay decay : {CaseDecay::none, CaseDecay::token, CaseDecay::channel}) {
+            if (!causal && decay != CaseDecay::none) continue;
+            c.decay = decay;
+            const LinearInputs inputs(c, DType::float32, 4);
+            set_num_threads(1);
+            const LinearAttentionResult one = inputs.forward();
+            const LinearAttentionGradients one_back = inputs.backward(one);
+            set_num_threads(3);
+            const LinearAttentionResult more = inputs.forward();
+            const LinearAttentionGradients back = inputs.backward(more);
+            set_num_threads(0);
+            EXPECT_TRUE(same_bits(one.output, more.output));
+            EXPECT_TRUE(same_bits(one.state, more.state));
+            EXPECT_TRUE(same_bits(one_back.query, back.query));
+            EXPECT_TRUE(same_bits(one_back.key, back.key));
+            EXPECT_TRUE(same_bits(one_back.value, back.value));
+        }
+    }
+}
+
+/// The rows of [1, heads, L, width].
+Tensor rows_of(const Tensor& tensor, std::int64_t begin, std::int64_t end) {
+    return tensor.view().slice(2, begin, end).clone();
+}
+
+TEST(LinearAttentionSemantics, PackedEqualsAlone) {
+    for (LinearCase c : linear_cases()) {
+        if (c.state || c.decay == CaseDecay::head) continue;
+        SCOPED_TRACE(c.name());
+        const LinearInputs inputs(c, DType::float32, 5);
+        const std::vector<std::int64_t> starts{0, 1, 1, 34, 66};  // the rows behind belong to nobody
+        LinearAttentionOptions options = inputs.options;
+        options.query_starts = starts;
+        const Tensor packed = linear_attention(inputs.query, inputs.key, inputs.value, options);
+        const bool normalised = c.normalise;
+        LinearAttentionResult result;
+        if (c.map == FeatureMap::softmax_keys) {
+            result.output = packed;
+        } else {
+            result = linear_attention_with_state(inputs.query, inputs.key, inputs.value, options);
+            EXPECT_TRUE(same_bits(packed, result.output));
+        }
+        const LinearAttentionGradients together =
+            linear_attention_backward(inputs.grad_output, inputs.query, inputs.key, inputs.value, result, options);
+        for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+            const std::int64_t begin = starts[s];
+            const std::int64_t end = starts[s + 1];
+            const Tensor q = rows_of(inputs.query, begin, end);
+            const Tensor k = rows_of(inputs.key, begin, end);
+            const Tensor v = rows_of(inputs.value, begin, end);
+            const Tensor grad = rows_of(inputs.grad_output, begin, end);
+            const LinearAttentionOptions own = options_of(inputs, begin, end);
+            LinearAttentionResult alone;
+            if (normalised) {
+                alone = linear_attention_with_state(q, k, v, own);
+            } else {
+                alone.output = linear_attention(q, k, v, own);
+            }
+            EXPECT_TRUE(same_bits(alone.output, rows_of(packed, begin, end))) << s;
+            const LinearAttentionGradients back = linear_attention_backward(grad, q, k, v, alone, own);
+            EXPECT_TRUE(same_bits(back.query, rows_of(together.query, begin, end))) << s;
+            EXPECT_TRUE(same_bits(back.key, rows_of(together.key, begin, end))) << s;
+            EXPECT_TRUE(same_bits(back.value, rows_of(together.value, begin, end))) << s;
+        }
+        EXPECT_EQ(row_error(rows_of(packed, 66, 70), zeros({1, 2, 4, 24})), 0.0);
+        EXPECT_EQ(row_error(rows_of(together.key, 66, 70), zeros({1, 1, 4, 40})), 0.0);
+    }
+}
+
+TEST(LinearAttentionSemantics, AloneEqualsInABatch) {
+    for (LinearCase c : linear_cases()) {
+        c.batch = 3;
+        SCOPED_TRACE(c.name());
+        if (c.state) continue;
+        const LinearInputs inputs(c, DType::float32, 6);
+        const Tensor all = inputs.forward().output;
+        LinearAttentionOptions options = inputs.options;
+        if (options.decay && options.decay->rank() > 1) options.decay = inputs.decay.view().slice(0, 1, 2);
+        if (options.beta) options.beta = inputs.beta.view().slice(0, 1, 2);
+        const Tensor alone = linear_attention(inputs.query.view().slice(0, 1, 2), inputs.key.view().slice(0, 1, 2),
+                                              inputs.value.view().slice(0, 1, 2), options);
+        EXPECT_TRUE(same_bits(alone, all.view().slice(0, 1, 2).clone()));
+    }
+}
+
+TEST(LinearAttentionSemantics, PaddingIsNeverRead) {
+    constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+    for (const LinearCase& c : linear_cases()) {
+        if (c.state) continue;
+        SCOPED_TRACE(c.name());
+        LinearInputs inputs(c, DType::float32, 7);
+        const std::int64_t length = 41;
+        LinearAttentionOptions options = inputs.options;
+        options.key_lengths = {length};
+        const auto call = [&] { return linear_attention(inputs.query, inputs.key, inputs.value, options); };
+        const Tensor want = call();
+        inputs.key.view().slice(2, length, c.keys).fill(kNan);
+        inputs.value.view().slice(2, length, c.keys).fill(kNan);
+        if (c.decay == CaseDecay::token || c.decay == CaseDecay::channel) {
+            inputs.decay.view().slice(2, length, c.keys).fill(kNan);
+        }
+        if (c.delta) inputs.beta.view().slice(2, length, c.keys).fill(kNan);
+        for (const Isa isa : available_isas()) {
+            const IsaOverride forced(isa);
+            LinearAttentionResult result;
+            result.output = call();
+            EXPECT_LE(row_error(result.output, want), 1e-5);
+            if (c.normalise) result = linear_attention_with_state(inputs.query, inputs.key, inputs.value, options);
+            const LinearAttentionGradients back =
+                linear_attention_backward(inputs.grad_output, inputs.query, inputs.key, inputs.value, result, options);
+            EXPECT_EQ(row_error(rows_of(back.key, length, c.keys), zeros({1, 1, c.keys - length, c.dim})), 0.0);
+            for (const Tensor* gradient : {&back.query, &back.key, &back.value}) {
+                EXPECT_EQ(row_error(*gradient, *gradient), 0.0);
+                for (const double x : values(*gradient)) ASSERT_FALSE(std::isnan(x));
+            }
+        }
+    }
+}
+
+// NaN in a token reaches the rows from it on and none before.
+TEST(LinearAttentionSemantics, NanStaysBehindItsToken) {
+    for (const LinearCase& c : linear_cases()) {
+        if (!c.causal || c.state) continue;
+        SCOPED_TRACE(c.name());
+        for (const bool in_value : {false, true}) {
+            LinearInputs inputs(c, DType::float32, 8);
+            const Tensor before = inputs.forward().output;
+            Tensor& poisoned = in_value ? inputs.value : inputs.key;
+            poisoned.at<float>({0, 0, 39, 3}) = std::numeric_limits<float>::quiet_NaN();
+            for (const Isa isa : available_isas()) {
+                const IsaOverride forced(isa);
+                const Tensor found = inputs.forward().output;
+                EXPECT_LE(row_error(rows_of(found, 0, 39), rows_of(before, 0, 39)), 1e-5);
+                EXPECT_TRUE(std::isnan(found.item({0, 0, 39, 3})));
+                EXPECT_TRUE(std::isnan(found.item({0, 1, 69, 3})));
+            }
+        }
+    }
+}
+
+TEST(LinearAttentionSemantics, Errors) {
+    const Tensor x = zeros({1, 2, 4, 8});
+    const Tensor decay = zeros({2});
+    const Tensor beta = zeros({1, 2, 4});
+    const auto message = [&](const LinearAttentionOptions& options) {
+        return message_of<ValueError>([&] { linear_attention(x, x, x, options); });
+    };
+    const std::string other =
+        "[linear_attention] expected a feature map other than softmax_keys (whose sum over all "
+        "positions has no order) for ";
+    EXPECT_EQ(message({.causal = true}), other + "a causal call, found softmax_keys");
+    EXPECT_EQ(message({.decay = decay.view()}), other + "a decay, found softmax_keys");
+    EXPECT_EQ(message({.feature_map = FeatureMap::relu, .decay = decay.view()}),
+              "[linear_attention] expected causal for a decay, found a call that is not causal");
+    EXPECT_EQ(message({.feature_map = FeatureMap::relu, .beta = beta.view()}),
+              "[linear_attention] expected causal for the delta rule, found a call that is not causal");
+    EXPECT_EQ(message({.feature_map = FeatureMap::relu, .normalise = true, .causal = true, .beta = beta.view()}),
+              "[linear_attention] expected no normalisation for the delta rule, found normalise");
+    EXPECT_EQ(message({.feature_map = FeatureMap::function}),
+              "[linear_attention] expected a function `map` in options.function for FeatureMap::function, found none");
+    const Tensor wrong = zeros({3});
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  linear_attention(x, x, x, {.feature_map = FeatureMap::relu, .causal = true, .decay = wrong.view()});
+              }),
+              "[linear_attention] expected a decay of shape [2], [1, 2, 4] or [1, 2, 4, 8], found [3]");
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  linear_attention(x, zeros({1, 2, 5, 8}), zeros({1, 2, 5, 8}),
+                                   {.feature_map = FeatureMap::relu, .causal = true});
+              }),
+              "[linear_attention] expected as many keys as queries for causal linear attention, found 5 and 4");
+}
+
+}  // namespace
+}  // namespace attend::testing
