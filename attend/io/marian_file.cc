@@ -1,6 +1,7 @@
 #include <attend/core/error.h>
 #include <attend/io/marian_file.h>
 
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -175,7 +176,7 @@ MarianWeights MarianFile::weights(const std::string& name) const {
     }
     MarianWeights result;
     std::memcpy(&result.multiplier, found.data.data() + found.shape.numel(), sizeof result.multiplier);
-    if (!(result.multiplier > 0.0F)) {
+    if (!(result.multiplier > 0.0F && std::isfinite(result.multiplier))) {
         throw FileError(kOperation, "expected a multiplier above 0 for '" + name + "' in '" + file_.name() +
                                         "', found " + std::to_string(result.multiplier));
     }
