@@ -173,14 +173,15 @@ class Network:
             x = self.feed_forward(x, f"encoder_l{i}")
         return x
 
-    def translate(self, source, candidates=None):
-        """Encoder rows, logits of each step (of the candidates), ids, and by how much each is the best."""
+    def translate(self, source, candidates=None, forced=None):
+        """Encoder rows, logits of each step (of the candidates), ids, and by how much each is the best. `forced` ids
+        are taken instead of the best."""
         encoded = self.encode(source)
         layers = range(1, self.w.decoder + 1)
         memory = {i: [self.affine(encoded, f"decoder_l{i}_context", part) for part in "kv"] for i in layers}
         cells = {i: np.zeros((1, self.w.d)) for i in layers}
         steps, ids, gap = [], [], math.inf
-        while len(ids) < math.ceil(kFactor * len(source)):
+        while len(ids) < (math.ceil(kFactor * len(source)) if forced is None else len(forced)):
             x = self.positions(len(ids), 1)
             if ids:
                 x = x + self.embed(ids[-1:], self.w.target)
@@ -199,7 +200,7 @@ class Network:
             allowed[1 if candidates is None else candidates.index(1)] = -math.inf  # <unk>
             best = int(allowed.argmax())
             gap = min(gap, allowed[best] - np.sort(allowed)[-2])
-            ids.append(best if candidates is None else candidates[best])
+            ids.append(forced[len(ids)] if forced is not None else best if candidates is None else candidates[best])
             if ids[-1] == 0:
                 break
         return encoded, np.stack(steps), ids, gap
