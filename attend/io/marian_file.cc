@@ -163,7 +163,9 @@ Tensor MarianFile::floats(const std::string& name) const {
                                         std::to_string(found.type));
     }
     Tensor result = Tensor::empty(found.shape);
-    std::memcpy(result.data(), found.data.data(), static_cast<std::size_t>(result.numel()) * sizeof(float));
+    // Nothing may be nowhere, which memcpy must not be given.
+    const auto bytes = static_cast<std::size_t>(result.numel()) * sizeof(float);
+    if (bytes > 0) std::memcpy(result.data(), found.data.data(), bytes);
     return result;
 }
 
