@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -118,6 +119,35 @@ TEST_P(MarianOnIsa, BFloat16IsNearFloat32) {
         const double error = row_error(rows.view().reshape(want.shape()), want);
         EXPECT_LE(error, 0.05);
         EXPECT_GT(error, 1e-5);
+    }
+}
+
+/// A tensor of an item, all of one number.
+void fill(MarianItem& item, float value) {
+    for (std::size_t at = 0; at + sizeof value <= item.data.size(); at += sizeof value) {
+        std::memcpy(item.data.data() + at, &value, sizeof value);
+    }
+}
+
+// The norms' epsilon is 1e-6, neither Marian's default of 1e-9 nor PyTorch's: a row of variance 1e-6 has 1/2 behind a
+// norm.
+TEST_P(MarianOnIsa, NormsHaveAnEpsilonOfAMillionth) {
+    const SmallModel small("tiny");
+    MarianItems items = read_items(read_file(small.model));
+    fill(items.at("encoder_l2_self_Wo_ln_scale"), 1e-3F);
+    fill(items.at("encoder_l2_self_Wo_ln_bias"), 0.0F);
+    MarianItem& contract = items.at("encoder_l2_ffn_W2");
+    std::fill_n(contract.data.begin(), contract.shape[0] * contract.shape[1], '\0');
+    fill(items.at("encoder_l2_ffn_b2"), 0.0F);
+    fill(items.at("encoder_l2_ffn_ffn_ln_scale"), 1.0F);
+    fill(items.at("encoder_l2_ffn_ffn_ln_bias"), 0.0F);
+    const auto file = std::make_shared<const MarianFile>(MarianFile::from_bytes(written_items(items), "m.bin"));
+    const Tensor rows =
+        models::load_marian(file, ComputeType::float32).encode(std::vector<std::int64_t>{5, 9, 0}, {0, 3});
+    for (std::int64_t r = 0; r < 3; ++r) {
+        double squares = 0.0;
+        for (std::int64_t c = 0; c < rows.size(2); ++c) squares += rows.item({0, r, c}) * rows.item({0, r, c});
+        EXPECT_NEAR(squares / static_cast<double>(rows.size(2)), 0.5, 1e-4);
     }
 }
 
