@@ -12,7 +12,7 @@ fi
 
 mkdir -p "$folder"
 work=$(mktemp -d "$folder/.fetch.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$work"; rmdir "$folder" 2>/dev/null || true' EXIT
 trap 'exit 1' HUP INT TERM
 fail() {
     echo "fetch_models.sh: error: $1" >&2
