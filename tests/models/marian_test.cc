@@ -447,8 +447,19 @@ TEST(Translator, FoldersThatDoNotFitAreNamed) {
         items.at("Wemb").data.erase(0, 8 * 24);
         items.at("decoder_ff_logit_out_b").shape[1] = 88;
         copy.write(items);
-        EXPECT_NE(message(copy.folder()).find("expected vocabularies of at most 88 and 88 pieces in '"),
-                  std::string::npos);
+        EXPECT_EQ(message(copy.folder()), "[Translator] expected at most 88 pieces, the rows of 'Wemb' in '" +
+                                              copy.path("model.xxyy.intgemm.alphas.bin") + "', in '" +
+                                              copy.path("vocab.xxyy.spm") + "', found 96");
+    }
+    {
+        // A shortlist for another vocabulary, of 72 pieces.
+        const ModelCopy copy(small);
+        std::filesystem::copy_file(SmallModel("split").lexical, copy.path("lex.50.50.xxyy.s2t.bin"),
+                                   std::filesystem::copy_options::overwrite_existing);
+        EXPECT_EQ(message(copy.folder()), "[Translator] expected a shortlist of the 96 pieces of '" +
+                                              copy.path("vocab.xxyy.spm") + "' in '" +
+                                              copy.path("lex.50.50.xxyy.s2t.bin") + "', found one of 72");
+        EXPECT_NO_THROW(Translator::from_pretrained(copy.folder(), {.shortlist = false}));
     }
 }
 
