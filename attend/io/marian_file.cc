@@ -1,6 +1,7 @@
 #include <attend/core/error.h>
 #include <attend/io/marian_file.h>
 
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -162,7 +163,9 @@ Tensor MarianFile::floats(const std::string& name) const {
                                         std::to_string(found.type));
     }
     Tensor result = Tensor::empty(found.shape);
-    std::memcpy(result.data(), found.data.data(), static_cast<std::size_t>(result.numel()) * sizeof(float));
+    // Nothing may be nowhere, which memcpy must not be given.
+    const auto bytes = static_cast<std::size_t>(result.numel()) * sizeof(float);
+    if (bytes > 0) std::memcpy(result.data(), found.data.data(), bytes);
     return result;
 }
 
@@ -175,7 +178,7 @@ MarianWeights MarianFile::weights(const std::string& name) const {
     }
     MarianWeights result;
     std::memcpy(&result.multiplier, found.data.data() + found.shape.numel(), sizeof result.multiplier);
-    if (!(result.multiplier > 0.0F)) {
+    if (!(result.multiplier > 0.0F && std::isfinite(result.multiplier))) {
         throw FileError(kOperation, "expected a multiplier above 0 for '" + name + "' in '" + file_.name() +
                                         "', found " + std::to_string(result.multiplier));
     }

@@ -20,6 +20,12 @@ class Configuration {
 public:
     Configuration(const FlatYaml& values, const std::string& file) : values_(values), file_(file) {}
 
+    /// The number, or `otherwise` where there is none, or 0.
+    std::int64_t number(const std::string& name, std::int64_t otherwise) const {
+        const std::string text = value(name, "0");
+        return text == "0" ? otherwise : number(name);
+    }
+
     std::int64_t number(const std::string& name) const {
         const std::string text = value(name, "");
         std::int64_t result = 0;
@@ -63,10 +69,17 @@ void check_architecture(const Configuration& configuration) {
         {"transformer-train-position-embeddings", "false"},
         {"transformer-no-projection", "false"},
         {"transformer-pool", "false"},
+        {"transformer-tied-layers", ""},
+        {"layer-normalization", "false"},
         {"output-omit-bias", "false"},
         {"lemma-dim-emb", "0"},
         {"ulr", "false"},
         {"right-left", "false"},
+        // Of newer files.
+        {"transformer-decoder-ffn-depth", "0"},
+        {"transformer-no-affine", "false"},
+        {"transformer-no-bias", "false"},
+        {"transformer-rnn-projection", "false"},
     };
     for (const auto& [name, value] : expected) configuration.require(name, value);
 }
@@ -74,23 +87,25 @@ void check_architecture(const Configuration& configuration) {
 /// Builds modules from the file's tensors.
 class Loader {
 public:
-    Loader(const MarianFile& file, ComputeType type, std::int64_t heads) : file_(file), type_(type), heads_(heads) {}
+    Loader(const MarianFile& file, ComputeType type, std::int64_t d, std::int64_t heads)
+        : file_(file), type_(type), d_(d), heads_(heads) {}
 
-    /// @param weight without the bias's name, which is empty where there is none
-    nn::Linear linear(const std::string& weight, const std::string& bias) const {
-        return linear(weight, bias, weight + "_QuantMultA");
+    /// @param bias empty: there is none @param shape [out, in]
+    nn::Linear linear(const std::string& weight, const std::string& bias, const Shape& shape) const {
+        return linear(weight, bias, weight + "_QuantMultA", shape);
     }
 
-    nn::Linear linear(const std::string& weight, const std::string& bias, const std::string& alpha) const {
+    /// @param alpha name of the input's scale, which may be absent @param shape [out, in]
+    nn::Linear linear(const std::string& weight, const std::string& bias, const std::string& alpha,
+                      const Shape& shape) const {
         const MarianWeights found = file_.weights(weight);
-        Tensor offsets;
-        if (!bias.empty()) offsets = file_.floats(bias);
-        if (!bias.empty()) offsets = std::move(offsets).reshaped({offsets.numel()});
-        if (!bias.empty() && offsets.numel() != found.values.size(0)) {
-            throw FileError(kOperation, "expected " + std::to_string(found.values.size(0)) + " numbers for '" + bias +
+        if (!(found.values.shape() == shape)) {
+            throw FileError(kOperation, "expected the matrix [out, in] " + to_string(shape) + " for '" + weight +
                                             "' in '" + file_.file_name() + "', found " +
-                                            std::to_string(offsets.numel()));
+                                            to_string(found.values.shape()));
         }
+        Tensor offsets;
+        if (!bias.empty()) offsets = numbers(bias, shape[0]);
         const Tensor scale = full({1}, static_cast<double>(1.0F / found.multiplier));
         PackedMatrix packed = PackedMatrix::quantized(found.values, scale);
         if (type_ != ComputeType::int8) {
@@ -99,28 +114,35 @@ public:
         }
         // Models without stored activation scales quantise each row by its largest magnitude.
         std::optional<float> input_scale;
-        if (file_.contains(alpha))
-            input_scale = static_cast<float>(1.0 / file_.floats(alpha).view().reshape({1}).item());
+        if (file_.contains(alpha)) {
+            const double multiplier = numbers(alpha, 1).item({0});
+            if (!(multiplier > 0.0 && std::isfinite(multiplier))) {
+                throw FileError(kOperation, "expected a number above 0 for '" + alpha + "' in '" + file_.file_name() +
+                                                "', found " + std::to_string(multiplier));
+            }
+            input_scale = static_cast<float>(1.0 / multiplier);
+        }
         return {std::move(packed), std::move(offsets), input_scale};
     }
 
     nn::Norm norm(const std::string& prefix) const {
-        nn::StateDict state{{"weight", file_.floats(prefix + "_scale")}, {"bias", file_.floats(prefix + "_bias")}};
-        for (auto& [name, tensor] : state) tensor = std::move(tensor).reshaped({tensor.numel()});
+        const nn::StateDict state{{"weight", numbers(prefix + "_scale", d_)}, {"bias", numbers(prefix + "_bias", d_)}};
         return nn::Norm(state, {.kind = nn::NormKind::layer, .epsilon = kEpsilon});
     }
 
     nn::MultiHeadAttention attention(const std::string& prefix) const {
         const auto projection = [&](const std::string& name) {
-            return linear(prefix + "_W" + name, prefix + "_b" + name);
+            return linear(prefix + "_W" + name, prefix + "_b" + name, {d_, d_});
         };
         return {projection("q"), projection("k"), projection("v"), projection("o"), heads_};
     }
 
-    nn::Block block(const std::string& prefix, bool decoder) const {
+    /// @param width of the feed-forward network
+    nn::Block block(const std::string& prefix, bool decoder, std::int64_t width) const {
         nn::BlockParts parts;
         if (decoder) {
-            parts.recurrence.emplace(linear(prefix + "_rnn_W", ""), linear(prefix + "_rnn_Wf", prefix + "_rnn_bf"));
+            parts.recurrence.emplace(linear(prefix + "_rnn_W", "", {d_, d_}),
+                                     linear(prefix + "_rnn_Wf", prefix + "_rnn_bf", {d_, d_}));
             parts.mixer_norm = norm(prefix + "_rnn_ffn_ln");
             parts.cross_attention.emplace(attention(prefix + "_context"));
             parts.cross_norm = norm(prefix + "_context_Wo_ln");
@@ -128,16 +150,27 @@ public:
             parts.self_attention.emplace(attention(prefix + "_self"));
             parts.mixer_norm = norm(prefix + "_self_Wo_ln");
         }
-        parts.expand = linear(prefix + "_ffn_W1", prefix + "_ffn_b1");
-        parts.contract = linear(prefix + "_ffn_W2", prefix + "_ffn_b2");
+        parts.expand = linear(prefix + "_ffn_W1", prefix + "_ffn_b1", {width, d_});
+        parts.contract = linear(prefix + "_ffn_W2", prefix + "_ffn_b2", {d_, width});
         parts.feed_forward_norm = norm(prefix + "_ffn_ffn_ln");
         parts.activation = Activation::relu;
         return nn::Block(std::move(parts));
     }
 
 private:
+    /// The numbers of a float tensor, [count].
+    Tensor numbers(const std::string& name, std::int64_t count) const {
+        Tensor found = file_.floats(name);
+        if (found.numel() != count) {
+            throw FileError(kOperation, "expected " + std::to_string(count) + " numbers for '" + name + "' in '" +
+                                            file_.file_name() + "', found shape " + to_string(found.shape()));
+        }
+        return std::move(found).reshaped({count});
+    }
+
     const MarianFile& file_;
     ComputeType type_;
+    std::int64_t d_;
     std::int64_t heads_;
 };
 
@@ -162,7 +195,14 @@ nn::EncoderDecoder load_marian(std::shared_ptr<const MarianFile> file, ComputeTy
     const Configuration configuration(values, file->file_name());
     check_architecture(configuration);
     const std::int64_t d = configuration.number("dim-emb");
-    const Loader loader(*file, type, configuration.number("transformer-heads"));
+    const std::int64_t heads = configuration.number("transformer-heads");
+    if (d % heads != 0) {
+        throw FileError(kOperation, "expected 'transformer-heads' to divide 'dim-emb', " + std::to_string(d) +
+                                        ", in the configuration of '" + file->file_name() + "', found " +
+                                        std::to_string(heads));
+    }
+    const std::int64_t width = configuration.number("transformer-dim-ffn");
+    const Loader loader(*file, type, d, heads);
     const bool shared = has_shared_vocabulary(*file);
 
     nn::EncoderDecoderParts parts;
@@ -171,15 +211,16 @@ nn::EncoderDecoder load_marian(std::shared_ptr<const MarianFile> file, ComputeTy
     parts.target = embedding(file, shared ? "Wemb" : "decoder_Wemb", d);
     const std::int64_t encoder = configuration.number("enc-depth");
     for (std::int64_t i = 1; i <= encoder; ++i) {
-        parts.encoder.push_back(loader.block("encoder_l" + std::to_string(i), false));
+        parts.encoder.push_back(loader.block("encoder_l" + std::to_string(i), false, width));
     }
     const std::int64_t decoder = configuration.number("dec-depth");
+    const std::int64_t decoder_width = configuration.number("transformer-decoder-dim-ffn", width);
     for (std::int64_t i = 1; i <= decoder; ++i) {
-        parts.decoder.push_back(loader.block("decoder_l" + std::to_string(i), true));
+        parts.decoder.push_back(loader.block("decoder_l" + std::to_string(i), true, decoder_width));
     }
     const std::string tied = shared ? "Wemb" : "decoder_Wemb";
     const std::string alpha = file->contains("none_QuantMultA") ? "none_QuantMultA" : tied + "_QuantMultA";
-    parts.output = loader.linear(tied, "decoder_ff_logit_out_b", alpha);
+    parts.output = loader.linear(tied, "decoder_ff_logit_out_b", alpha, parts.target.rows.shape());
     return nn::EncoderDecoder(std::move(parts));
 }
 

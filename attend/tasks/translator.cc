@@ -41,6 +41,19 @@ std::string required_file(const std::string& folder, const std::string& begin, c
     throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found none");
 }
 
+/// @throws FileError where a vocabulary has pieces without a row of weights, or none for the end of a sentence
+void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, std::int64_t rows,
+                      const std::string& tensor, const std::string& model) {
+    if (pieces.size() > rows) {
+        throw FileError(kOperation, "expected at most " + std::to_string(rows) + " pieces, the rows of '" + tensor +
+                                        "' in '" + model + "', in '" + file + "', found " +
+                                        std::to_string(pieces.size()));
+    }
+    if (pieces.end() < 0) {
+        throw FileError(kOperation, "expected a piece for the end of a sentence in '" + file + "', found none");
+    }
+}
+
 /// A source, or a part of one that is too long, on its way through the decoder.
 struct Piece {
     std::size_t source = 0;            // which it belongs to
@@ -145,9 +158,8 @@ void Translator::Parts::decode(std::span<Piece*> batch, const TranslationOptions
             const std::int64_t id = output.some ? output.ids[static_cast<std::size_t>(best)] : best;
             piece.output.push_back(id);
             if (options.scores) piece.score += static_cast<double>(values[best]) - log_sum_exp(values, count);
-            const auto longest =
-                static_cast<std::size_t>(std::ceil(options.max_length_factor * static_cast<double>(piece.ids.size())));
-            if (id == end || piece.output.size() >= longest) continue;
+            const double longest = std::ceil(options.max_length_factor * static_cast<double>(piece.ids.size()));
+            if (id == end || !(static_cast<double>(piece.output.size()) < longest)) continue;
             going.push_back(row);
             last.push_back(id);
             left.push_back(active[i]);
@@ -169,23 +181,20 @@ Translator Translator::from_pretrained(const std::string& folder, const Translat
     const bool shared = models::has_shared_vocabulary(*file);
     const std::string source = required_file(folder, shared ? "vocab" : "srcvocab", ".spm");
     const text::Tokenizer source_pieces = text::Tokenizer::open(source);
-    const text::Tokenizer target_pieces =
-        shared ? source_pieces : text::Tokenizer::open(required_file(folder, "trgvocab", ".spm"));
+    const std::string target = shared ? source : required_file(folder, "trgvocab", ".spm");
+    const text::Tokenizer target_pieces = shared ? source_pieces : text::Tokenizer::open(target);
+    std::optional<std::string> lexical;
+    if (options.shortlist) lexical = file_named(folder, "lex", ".bin");
     std::optional<MarianShortlist> shortlist;
-    if (options.shortlist) {
-        if (const auto lexical = file_named(folder, "lex", ".bin")) shortlist = MarianShortlist::open(*lexical);
-    }
+    if (lexical) shortlist = MarianShortlist::open(*lexical);
     nn::EncoderDecoder model = models::load_marian(file, options.compute_type);
     file->drop_pages();  // its weights are packed now; embeddings are read again row by row
-    if (source_pieces.size() > model.source_size() || target_pieces.size() > model.target_size()) {
-        throw FileError(kOperation, "expected vocabularies of at most " + std::to_string(model.source_size()) +
-                                        " and " + std::to_string(model.target_size()) + " pieces in '" + folder +
-                                        "', found " + std::to_string(source_pieces.size()) + " and " +
-                                        std::to_string(target_pieces.size()));
-    }
-    if (shortlist && shortlist->source_size() > model.source_size()) {
-        throw FileError(kOperation, "expected a shortlist of at most " + std::to_string(model.source_size()) +
-                                        " pieces in '" + folder + "', found " +
+    check_vocabulary(source_pieces, source, model.source_size(), shared ? "Wemb" : "encoder_Wemb", path);
+    if (!shared) check_vocabulary(target_pieces, target, model.target_size(), "decoder_Wemb", path);
+    if (shortlist &&
+        (shortlist->source_size() < source_pieces.size() || shortlist->source_size() > model.source_size())) {
+        throw FileError(kOperation, "expected a shortlist of the " + std::to_string(source_pieces.size()) +
+                                        " pieces of '" + source + "' in '" + *lexical + "', found one of " +
                                         std::to_string(shortlist->source_size()));
     }
     return Translator(std::make_shared<const Parts>(

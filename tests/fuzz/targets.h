@@ -8,6 +8,8 @@
 
 namespace attend::fuzz {
 
+void marian_file(const std::uint8_t* data, std::size_t size);
+void marian_shortlist(const std::uint8_t* data, std::size_t size);
 void safetensors(const std::uint8_t* data, std::size_t size);
 void vocabulary(const std::uint8_t* data, std::size_t size);
 

@@ -20,6 +20,14 @@ void replay(const std::string& name, void (*target)(const std::uint8_t*, std::si
     EXPECT_GT(files, 5) << name;
 }
 
+TEST(Corpus, MarianFile) {
+    replay("marian_file", fuzz::marian_file);
+}
+
+TEST(Corpus, MarianShortlist) {
+    replay("marian_shortlist", fuzz::marian_shortlist);
+}
+
 TEST(Corpus, Safetensors) {
     replay("safetensors", fuzz::safetensors);
 }

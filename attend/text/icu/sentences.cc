@@ -2,6 +2,7 @@
 #include <attend/text/sentences.h>
 
 #include <unicode/brkiter.h>
+#include <unicode/filteredbrk.h>
 #include <unicode/locid.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
@@ -12,6 +13,10 @@ namespace attend::text {
 namespace {
 
 constexpr char16_t kReplacement = 0xFFFD;
+
+/// Titles before names, which CLDR's abbreviations leave out in some languages.
+constexpr const char16_t* kTitles[] = {u"Dr.", u"Dra.", u"Mr.",  u"Mrs.",  u"Ms.", u"Prof.",
+                                       u"Sr.", u"Sra.", u"Sta.", u"Srta.", u"St."};
 
 std::string utf8(const icu::UnicodeString& text) {
     std::string bytes;
@@ -50,9 +55,19 @@ icu::BreakIterator& iterator_of(const std::string& language) {
     thread_local std::unique_ptr<icu::BreakIterator> iterator;
     if (!iterator || made_for != language) {
         UErrorCode status = U_ZERO_ERROR;
-        // ss=standard: the locale's abbreviations do not end a sentence.
-        const icu::Locale locale((language + "@ss=standard").c_str());
-        iterator.reset(icu::BreakIterator::createSentenceInstance(locale, status));
+        const icu::Locale locale(language.c_str());
+        UErrorCode unknown = U_ZERO_ERROR;  // CLDR has abbreviations for some languages only
+        std::unique_ptr<icu::FilteredBreakIteratorBuilder> abbreviations(
+            icu::FilteredBreakIteratorBuilder::createInstance(locale, unknown));
+        if (U_FAILURE(unknown) != 0) {
+            abbreviations.reset(icu::FilteredBreakIteratorBuilder::createEmptyInstance(status));
+        }
+        icu::BreakIterator* rules = icu::BreakIterator::createSentenceInstance(locale, status);
+        if (abbreviations && U_SUCCESS(status) != 0) {
+            for (const char16_t* title : kTitles) abbreviations->suppressBreakAfter(title, status);
+            rules = abbreviations->wrapIteratorWithFilter(rules, status);
+        }
+        iterator.reset(rules);
         if (U_FAILURE(status) != 0) {
             throw ValueError("split_line",
                              std::string("expected ICU's rules for sentences, found ") + u_errorName(status));

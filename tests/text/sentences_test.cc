@@ -1,0 +1,130 @@
+#include <attend/text/sentences.h>
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace attend::text {
+namespace {
+
+using Sentences = std::vector<std::string>;
+
+Sentences split(const std::string& line, const std::string& language = "en") {
+    return split_line(line, language, true).sentences;
+}
+
+TEST(Sentences, EndWhereUnicodeSays) {
+    EXPECT_EQ(split("One. Two! Three? Four"), (Sentences{"One.", "Two!", "Three?", "Four"}));
+    EXPECT_EQ(split("He said \"Stop!\" Then he left."), (Sentences{"He said \"Stop!\"", "Then he left."}));
+    EXPECT_EQ(split("It costs 3.50 euros. Really?!"), (Sentences{"It costs 3.50 euros.", "Really?!"}));
+    EXPECT_EQ(split("See example.com for more."), (Sentences{"See example.com for more."}));
+    EXPECT_EQ(split("One.  \t Two."), (Sentences{"One.", "Two."}));
+    EXPECT_EQ(split("one"), (Sentences{"one"}));
+    EXPECT_EQ(split("..."), (Sentences{"..."}));
+}
+
+TEST(Sentences, AbbreviationsOfTheLanguageDoNotEndThem) {
+    EXPECT_EQ(split("Mr. Smith met Dr. Jones. They spoke."), (Sentences{"Mr. Smith met Dr. Jones.", "They spoke."}));
+    EXPECT_EQ(split("O Sr. Silva chegou. Ele falou.", "pt"), (Sentences{"O Sr. Silva chegou.", "Ele falou."}));
+    // A language of which nothing is known still has sentences.
+    EXPECT_EQ(split("One. Two.", "xx"), (Sentences{"One.", "Two."}));
+    EXPECT_EQ(split("One. Two.", ""), (Sentences{"One.", "Two."}));
+}
+
+TEST(Sentences, EllipsesGoOnInLowerCase) {
+    EXPECT_EQ(split("Well... maybe. Yes."), (Sentences{"Well... maybe.", "Yes."}));
+    EXPECT_EQ(split("Well\u2026 maybe. Yes."), (Sentences{"Well\u2026 maybe.", "Yes."}));
+}
+
+TEST(Sentences, OtherScripts) {
+    EXPECT_EQ(split("今天天气很好。我们去公园吧！你来吗？", "zh"),
+              (Sentences{"今天天气很好。", "我们去公园吧！", "你来吗？"}));
+    EXPECT_EQ(split("यह एक है। यह दो है।", "hi"), (Sentences{"यह एक है।", "यह दो है।"}));
+    // Combining marks stay with their letters, composed or not.
+    EXPECT_EQ(split("Ame\u0301lie est la\u0300. E\u0301te\u0301!", "fr"),
+              (Sentences{"Ame\u0301lie est la\u0300.", "E\u0301te\u0301!"}));
+    // Beyond the first plane.
+    EXPECT_EQ(split("\U0001F600 is a face. It smiles."), (Sentences{"\U0001F600 is a face.", "It smiles."}));
+}
+
+TEST(Sentences, PrefixAndSuffixKeepWhatIsAround) {
+    struct Case {
+        std::string line, prefix, sentence, suffix;
+    };
+    const Case cases[] = {
+        {"  indented", "  ", "indented", ""},
+        {"\ttab\t", "\t", "tab", "\t"},
+        {"- item", "- ", "item", ""},
+        {"  * item \r", "  * ", "item", " \r"},
+        {"\u2022 item", "\u2022 ", "item", ""},
+        {"12. item", "12. ", "item", ""},
+        {"3) item", "3) ", "item", ""},
+        {"-5 degrees", "", "-5 degrees", ""},  // no marker
+        {"3.5 litres", "", "3.5 litres", ""},  // a number
+        {"1984 was a year", "", "1984 was a year", ""},
+        {"*bold* word", "", "*bold* word", ""},
+        {"line\r", "", "line", "\r"},
+        {"\u3000wide", "\u3000", "wide", ""},
+        {"\u00A0no break\u00A0", "\u00A0", "no break", "\u00A0"},
+    };
+    for (const Case& tried : cases) {
+        for (const bool splitting : {false, true}) {
+            const Line found = split_line(tried.line, "en", splitting);
+            EXPECT_EQ(found.prefix, tried.prefix) << tried.line;
+            EXPECT_EQ(found.sentences, Sentences{tried.sentence}) << tried.line;
+            EXPECT_EQ(found.suffix, tried.suffix) << tried.line;
+            EXPECT_FALSE(found.repaired);
+        }
+    }
+}
+
+TEST(Sentences, BlankLinesHaveNone) {
+    for (const std::string line : {"", " ", "\t \t", "\r", "  \r", "- ", "7. ", "*\t", "\u3000"}) {
+        const Line found = split_line(line, "en", true);
+        EXPECT_TRUE(found.sentences.empty() || found.prefix.empty()) << line;
+        std::string all = found.prefix;
+        for (const std::string& sentence : found.sentences) all += sentence;
+        EXPECT_EQ(all + found.suffix, line);
+    }
+    EXPECT_TRUE(split_line("", "en", false).sentences.empty());
+    EXPECT_EQ(split("-"), Sentences{"-"});
+    EXPECT_EQ(split("42"), Sentences{"42"});
+}
+
+TEST(Sentences, WithoutSplittingALineIsOne) {
+    EXPECT_EQ(split_line("One. Two!  Three?", "en", false).sentences, Sentences{"One. Two!  Three?"});
+}
+
+TEST(Sentences, BytesThatAreNoUtf8AreReplaced) {
+    for (const std::string bytes : {"\xFF", "\xC3", "\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\x80"}) {
+        const Line found = split_line("a" + bytes + " b. C.", "en", true);
+        EXPECT_TRUE(found.repaired);
+        ASSERT_EQ(found.sentences.size(), 2U);
+        EXPECT_TRUE(found.sentences[0].starts_with("a\uFFFD"));
+        EXPECT_TRUE(found.sentences[0].ends_with(" b."));
+    }
+    // What was U+FFFD before is no damage.
+    EXPECT_FALSE(split_line("a\uFFFD", "en", true).repaired);
+    EXPECT_TRUE(split_line("a\uFFFD\xFF", "en", true).repaired);
+    // NUL is a character like others.
+    const std::string with_nul("a\0b. C.", 7);
+    EXPECT_EQ(split(with_nul), (Sentences{std::string("a\0b.", 4), "C."}));
+}
+
+TEST(Sentences, LongLines) {
+    std::string line;
+    for (int i = 0; line.size() < 100000; ++i) line += "Sentence number " + std::to_string(i) + " is here. ";
+    const Line found = split_line(line, "en", true);
+    std::string joined;
+    for (const std::string& sentence : found.sentences) joined += sentence + ' ';
+    EXPECT_EQ(joined, line);
+    EXPECT_GT(found.sentences.size(), 3000U);
+    const std::string one(100000, 'x');
+    EXPECT_EQ(split(one), Sentences{one});
+    const std::string spaces(100000, ' ');
+    EXPECT_EQ(split_line(spaces, "en", true).prefix, spaces);
+}
+
+}  // namespace
+}  // namespace attend::text
