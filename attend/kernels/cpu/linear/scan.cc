@@ -44,6 +44,8 @@ Scan::Scan(const TileKernels& tiles, const LinearKernels& kernels, const ScanOpe
     Arena arena(scratch);
     lay_out(arena);
     std::fill_n(state_, floats(), 0.0F);
+    // Kernels for half a panel leave its other half alone; dot products read it, times 0.
+    std::fill_n(out_, products_.blocks() * rows_ * columns_, 0.0F);
     read_ = state_;
 }
 
