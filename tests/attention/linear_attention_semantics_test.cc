@@ -108,27 +108,30 @@ TEST(LinearAttentionSemantics, BitsDoNotDependOnThreads) {
 TEST(LinearAttentionSemantics, ScratchIsNotReadBeforeItIsWritten) {
     const auto poison_scratch = [] {
         for (const std::span<std::byte> scratch :
-             {thread_scratch(std::size_t{16} << 20U), thread_workspace(std::size_t{4} << 20U)}) {
+             {thread_scratch(std::size_t{1} << 20U), thread_workspace(std::size_t{1} << 20U)}) {
             std::ranges::fill(scratch, std::byte{0xFF});
         }
     };
     set_num_threads(1);
-    for (LinearCase c : linear_cases()) {
-        SCOPED_TRACE(c.name());
-        const LinearInputs inputs(c, DType::float32, 3);
-        const LinearAttentionResult one = inputs.forward();
-        const LinearAttentionGradients one_back = inputs.backward(one);
-        poison_scratch();
-        const LinearAttentionResult more = inputs.forward();
-        poison_scratch();
-        const LinearAttentionGradients back = inputs.backward(more);
-        EXPECT_TRUE(same_bits(one.output, more.output));
-        EXPECT_TRUE(same_bits(one.state, more.state));
-        EXPECT_TRUE(same_bits(one_back.query, back.query));
-        EXPECT_TRUE(same_bits(one_back.key, back.key));
-        EXPECT_TRUE(same_bits(one_back.value, back.value));
-        EXPECT_TRUE(same_bits(one_back.decay, back.decay));
-        EXPECT_TRUE(same_bits(one_back.beta, back.beta));
+    for (const Isa isa : available_isas()) {
+        const IsaOverride held(isa);
+        for (const LinearCase& c : linear_cases()) {
+            SCOPED_TRACE(c.name() + " " + std::string(name_of(isa)));
+            const LinearInputs inputs(c, DType::float32, 3);
+            const LinearAttentionResult one = inputs.forward();
+            const LinearAttentionGradients one_back = inputs.backward(one);
+            poison_scratch();
+            const LinearAttentionResult more = inputs.forward();
+            poison_scratch();
+            const LinearAttentionGradients back = inputs.backward(more);
+            EXPECT_TRUE(same_bits(one.output, more.output));
+            EXPECT_TRUE(same_bits(one.state, more.state));
+            EXPECT_TRUE(same_bits(one_back.query, back.query));
+            EXPECT_TRUE(same_bits(one_back.key, back.key));
+            EXPECT_TRUE(same_bits(one_back.value, back.value));
+            EXPECT_TRUE(same_bits(one_back.decay, back.decay));
+            EXPECT_TRUE(same_bits(one_back.beta, back.beta));
+        }
     }
     set_num_threads(0);
 }

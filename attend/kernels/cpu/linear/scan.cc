@@ -44,8 +44,10 @@ Scan::Scan(const TileKernels& tiles, const LinearKernels& kernels, const ScanOpe
     Arena arena(scratch);
     lay_out(arena);
     std::fill_n(state_, floats(), 0.0F);
-    // Kernels for half a panel leave its other half alone; dot products read it, times 0.
+    // Kernels for half a panel leave its other half alone; dot products read it, times 0, and so does the search for
+    // NaN.
     std::fill_n(out_, products_.blocks() * rows_ * columns_, 0.0F);
+    if (operands_.beta) std::fill_n(predicted_, products_.blocks() * (chunk_ + rows_) * columns_, 0.0F);
     read_ = state_;
 }
 
