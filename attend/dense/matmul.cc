@@ -1,11 +1,9 @@
 #include <attend/core/element.h>
 #include <attend/core/error.h>
-#include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/dense/matmul.h>
 #include <attend/dense/packed_layout.h>
 #include <attend/dense/run_product.h>
-#include <attend/kernels/matmul.h>
 
 #include <cmath>
 #include <string>
@@ -121,14 +119,7 @@ void multiply_in_double(const TensorView& a, const TensorView& b, const MutableT
     Tensor copies[2];
     const TensorView x = as_rows(a, copies[0]);
     const TensorView weight = as_rows(b.transpose(0, 1), copies[1]);
-    const auto doubles = static_cast<std::size_t>(kernels::cpu::linear_scratch(x.size(1)));
-    const std::int64_t rows = x.size(0);
-    parallel_for((rows + kernels::cpu::kMatmulRows - 1) / kernels::cpu::kMatmulRows, [&](std::int64_t block) {
-        const std::span<std::byte> bytes = thread_scratch(doubles * sizeof(double));
-        const std::int64_t begin = block * kernels::cpu::kMatmulRows;
-        kernels::cpu::linear(x, weight, TensorView(), out, begin, std::min(begin + kernels::cpu::kMatmulRows, rows),
-                             {reinterpret_cast<double*>(bytes.data()), doubles});
-    });
+    detail::run_product_in_double(x, weight, TensorView(), out);
 }
 
 /// Leading dimensions of both, broadcast as NumPy does. @throws ShapeError

@@ -106,7 +106,7 @@ PackedMatrix PackedMatrix::make(const TensorView& weight, const TensorView* scal
     Tensor copy;
     const ColumnSource source = source_of(weight, options.transposed, copy);
     const float given = options.scale.value_or(0.0F);
-    const auto need = static_cast<std::size_t>(kernels::cpu::dense::pack_scratch(packed.format, depth));
+    const auto need = static_cast<std::size_t>(kernels::cpu::dense::pack_scratch(depth));
     parallel_for(packed.panel_count(), [&](std::int64_t panel) {
         kernels::cpu::dense::pack_panel(
             source, packed, panel, given, image.get() + layout.panels + panel * packed.panel_bytes(),

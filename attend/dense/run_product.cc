@@ -2,6 +2,7 @@
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/dense/run_product.h>
+#include <attend/kernels/matmul.h>
 
 #include <algorithm>
 
@@ -117,6 +118,19 @@ void run_product(Product product, const Rows& x, float input_scale) {
         rows.count = count;
         run_prepared(part_of(product, begin, count), rows, input_scale, stride);
     }
+}
+
+void run_product_in_double(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                           const MutableTensorView& out) {
+    constexpr std::int64_t kRows = kernels::cpu::kMatmulRows;
+    const std::int64_t rows = x.size(0);
+    const auto doubles = static_cast<std::size_t>(kernels::cpu::linear_scratch(weight.size(1)));
+    parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t block) {
+        const std::span<std::byte> bytes = thread_scratch(doubles * sizeof(double));
+        const std::int64_t begin = block * kRows;
+        kernels::cpu::linear(x, weight, bias, out, begin, std::min(begin + kRows, rows),
+                             {reinterpret_cast<double*>(bytes.data()), doubles});
+    });
 }
 
 std::vector<float> padded_bias(const TensorView& bias, std::int64_t panels) {

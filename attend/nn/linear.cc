@@ -1,7 +1,5 @@
 #include <attend/core/error.h>
-#include <attend/core/scratch.h>
-#include <attend/core/threads.h>
-#include <attend/kernels/matmul.h>
+#include <attend/dense/run_product.h>
 #include <attend/nn/linear.h>
 
 #include <algorithm>
@@ -58,13 +56,7 @@ Tensor linear_in_double(const TensorView& x, const TensorView& weight, const Ten
     const TensorView w = contiguous(weight, copies[1]);
     const TensorView b = contiguous(bias, copies[2]);
     const MutableTensorView out = y.view().reshape({rows, columns});
-    const auto doubles = static_cast<std::size_t>(kernels::cpu::linear_scratch(depth));
-    parallel_for((rows + kernels::cpu::kMatmulRows - 1) / kernels::cpu::kMatmulRows, [&](std::int64_t block) {
-        const std::span<std::byte> bytes = thread_scratch(doubles * sizeof(double));
-        const std::int64_t begin = block * kernels::cpu::kMatmulRows;
-        kernels::cpu::linear(flat, w, b, out, begin, std::min(begin + kernels::cpu::kMatmulRows, rows),
-                             {reinterpret_cast<double*>(bytes.data()), doubles});
-    });
+    detail::run_product_in_double(flat, w, b, out);
     return y;
 }
 

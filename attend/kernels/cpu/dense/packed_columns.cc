@@ -44,7 +44,7 @@ void add_128(std::byte* rows, std::int64_t bytes) {
 
 }  // namespace
 
-std::int64_t pack_scratch(Format, std::int64_t depth) {
+std::int64_t pack_scratch(std::int64_t depth) {
     // Gathered rows, converted rows, and offsets that nobody wants.
     return 2 * kDenseColumns * row_bytes(depth) + kStepBytes;
 }

@@ -41,7 +41,7 @@ void gather_rows(const ColumnSource& source, std::int64_t first, std::int64_t co
                  std::byte* rows, std::int64_t stride);
 
 /// Bytes of scratch of pack_panel.
-std::int64_t pack_scratch(Format format, std::int64_t depth);
+std::int64_t pack_scratch(std::int64_t depth);
 
 /// Packs one panel of `shape`, whose pointers are not used. Quads of floats: a column's largest magnitude is 127 steps,
 /// or a step is worth `given` where that is not 0; `scales` [32] receives it. int8 is taken as it is. Cost: one pass

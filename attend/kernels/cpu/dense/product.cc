@@ -24,7 +24,7 @@ std::int64_t divide_up(std::int64_t a, std::int64_t b) {
 /// Rows cut into tiles of nearly the same size.
 struct Tiles {
     Tiles(std::int64_t rows, std::int64_t largest)
-        : count(divide_up(rows, largest)), rows_(rows), base_(rows / count), longer_(rows % count) {}
+        : count(divide_up(rows, largest)), base_(rows / count), longer_(rows % count) {}
 
     std::int64_t begin(std::int64_t tile) const { return tile * base_ + std::min(tile, longer_); }
     int rows(std::int64_t tile) const { return static_cast<int>(base_ + (tile < longer_ ? 1 : 0)); }
@@ -37,7 +37,6 @@ struct Tiles {
     std::int64_t count;
 
 private:
-    std::int64_t rows_;
     std::int64_t base_;
     std::int64_t longer_;
 };
