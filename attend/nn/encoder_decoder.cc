@@ -40,20 +40,33 @@ void add_row(const EmbeddingRows& embedding, std::int64_t id, float* out) {
     }
 }
 
-/// Rows [begin, end) of a tensor [1, all, d] for each kept sequence, one after the other.
-Tensor kept_rows(const Tensor& all, const std::vector<std::int64_t>& starts, std::span<const std::int64_t> sequences,
-                 std::int64_t total) {
+/// Keys or values of the kept sources, one after the other.
+Tensor kept_memory(const Tensor& all, const std::vector<std::int64_t>& starts, std::span<const std::int64_t> counts,
+                   std::int64_t total) {
     const std::int64_t d = all.size(2);
     Tensor result = Tensor::empty({1, total, d}, all.dtype());
     const auto bytes = static_cast<std::size_t>(d) * size_of(all.dtype());
     auto* to = static_cast<std::byte*>(result.data());
-    for (const std::int64_t s : sequences) {
-        const std::int64_t begin = starts[static_cast<std::size_t>(s)];
-        const auto count = static_cast<std::size_t>(starts[static_cast<std::size_t>(s) + 1] - begin) * bytes;
-        std::memcpy(to, static_cast<const std::byte*>(all.data()) + static_cast<std::size_t>(begin) * bytes, count);
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+        if (counts[s] == 0) continue;
+        const auto count = static_cast<std::size_t>(starts[s + 1] - starts[s]) * bytes;
+        std::memcpy(to, static_cast<const std::byte*>(all.data()) + static_cast<std::size_t>(starts[s]) * bytes, count);
         to += count;
     }
     return result;
+}
+
+/// Runs the blocks one after the other. @param run x = block(inputs of block b), told whether to return weights
+template <typename Run>
+Tensor through(const std::vector<Block>& blocks, Tensor x, AttentionRecord* record, const Run& run) {
+    if (record != nullptr) record->weights.clear();
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+        const bool recorded = record != nullptr && (!record->last_only || b + 1 == blocks.size());
+        Tensor weights;
+        x = run(b, x, recorded ? &weights : nullptr);
+        if (recorded) record->weights.push_back(std::move(weights));
+    }
+    return x;
 }
 
 }  // namespace
@@ -84,7 +97,8 @@ TensorView EncoderDecoder::positions(std::int64_t first, std::int64_t count, Ten
     return made.view();
 }
 
-Tensor EncoderDecoder::encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts) const {
+Tensor EncoderDecoder::encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts,
+                              AttentionRecord* record) const {
     const std::int64_t d = d_model();
     const auto count = static_cast<std::int64_t>(ids.size());
     if (starts.empty() || starts.front() != 0 || starts.back() != count) {
@@ -105,8 +119,11 @@ Tensor EncoderDecoder::encode(std::span<const std::int64_t> ids, const std::vect
     }
     BlockInputs inputs;
     inputs.self.mask = Mask::packed(starts);
-    for (const Block& block : parts_.encoder) x = block.forward(x, inputs);
-    return x;
+    return through(parts_.encoder, std::move(x), record, [&](std::size_t b, const Tensor& y, Tensor* weights) {
+        inputs.self.return_weights = weights != nullptr;
+        inputs.self_weights = weights;
+        return parts_.encoder[b].forward(y, inputs);
+    });
 }
 
 DecoderState EncoderDecoder::start(const Tensor& encoded, std::vector<std::int64_t> starts) const {
@@ -116,16 +133,19 @@ DecoderState EncoderDecoder::start(const Tensor& encoded, std::vector<std::int64
         state.memory.push_back(block.project(encoded));
         state.cells.emplace_back(Shape{count, d_model()});
     }
+    state.row_starts.resize(starts.size());
+    std::iota(state.row_starts.begin(), state.row_starts.end(), 0);
     state.starts = std::move(starts);
     return state;
 }
 
-Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> previous) const {
+Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> previous,
+                            AttentionRecord* record) const {
     const std::int64_t d = d_model();
     const auto count = static_cast<std::int64_t>(previous.size());
-    if (count + 1 != static_cast<std::int64_t>(state.starts.size())) {
-        throw ValueError(kModule, "expected a token for each of " + std::to_string(state.starts.size() - 1) +
-                                      " sequences, found " + std::to_string(count));
+    if (count != state.row_starts.back()) {
+        throw ValueError(kModule, "expected a token for each of " + std::to_string(state.row_starts.back()) +
+                                      " rows, found " + std::to_string(count));
     }
     Tensor made;
     const TensorView position = positions(state.position, 1, made);
@@ -136,39 +156,61 @@ Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> p
         const std::int64_t id = previous[static_cast<std::size_t>(i)];
         if (id >= 0) add_row(parts_.target, id, row);
     }
-    std::vector<std::int64_t> rows(state.starts.size());
-    std::iota(rows.begin(), rows.end(), 0);
     BlockInputs inputs;
-    inputs.cross.mask = Mask::packed(rows, state.starts);
-    for (std::size_t b = 0; b < parts_.decoder.size(); ++b) {
+    inputs.cross.mask = Mask::packed(state.row_starts, state.starts);
+    x = through(parts_.decoder, std::move(x), record, [&](std::size_t b, const Tensor& y, Tensor* weights) {
         inputs.memory = &state.memory[b];
         inputs.state = &state.cells[b];
-        x = parts_.decoder[b].forward(x, inputs);
-    }
+        inputs.cross.return_weights = weights != nullptr;
+        inputs.cross_weights = weights;
+        return parts_.decoder[b].forward(y, inputs);
+    });
     ++state.position;
     return x;
 }
 
-void EncoderDecoder::keep(DecoderState& state, std::span<const std::int64_t> rows) const {
+void EncoderDecoder::choose(DecoderState& state, std::span<const std::int64_t> parents,
+                            std::span<const std::int64_t> counts) const {
     std::vector<std::int64_t> starts = {0};
-    for (const std::int64_t row : rows) {
-        const auto s = static_cast<std::size_t>(row);
-        starts.push_back(starts.back() + state.starts[s + 1] - state.starts[s]);
+    std::vector<std::int64_t> row_starts = {0};
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+        if (counts[s] == 0) continue;
+        if (s + 1 < state.starts.size()) starts.push_back(starts.back() + state.starts[s + 1] - state.starts[s]);
+        row_starts.push_back(row_starts.back() + counts[s]);
+    }
+    if (counts.size() + 1 != state.starts.size() || row_starts.back() != static_cast<std::int64_t>(parents.size())) {
+        throw ValueError(kModule, "expected counts of " + std::to_string(state.starts.size() - 1) +
+                                      " sources with a sum of " + std::to_string(parents.size()) +
+                                      ", the number of parents, found " + std::to_string(counts.size()) +
+                                      " with a sum of " + std::to_string(row_starts.back()));
+    }
+    if (starts.size() < state.starts.size()) {
+        for (ProjectedMemory& memory : state.memory) {
+            memory.key = kept_memory(memory.key, state.starts, counts, starts.back());
+            memory.value = kept_memory(memory.value, state.starts, counts, starts.back());
+        }
     }
     const std::int64_t d = d_model();
-    for (ProjectedMemory& memory : state.memory) {
-        memory.key = kept_rows(memory.key, state.starts, rows, starts.back());
-        memory.value = kept_rows(memory.value, state.starts, rows, starts.back());
+    const std::int64_t rows = state.row_starts.back();
+    bool moved = static_cast<std::int64_t>(parents.size()) != rows;
+    for (std::size_t i = 0; i < parents.size(); ++i) {
+        if (parents[i] < 0 || parents[i] >= rows) {
+            throw ValueError(kModule, "expected rows from 0 to " + std::to_string(rows - 1) + ", found " +
+                                          std::to_string(parents[i]));
+        }
+        moved = moved || parents[i] != static_cast<std::int64_t>(i);
     }
     for (Tensor& cells : state.cells) {
-        Tensor kept = Tensor::empty({static_cast<std::int64_t>(rows.size()), d});
-        for (std::size_t i = 0; i < rows.size(); ++i) {
-            std::memcpy(kept.data<float>() + static_cast<std::int64_t>(i) * d, cells.data<float>() + rows[i] * d,
+        if (!moved) break;
+        Tensor chosen = Tensor::empty({static_cast<std::int64_t>(parents.size()), d});
+        for (std::size_t i = 0; i < parents.size(); ++i) {
+            std::memcpy(chosen.data<float>() + static_cast<std::int64_t>(i) * d, cells.data<float>() + parents[i] * d,
                         static_cast<std::size_t>(d) * sizeof(float));
         }
-        cells = std::move(kept);
+        cells = std::move(chosen);
     }
     state.starts = std::move(starts);
+    state.row_starts = std::move(row_starts);
 }
 
 }  // namespace attend::nn

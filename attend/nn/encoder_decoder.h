@@ -33,12 +33,19 @@ struct EncoderDecoderParts {
     Linear output = {};                                          ///< from the decoder's rows to logits
 };
 
-/// Where a decoder stands: one row for each sequence of the batch.
+/// Where a decoder stands: rows for each of n sources, one or, in a beam, several.
 struct DecoderState {
-    std::vector<ProjectedMemory> memory;  ///< of each block, [1, all source tokens, d]
-    std::vector<Tensor> cells;            ///< of each block with a recurrence, [n, d]
-    std::vector<std::int64_t> starts;     ///< [n + 1], where each source begins in the memory
-    std::int64_t position = 0;            ///< of the next token
+    std::vector<ProjectedMemory> memory;   ///< of each block, [1, all source tokens, d]
+    std::vector<Tensor> cells;             ///< of each block with a recurrence, [rows, d]
+    std::vector<std::int64_t> starts;      ///< [n + 1], where each source begins in the memory
+    std::vector<std::int64_t> row_starts;  ///< [n + 1], where each source's rows begin
+    std::int64_t position = 0;             ///< of the next token
+};
+
+/// Attention weights on their way out, for who wants to look at them.
+struct AttentionRecord {
+    bool last_only = false;       ///< of the last block alone
+    std::vector<Tensor> weights;  ///< of each block, or the last, [1, heads, all queries, all keys]
 };
 
 /// The model.
@@ -50,14 +57,18 @@ public:
     /// The encoder's rows, [1, all tokens, d], of sources that lie one after the other. Each has the same bits as
     /// alone.
     /// @param ids of all tokens @param starts [n + 1], rising from 0 to their number @throws ValueError
-    Tensor encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts) const;
-    /// A decoder before its first token.
+    /// @param record receives the weights of self-attention; null: they are not computed
+    Tensor encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts,
+                  AttentionRecord* record = nullptr) const;
+    /// A decoder before its first token, with one row for each source.
     DecoderState start(const Tensor& encoded, std::vector<std::int64_t> starts) const;
-    /// The decoder's rows [1, n, d] for the next position. @param previous the last token of each sequence; -1: none, a
-    /// row of zeros takes its embedding's place @throws ValueError
-    Tensor step(DecoderState& state, std::span<const std::int64_t> previous) const;
-    /// Goes on with some of the sequences only. @param rows rising
-    void keep(DecoderState& state, std::span<const std::int64_t> rows) const;
+    /// The decoder's rows [1, rows, d] for the next position. @param previous the last token of each row; -1: none, a
+    /// row of zeros takes its embedding's place @param record receives the weights of cross attention; null: they are
+    /// not computed @throws ValueError
+    Tensor step(DecoderState& state, std::span<const std::int64_t> previous, AttentionRecord* record = nullptr) const;
+    /// Chooses the rows to go on with. @param parents the row that each new one continues, source by source
+    /// @param counts new rows of each source; sources without any leave the batch @throws ValueError
+    void choose(DecoderState& state, std::span<const std::int64_t> parents, std::span<const std::int64_t> counts) const;
 
     /// The output layer: logits of all target tokens.
     const Linear& output() const noexcept { return parts_.output; }
