@@ -74,7 +74,8 @@ fuzz: ## Fuzzes every parser of outside bytes for a minute each
 benchmark: ## Times attend beside PyTorch and others: build/benchmark/*.json, *.svg (OPTIONS=--quick for a few cases)
 	@sh scripts/install_dependencies.sh build benchmark
 	@sh scripts/configure.sh release -DATTEND_BUILD_TESTS=OFF -DATTEND_BUILD_BENCHMARKS=ON
-	@cmake --build build/release --parallel $(JOBS) --target attend_benchmark
+	@cmake --build build/release --parallel $(JOBS) --target attend_benchmark attend_command
+	@$(MAKE) --no-print-directory models || true
 	@sh benchmarks/setup.sh build/benchmark
 	@sh benchmarks/run_all.sh build/benchmark --threads $(THREADS) $(OPTIONS)
 

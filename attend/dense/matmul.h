@@ -20,8 +20,9 @@ struct DenseOptions {
     TensorView residual = {};         ///< floating, of the result's shape, added at last; without elements: none
     std::optional<DType> dtype = {};  ///< of the result: float32, bfloat16 or float16. Without it that of x
     /// int8 weights: what one step of x is worth, for all rows (x / scale is rounded to nearest even, within [-127,
-    /// 127]). Without it each row's largest magnitude is 127 steps.
-    std::optional<float> input_scale = {};
+    /// 127]). Without it each row's largest magnitude is 127 steps. In double: who has the number of steps a in 1, as
+    /// Marian's models do, gives 1 / a, and x is multiplied by a exactly.
+    std::optional<double> input_scale = {};
 };
 
 /// activation(x W^T + bias) + residual.

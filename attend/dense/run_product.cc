@@ -64,7 +64,7 @@ Product part_of(const Product& product, std::int64_t begin, std::int64_t count) 
 }
 
 /// Converts rows to lanes in the workspace, and multiplies them.
-void run_prepared(Product product, const Rows& x, float input_scale, std::int64_t stride) {
+void run_prepared(Product product, const Rows& x, double input_scale, std::int64_t stride) {
     const auto& kernels = kernels::cpu::dense_kernels(product.weight.format);
     const std::int64_t count = product.count;
     const std::span<std::byte> workspace =
@@ -98,7 +98,7 @@ void run_prepared(Product product, const Rows& x, float input_scale, std::int64_
 
 }  // namespace
 
-void run_product(Product product, const Rows& x, float input_scale) {
+void run_product(Product product, const Rows& x, double input_scale) {
     if (product.count == 0 || product.weight.columns == 0) return;
     if (readable_in_place(product, x)) {
         product.rows = static_cast<const std::byte*>(x.data);

@@ -13,7 +13,7 @@ namespace attend::detail {
 /// Fills in the rows of `product` from x and computes it. Rows that are lanes of the format already are read in place,
 /// others are converted, at most 2 MB at a time (or 192 rows).
 /// @param x [product.count][depth], float32, bfloat16 or float16 @param input_scale quads: see DenseOptions; 0: none
-void run_product(kernels::cpu::dense::Product product, const kernels::cpu::Rows& x, float input_scale);
+void run_product(kernels::cpu::dense::Product product, const kernels::cpu::Rows& x, double input_scale);
 
 /// out = x W^T + bias, each number one double that is rounded once: for float64. @param x [rows, in] @param weight
 /// [out, in] @param bias [out] or without elements @param out [rows, out]; last dimensions contiguous

@@ -113,14 +113,14 @@ public:
             return {PackedMatrix(packed.unpack(), {.dtype = kept}), std::move(offsets)};
         }
         // Models without stored activation scales quantise each row by its largest magnitude.
-        std::optional<float> input_scale;
+        std::optional<double> input_scale;
         if (file_.contains(alpha)) {
             const double multiplier = numbers(alpha, 1).item({0});
             if (!(multiplier > 0.0 && std::isfinite(multiplier))) {
                 throw FileError(kOperation, "expected a number above 0 for '" + alpha + "' in '" + file_.file_name() +
                                                 "', found " + std::to_string(multiplier));
             }
-            input_scale = static_cast<float>(1.0 / multiplier);
+            input_scale = 1.0 / multiplier;
         }
         return {std::move(packed), std::move(offsets), input_scale};
     }

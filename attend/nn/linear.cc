@@ -97,7 +97,7 @@ Linear::Linear(const TensorView& weight, const TensorView& bias, DType kept) : b
     keep(weight, kept);
 }
 
-Linear::Linear(PackedMatrix weight, Tensor bias, std::optional<float> input_scale)
+Linear::Linear(PackedMatrix weight, Tensor bias, std::optional<double> input_scale)
     : packed_(std::move(weight)), bias_(std::move(bias)), input_scale_(input_scale) {
     const bool fits = bias_.rank() == 1 && bias_.size(0) == packed_.out_features();
     if (bias_.numel() > 0 && !fits) {

@@ -49,7 +49,7 @@ public:
     Linear(const TensorView& weight, const TensorView& bias, DType kept = DType::float32);
     /// A weight that is packed already. @param input_scale of int8 weights, see DenseOptions
     /// @throws ShapeError, DTypeError
-    Linear(PackedMatrix weight, Tensor bias, std::optional<float> input_scale = {});
+    Linear(PackedMatrix weight, Tensor bias, std::optional<double> input_scale = {});
 
     /// @param x [..., in], any floating dtype @return [..., out], dtype of x. Sums are float32 (int8: exact), see
     /// matmul; where x or the parameters are float64 all is computed in double and rounded once.
@@ -80,7 +80,7 @@ private:
     Tensor wide_;  // the weight, where it is float64
     Tensor bias_;
     DType dtype_ = DType::float32;
-    std::optional<float> input_scale_;
+    std::optional<double> input_scale_;
 };
 
 }  // namespace attend::nn

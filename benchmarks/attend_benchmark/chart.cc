@@ -30,15 +30,16 @@ std::string panel_of(const json& row) {
            (threads == 1 ? " thread" : " threads");
 }
 
-/// What the bars show: a share of the limit, or where this machine has none that is known, the rate.
+/// What the bars show: a share of the limit, or where none is known, the rate.
 struct Quantity {
     const char* name;
     const char* label;
     std::optional<double> mark;
 };
-constexpr std::array<Quantity, 2> kQuantities{{
+constexpr std::array<Quantity, 3> kQuantities{{
     {"percent_of_limit", "percent of the machine's limit, measured in the same run", 100.0},
     {"gflops", "GFLOP/s", std::nullopt},
+    {"words_per_second", "words per second", std::nullopt},
 }};
 
 bool has_bar(const json& row, const Quantity& quantity) {

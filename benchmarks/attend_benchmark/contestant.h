@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -30,7 +31,11 @@ public:
     /// What is timed. Results are kept until the next call, as a program would that goes on to use them.
     virtual void run() = 0;
     /// What the last run computed, by the names that the workload gives its outputs. Valid until the next run.
-    virtual TensorViewMap outputs() const = 0;
+    virtual TensorViewMap outputs() const { return {}; }
+    /// Writes what the last run computed; where that is not tensors, as harness/FILES.py of the workload's FILES does.
+    virtual void save(const std::string& path) const { save_safetensors(path, outputs()); }
+    /// Where run() starts a process: the most memory that one has had, in units of 2^20 bytes.
+    virtual std::optional<double> peak_mb() const { return std::nullopt; }
 };
 
 /// Makes a contestant ready to run one case (workload.py says what a case holds). @throws Unsupported, Error
@@ -47,6 +52,11 @@ std::unique_ptr<Contestant> prepare_matmul(const nlohmann::json& benchmark_case,
 /// benchmarks/matmul/onednn.cc
 std::unique_ptr<Contestant> prepare_matmul_onednn(const nlohmann::json& benchmark_case, TensorMap inputs);
 
+/// benchmarks/translate/attend.cc
+std::unique_ptr<Contestant> prepare_translate(const nlohmann::json& benchmark_case, TensorMap inputs);
+
+/// attend's, or why it does not translate. @throws Missing
+std::string translate_version();
 /// "onednn 2.6.3", as it was found. @throws Missing
 std::string onednn_version();
 /// benchmarks/linear_attention/attend.cc

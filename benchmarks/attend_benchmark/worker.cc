@@ -41,6 +41,7 @@ const Entry& entry_of(const std::string& workload, const std::string& contestant
         {{"matmul", "attend"}, {prepare_matmul, attend_version}},
         {{"matmul", "onednn"}, {prepare_matmul_onednn, onednn_version}},
         {{"linear_attention", "attend"}, {prepare_linear_attention, attend_version}},
+        {{"translate", "attend"}, {prepare_translate, translate_version}},
     };
     const auto found = entries.find({workload, contestant});
     if (found == entries.end()) {
@@ -104,7 +105,7 @@ private:
     json output(const json& request) {
         Contestant& contestant = next();
         contestant.run();
-        save_safetensors(request.at("path"), contestant.outputs());
+        contestant.save(request.at("path"));
         return json::object();
     }
 
@@ -114,7 +115,9 @@ private:
         const auto begin = std::chrono::steady_clock::now();
         for (int i = 0; i < repeat; ++i) next().run();
         const std::chrono::duration<double> all = std::chrono::steady_clock::now() - begin;
-        return {{"seconds", all.count() / repeat}};
+        json answer = {{"seconds", all.count() / repeat}};
+        if (const std::optional<double> peak = prepared_.front()->peak_mb()) answer["peak_mb"] = *peak;
+        return answer;
     }
 
     static json compare(const json& request) {

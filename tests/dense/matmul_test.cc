@@ -272,6 +272,23 @@ TEST_P(Dense, GivenInputScaleClipsAndRounds) {
         0.5 * 126.0);
 }
 
+TEST_P(Dense, GivenInputScaleIsNotRoundedTwice) {
+    // a x is 2.5 and one step of float above: 2, since half goes to even, and 3. The reciprocal of the float that is
+    // nearest to 1 / a is another float than a: it moves one of the two.
+    for (const float a : {1.1F, 3.7F, 5.3F, 8.7784F, 9.9F, 61.3F}) {
+        float x = 2.5F / a;
+        while (x * a > 2.5F) x = std::nextafter(x, 0.0F);
+        while (std::nextafter(x, 1e9F) * a <= 2.5F) x = std::nextafter(x, 1e9F);
+        const Tensor rows = Tensor::from<float>({x, std::nextafter(x, 1e9F)}, Shape{2, 1});
+        const PackedMatrix weight(ones({1, 1}), {.dtype = DType::int8, .scale = 1.0F});
+        DenseOptions options;
+        options.input_scale = 1.0 / static_cast<double>(a);
+        const Tensor y = matmul(rows, weight, options);
+        EXPECT_NEAR(y.item({0, 0}) * a, 2.0, 1e-5) << a;
+        EXPECT_NEAR(y.item({1, 0}) * a, 3.0, 1e-5) << a;
+    }
+}
+
 TEST_P(Dense, PoisonStaysInItsRowAndColumn) {
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
         Tensor x = normal({14, 50}, 8);

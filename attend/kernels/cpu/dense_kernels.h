@@ -75,9 +75,10 @@ struct DenseKernels {
     /// Rows of elements to rows of lanes, rounded to the format; the last lane is filled up with 0. floats, pairs.
     void (*convert_rows)(const Rows& source, std::byte* out, std::int64_t stride) = nullptr;
     /// Rows to signed bytes: x / scale to nearest even, within [-127, 127]; the last lane is filled up with 0. The
-    /// scale is given, or the row's largest magnitude / 127. scales[r] and offsets[r] go to DenseFinish; a row with
-    /// numbers that are not finite gets scale NaN, one below 1e-36 counts as 0. quads.
-    void (*quantize_rows)(const Rows& source, float given, std::byte* out, std::int64_t stride, float* scales,
+    /// scale is given (in double: 1 / (1 / a) is a then, for any float a), or the row's largest magnitude / 127.
+    /// scales[r] and offsets[r] go to DenseFinish; a row with numbers that are not finite gets scale NaN, one below
+    /// 1e-36 counts as 0. quads.
+    void (*quantize_rows)(const Rows& source, double given, std::byte* out, std::int64_t stride, float* scales,
                           std::int32_t* offsets) = nullptr;
     /// out[step][32] = lanes of `count` rows, at most 32; the other columns are `filling`.
     void (*pack_panel)(const std::byte* rows, std::int64_t stride, std::int64_t count, std::int64_t steps,

@@ -345,7 +345,7 @@ inline Ints combined(const Ints* x, Ints (*combine)(Ints, Ints)) {
 }
 
 template <typename Load>
-RowScale scale_of_row(const void* row, DType dtype, std::int64_t width, float given, const Load& load) {
+RowScale scale_of_row(const void* row, DType dtype, std::int64_t width, double given, const Load& load) {
     constexpr float kLevels = 127.0F;
     // Magnitudes have the order of their bits, with infinity and then NaN above all others.
     Ints largest[kChains] = {Simd::zero_ints(), Simd::zero_ints(), Simd::zero_ints(), Simd::zero_ints()};
@@ -355,7 +355,7 @@ RowScale scale_of_row(const void* row, DType dtype, std::int64_t width, float gi
     });
     const float maximum = std::bit_cast<float>(Simd::reduce_max_ints(combined(largest, Simd::max_ints)));
     if (!(maximum <= std::numeric_limits<float>::max())) return {std::numeric_limits<float>::quiet_NaN(), 0.0F};
-    if (given > 0.0F) return {given, 1.0F / given};
+    if (given > 0.0) return {static_cast<float>(given), static_cast<float>(1.0 / given)};
     if (maximum <= 1e-36F) return {0.0F, 0.0F};
     return {maximum * (1.0F / kLevels), kLevels / maximum};
 }
@@ -389,7 +389,7 @@ std::int32_t quantize_row(const void* row, DType dtype, std::int64_t width, floa
     return static_cast<std::int32_t>(Simd::sum(Simd::to_floats(combined(sums, Simd::add_ints))));
 }
 
-void quantize_rows(const Rows& source, float given, std::byte* out, std::int64_t stride, float* scales,
+void quantize_rows(const Rows& source, double given, std::byte* out, std::int64_t stride, float* scales,
                    std::int32_t* offsets) {
     const std::int64_t width = source.width;
     with_loader(source.dtype, [&](const auto& load) {
@@ -400,7 +400,7 @@ void quantize_rows(const Rows& source, float given, std::byte* out, std::int64_t
             scales[r] = found.scale;
             // A row with a NaN or an infinity has the scale NaN; its bytes do not matter.
             const bool finite = found.scale <= std::numeric_limits<float>::max();
-            const auto quantize = given > 0.0F ? quantize_row<true, decltype(load)> : quantize_row<false, decltype(load)>;
+            const auto quantize = given > 0.0 ? quantize_row<true, decltype(load)> : quantize_row<false, decltype(load)>;
             if (finite) {
                 offsets[r] = 128 * quantize(row, source.dtype, width, found.factor, load, bytes);
             } else {
