@@ -4,39 +4,29 @@
 #pragma once
 
 #include <attend/core/tensor.h>
-#include <attend/nn/block.h>
+#include <attend/nn/input_embedding.h>
 #include <attend/nn/linear.h>
-#include <attend/nn/positions.h>
+#include <attend/nn/transformer.h>
 
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
 namespace attend::nn {
 
-/// Rows for ids, float32 or int8, times a factor.
-struct EmbeddingRows {
-    TensorView rows = {};                    ///< [size, d], contiguous: float32 or int8
-    float factor = 1.0F;                     ///< of every number
-    std::shared_ptr<const void> owner = {};  ///< keeps the rows; may be null
-};
-
 /// What an EncoderDecoder is made of.
 struct EncoderDecoderParts {
-    EmbeddingRows source = {};                                   ///< of the encoder
-    EmbeddingRows target = {};                                   ///< of the decoder
-    SinusoidalLayout positions = SinusoidalLayout::interleaved;  ///< added to both
-    std::vector<Block> encoder = {};                             ///< from the first to the last
-    std::vector<Block> decoder = {};                             ///< from the first to the last
-    Linear output = {};                                          ///< from the decoder's rows to logits
+    InputEmbeddingParts source;          ///< of the encoder
+    InputEmbeddingParts target;          ///< of the decoder
+    TransformerStackParts encoder;       ///< blocks without cross attention
+    TransformerStackParts decoder;       ///< blocks with cross attention, and self-attention or a recurrence
+    Linear output;                       ///< from the decoder's rows to logits
 };
 
 /// Where a decoder stands: one row for each sequence of the batch.
 struct DecoderState {
     std::vector<ProjectedMemory> memory;  ///< of each block, [1, all source tokens, d]
-    std::vector<Tensor> cells;            ///< of each block with a recurrence, [n, d]
+    StackState blocks;                    ///< caches and recurrences, n sequences
     std::vector<std::int64_t> starts;     ///< [n + 1], where each source begins in the memory
     std::int64_t position = 0;            ///< of the next token
 };
@@ -56,23 +46,24 @@ public:
     /// The decoder's rows [1, n, d] for the next position. @param previous the last token of each sequence; -1: none, a
     /// row of zeros takes its embedding's place @throws ValueError
     Tensor step(DecoderState& state, std::span<const std::int64_t> previous) const;
-    /// Goes on with some of the sequences only. @param rows rising
+    /// Goes on with some of the sequences only, or with some of them several times (beams). @param rows which, in the
+    /// order in which they are to be @throws ValueError
     void keep(DecoderState& state, std::span<const std::int64_t> rows) const;
 
     /// The output layer: logits of all target tokens.
-    const Linear& output() const noexcept { return parts_.output; }
+    const Linear& output() const noexcept { return output_; }
     /// Width of the rows.
-    std::int64_t d_model() const noexcept { return parts_.output.in_features(); }
+    std::int64_t d_model() const noexcept { return output_.in_features(); }
     /// Tokens of the source.
-    std::int64_t source_size() const noexcept { return parts_.source.rows.shape()[0]; }
+    std::int64_t source_size() const noexcept { return source_.size(); }
     /// Tokens of the target.
-    std::int64_t target_size() const noexcept { return parts_.output.out_features(); }
+    std::int64_t target_size() const noexcept { return output_.out_features(); }
 
 private:
-    TensorView positions(std::int64_t first, std::int64_t count, Tensor& made) const;
-
-    EncoderDecoderParts parts_;
-    Tensor positions_;  // of the first ones; others are made when they are asked for
+    InputEmbedding source_;
+    InputEmbedding target_;
+    Transformer network_;
+    Linear output_;
 };
 
 }  // namespace attend::nn
