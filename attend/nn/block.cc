@@ -162,6 +162,24 @@ ProjectedMemory Block::project(const TensorView& memory) const {
     return parts_.cross_attention->project(memory, memory);
 }
 
+StateDict Block::state_dict() const {
+    if (!parts_.self_attention) throw ValueError(kModule, "expected a block with self-attention, found a recurrence");
+    StateDict state;
+    const auto attention = [&](const std::string& name, const MultiHeadAttention& part) {
+        const bool square = part.inner_dim() == part.d_model();
+        add_with_prefix(state, name, part.state_dict(square ? ParameterNames::packed : ParameterNames::tutorial));
+    };
+    attention("self_attn.", *parts_.self_attention);
+    if (parts_.cross_attention) attention("multihead_attn.", *parts_.cross_attention);
+    add_with_prefix(state, "linear1.", parts_.expand.state_dict());
+    if (parts_.gate) add_with_prefix(state, "linear_gate.", parts_.gate->state_dict());
+    add_with_prefix(state, "linear2.", parts_.contract.state_dict());
+    add_with_prefix(state, "norm1.", parts_.mixer_norm.state_dict());
+    if (parts_.cross_attention) add_with_prefix(state, "norm2.", parts_.cross_norm.state_dict());
+    add_with_prefix(state, parts_.cross_attention ? "norm3." : "norm2.", parts_.feed_forward_norm.state_dict());
+    return state;
+}
+
 KvCache Block::make_cache(std::int64_t batch, std::int64_t capacity, DType dtype) const {
     if (!parts_.self_attention) throw ValueError(kModule, "expected a block with self-attention, found a recurrence");
     return parts_.self_attention->make_cache(batch, capacity, dtype);

@@ -77,6 +77,11 @@ public:
     /// A cache for the self-attention, see MultiHeadAttention::make_cache. @throws ValueError where there is none
     KvCache make_cache(std::int64_t batch, std::int64_t capacity = 256, DType dtype = DType::float32) const;
 
+    /// Parameters by the names that load_block takes; attention whose heads are not d_model wide together as
+    /// W_q.weight,
+    /// ... @throws ValueError of a block with a recurrence
+    StateDict state_dict() const;
+
     /// Width of x.
     std::int64_t d_model() const noexcept { return parts_.expand.in_features(); }
     /// Whether it has cross attention.

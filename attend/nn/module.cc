@@ -2,6 +2,7 @@
 #include <attend/nn/module.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace attend::nn {
 
@@ -49,6 +50,10 @@ StateDict with_prefix(const StateDict& state, const std::string& prefix) {
         if (name.rfind(prefix, 0) == 0) result.emplace(name.substr(prefix.size()), tensor);
     }
     return result;
+}
+
+void add_with_prefix(StateDict& state, const std::string& prefix, StateDict part) {
+    for (auto& [name, tensor] : part) state.emplace(prefix + name, std::move(tensor));
 }
 
 }  // namespace attend::nn

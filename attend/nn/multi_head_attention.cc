@@ -117,9 +117,11 @@ MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, K
                                       std::to_string(cache.options().batch));
     }
     Tensor positions({batch, length}, DType::int64);
+    // Slots, padding included: only differences count, whenever padding is declared.
     for (std::int64_t b = 0; b < batch; ++b) {
-        const std::int64_t first = cache.length(b) - cache.left_padding(b);
-        for (std::int64_t i = 0; i < length; ++i) positions.data<std::int64_t>()[b * length + i] = first + i;
+        for (std::int64_t i = 0; i < length; ++i) {
+            positions.data<std::int64_t>()[b * length + i] = cache.length(b) + i;
+        }
     }
     const Tensor query = rotated(query_.forward(x), positions);
     const ProjectedMemory added = project(x, x, positions);

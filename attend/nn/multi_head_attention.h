@@ -93,9 +93,9 @@ public:
     KvCache make_cache(std::int64_t batch, std::int64_t capacity = 256, DType dtype = DType::float32) const;
     /// Causal self attention of the next tokens x [batch, n, d_model] of each sequence (float32, bfloat16 or float16):
     /// their keys and values are appended to the cache, then each attends to all up to itself. What the whole sequences
-    /// give under Mask::causal(), within rounding, at the cost of the new tokens. Rotary positions go on from the
-    /// cache's (padding does not count). @param options the causal mask is added; columns of a bias are slots of the
-    /// cache @param residual as in attend_to @throws ShapeError, DTypeError, ValueError; tokens may be appended then
+    /// give under Mask::causal(), within rounding, at the cost of the new tokens. Rotary positions are slots of the
+    /// cache, and so are columns of a bias. @param options the causal mask is added to theirs @param residual as in
+    /// attend_to @throws ShapeError, DTypeError, ValueError; tokens may be appended then
     MultiHeadAttentionResult forward_next(const TensorView& x, KvCache& cache, const AttentionOptions& options = {},
                                           const TensorView& residual = {}) const;
     /// The projections around another attention: calls attend(output, query, key, value) once, with the projected heads

@@ -1,6 +1,8 @@
 #include <attend/core/error.h>
 #include <attend/nn/transformer.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -173,6 +175,16 @@ StackState TransformerStack::start(std::int64_t sequences, std::int64_t capacity
     return state;
 }
 
+StateDict TransformerStack::state_dict() const {
+    StateDict state;
+    for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
+        add_with_prefix(state, "layers." + std::to_string(i) + ".", parts_.blocks[i].state_dict());
+    }
+    if (parts_.norm) add_with_prefix(state, "norm.", parts_.norm->state_dict());
+    if (parts_.relative) add_with_prefix(state, "relative_attention_bias.", parts_.relative->state_dict());
+    return state;
+}
+
 Transformer::Transformer(TransformerStack encoder, TransformerStack decoder)
     : encoder_(std::move(encoder)), decoder_(std::move(decoder)) {
     if (encoder_.is_decoder() || !decoder_.is_decoder()) {
@@ -193,6 +205,13 @@ Transformer::Transformer(const StateDict& state, const BlockOptions& options)
         if (name.rfind("encoder.", 0) == 0 || name.rfind("decoder.", 0) == 0) continue;
         throw ValueError(kModule, "expected parameters of 'encoder.' and 'decoder.', found '" + name + "'");
     }
+}
+
+StateDict Transformer::state_dict() const {
+    StateDict state;
+    add_with_prefix(state, "encoder.", encoder_.state_dict());
+    add_with_prefix(state, "decoder.", decoder_.state_dict());
+    return state;
 }
 
 Tensor Transformer::forward(const TensorView& source, const TensorView& target, const TransformerInputs& inputs) const {

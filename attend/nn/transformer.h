@@ -70,6 +70,9 @@ public:
     /// Before the first token. @param capacity tokens of a sequence to begin with @param dtype of what caches keep
     StackState start(std::int64_t sequences, std::int64_t capacity = 256, DType dtype = DType::float32) const;
 
+    /// Parameters by the names that load_stack takes. @throws ValueError where a block has a recurrence
+    StateDict state_dict() const;
+
     /// The blocks.
     const std::vector<Block>& blocks() const noexcept { return parts_.blocks; }
     /// Width of x; 0 without blocks.
@@ -105,6 +108,9 @@ public:
     /// batch_first. Token by token: encoder().forward, then decoder().project, start and forward with a state.
     /// @throws ShapeError, DTypeError, ValueError
     Tensor forward(const TensorView& source, const TensorView& target, const TransformerInputs& inputs = {}) const;
+
+    /// encoder.* and decoder.*, which torch.nn.Transformer loads where its modules have the same parts.
+    StateDict state_dict() const;
 
     /// Blocks without cross attention.
     const TransformerStack& encoder() const noexcept { return encoder_; }

@@ -97,9 +97,9 @@ TEST(Block, AGateMultipliesWhatIsExpanded) {
                     const Tensor left = expand.forward(normed, {.activation = activation, .residual = {}});
                     const Tensor right = gate.forward(normed);
                     Tensor product(left.shape());
+                    const TensorView l = left.view().reshape({-1});
+                    const TensorView r = right.view().reshape({-1});
                     for (std::int64_t i = 0; i < product.numel(); ++i) {
-                        const TensorView l = left.view().reshape({-1});
-                        const TensorView r = right.view().reshape({-1});
                         product.data<float>()[i] = static_cast<float>(l.item({i})) * static_cast<float>(r.item({i}));
                     }
                     const Tensor want =

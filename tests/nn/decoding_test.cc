@@ -87,7 +87,7 @@ TEST(ForwardNext, TakesScaleBiasAndResidual) {
     }
 }
 
-// Prompts of other lengths end together; padding in front is never read and does not count as a position.
+// Prompts of other lengths end together; padding in front is never read.
 TEST(ForwardNext, LeavesOutPadding) {
     for (const bool rotary : {false, true}) {
         const nn::MultiHeadAttention module = module_of(DType::float32, rotary);

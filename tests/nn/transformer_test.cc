@@ -106,6 +106,23 @@ TEST(Transformer, KeepsItsWeightsRounded) {
     }
 }
 
+/// Same names and bits.
+void expect_same(const nn::StateDict& found, const nn::StateDict& want) {
+    EXPECT_EQ(found.size(), want.size());
+    for (const auto& [name, tensor] : want) {
+        ASSERT_EQ(found.count(name), 1U) << name;
+        EXPECT_TRUE(same_bits(found.at(name), tensor)) << name;
+    }
+}
+
+TEST(Transformer, GivesItsParametersBack) {
+    const nn::StateDict all = golden("transformer").load_all();
+    for (const std::string& name : kNames) {
+        const nn::StateDict state = nn::with_prefix(all, name + ".state.");
+        expect_same(nn::Transformer(state, options_of(name)).state_dict(), state);
+    }
+}
+
 TEST(Transformer, GivesTheWeightsOfEachBlock) {
     const SafetensorsFile file = golden("transformer");
     const nn::StateDict all = file.load_all();
@@ -164,6 +181,12 @@ TEST_F(T5, StepsEqualItsFormulas) {
         const Tensor y = decoder.forward(file_.view("y").slice(1, t, t + 1).clone(),
                                          nn::StackInputs{.memory = memory, .state = &state});
         EXPECT_LE(row_error(y, file_.view("decoded").slice(1, t, t + 1)), kBound) << t;
+    }
+}
+
+TEST_F(T5, GivesItsParametersBack) {
+    for (const std::string kind : {"encoder", "decoder"}) {
+        expect_same(stack(kind).state_dict(), nn::with_prefix(all_, kind + ".state."));
     }
 }
 
