@@ -232,8 +232,8 @@ def t5(state, x, heads, memory=None, causal=False):
         if memory is not None:
             x = x + attend(rms(x, at + "norm2"), memory, at + "multihead_attn", 0.0)
         rows = rms(x, at + ("norm2" if memory is None else "norm3"))
-        hidden = F.gelu(F.linear(rows, state[at + "linear1.weight"]), approximate="tanh") * F.linear(
-            rows, state[at + "linear_gate.weight"])
+        gate = F.gelu(F.linear(rows, state[at + "linear_gate.weight"]), approximate="tanh")
+        hidden = gate * F.linear(rows, state[at + "linear1.weight"])
         x = x + F.linear(hidden, state[at + "linear2.weight"])
     return rms(x, "norm")
 

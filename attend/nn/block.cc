@@ -152,8 +152,9 @@ Tensor Block::cross(const TensorView& x, const TensorView& residual, const Block
 }
 
 Tensor Block::feed_forward(const TensorView& x, const TensorView& residual) const {
-    Tensor hidden = parts_.expand.forward(x, {.activation = parts_.activation, .residual = {}});
-    if (parts_.gate) multiply(hidden, parts_.gate->forward(x));
+    const LinearEpilogue activated{.activation = parts_.activation, .residual = {}};
+    Tensor hidden = parts_.gate ? parts_.gate->forward(x, activated) : parts_.expand.forward(x, activated);
+    if (parts_.gate) multiply(hidden, parts_.expand.forward(x));
     return parts_.contract.forward(hidden, {.activation = Activation::none, .residual = residual});
 }
 

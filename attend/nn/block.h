@@ -21,7 +21,7 @@ struct BlockOptions {
     std::int64_t num_heads = 1;                ///< of both attentions
     NormOptions norm = {};                     ///< kind and epsilon
     bool norm_first = false;                   ///< x + f(norm(x)) instead of norm(x + f(x))
-    Activation activation = Activation::relu;  ///< of the feed-forward network
+    Activation activation = Activation::relu;  ///< of the feed-forward network, or of its gate
     DType kept = DType::float32;               ///< what weights are packed as: float32, bfloat16 or int8
     std::optional<RotaryOptions> rotary = {};  ///< of the self-attention: rotary positions
 };
@@ -32,13 +32,13 @@ struct BlockParts {
     std::optional<Ssru> recurrence = {};                     ///< the mixer of Marian's students
     std::optional<MultiHeadAttention> cross_attention = {};  ///< in a decoder
     Linear expand = {};                                      ///< first layer of the feed-forward network
-    std::optional<Linear> gate = {};                         ///< a factor of what expand gives, see Block
+    std::optional<Linear> gate = {};                         ///< activated in expand's place, then its factor
     Linear contract = {};                                    ///< second
     Norm mixer_norm = {};                                    ///< of the mixer
     Norm cross_norm = {};                                    ///< of the cross attention
     Norm feed_forward_norm = {};                             ///< of the feed-forward network
     bool norm_first = false;                                 ///< see BlockOptions
-    Activation activation = Activation::relu;                ///< of the feed-forward network
+    Activation activation = Activation::relu;                ///< of the feed-forward network, or of its gate
 };
 
 /// Parts by the names of torch.nn.TransformerEncoderLayer (self_attn.*, linear1.*, linear2.*, norm1.*, norm2.*) or,
@@ -58,8 +58,8 @@ struct BlockInputs {
     Tensor* cross_weights = nullptr;  ///< the same of cross.return_weights: [batch, heads, L, Lk]
 };
 
-/// The layer. Its feed-forward network is contract(act(expand(x))) or, with a gate, contract(act(expand(x)) gate(x))
-/// (Shazeer 2020, "GLU Variants Improve Transformer": expand is T5's wi_0, gate its wi_1).
+/// The layer. Its feed-forward network is contract(act(expand(x))) or, with a gate, contract(act(gate(x)) expand(x))
+/// (Shazeer 2020, "GLU Variants Improve Transformer": T5's wi_0 is the gate, Llama's gate_proj).
 ///
 /// With a cache (or a recurrence) sequences at their next position may lie side by side, as [1, sequences n, d] for a
 /// cross attention over packed sequences.

@@ -2,7 +2,6 @@
 #include <attend/nn/module.h>
 
 #include <algorithm>
-#include <utility>
 
 namespace attend::nn {
 
@@ -52,8 +51,8 @@ StateDict with_prefix(const StateDict& state, const std::string& prefix) {
     return result;
 }
 
-void add_with_prefix(StateDict& state, const std::string& prefix, StateDict part) {
-    for (auto& [name, tensor] : part) state.emplace(prefix + name, std::move(tensor));
+void add_with_prefix(StateDict& state, const std::string& prefix, const StateDict& part) {
+    for (const auto& [name, tensor] : part) state.emplace(prefix + name, tensor);
 }
 
 }  // namespace attend::nn

@@ -77,8 +77,9 @@ MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options,
         drawn.value.weight = glorot(generator, d, value_dim, d);
     }
     if (options.bias) {
-        for (Projection* projection : {&drawn.query, &drawn.key, &drawn.value, &drawn.output})
+        for (Projection* projection : {&drawn.query, &drawn.key, &drawn.value, &drawn.output}) {
             projection->bias = zeros({d});
+        }
     }
     keep(drawn);
 }
@@ -193,8 +194,9 @@ MultiHeadAttention::Projections MultiHeadAttention::load_tutorial(const StateDic
     const bool any = std::any_of(projections.begin(), projections.end(),
                                  [](const auto& entry) { return entry.second->bias.numel() > 0; });
     for (const auto& [name, projection] : projections) {
-        if (any && projection->bias.numel() == 0)
+        if (any && projection->bias.numel() == 0) {
             projection->bias = zeros({projection->weight.size(0)}, loaded.query.weight.dtype());
+        }
     }
     return loaded;
 }

@@ -69,7 +69,30 @@ TEST(Block, APackedBatchHasTheBitsOfEachSequence) {
     }
 }
 
-// contract(act(expand(x)) gate(x)), from its products one by one; so wide that several tasks share the factor.
+// The same of rotary positions, which begin anew with each sequence.
+TEST(Block, RotaryPositionsOfAPackedBatch) {
+    const nn::StateDict all = SafetensorsFile::open(ATTEND_TEST_DATA "/nn/transformer_layers.safetensors").load_all();
+    const nn::BlockOptions options{.num_heads = 4, .rotary = nn::RotaryOptions{.layout = nn::RotaryLayout::halves}};
+    const nn::Block block(nn::load_block(nn::with_prefix(all, "encoder.pre_gelu.state."), options));
+    const Tensor x = normal({1, 30, 16}, 1);
+    const std::vector<std::int64_t> starts = {0, 3, 20, 30};
+    Tensor positions({30}, DType::int64);
+    nn::BlockInputs inputs;
+    inputs.self.mask = Mask::packed(starts);
+    const Tensor running = block.forward(x, inputs);
+    for (std::size_t s = 0; s < 3; ++s) {
+        for (std::int64_t i = starts[s]; i < starts[s + 1]; ++i) positions.data<std::int64_t>()[i] = i - starts[s];
+    }
+    inputs.positions = positions.view();
+    const Tensor packed = block.forward(x, inputs);
+    EXPECT_LE(row_error(running, packed), kBound);  // only differences count
+    for (std::size_t s = 0; s < 3; ++s) {
+        const Tensor alone = block.forward(x.view().slice(1, starts[s], starts[s + 1]).clone());
+        EXPECT_TRUE(same_bits(alone, packed.view().slice(1, starts[s], starts[s + 1]).clone())) << s;
+    }
+}
+
+// contract(act(gate(x)) expand(x)), from its products one by one; so wide that several tasks share the factor.
 TEST(Block, AGateMultipliesWhatIsExpanded) {
     const std::int64_t width = 300;
     const nn::Linear expand(normal({width, 8}, 1), normal({width}, 2));
@@ -94,8 +117,8 @@ TEST(Block, AGateMultipliesWhatIsExpanded) {
                 for (const std::int64_t rows : {1, 237}) {
                     const Tensor x = all.view().slice(1, 0, rows).to(dtype);
                     const Tensor normed = nn::Norm(8, {.kind = nn::NormKind::rms}).forward(x);
-                    const Tensor left = expand.forward(normed, {.activation = activation, .residual = {}});
-                    const Tensor right = gate.forward(normed);
+                    const Tensor left = gate.forward(normed, {.activation = activation, .residual = {}});
+                    const Tensor right = expand.forward(normed);
                     Tensor product(left.shape());
                     const TensorView l = left.view().reshape({-1});
                     const TensorView r = right.view().reshape({-1});
