@@ -90,6 +90,18 @@ TEST(Rotary, ScoresDependOnDistancesAlone) {
     }
 }
 
+// Many rows are shared by threads, few are not.
+TEST(Rotary, RowsHaveTheSameBitsAloneAndAmongMany) {
+    Tensor all = normal({2, 4, 600, 8}, 1);
+    Tensor few = all;
+    nn::rotate(all.view(), arange(600), {.layout = nn::RotaryLayout::halves});
+    for (std::int64_t i = 0; i < 600; i += 100) {
+        const Tensor positions = arange(600).view().slice(0, i, i + 100).clone();
+        nn::rotate(few.view().slice(2, i, i + 100), positions, {.layout = nn::RotaryLayout::halves});
+    }
+    EXPECT_TRUE(same_bits(all, few));
+}
+
 TEST(Rotary, TurnsQueriesAndKeysOfAModule) {
     const std::int64_t d = 24;
     const nn::Linear projections[] = {
