@@ -69,9 +69,12 @@ TensorView chosen(TensorView view, const PlotArguments& arguments) {
     return view;
 }
 
-/// Tokens that the file brings along: a JSON array of strings in its metadata. What does not fit is left aside.
-std::vector<std::string> tokens_in(const SafetensorsFile& file, const std::string& key, std::int64_t count) {
-    const auto entry = file.metadata().find(key);
+/// Tokens that the file brings along: a JSON array of strings in its metadata, for the tensor ("weights.key_tokens") or
+/// for all ("key_tokens"). What does not fit is left aside.
+std::vector<std::string> tokens_in(const SafetensorsFile& file, const std::string& tensor, const std::string& key,
+                                   std::int64_t count) {
+    auto entry = file.metadata().find(tensor + "." + key);
+    if (entry == file.metadata().end()) entry = file.metadata().find(key);
     if (entry == file.metadata().end()) return {};
     const nlohmann::json json = nlohmann::json::parse(entry->second, nullptr, false);
     if (!json.is_array() || static_cast<std::int64_t>(json.size()) != count) return {};
@@ -99,9 +102,9 @@ std::optional<TensorView> mask_for(const SafetensorsFile& file, const PlotArgume
     }
 }
 
-std::vector<std::string> tokens_for(const SafetensorsFile& file, const std::string& path, const std::string& what,
-                                    std::int64_t count) {
-    if (path.empty()) return tokens_in(file, what + "_tokens", count);
+std::vector<std::string> tokens_for(const SafetensorsFile& file, const std::string& tensor, const std::string& path,
+                                    const std::string& what, std::int64_t count) {
+    if (path.empty()) return tokens_in(file, tensor, what + "_tokens", count);
     std::vector<std::string> tokens = read_tokens(path);
     if (static_cast<std::int64_t>(tokens.size()) != count) {
         throw ShapeError("plot", "expected " + std::to_string(count) + " " + what + " tokens in '" + path +
@@ -140,8 +143,8 @@ void run(PlotArguments& arguments) {
         file.metadata().count(kDimensions) != 0 && file.metadata().at(kDimensions) == kComputedDimensions;
     if (all.rank() == 4 && (computed || arguments.batch)) options.row_name = "Sequence";
     if (!arguments.drawing.has_title()) options.title += chosen_title(all, options.row_name, arguments);
-    options.rows = tokens_for(file, arguments.query_tokens, "query", weights.size(-2));
-    options.columns = tokens_for(file, arguments.key_tokens, "key", weights.size(-1));
+    options.rows = tokens_for(file, arguments.tensor, arguments.query_tokens, "query", weights.size(-2));
+    options.columns = tokens_for(file, arguments.tensor, arguments.key_tokens, "key", weights.size(-1));
     draw(weights, options, arguments.drawing);
 }
 

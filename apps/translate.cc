@@ -2,16 +2,20 @@
 #include "files.h"
 #include "messages.h"
 #include "options.h"
+#include "translation_output.h"
 
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 #include <attend/tasks/translator.h>
 
+#include <attend/viz/figure.h>
+
+#include <sys/stat.h>
 #include <unistd.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -33,14 +37,16 @@ struct TranslateArguments {
     std::string input;
     std::string output = "-";
     std::string compute_type = "auto";
-    std::int64_t batch_tokens = 512;
-    double max_length_factor = 3.0;
+    std::string attention;
+    TranslationPlot plot;
+    TranslationFormat format;
+    TranslationOptions options;
     int threads = 0;
     bool stream = false;
     bool no_split = false;
     bool no_shortlist = false;
-    bool scores = false;
-    bool json = false;
+
+    bool wants_attention() const { return !attention.empty() || !plot.path.empty(); }
 };
 
 constexpr std::size_t kChunkBytes = std::size_t{256} << 10;  // of lines that are in memory at once
@@ -98,58 +104,91 @@ private:
     bool ended_with_break_ = true;
 };
 
-/// Lines, words and speed so far, on a terminal.
+/// Bytes of a regular file; 0: not known.
+std::uint64_t bytes_of(int descriptor) {
+    struct stat found {};
+    if (fstat(descriptor, &found) != 0 || !S_ISREG(found.st_mode)) return 0;
+    return static_cast<std::uint64_t>(found.st_size);
+}
+
+/// Lines, words, speed and time left, on a terminal.
 class Progress {
 public:
-    void add(std::size_t lines, std::int64_t words) {
-        lines_ += lines;
+    /// @param all bytes of the input; 0: not known
+    explicit Progress(std::uint64_t all) : all_(all) {}
+
+    void add(const std::vector<std::string>& lines, std::int64_t words) {
+        for (const std::string& line : lines) bytes_ += line.size() + 1;
+        lines_ += lines.size();
         words_ += words;
         if (isatty(STDERR_FILENO) == 0) return;
         const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin_;
         std::cerr << '\r' << lines_ << " lines, " << words_ << " words, "
-                  << static_cast<std::int64_t>(static_cast<double>(words_) / std::max(time.count(), 1e-3))
-                  << " words/s   " << std::flush;
+                  << std::llround(static_cast<double>(words_) / std::max(time.count(), 1e-3)) << " words/s";
+        if (all_ > bytes_) {
+            const double left = time.count() * static_cast<double>(all_ - bytes_) / static_cast<double>(bytes_);
+            std::cerr << ", " << 100 * bytes_ / all_ << "%, " << std::llround(left) << " s left";
+        }
+        std::cerr << "      " << std::flush;
         shown_ = true;
     }
     ~Progress() {
         if (shown_) std::cerr << '\n';
     }
-    Progress() = default;
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
 
 private:
     std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+    std::uint64_t all_ = 0;
+    std::uint64_t bytes_ = 0;
     std::size_t lines_ = 0;
     std::int64_t words_ = 0;
     bool shown_ = false;
 };
 
+/// Some lines after one translator or two in a row.
+struct ChainedLines {
+    TranslatedLines last;
+    std::vector<std::string> inputs;  // as they were read
+    std::vector<std::string> pivots;  // what the second translator read
+};
+
 /// The command's translators, one or two in a row.
 class Chain {
 public:
-    explicit Chain(const TranslateArguments& arguments) : arguments_(arguments) {
+    explicit Chain(const TranslateArguments& arguments) : arguments_(arguments), options_(arguments.options) {
         TranslatorOptions options;
         options.compute_type = parse_compute_type(arguments.compute_type);
         options.shortlist = !arguments.no_shortlist;
         translators_.push_back(Translator::from_pretrained(arguments.model, options));
         if (!arguments.then.empty()) translators_.push_back(Translator::from_pretrained(arguments.then, options));
-        options_.batch_tokens = arguments.batch_tokens;
-        options_.max_length_factor = arguments.max_length_factor;
-        options_.scores = arguments.scores || arguments.json;
+        options_.scores = arguments.format.scores || arguments.format.json;
+        options_.alignment = arguments.format.json;
+        options_.attention = arguments.wants_attention();
+        options_.n_best = arguments.format.n_best;
     }
 
     /// @param first number of the first line, for messages
-    TranslatedLines translate(std::vector<std::string> lines, std::size_t first) const {
-        TranslatedLines result = translators_.front().translate_lines(lines, !arguments_.no_split, options_);
-        for (const std::size_t line : result.repaired) {
+    ChainedLines translate(const std::vector<std::string>& lines, std::size_t first) const {
+        ChainedLines result;
+        TranslationOptions options = options_;
+        if (translators_.size() > 1) {
+            options.n_best = 1;
+            options.alignment = false;
+            options.attention = false;
+        }
+        result.last = translators_.front().translate_lines(lines, !arguments_.no_split, options);
+        for (const std::size_t line : result.last.repaired) {
             warn("line " + std::to_string(first + line) + " is not UTF-8; U+FFFD takes the place of its other bytes");
         }
+        result.inputs = std::move(result.last.sources);
         if (translators_.size() == 1) return result;
-        for (std::size_t i = 0; i < lines.size(); ++i) lines[i] = std::move(result.lines[i].text);
-        TranslatedLines last = translators_.back().translate_lines(lines, !arguments_.no_split, options_);
-        last.words = result.words;
-        return last;
+        for (Translation& translation : result.last.lines) result.pivots.push_back(std::move(translation.text));
+        const std::int64_t words = result.last.words;
+        result.last = translators_.back().translate_lines(result.pivots, !arguments_.no_split, options_);
+        result.last.words = words;
+        return result;
     }
 
     const Translator& last() const { return translators_.back(); }
@@ -160,66 +199,145 @@ private:
     TranslationOptions options_;
 };
 
-void write_line(std::ostream& out, const TranslateArguments& arguments, const Translator& translator,
-                const std::string& input, const Translation& translation) {
-    if (arguments.json) {
-        const nlohmann::json best = {{"text", translation.text},
-                                     {"tokens", translator.pieces(translation.ids)},
-                                     {"ids", translation.ids},
-                                     {"score", translation.score}};
-        out << nlohmann::json{{"input", input}, {"outputs", {best}}}.dump(-1, ' ', false,
-                                                                          nlohmann::json::error_handler_t::replace);
-        return;
-    }
-    if (arguments.scores) out << translation.score << '\t';
-    out << translation.text;
-}
-
-void translate_stream(std::istream& in, std::ostream& out, const TranslateArguments& arguments, const Chain& chain) {
+/// @param bytes of the input; 0: not known
+void translate_stream(std::istream& in, std::uint64_t bytes, std::ostream& out, const TranslateArguments& arguments,
+                      const Chain& chain, AttentionOutput& attention) {
     LineReader reader(in, arguments.stream);
-    Progress progress;
-    std::size_t number = 1;
+    Progress progress(bytes);
+    std::size_t number = 0;
     bool first = true;
     for (std::vector<std::string> lines = reader.next(); !lines.empty(); lines = reader.next()) {
-        const TranslatedLines translated = chain.translate(lines, number);
+        ChainedLines translated = chain.translate(lines, number + 1);
         for (std::size_t i = 0; i < lines.size(); ++i) {
             if (!first) out << '\n';
             first = false;
-            write_line(out, arguments, chain.last(), lines[i], translated.lines[i]);
+            const TranslatedLine line{number + i, &translated.inputs[i],
+                                      translated.pivots.empty() ? nullptr : &translated.pivots[i],
+                                      &translated.last.lines[i]};
+            write_translation(out, arguments.format, chain.last(), line);
+            attention.add(translated.last.lines[i]);
         }
         if (arguments.stream) {
             out << '\n' << std::flush;
             first = true;
         }
         number += lines.size();
-        progress.add(lines.size(), translated.words);
+        progress.add(lines, translated.last.words);
     }
-    if (!first && (reader.ended_with_break() || arguments.json)) out << '\n';
+    if (!first && (reader.ended_with_break() || arguments.format.json)) out << '\n';
 }
 
-void run(const TranslateArguments& arguments) {
+void translate_input(std::ostream& out, const TranslateArguments& arguments, const Chain& chain,
+                     AttentionOutput& attention) {
+    if (!arguments.texts.empty()) {
+        std::string all;
+        for (const std::string& text : arguments.texts) all += text + '\n';
+        std::istringstream in(all);
+        translate_stream(in, all.size(), out, arguments, chain, attention);
+    } else if (arguments.input.empty() || arguments.input == "-") {
+        translate_stream(std::cin, bytes_of(STDIN_FILENO), out, arguments, chain, attention);
+    } else {
+        std::ifstream in(arguments.input, std::ios::binary);
+        if (!in || std::filesystem::is_directory(arguments.input)) {
+            throw FileError("translate", "expected a readable file, found none at '" + arguments.input + "'");
+        }
+        std::error_code unknown;
+        const std::uintmax_t bytes = std::filesystem::file_size(arguments.input, unknown);
+        translate_stream(in, unknown ? 0 : bytes, out, arguments, chain, attention);
+    }
+}
+
+/// What does not go together, before any file is touched.
+void check(const TranslateArguments& arguments) {
     if (arguments.model.empty()) {
         throw CLI::ValidationError("--model",
                                    "expected a folder with a model, found none; there are: " + models_at_hand());
     }
+    if (arguments.options.beam_size && arguments.format.n_best > *arguments.options.beam_size) {
+        throw CLI::ValidationError("--n-best", "expected at most --beam-size, " +
+                                                   std::to_string(*arguments.options.beam_size) + ", found " +
+                                                   std::to_string(arguments.format.n_best));
+    }
+    if (arguments.attention == "-" || arguments.plot.path == "-") {
+        throw CLI::ValidationError(arguments.attention == "-" ? "--attention" : "--plot",
+                                   "expected a file, since translations take standard output, found '-'");
+    }
+    if (arguments.plot.path.empty()) {
+        if (arguments.plot.layer || arguments.plot.head || arguments.plot.encoder) {
+            throw CLI::ValidationError("--layer, --head and --encoder", "expected them with --plot, found it missing");
+        }
+        return;
+    }
+    try {
+        viz::format_of(arguments.plot.path);
+    } catch (const ValueError& error) {
+        throw CLI::ValidationError("--plot", error.detail());
+    }
+}
+
+void run(const TranslateArguments& arguments) {
+    check(arguments);
     if (arguments.threads > 0) set_num_threads(arguments.threads);
     const Chain chain(arguments);
-    write_output(arguments.output, [&](std::ostream& out) {
-        if (!arguments.texts.empty()) {
-            std::string all;
-            for (const std::string& text : arguments.texts) all += text + '\n';
-            std::istringstream in(all);
-            translate_stream(in, out, arguments, chain);
-        } else if (arguments.input.empty() || arguments.input == "-") {
-            translate_stream(std::cin, out, arguments, chain);
-        } else {
-            std::ifstream in(arguments.input, std::ios::binary);
-            if (!in || std::filesystem::is_directory(arguments.input)) {
-                throw FileError("translate", "expected a readable file, found none at '" + arguments.input + "'");
-            }
-            translate_stream(in, out, arguments, chain);
-        }
-    });
+    AttentionOutput attention;
+    write_output(arguments.output, [&](std::ostream& out) { translate_input(out, arguments, chain, attention); });
+    if (!arguments.attention.empty()) attention.save(arguments.attention);
+    if (!arguments.plot.path.empty()) attention.plot(arguments.plot);
+}
+
+void add_search_options(CLI::App& command, TranslateArguments& arguments) {
+    TranslationOptions& options = arguments.options;
+    command
+        .add_option("--beam-size", options.beam_size,
+                    "Translations that are followed at once; 1: greedy (default: the model's YAML, else 1)")
+        ->type_name("N")
+        ->check(whole_number(1, 10000));
+    command
+        .add_option("--n-best", arguments.format.n_best,
+                    "Translations of each line, up to --beam-size, as lines NUMBER ||| TEXT ||| SCORE, or in --json")
+        ->type_name("N")
+        ->check(whole_number(1, 10000));
+    command
+        .add_option("--length-penalty", options.length_penalty,
+                    "Scores are divided by length^X (default: normalize of the model's YAML, else 1)")
+        ->type_name("X")
+        ->check(number_in(0.0, 1000.0));
+    command
+        .add_option("--word-penalty", options.word_penalty,
+                    "Taken off scores for each token (default: the model's YAML, else 0)")
+        ->type_name("X")
+        ->check(finite_number());
+    command
+        .add_option("--max-length-factor", options.max_length_factor,
+                    "Tokens of a translation for each of its source, at most (default: the model's YAML, else 3)")
+        ->type_name("X")
+        ->check(number_above(0.0));
+    command
+        .add_option("--max-new-tokens", options.max_new_tokens,
+                    "Tokens of a sentence's translation, at most, its end included")
+        ->type_name("N")
+        ->check(whole_number(1));
+}
+
+void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
+    command
+        .add_option("--attention", arguments.attention,
+                    "Write attention weights of all layers and heads as FILE.safetensors: N.cross_attention and "
+                    "N.encoder_attention of sentence N (they are kept in memory until the end)")
+        ->type_name("FILE")
+        ->check(file_name());
+    command
+        .add_option("--plot", arguments.plot.path,
+                    "Draw the cross attention of the first sentence: FILE.png, FILE.svg or FILE.pdf")
+        ->type_name("FILE")
+        ->check(file_name());
+    command.add_flag("--encoder", arguments.plot.encoder, "With --plot: draw the encoder's self-attention instead");
+    command.add_option("--layer", arguments.plot.layer, "With --plot: this layer, from 0 (default: the last)")
+        ->type_name("N")
+        ->check(whole_number(0));
+    command.add_option("--head", arguments.plot.head, "With --plot: this head, from 0 (default: 0, which aligns)")
+        ->type_name("N")
+        ->check(whole_number(0));
 }
 
 }  // namespace
@@ -244,20 +362,19 @@ void add_translate(CLI::App& app) {
     command->add_option("--threads", arguments->threads, "Threads; all processors unless given")
         ->type_name("N")
         ->check(whole_number(1, 1024));
-    command->add_option("--batch-tokens", arguments->batch_tokens, "Source tokens of a batch; 512 unless given")
+    command->add_option("--batch-tokens", arguments->options.batch_tokens, "Source tokens of a batch; 512 unless given")
         ->type_name("N")
         ->check(whole_number(1));
-    command
-        ->add_option("--max-length-factor", arguments->max_length_factor,
-                     "Tokens of a translation for each of its source, at most; 3 unless given")
-        ->type_name("X")
-        ->check(number_above(0.0));
     command->add_flag("--stream", arguments->stream, "Write each line as soon as it is translated");
     command->add_flag("--no-split", arguments->no_split, "A line is one sentence");
     command->add_flag("--no-shortlist", arguments->no_shortlist, "Consider the whole vocabulary");
-    command->add_flag("--scores", arguments->scores, "Write log-probability and a tab before each line");
-    command->add_flag("--json", arguments->json,
-                      "Write an object a line: input, and outputs with text, tokens, ids, score");
+    command->add_flag("--scores", arguments->format.scores, "Write the score and a tab before each line");
+    command->add_flag(
+        "--json", arguments->format.json,
+        "Write an object a line: input, source_tokens, and outputs with text, tokens, ids, score, "
+        "alignment (source token, target token, weight) and words (offsets in bytes, and their alignment)");
+    add_search_options(*command, *arguments);
+    add_attention_options(*command, *arguments);
     command->callback([arguments] { run(*arguments); });
 }
 

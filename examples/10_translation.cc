@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
         // Sentences of all lines are worked on together; each has the same bits as alone.
         const attend::TranslatedLines translated = translator.translate_lines(lines, true, {.scores = true});
         for (const attend::Translation& line : translated.lines) {
-            std::printf("%s\n    log-probability %.3f, pieces:", line.text.c_str(), line.score);
+            std::printf("%s\n    score %.3f, pieces:", line.text.c_str(), line.score);
             for (const std::string& piece : translator.pieces(line.ids)) std::printf(" %s", piece.c_str());
             std::printf("\n");
         }

@@ -44,6 +44,14 @@ END
         echo "--"
         "$attend" translate --model "models/$direction" --input "$folder/$text.line.txt" | fold -s -w 118
     done
+    echo
+    echo "== Which word comes from which: attend translate --plot"
+    sentence="The red sofa was bought by my old uncle."
+    echo "$sentence"
+    echo "--"
+    "$attend" translate --model models/en-pt --plot "$folder/cross.png" --attention "$folder/cross.safetensors" "$sentence"
+    "$attend" plot "$folder/cross.safetensors" --tensor 0.cross_attention --layer 1 --head 0 --title "Cross Attention" \
+        --terminal
 else
     echo
     echo "== Translation is left out: there are no models in models/ (make models fetches them)"
@@ -52,6 +60,7 @@ fi
 echo
 echo "Pictures:  $folder/attention.png"
 echo "           $folder/causal.png"
+[ ! -f "$folder/cross.png" ] || echo "           $folder/cross.png"
 echo "Next:      $attend explain \"Deep Learning And Machine Learning\" --narrate zh"
 echo "           $attend plot $folder/causal.safetensors --output map.svg --size 10x10"
 echo "           $attend compute --help; $attend translate --help"

@@ -12,17 +12,17 @@ namespace {
 
 constexpr const char* kModule = "EncoderDecoder";
 
-/// Rows [begin, end) of a tensor [1, all, d] for each kept sequence, one after the other.
-Tensor kept_rows(const Tensor& all, const std::vector<std::int64_t>& starts, std::span<const std::int64_t> sequences,
-                 std::int64_t total) {
+/// Keys or values of the kept sources, one after the other.
+Tensor kept_memory(const Tensor& all, const std::vector<std::int64_t>& starts, std::span<const std::int64_t> counts,
+                   std::int64_t total) {
     const std::int64_t d = all.size(2);
     Tensor result = Tensor::empty({1, total, d}, all.dtype());
     const auto bytes = static_cast<std::size_t>(d) * size_of(all.dtype());
     auto* to = static_cast<std::byte*>(result.data());
-    for (const std::int64_t s : sequences) {
-        const std::int64_t begin = starts[static_cast<std::size_t>(s)];
-        const auto count = static_cast<std::size_t>(starts[static_cast<std::size_t>(s) + 1] - begin) * bytes;
-        std::memcpy(to, static_cast<const std::byte*>(all.data()) + static_cast<std::size_t>(begin) * bytes, count);
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+        if (counts[s] == 0) continue;
+        const auto count = static_cast<std::size_t>(starts[s + 1] - starts[s]) * bytes;
+        std::memcpy(to, static_cast<const std::byte*>(all.data()) + static_cast<std::size_t>(starts[s]) * bytes, count);
         to += count;
     }
     return result;
@@ -42,8 +42,9 @@ EncoderDecoder::EncoderDecoder(EncoderDecoderParts parts)
     }
 }
 
-Tensor EncoderDecoder::encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts) const {
-    StackInputs inputs;
+Tensor EncoderDecoder::encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts,
+                              AttentionRecord* record) const {
+    StackInputs inputs{.self_record = record};
     inputs.self.mask = Mask::packed(starts);
     return network_.encoder().forward(source_.forward(ids, starts), inputs);
 }
@@ -52,37 +53,59 @@ DecoderState EncoderDecoder::start(const Tensor& encoded, std::vector<std::int64
     DecoderState state;
     state.memory = network_.decoder().project(encoded);
     state.blocks = network_.decoder().start(static_cast<std::int64_t>(starts.size()) - 1);
+    state.row_starts.resize(starts.size());
+    std::iota(state.row_starts.begin(), state.row_starts.end(), 0);
     state.starts = std::move(starts);
     return state;
 }
 
-Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> previous) const {
+Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> previous,
+                            AttentionRecord* record) const {
     const auto count = static_cast<std::int64_t>(previous.size());
-    if (count + 1 != static_cast<std::int64_t>(state.starts.size())) {
-        throw ValueError(kModule, "expected a token for each of " + std::to_string(state.starts.size() - 1) +
-                                      " sequences, found " + std::to_string(count));
+    if (count != state.row_starts.back()) {
+        throw ValueError(kModule, "expected a token for each of " + std::to_string(state.row_starts.back()) +
+                                      " rows, found " + std::to_string(count));
     }
-    std::vector<std::int64_t> rows(state.starts.size());
-    std::iota(rows.begin(), rows.end(), 0);
-    StackInputs inputs{.memory = state.memory, .state = &state.blocks};
-    inputs.cross.mask = Mask::packed(rows, state.starts);
+    StackInputs inputs{.memory = state.memory, .state = &state.blocks, .cross_record = record};
+    inputs.cross.mask = Mask::packed(state.row_starts, state.starts);
     Tensor x = network_.decoder().forward(target_.step(previous, state.position), inputs);
     ++state.position;
     return x;
 }
 
-void EncoderDecoder::keep(DecoderState& state, std::span<const std::int64_t> rows) const {
-    state.blocks.reorder(rows);
+void EncoderDecoder::choose(DecoderState& state, std::span<const std::int64_t> parents,
+                            std::span<const std::int64_t> counts) const {
     std::vector<std::int64_t> starts = {0};
-    for (const std::int64_t row : rows) {
-        const auto s = static_cast<std::size_t>(row);
-        starts.push_back(starts.back() + state.starts[s + 1] - state.starts[s]);
+    std::vector<std::int64_t> row_starts = {0};
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+        if (counts[s] == 0) continue;
+        if (s + 1 < state.starts.size()) starts.push_back(starts.back() + state.starts[s + 1] - state.starts[s]);
+        row_starts.push_back(row_starts.back() + counts[s]);
     }
-    for (ProjectedMemory& memory : state.memory) {
-        memory.key = kept_rows(memory.key, state.starts, rows, starts.back());
-        memory.value = kept_rows(memory.value, state.starts, rows, starts.back());
+    if (counts.size() + 1 != state.starts.size() || row_starts.back() != static_cast<std::int64_t>(parents.size())) {
+        throw ValueError(kModule, "expected counts of " + std::to_string(state.starts.size() - 1) +
+                                      " sources with a sum of " + std::to_string(parents.size()) +
+                                      ", the number of parents, found " + std::to_string(counts.size()) +
+                                      " with a sum of " + std::to_string(row_starts.back()));
     }
+    const std::int64_t rows = state.row_starts.back();
+    bool moved = static_cast<std::int64_t>(parents.size()) != rows;
+    for (std::size_t i = 0; i < parents.size(); ++i) {
+        if (parents[i] < 0 || parents[i] >= rows) {
+            throw ValueError(kModule, "expected rows from 0 to " + std::to_string(rows - 1) + ", found " +
+                                          std::to_string(parents[i]));
+        }
+        moved = moved || parents[i] != static_cast<std::int64_t>(i);
+    }
+    if (starts.size() < state.starts.size()) {
+        for (ProjectedMemory& memory : state.memory) {
+            memory.key = kept_memory(memory.key, state.starts, counts, starts.back());
+            memory.value = kept_memory(memory.value, state.starts, counts, starts.back());
+        }
+    }
+    if (moved) state.blocks.reorder(parents);
     state.starts = std::move(starts);
+    state.row_starts = std::move(row_starts);
 }
 
 }  // namespace attend::nn

@@ -16,19 +16,20 @@ namespace attend::nn {
 
 /// What an EncoderDecoder is made of.
 struct EncoderDecoderParts {
-    InputEmbeddingParts source;          ///< of the encoder
-    InputEmbeddingParts target;          ///< of the decoder
-    TransformerStackParts encoder;       ///< blocks without cross attention
-    TransformerStackParts decoder;       ///< blocks with cross attention, and self-attention or a recurrence
-    Linear output;                       ///< from the decoder's rows to logits
+    InputEmbeddingParts source;     ///< of the encoder
+    InputEmbeddingParts target;     ///< of the decoder
+    TransformerStackParts encoder;  ///< blocks without cross attention
+    TransformerStackParts decoder;  ///< blocks with cross attention, and self-attention or a recurrence
+    Linear output;                  ///< from the decoder's rows to logits
 };
 
-/// Where a decoder stands: one row for each sequence of the batch.
+/// Where a decoder stands: rows for each of n sources, one or, in a beam, several.
 struct DecoderState {
-    std::vector<ProjectedMemory> memory;  ///< of each block, [1, all source tokens, d]
-    StackState blocks;                    ///< caches and recurrences, n sequences
-    std::vector<std::int64_t> starts;     ///< [n + 1], where each source begins in the memory
-    std::int64_t position = 0;            ///< of the next token
+    std::vector<ProjectedMemory> memory;   ///< of each block, [1, all source tokens, d]
+    StackState blocks;                     ///< caches and recurrences of all rows
+    std::vector<std::int64_t> starts;      ///< [n + 1], where each source begins in the memory
+    std::vector<std::int64_t> row_starts;  ///< [n + 1], where each source's rows begin
+    std::int64_t position = 0;             ///< of the next token
 };
 
 /// The model.
@@ -40,15 +41,18 @@ public:
     /// The encoder's rows, [1, all tokens, d], of sources that lie one after the other. Each has the same bits as
     /// alone.
     /// @param ids of all tokens @param starts [n + 1], rising from 0 to their number @throws ValueError
-    Tensor encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts) const;
-    /// A decoder before its first token.
+    /// @param record receives the weights of self-attention; null: they are not computed
+    Tensor encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts,
+                  AttentionRecord* record = nullptr) const;
+    /// A decoder before its first token, with one row for each source.
     DecoderState start(const Tensor& encoded, std::vector<std::int64_t> starts) const;
-    /// The decoder's rows [1, n, d] for the next position. @param previous the last token of each sequence; -1: none, a
-    /// row of zeros takes its embedding's place @throws ValueError
-    Tensor step(DecoderState& state, std::span<const std::int64_t> previous) const;
-    /// Goes on with some of the sequences only, or with some of them several times (beams). @param rows which, in the
-    /// order in which they are to be @throws ValueError
-    void keep(DecoderState& state, std::span<const std::int64_t> rows) const;
+    /// The decoder's rows [1, rows, d] for the next position. @param previous the last token of each row; -1: none, a
+    /// row of zeros takes its embedding's place @param record receives the weights of cross attention; null: they are
+    /// not computed @throws ValueError
+    Tensor step(DecoderState& state, std::span<const std::int64_t> previous, AttentionRecord* record = nullptr) const;
+    /// Chooses the rows to go on with. @param parents the row that each new one continues, source by source
+    /// @param counts new rows of each source; sources without any leave the batch @throws ValueError
+    void choose(DecoderState& state, std::span<const std::int64_t> parents, std::span<const std::int64_t> counts) const;
 
     /// The output layer: logits of all target tokens.
     const Linear& output() const noexcept { return output_; }

@@ -132,8 +132,13 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
         bias.emplace(relative_bias(x, inputs));
         own.self.bias = bias->view();
     }
-    if (inputs.self_weights != nullptr) inputs.self_weights->assign(count, Tensor());
-    if (inputs.cross_weights != nullptr) inputs.cross_weights->assign(count, Tensor());
+    for (AttentionRecord* record : {inputs.self_record, inputs.cross_record}) {
+        if (record != nullptr) record->weights.clear();
+    }
+    const auto place = [&](AttentionRecord* record, std::size_t b, AttentionOptions& options) -> Tensor* {
+        options.return_weights = record != nullptr && (!record->last_only || b + 1 == count);
+        return options.return_weights ? &record->weights.emplace_back() : nullptr;
+    };
     Tensor y;
     for (std::size_t b = 0; b < count; ++b) {
         if (is_decoder()) own.memory = &inputs.memory[b];
@@ -142,8 +147,8 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
             own.cache = cache ? &*cache : nullptr;
             own.state = &inputs.state->cells[b];
         }
-        if (inputs.self_weights != nullptr) own.self_weights = &(*inputs.self_weights)[b];
-        if (inputs.cross_weights != nullptr) own.cross_weights = &(*inputs.cross_weights)[b];
+        own.self_weights = place(inputs.self_record, b, own.self);
+        if (is_decoder()) own.cross_weights = place(inputs.cross_record, b, own.cross);
         y = parts_.blocks[b].forward(b == 0 ? x : y.view(), own);
     }
     if (count == 0) y = x.clone();

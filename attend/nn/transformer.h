@@ -40,6 +40,12 @@ struct StackState {
     void reorder(std::span<const std::int64_t> sources);
 };
 
+/// Attention weights on their way out, for who wants to look at them.
+struct AttentionRecord {
+    bool last_only = false;            ///< of the last block alone
+    std::vector<Tensor> weights = {};  ///< of each block, or the last, [batch, heads, queries, keys]
+};
+
 /// What a stack works with besides x.
 struct StackInputs {
     AttentionOptions self = {};                    ///< of every self-attention
@@ -47,8 +53,8 @@ struct StackInputs {
     TensorView positions = {};                     ///< see BlockInputs
     std::span<const ProjectedMemory> memory = {};  ///< of each block, see TransformerStack::project
     StackState* state = nullptr;                   ///< x are the next tokens of its sequences
-    std::vector<Tensor>* self_weights = nullptr;   ///< receives those of each block, see BlockInputs
-    std::vector<Tensor>* cross_weights = nullptr;  ///< the same of the cross attention
+    AttentionRecord* self_record = nullptr;        ///< receives the weights of self-attention; null: none are computed
+    AttentionRecord* cross_record = nullptr;       ///< the same of cross attention, in a decoder
 };
 
 /// Blocks one after the other.

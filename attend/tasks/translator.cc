@@ -1,17 +1,12 @@
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
-#include <attend/io/marian_shortlist.h>
-#include <attend/kernels/cpu/row_kernels.h>
+#include <attend/tasks/translation_batch.h>
+#include <attend/tasks/translation_folder.h>
 #include <attend/tasks/translator.h>
 #include <attend/text/sentences.h>
-#include <attend/text/tokenizer.h>
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <limits>
-#include <numeric>
-#include <optional>
 #include <span>
 #include <utility>
 
@@ -20,68 +15,6 @@ namespace attend {
 namespace {
 
 constexpr const char* kOperation = "Translator";
-
-/// The one file of a folder whose name has this beginning and end; nothing where there is none.
-std::optional<std::string> file_named(const std::string& folder, const std::string& begin, const std::string& end) {
-    std::optional<std::string> found;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-        const std::string name = entry.path().filename().string();
-        if (!name.starts_with(begin) || !name.ends_with(end)) continue;
-        if (found) {
-            throw FileError(kOperation, "expected one file " + begin + "*" + end + " in '" + folder + "', found '" +
-                                            *found + "' and '" + entry.path().string() + "'");
-        }
-        found = entry.path().string();
-    }
-    return found;
-}
-
-std::string required_file(const std::string& folder, const std::string& begin, const std::string& end) {
-    if (const std::optional<std::string> found = file_named(folder, begin, end)) return *found;
-    throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found none");
-}
-
-/// @throws FileError where a vocabulary has pieces without a row of weights, or none for the end of a sentence
-void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, std::int64_t rows,
-                      const std::string& tensor, const std::string& model) {
-    if (pieces.size() > rows) {
-        throw FileError(kOperation, "expected at most " + std::to_string(rows) + " pieces, the rows of '" + tensor +
-                                        "' in '" + model + "', in '" + file + "', found " +
-                                        std::to_string(pieces.size()));
-    }
-    if (pieces.end() < 0) {
-        throw FileError(kOperation, "expected a piece for the end of a sentence in '" + file + "', found none");
-    }
-}
-
-/// A source, or a part of one that is too long, on its way through the decoder.
-struct Piece {
-    std::size_t source = 0;            // which it belongs to
-    std::vector<std::int64_t> ids;     // with the end
-    std::vector<std::int64_t> output;  // so far
-    double score = 0.0;
-};
-
-/// log(sum of exp) in double: the same for any number of threads.
-double log_sum_exp(const float* logits, std::int64_t count) {
-    double largest = -std::numeric_limits<double>::infinity();
-    for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, static_cast<double>(logits[i]));
-    double sum = 0.0;
-    for (std::int64_t i = 0; i < count; ++i) sum += std::exp(static_cast<double>(logits[i]) - largest);
-    return largest + std::log(sum);
-}
-
-}  // namespace
-
-namespace {
-
-/// "en" of ".../model.enpt.intgemm.alphas.bin".
-std::string language_of(const std::string& path) {
-    const std::string name = std::filesystem::path(path).filename().string();
-    const std::size_t dot = name.find('.');
-    const std::size_t next = dot == std::string::npos ? dot : name.find('.', dot + 1);
-    return next == std::string::npos || next - dot != 5 ? "" : name.substr(dot + 1, 2);
-}
 
 std::int64_t words_of(const std::string& text) {
     std::int64_t words = 0;
@@ -94,117 +27,272 @@ std::int64_t words_of(const std::string& text) {
     return words;
 }
 
+std::vector<text::TextRange> moved(std::vector<text::TextRange> ranges, std::int64_t by) {
+    for (text::TextRange& range : ranges) range = {range.begin + by, range.end + by};
+    return ranges;
+}
+
+void append_links(std::vector<AlignmentLink>& all, const std::vector<AlignmentLink>& more, std::size_t source,
+                  std::size_t target) {
+    for (const AlignmentLink& link : more) {
+        all.push_back({link.source + static_cast<std::int64_t>(source), link.target + static_cast<std::int64_t>(target),
+                       link.weight});
+    }
+}
+
+/// Appends what was found for the next part of a source. @param source_begin where the part begins in the source
+void append(Translation& all, const Translation& next, const std::string& between, std::int64_t source_begin) {
+    all.text += between;
+    append_links(all.tokens, next.tokens, all.source_ids.size(), all.ids.size());
+    append_links(all.words.links, next.words.links, all.words.source.size(), all.words.target.size());
+    const auto add = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+    add(all.words.source, moved(next.words.source, source_begin));
+    add(all.words.target, moved(next.words.target, static_cast<std::int64_t>(all.text.size())));
+    add(all.ids, next.ids);
+    add(all.source_ids, next.source_ids);
+    add(all.attention, next.attention);
+    all.text += next.text;
+    all.log_probability += next.log_probability;
+    all.score += next.score;
+}
+
+/// The best `count` choices of one translation for each part, by the sum of their scores: the n best of a sum are among
+/// the n best of its first terms with the n best of the next.
+std::vector<std::vector<std::size_t>> best_choices(const std::vector<std::vector<Translation>>& parts,
+                                                   std::size_t count) {
+    struct Choice {
+        double score = 0.0;
+        std::vector<std::size_t> of_part;
+    };
+    std::vector<Choice> best(1);
+    for (const std::vector<Translation>& part : parts) {
+        std::vector<Choice> longer;
+        for (const Choice& choice : best) {
+            for (std::size_t i = 0; i < part.size(); ++i) {
+                longer.push_back({choice.score + part[i].score, choice.of_part});
+                longer.back().of_part.push_back(i);
+            }
+        }
+        std::stable_sort(longer.begin(), longer.end(),
+                         [](const Choice& a, const Choice& b) { return a.score > b.score; });
+        if (longer.size() > count) longer.resize(count);
+        best = std::move(longer);
+    }
+    std::vector<std::vector<std::size_t>> result;
+    for (Choice& choice : best) result.push_back(std::move(choice.of_part));
+    return result;
+}
+
+/// Parts one after the other, with spaces between them. @param begins where each begins in the source
+Translation joined(const std::vector<std::vector<Translation>>& parts, const std::vector<std::int64_t>& begins,
+                   const std::string& prefix, const std::string& suffix, std::int64_t n_best) {
+    Translation result;
+    const auto choices = best_choices(parts, static_cast<std::size_t>(n_best));
+    for (std::size_t c = 0; c < choices.size(); ++c) {
+        Translation one;
+        one.text = prefix;
+        for (std::size_t p = 0; p < parts.size(); ++p) {
+            append(one, parts[p][choices[c][p]], p > 0 ? " " : "", begins[p]);
+        }
+        one.text += suffix;
+        if (!parts.empty()) one.score /= static_cast<double>(parts.size());
+        if (c == 0) {
+            result = std::move(one);
+        } else {
+            result.others.push_back(std::move(one));
+        }
+    }
+    return result;
+}
+
+/// A translation and its others as a list, best first.
+std::vector<Translation> as_list(Translation translation) {
+    std::vector<Translation> others = std::move(translation.others);
+    translation.others.clear();
+    others.insert(others.begin(), std::move(translation));
+    return others;
+}
+
+/// Batches of sequences of similar lengths, up to a number of tokens.
+std::vector<std::span<TranslationSequence*>> batches_of(std::vector<TranslationSequence*>& order, std::int64_t most) {
+    std::stable_sort(order.begin(), order.end(), [](const TranslationSequence* a, const TranslationSequence* b) {
+        return a->ids.size() < b->ids.size();
+    });
+    std::vector<std::span<TranslationSequence*>> batches;
+    for (std::size_t begin = 0; begin < order.size();) {
+        std::size_t last = begin;
+        std::int64_t tokens = 0;
+        while (last < order.size()) {
+            tokens += static_cast<std::int64_t>(order[last]->ids.size());
+            if (last > begin && tokens > most) break;
+            ++last;
+        }
+        batches.push_back(std::span(order).subspan(begin, last - begin));
+        begin = last;
+    }
+    return batches;
+}
+
+}  // namespace
+
+namespace {
+
+/// Where a source's pieces and words are in it.
+struct SourceWords {
+    std::vector<text::TextRange> pieces = {};
+    std::vector<text::TextRange> words = {};
+};
+
 }  // namespace
 
 struct Translator::Parts {
-    nn::EncoderDecoder model;
-    text::Tokenizer source;
-    text::Tokenizer target;
-    std::optional<MarianShortlist> shortlist;
-    bool shared = true;
-    std::string source_language;
+    TranslationFolder folder;
 
-    /// The output layer for one sentence and the ids of its columns; all columns: no ids.
-    struct Output {
-        std::optional<nn::Linear> some;
-        std::vector<std::int64_t> ids;
-    };
-
-    Output output_for(const Piece& piece) const {
-        Output output;
-        if (!shortlist) return output;
-        output.ids = shortlist->candidates(piece.ids, shared, model.target_size());
-        output.some = model.output().select(output.ids);
-        return output;
-    }
-
-    void decode(std::span<Piece*> batch, const TranslationOptions& options) const;
+    TranslationBatchOptions batch_options(const TranslationOptions& options) const;
+    std::vector<TranslationSequence> sequences(const std::vector<std::string>& sources,
+                                               const TranslationOptions& options) const;
+    std::vector<Translation> found(const TranslationSequence& sequence, const TranslationOptions& options,
+                                   const SourceWords& source) const;
+    void align(const TranslationSequence& sequence, const TensorView& weights, const SourceWords& source,
+               Translation& translation) const;
+    SourceWords source_words(const std::string& text) const;
 };
 
-// Greedy: the likeliest piece but for the unknown one, until the end of the sentence or its longest length.
-void Translator::Parts::decode(std::span<Piece*> batch, const TranslationOptions& options) const {
-    std::vector<std::int64_t> ids;
-    std::vector<std::int64_t> starts = {0};
-    std::vector<Output> outputs;
-    for (const Piece* piece : batch) {
-        ids.insert(ids.end(), piece->ids.begin(), piece->ids.end());
-        starts.push_back(static_cast<std::int64_t>(ids.size()));
-        outputs.push_back(output_for(*piece));
+TranslationBatchOptions Translator::Parts::batch_options(const TranslationOptions& options) const {
+    const TranslationDefaults& defaults = folder.defaults;
+    TranslationBatchOptions batch;
+    batch.search.beam_size = options.beam_size.value_or(defaults.beam_size);
+    batch.search.end = folder.target.end();
+    batch.search.banned = folder.target.unknown();
+    batch.search.length_penalty = options.length_penalty.value_or(defaults.normalize);
+    batch.search.word_penalty = options.word_penalty.value_or(defaults.word_penalty);
+    batch.search.log_probabilities = options.scores;
+    batch.n_best = options.n_best;
+    batch.max_length_factor = options.max_length_factor.value_or(defaults.max_length_factor);
+    batch.max_new_tokens = options.max_new_tokens;
+    batch.all_weights = options.attention;
+    batch.last_weights = options.alignment;
+    batch.shortlist = folder.shortlist ? &*folder.shortlist : nullptr;
+    batch.shared_vocabulary = folder.shared;
+    if (options.n_best < 1 || options.n_best > batch.search.beam_size) {
+        throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " +
+                                         std::to_string(batch.search.beam_size) + ", found " +
+                                         std::to_string(options.n_best));
     }
-    nn::DecoderState state = model.start(model.encode(ids, starts), starts);
-    std::vector<std::size_t> active(batch.size());
-    std::iota(active.begin(), active.end(), std::size_t{0});
-    std::vector<std::int64_t> previous(batch.size(), -1);
-    const std::int64_t end = target.end();
-    while (!active.empty()) {
-        const Tensor rows = model.step(state, previous);
-        std::vector<std::int64_t> going;
-        std::vector<std::int64_t> last;
-        std::vector<std::size_t> left;
-        for (std::size_t i = 0; i < active.size(); ++i) {
-            Piece& piece = *batch[active[i]];
-            const Output& output = outputs[active[i]];
-            const auto row = static_cast<std::int64_t>(i);
-            Tensor logits = (output.some ? *output.some : model.output()).forward(rows.view().slice(1, row, row + 1));
-            float* values = logits.data<float>();
-            const std::int64_t count = logits.numel();
-            const auto unknown = std::lower_bound(output.ids.begin(), output.ids.end(), target.unknown());
-            if (!output.some) {
-                values[target.unknown()] = -std::numeric_limits<float>::infinity();
-            } else if (unknown != output.ids.end() && *unknown == target.unknown()) {
-                values[unknown - output.ids.begin()] = -std::numeric_limits<float>::infinity();
-            }
-            const std::int64_t best = kernels::cpu::row_kernels().largest(values, count);
-            const std::int64_t id = output.some ? output.ids[static_cast<std::size_t>(best)] : best;
-            piece.output.push_back(id);
-            if (options.scores) piece.score += static_cast<double>(values[best]) - log_sum_exp(values, count);
-            const double longest = std::ceil(options.max_length_factor * static_cast<double>(piece.ids.size()));
-            if (id == end || !(static_cast<double>(piece.output.size()) < longest)) continue;
-            going.push_back(row);
-            last.push_back(id);
-            left.push_back(active[i]);
+    return batch;
+}
+
+std::vector<TranslationSequence> Translator::Parts::sequences(const std::vector<std::string>& sources,
+                                                              const TranslationOptions& options) const {
+    std::vector<TranslationSequence> all;
+    const std::size_t most = static_cast<std::size_t>(std::max<std::int64_t>(options.max_source_tokens, 2)) - 1;
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+        const std::vector<std::int64_t> ids = folder.source.encode(sources[s]);
+        for (std::size_t begin = 0; begin < ids.size(); begin += most) {
+            const auto first = ids.begin() + static_cast<std::ptrdiff_t>(begin);
+            TranslationSequence sequence;
+            sequence.source = s;
+            sequence.begin = begin;
+            sequence.ids.assign(first, first + static_cast<std::ptrdiff_t>(std::min(most, ids.size() - begin)));
+            sequence.ids.push_back(folder.source.end());
+            all.push_back(std::move(sequence));
         }
-        if (left.size() < active.size() && !left.empty()) model.keep(state, going);
-        active = std::move(left);
-        previous = std::move(last);
     }
+    return all;
+}
+
+std::vector<Translation> Translator::Parts::found(const TranslationSequence& sequence,
+                                                  const TranslationOptions& options, const SourceWords& source) const {
+    std::vector<Translation> all;
+    for (const search::Hypothesis& hypothesis : sequence.hypotheses) {
+        Translation translation;
+        translation.ids = hypothesis.tokens;
+        translation.log_probability = hypothesis.log_probability;
+        translation.score = hypothesis.score;
+        std::span<const std::int64_t> ids = translation.ids;
+        if (!ids.empty() && ids.back() == folder.target.end()) ids = ids.first(ids.size() - 1);
+        translation.text = folder.target.decode(ids);
+        if (options.alignment || (options.attention && all.empty())) {
+            Tensor weights = cross_weights(sequence, hypothesis);
+            // Students learn alignments in the first head of the last layer (Marian's guided-alignment-layer: last).
+            if (options.alignment) {
+                align(sequence, weights.view().select(0, weights.size(0) - 1).select(0, 0), source, translation);
+            }
+            if (options.attention && all.empty()) {
+                TranslationAttention attention;
+                for (const std::int64_t id : sequence.ids) attention.source_tokens.push_back(folder.source.piece(id));
+                for (const std::int64_t id : hypothesis.tokens) {
+                    attention.target_tokens.push_back(folder.target.piece(id));
+                }
+                attention.encoder = sequence.encoder_weights;
+                attention.cross = std::move(weights);
+                translation.attention.push_back(std::move(attention));
+            }
+        }
+        all.push_back(std::move(translation));
+    }
+    return all;
+}
+
+SourceWords Translator::Parts::source_words(const std::string& text) const {
+    return {folder.source.encode_with_ranges(text).ranges, text::words(text, folder.source_language)};
+}
+
+// Links count the words of the whole source: a word may lie in two parts.
+void Translator::Parts::align(const TranslationSequence& sequence, const TensorView& weights, const SourceWords& source,
+                              Translation& translation) const {
+    translation.source_ids = sequence.ids;
+    translation.tokens = strong_links(weights);
+    const std::span<const text::TextRange> pieces =
+        std::span(source.pieces).subspan(sequence.begin, sequence.ids.size() - 1);
+    const std::vector<text::TextRange> targets = folder.target.decode_with_ranges(translation.ids).ranges;
+    translation.words.target = text::words(translation.text, folder.target_language);
+    translation.words.links =
+        strong_links(word_weights(weights, pieces, targets, source.words, translation.words.target));
 }
 
 Translator::Translator(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)) {}
 
 Translator Translator::from_pretrained(const std::string& folder, const TranslatorOptions& options) {
-    if (!std::filesystem::is_directory(folder)) {
-        throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
-    }
-    const std::string path = required_file(folder, "model", ".bin");
-    auto file = std::make_shared<const MarianFile>(MarianFile::open(path));
-    const bool shared = models::has_shared_vocabulary(*file);
-    const std::string source = required_file(folder, shared ? "vocab" : "srcvocab", ".spm");
-    const text::Tokenizer source_pieces = text::Tokenizer::open(source);
-    const std::string target = shared ? source : required_file(folder, "trgvocab", ".spm");
-    const text::Tokenizer target_pieces = shared ? source_pieces : text::Tokenizer::open(target);
-    std::optional<std::string> lexical;
-    if (options.shortlist) lexical = file_named(folder, "lex", ".bin");
-    std::optional<MarianShortlist> shortlist;
-    if (lexical) shortlist = MarianShortlist::open(*lexical);
-    nn::EncoderDecoder model = models::load_marian(file, options.compute_type);
-    file->drop_pages();  // its weights are packed now; embeddings are read again row by row
-    check_vocabulary(source_pieces, source, model.source_size(), shared ? "Wemb" : "encoder_Wemb", path);
-    if (!shared) check_vocabulary(target_pieces, target, model.target_size(), "decoder_Wemb", path);
-    if (shortlist &&
-        (shortlist->source_size() < source_pieces.size() || shortlist->source_size() > model.source_size())) {
-        throw FileError(kOperation, "expected a shortlist of the " + std::to_string(source_pieces.size()) +
-                                        " pieces of '" + source + "' in '" + *lexical + "', found one of " +
-                                        std::to_string(shortlist->source_size()));
-    }
-    return Translator(std::make_shared<const Parts>(
-        Parts{std::move(model), source_pieces, target_pieces, std::move(shortlist), shared, language_of(path)}));
+    return Translator(
+        std::make_shared<const Parts>(Parts{open_translation_folder(folder, options.compute_type, options.shortlist)}));
 }
 
 std::vector<std::int64_t> Translator::encode(const std::string& source) const {
-    std::vector<std::int64_t> ids = parts_->source.encode(source);
-    ids.push_back(parts_->source.end());
+    std::vector<std::int64_t> ids = parts_->folder.source.encode(source);
+    ids.push_back(parts_->folder.source.end());
     return ids;
+}
+
+std::vector<Translation> Translator::translate(const std::vector<std::string>& sources,
+                                               const TranslationOptions& options) const {
+    const TranslationBatchOptions batch_options = parts_->batch_options(options);
+    std::vector<TranslationSequence> sequences = parts_->sequences(sources, options);
+    std::vector<TranslationSequence*> order;
+    for (TranslationSequence& sequence : sequences) order.push_back(&sequence);
+    const std::vector<std::span<TranslationSequence*>> batches = batches_of(order, options.batch_tokens);
+    const nn::EncoderDecoder& model = parts_->folder.model;
+    if (batches.size() == 1) {
+        translate_batch(model, batches.front(), batch_options);  // with all threads
+    } else {
+        // Long ones first, so that threads end together.
+        parallel_for(static_cast<std::int64_t>(batches.size()), [&](std::int64_t task) {
+            translate_batch(model, batches[batches.size() - 1 - static_cast<std::size_t>(task)], batch_options);
+        });
+    }
+    std::vector<Translation> result(sources.size());
+    for (std::size_t begin = 0; begin < sequences.size();) {
+        const std::size_t s = sequences[begin].source;
+        const SourceWords source = options.alignment ? parts_->source_words(sources[s]) : SourceWords();
+        std::vector<std::vector<Translation>> parts;
+        for (; begin < sequences.size() && sequences[begin].source == s; ++begin) {
+            parts.push_back(parts_->found(sequences[begin], options, source));
+        }
+        result[s] = joined(parts, std::vector<std::int64_t>(parts.size(), 0), "", "", options.n_best);
+        result[s].words.source = source.words;
+        for (Translation& other : result[s].others) other.words.source = source.words;
+    }
+    return result;
 }
 
 TranslatedLines Translator::translate_lines(const std::vector<std::string>& lines, bool split,
@@ -213,94 +301,48 @@ TranslatedLines Translator::translate_lines(const std::vector<std::string>& line
     std::vector<text::Line> taken;
     std::vector<std::string> sentences;
     for (std::size_t i = 0; i < lines.size(); ++i) {
-        taken.push_back(text::split_line(lines[i], parts_->source_language, split));
+        taken.push_back(text::split_line(lines[i], parts_->folder.source_language, split));
         if (taken.back().repaired) result.repaired.push_back(i);
         sentences.insert(sentences.end(), taken.back().sentences.begin(), taken.back().sentences.end());
         result.words += words_of(lines[i]);
     }
-    const std::vector<Translation> translated = translate(sentences, options);
+    std::vector<Translation> translated = translate(sentences, options);
     std::size_t next = 0;
-    for (const text::Line& line : taken) {
-        Translation joined;
-        joined.text = line.prefix;
-        for (std::size_t s = 0; s < line.sentences.size(); ++s) {
-            const Translation& sentence = translated[next++];
-            if (s > 0) joined.text += ' ';
-            joined.text += sentence.text;
-            joined.ids.insert(joined.ids.end(), sentence.ids.begin(), sentence.ids.end());
-            joined.score += sentence.score;
+    for (text::Line& line : taken) {
+        std::vector<std::vector<Translation>> parts;
+        std::vector<std::int64_t> begins;
+        for (const text::TextRange& range : line.ranges) {
+            parts.push_back(as_list(std::move(translated[next++])));
+            begins.push_back(range.begin);
         }
-        joined.text += line.suffix;
-        result.lines.push_back(std::move(joined));
+        result.lines.push_back(joined(parts, begins, line.prefix, line.suffix, options.n_best));
+        result.sources.push_back(std::move(line.text));
     }
     return result;
 }
 
 std::vector<std::string> Translator::pieces(const std::vector<std::int64_t>& ids) const {
     std::vector<std::string> result;
-    for (const std::int64_t id : ids) result.push_back(parts_->target.piece(id));
+    for (const std::int64_t id : ids) result.push_back(parts_->folder.target.piece(id));
+    return result;
+}
+
+std::vector<std::string> Translator::source_pieces(const std::vector<std::int64_t>& ids) const {
+    std::vector<std::string> result;
+    for (const std::int64_t id : ids) result.push_back(parts_->folder.source.piece(id));
     return result;
 }
 
 const std::string& Translator::source_language() const noexcept {
-    return parts_->source_language;
+    return parts_->folder.source_language;
+}
+
+const std::string& Translator::target_language() const noexcept {
+    return parts_->folder.target_language;
 }
 
 const nn::EncoderDecoder& Translator::model() const noexcept {
-    return parts_->model;
-}
-
-std::vector<Translation> Translator::translate(const std::vector<std::string>& sources,
-                                               const TranslationOptions& options) const {
-    std::vector<Piece> pieces;
-    const std::size_t most = static_cast<std::size_t>(std::max<std::int64_t>(options.max_source_tokens, 2)) - 1;
-    for (std::size_t s = 0; s < sources.size(); ++s) {
-        const std::vector<std::int64_t> ids = parts_->source.encode(sources[s]);
-        for (std::size_t begin = 0; begin < ids.size(); begin += most) {
-            const std::size_t last = std::min(ids.size(), begin + most);
-            Piece piece;
-            piece.source = s;
-            piece.ids.assign(ids.begin() + static_cast<std::ptrdiff_t>(begin),
-                             ids.begin() + static_cast<std::ptrdiff_t>(last));
-            piece.ids.push_back(parts_->source.end());
-            pieces.push_back(std::move(piece));
-        }
-    }
-    std::vector<Piece*> order;
-    for (Piece& piece : pieces) order.push_back(&piece);
-    std::stable_sort(order.begin(), order.end(),
-                     [](const Piece* a, const Piece* b) { return a->ids.size() < b->ids.size(); });
-    std::vector<std::span<Piece*>> batches;
-    for (std::size_t begin = 0; begin < order.size();) {
-        std::size_t last = begin;
-        std::int64_t tokens = 0;
-        while (last < order.size()) {
-            tokens += static_cast<std::int64_t>(order[last]->ids.size());
-            if (last > begin && tokens > options.batch_tokens) break;
-            ++last;
-        }
-        batches.push_back(std::span(order).subspan(begin, last - begin));
-        begin = last;
-    }
-    if (batches.size() == 1) {
-        parts_->decode(batches.front(), options);  // with all threads
-    } else {
-        // Long ones first, so that threads end together.
-        parallel_for(static_cast<std::int64_t>(batches.size()), [&](std::int64_t task) {
-            parts_->decode(batches[batches.size() - 1 - static_cast<std::size_t>(task)], options);
-        });
-    }
-    std::vector<Translation> result(sources.size());
-    for (const Piece& piece : pieces) {
-        Translation& translation = result[piece.source];
-        std::vector<std::int64_t> text_ids = piece.output;
-        if (!text_ids.empty() && text_ids.back() == parts_->target.end()) text_ids.pop_back();
-        if (!translation.ids.empty()) translation.text += ' ';
-        translation.text += parts_->target.decode(text_ids);
-        translation.ids.insert(translation.ids.end(), piece.output.begin(), piece.output.end());
-        translation.score += piece.score;
-    }
-    return result;
+    return parts_->folder.model;
 }
 
 }  // namespace attend

@@ -2,10 +2,14 @@
 /// Translation of text with the models that people have.
 #pragma once
 
+#include <attend/core/tensor.h>
 #include <attend/models/marian.h>
+#include <attend/tasks/alignment.h>
 
+#include <concepts>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,51 +21,83 @@ struct TranslatorOptions {
     bool shortlist = true;  ///< take the folder's lexical shortlist, where it has one
 };
 
-/// Options of Translator::translate.
+/// Options of Translator::translate. What is not given comes from the folder's YAML, or is as said here.
 struct TranslationOptions {
-    double max_length_factor = 3.0;   ///< tokens of a translation for each of its source, at most (Marian's)
-    std::int64_t batch_tokens = 512;  ///< source tokens that are worked on at once
-    bool scores = false;              ///< also compute Translation::score
-    std::int64_t max_source_tokens =
-        128;  ///< longer sources are cut and translated in parts (Bergamot's max-length-break)
+    std::optional<std::int64_t> beam_size = {};       ///< hypotheses that are followed; 1: greedy (else 1)
+    std::int64_t n_best = 1;                          ///< translations of each source, up to beam_size
+    std::optional<double> length_penalty = {};        ///< exponent of the length that scores are divided by (else 1)
+    std::optional<double> word_penalty = {};          ///< taken off a score for each token (else 0)
+    std::optional<double> max_length_factor = {};     ///< tokens for each of the source, at most (else 3, Marian's)
+    std::optional<std::int64_t> max_new_tokens = {};  ///< tokens of a sequence, at most, the end included
+    std::int64_t batch_tokens = 512;                  ///< source tokens that are worked on at once
+    bool scores = false;                              ///< also compute scores; beams always have them
+    std::int64_t max_source_tokens = 128;             ///< longer sources are cut and translated in parts (Bergamot's
+                                                      ///< max-length-break)
+    bool alignment = false;                           ///< also Translation::tokens and words
+    bool attention = false;                           ///< also Translation::attention
+};
+
+/// Attention weights of one sequence as the model saw it: a sentence, or a part of one that is too long.
+struct TranslationAttention {
+    std::vector<std::string> source_tokens;  ///< with the end
+    std::vector<std::string> target_tokens;  ///< with the end, if it was reached
+    Tensor encoder;                          ///< self-attention, float32 [layers, heads, source, source]
+    Tensor cross;  ///< of the translation to its source, float32 [layers, heads, target, source]
 };
 
 /// One translation, of a sentence or a line.
 struct Translation {
-    std::string text;               ///< of the target language
-    std::vector<std::int64_t> ids;  ///< of its pieces, the end's included
-    double score = 0.0;             ///< on request: log-probability of its pieces, among those of the shortlist
+    std::string text;                                  ///< of the target language
+    std::vector<std::int64_t> ids;                     ///< of its pieces, the end's included
+    double log_probability = 0.0;                      ///< of its pieces, among those of the shortlist
+    double score = 0.0;                                ///< see search::Hypothesis; of several sentences, their mean
+    std::vector<std::int64_t> source_ids = {};         ///< with alignment: of the source, each end's included
+    std::vector<AlignmentLink> tokens = {};            ///< with alignment: between source_ids and ids
+    WordAlignment words = {};                          ///< with alignment
+    std::vector<TranslationAttention> attention = {};  ///< with attention: of each sequence of the best translation
+    std::vector<Translation> others = {};              ///< with n_best: the next best ones, best first
 };
 
 /// Lines after their translation.
 struct TranslatedLines {
     std::vector<Translation> lines;     ///< one for each
-    std::vector<std::size_t> repaired;  ///< indices of lines that were no UTF-8; U+FFFD took the place of the bytes
+    std::vector<std::string> sources;   ///< the lines as they were read: U+FFFD for bytes that are no UTF-8
+    std::vector<std::size_t> repaired;  ///< indices of those lines
     std::int64_t words = 0;             ///< between spaces, of all lines
 };
 
 /// A translation model with its vocabularies. Objects may be shared by threads.
 class Translator {
 public:
-    /// Loads a folder as Mozilla publishes it: *.bin, one *.spm or srcvocab*.spm and trgvocab*.spm, lex*.bin or none.
+    /// Loads a folder as Mozilla publishes it: model*.bin, one vocab*.spm or srcvocab*.spm and trgvocab*.spm, lex*.bin
+    /// or none, and config*.yml or none, whose beam-size, normalize, word-penalty and max-length-factor are defaults.
     /// @throws FileError naming the file, and what was expected and found
     static Translator from_pretrained(const std::string& folder, const TranslatorOptions& options = {});
 
     /// Translates sentences; a line break in one is a space. Sentences of similar lengths are worked on together; each
-    /// has the same bits as alone. @param sources UTF-8 @return one for each source, in their order
+    /// has the same bits as alone. @param sources UTF-8 @return one for each source, in their order @throws ValueError
     std::vector<Translation> translate(const std::vector<std::string>& sources,
                                        const TranslationOptions& options = {}) const;
+    /// One sentence. (A template, so that a list in braces is always the list above.) @throws ValueError
+    template <typename Text>
+    requires std::convertible_to<const Text&, std::string> Translation translate(const Text& source,
+                                                                                 const TranslationOptions& options = {})
+    const { return translate(std::vector<std::string>{std::string(source)}, options).front(); }
 
     /// Translates lines of text: indentation, list markers and blank lines stay, the rest is split into sentences.
-    /// @param split false: a line is one sentence
+    /// Offsets of words are into the lines. @param split false: a line is one sentence @throws ValueError
     TranslatedLines translate_lines(const std::vector<std::string>& lines, bool split = true,
                                     const TranslationOptions& options = {}) const;
 
     /// Pieces as the target's vocabulary spells them. @throws ValueError
     std::vector<std::string> pieces(const std::vector<std::int64_t>& ids) const;
+    /// Pieces as the source's vocabulary spells them. @throws ValueError
+    std::vector<std::string> source_pieces(const std::vector<std::int64_t>& ids) const;
     /// Language of the sources, two letters, from the model's file name ("model.enpt.*"); empty where that does not
     /// tell.
     const std::string& source_language() const noexcept;
+    /// Language of the translations, likewise.
+    const std::string& target_language() const noexcept;
 
     /// Encoder rows, steps and logits for who wants to look inside.
     const nn::EncoderDecoder& model() const noexcept;

@@ -2,6 +2,8 @@
 /// Lines of text as translation takes them: sentences between what is kept as it is.
 #pragma once
 
+#include <attend/text/tokenizer.h>
+
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,8 +13,10 @@ namespace attend::text {
 /// A line taken apart. prefix, sentences joined with spaces, and suffix are the line again, but for spaces between
 /// sentences and bytes that were no UTF-8.
 struct Line {
+    std::string text;                    ///< the line, with U+FFFD in place of bytes that were no UTF-8
     std::string prefix;                  ///< spaces and a list's marker ("- ", "* ", "3. ")
     std::vector<std::string> sentences;  ///< without spaces around them
+    std::vector<TextRange> ranges;       ///< of the sentences in text
     std::string suffix;                  ///< spaces at the end, and a carriage return
     bool repaired = false;               ///< bytes that are no UTF-8 were replaced by U+FFFD
 };
@@ -21,5 +25,10 @@ struct Line {
 /// @param language two letters, "en"; unknown ones have no abbreviations @param split false: the line is one sentence
 /// @throws UnsupportedError in a build without translation
 Line split_line(std::string_view line, const std::string& language, bool split);
+
+/// Where the words of a text are, by Unicode's rules (UAX 29; dictionaries for Chinese, Japanese and the like): all
+/// between its limits that is not space, so marks of punctuation are words too.
+/// @throws UnsupportedError in a build without translation
+std::vector<TextRange> words(std::string_view text, const std::string& language);
 
 }  // namespace attend::text

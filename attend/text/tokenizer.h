@@ -11,6 +11,22 @@
 
 namespace attend::text {
 
+/// Bytes [begin, end) of a text.
+struct TextRange {
+    std::int64_t begin = 0;  ///< of the first byte
+    std::int64_t end = 0;    ///< behind the last
+    /// Memberwise.
+    friend bool operator==(const TextRange&, const TextRange&) = default;
+};
+
+/// A text in pieces, and where each lies in it.
+struct PieceText {
+    std::string text;               ///< UTF-8
+    std::vector<std::int64_t> ids;  ///< of its pieces
+    std::vector<TextRange> ranges;  ///< for each: the bytes that it stands for; one piece of several for the same
+                                    ///< character has them all, the others none
+};
+
 /// A SentencePiece model.
 class Tokenizer {
 public:
@@ -21,6 +37,10 @@ public:
     std::vector<std::int64_t> encode(std::string_view text) const;
     /// The text of ids. @throws ValueError for an id out of range
     std::string decode(std::span<const std::int64_t> ids) const;
+    /// encode, with places in `text` as it was before normalisation.
+    PieceText encode_with_ranges(std::string_view text) const;
+    /// decode, with places in the result. @throws ValueError for an id out of range
+    PieceText decode_with_ranges(std::span<const std::int64_t> ids) const;
     /// One piece as the model spells it. @throws ValueError for an id out of range
     std::string piece(std::int64_t id) const;
     /// Number of pieces.

@@ -3,6 +3,7 @@
 #include "tests/support/marian_files.h"
 
 #include <attend/io/file.h>
+#include <attend/io/safetensors.h>
 #include <attend/tasks/translator.h>
 
 #include <gtest/gtest.h>
@@ -124,12 +125,127 @@ TEST_F(TranslateCommand, JsonHasTextTokensIdsAndScore) {
     EXPECT_FALSE(std::getline(found, more));
 }
 
+TEST_F(TranslateCommand, JsonHasAlignmentsWithOffsets) {
+    const std::string line = "- " + small_.text(0);
+    const nlohmann::json json = nlohmann::json::parse(run(command_ + "--json", line));
+    const Translation want = translator_.translate_lines({line}, true, {.alignment = true}).lines.front();
+    EXPECT_EQ(json.at("source_tokens"), translator_.source_pieces(want.source_ids));
+    const nlohmann::json& best = json.at("outputs").at(0);
+    ASSERT_EQ(best.at("alignment").size(), want.tokens.size());
+    for (std::size_t i = 0; i < want.tokens.size(); ++i) {
+        const AlignmentLink& link = want.tokens[i];
+        EXPECT_EQ(best.at("alignment").at(i), nlohmann::json({link.source, link.target, link.weight}));
+    }
+    const nlohmann::json& words = best.at("words");
+    ASSERT_EQ(words.at("source").size(), want.words.source.size());
+    EXPECT_EQ(words.at("source").at(0), nlohmann::json({want.words.source[0].begin, want.words.source[0].end}));
+    EXPECT_EQ(words.at("target").size(), want.words.target.size());
+    EXPECT_EQ(words.at("alignment").size(), want.words.links.size());
+}
+
+TEST_F(TranslateCommand, BeamsAndTheirNBest) {
+    TranslationOptions options;
+    options.beam_size = 4;
+    options.n_best = 3;
+    options.length_penalty = 0.5;
+    options.word_penalty = 0.1;
+    options.max_length_factor = 1.5;
+    options.max_new_tokens = 9;
+    const std::string search =
+        "--beam-size 4 --length-penalty 0.5 --word-penalty 0.1 --max-length-factor 1.5 --max-new-tokens 9 ";
+    const std::string lines = small_.text(0) + "\n" + small_.text(1) + "\n";
+    std::string best;
+    std::string all;
+    for (std::size_t i = 0; i < 2; ++i) {
+        const Translation found = translator_.translate_lines({small_.text(i)}, true, options).lines.front();
+        best += found.text + "\n";
+        std::vector<Translation> list = found.others;
+        list.insert(list.begin(), found);
+        for (const Translation& one : list) {
+            std::ostringstream line;
+            line << i << " ||| " << one.text << " ||| " << one.score << "\n";
+            all += line.str();
+        }
+        const nlohmann::json json = nlohmann::json::parse(run(command_ + search + "--n-best 3 --json", small_.text(i)));
+        ASSERT_EQ(json.at("outputs").size(), list.size());
+        for (std::size_t n = 0; n < list.size(); ++n) {
+            EXPECT_EQ(json.at("outputs").at(n).at("ids"), list[n].ids);
+            EXPECT_EQ(json.at("outputs").at(n).at("score"), list[n].score);
+        }
+    }
+    EXPECT_EQ(run(command_ + search, lines), best);
+    EXPECT_EQ(run(command_ + search + "--n-best 3", lines), all);
+    EXPECT_NE(error(command_ + "--beam-size 2 --n-best 3 hello", 2).find("--n-best"), std::string::npos);
+    EXPECT_EQ(error(command_ + "--n-best 3 hello", 1),
+              "attend: error: expected n_best from 1 to the size of the beam, 1, found 3\n");
+}
+
+// Weights of every sentence in one file, which `attend plot` draws with their tokens.
+TEST_F(TranslateCommand, AttentionGoesToAFileAndAPicture) {
+    const std::string path = temporary("attention.safetensors");
+    const std::string text = small_.text(0) + "\n\n" + small_.text(1);
+    EXPECT_EQ(run(command_ + "--no-split --attention " + path, text), run(command_ + "--no-split", text));
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    EXPECT_EQ(file.names().size(), 4U);
+    for (std::size_t i = 0; i < 2; ++i) {
+        const Translation want = translator_.translate(small_.text(i), {.attention = true});
+        const std::string number = std::to_string(i);
+        EXPECT_EQ(file.view(number + ".cross_attention").shape(), want.attention.front().cross.shape());
+        EXPECT_EQ(file.view(number + ".encoder_attention").shape(), want.attention.front().encoder.shape());
+        EXPECT_EQ(nlohmann::json::parse(file.metadata().at(number + ".cross_attention.query_tokens")),
+                  want.attention.front().target_tokens);
+        EXPECT_EQ(nlohmann::json::parse(file.metadata().at(number + ".encoder_attention.key_tokens")),
+                  want.attention.front().source_tokens);
+    }
+    if (!ATTEND_TEST_DRAWING) return;
+    const std::string picture = temporary("attention.svg");
+    run(command_ + "--no-split --plot " + picture, small_.text(0));
+    const std::string drawn = read_file(picture);
+    EXPECT_NE(drawn.find("Cross Attention (layer 1, head 0)"), std::string::npos);
+    const auto expect_labels = [&](const std::vector<std::string>& tokens) {
+        const std::string svg = read_file(picture);
+        for (const std::string& token : tokens) {
+            if (token != "</s>") {
+                EXPECT_NE(svg.find(token), std::string::npos) << token;
+            }
+        }
+    };
+    expect_labels(translator_.translate(small_.text(0), {.attention = true}).attention.front().target_tokens);
+    run(command_ + "--no-split --encoder --layer 0 --head 1 --plot " + picture, small_.text(0));
+    EXPECT_NE(read_file(picture).find("Self-Attention (layer 0, head 1)"), std::string::npos);
+    const Outcome plotted =
+        attend("plot " + path + " --tensor 1.cross_attention --layer 0 --head 0 --output " + picture);
+    EXPECT_EQ(plotted.err, "");
+    expect_labels(translator_.translate(small_.text(1), {.attention = true}).attention.front().source_tokens);
+    const Outcome several = attend(command_ + "--plot " + picture, text);
+    EXPECT_EQ(several.status, 0);
+    EXPECT_NE(several.err.find("attend: warning: the picture shows the first of "), std::string::npos);
+    EXPECT_EQ(attend(command_ + "--layer 2 --plot " + picture, small_.text(0)).err,
+              "attend: error: expected --layer below the model's 2, found 2\n");
+    EXPECT_EQ(attend(command_ + "--plot " + picture, "\n").err,
+              "attend: error: expected a sentence to draw the attention of, found none\n");
+}
+
+TEST_F(TranslateCommand, AttentionOptionsThatDoNotFitAreRefused) {
+    for (const char* wrong :
+         {"--attention -", "--plot -", "--plot a.txt", "--layer 1", "--encoder", "--head 0", "--plot a.png --layer -1",
+          "--beam-size 0", "--n-best 0", "--length-penalty -1", "--word-penalty x", "--max-new-tokens 0"}) {
+        error(command_ + wrong + " hello", 2);
+    }
+    EXPECT_NE(error(command_ + "--attention /nowhere/a.safetensors --output " + temporary("x.txt") + " hello", 1)
+                  .find("/nowhere/a.safetensors"),
+              std::string::npos);
+}
+
 TEST_F(TranslateCommand, ASecondModelTakesWhatTheFirstGives) {
     const SmallModel split("split");
     const Translator second = Translator::from_pretrained(split.folder);
     for (const std::string line : {"the cat. a boat", "river?", "", "  - nobody knows"}) {
         EXPECT_EQ(run(command_ + "--then " + split.folder, line + "\n"),
                   second.translate_lines({translated(line)}).lines.front().text + "\n");
+        const nlohmann::json json = nlohmann::json::parse(run(command_ + "--json --then " + split.folder, line + "\n"));
+        EXPECT_EQ(json.at("input"), line);
+        EXPECT_EQ(json.at("pivot"), translated(line));
     }
 }
 

@@ -86,20 +86,32 @@ TEST(EncoderDecoder, SentencesOfABatchEqualTheStacksOnEach) {
             want.push_back(decoder.forward(y, alone, {.self = {.mask = Mask::causal()}}));
         }
         nn::DecoderState state = model.start(encoded, starts);
-        std::vector<std::size_t> active = {0, 1, 2};
-        for (std::int64_t t = 0; t < 4; ++t) {
-            if (t == 2) {  // the second sentence leaves, the others change places
-                const std::vector<std::int64_t> rows = {2, 0};
-                model.keep(state, rows);
-                active = {2, 0};
-            }
+        // The first sentence has two rows at the second step, of which the wrong one ends there; the second leaves.
+        struct Step {
+            std::vector<std::int64_t> parents;
+            std::vector<std::int64_t> counts;
+            std::vector<std::size_t> sources;  // of each row
+        };
+        const std::vector<Step> steps = {
+            {{0, 1, 2}, {1, 1, 1}, {0, 1, 2}},
+            {{0, 0, 1, 2}, {2, 1, 1}, {0, 0, 1, 2}},
+            {{1, 3}, {1, 0, 1}, {0, 2}},
+            {{0, 1}, {1, 1}, {0, 2}},
+        };
+        nn::AttentionRecord record;
+        for (std::size_t t = 0; t < steps.size(); ++t) {
+            model.choose(state, steps[t].parents, steps[t].counts);
             std::vector<std::int64_t> previous;
-            for (const std::size_t s : active) previous.push_back(kTargets[s][static_cast<std::size_t>(t)]);
-            const Tensor found = model.step(state, previous);
-            for (std::size_t i = 0; i < active.size(); ++i) {
+            for (const std::size_t s : steps[t].sources) previous.push_back(kTargets[s][t]);
+            const bool wrong = t == 1;
+            if (wrong) previous[0] = 11;
+            const Tensor found = model.step(state, previous, &record);
+            EXPECT_EQ(record.weights.size(), 2U);
+            const auto place = static_cast<std::int64_t>(t);
+            for (std::size_t i = wrong ? 1 : 0; i < previous.size(); ++i) {
                 const auto row = static_cast<std::int64_t>(i);
-                EXPECT_LE(row_error(found.view().slice(1, row, row + 1), want[active[i]].view().slice(1, t, t + 1)),
-                          kept == DType::float32 ? kBound : 0.1)
+                const TensorView rows = want[steps[t].sources[i]].view().slice(1, place, place + 1);
+                EXPECT_LE(row_error(found.view().slice(1, row, row + 1), rows), kept == DType::float32 ? kBound : 0.1)
                     << t << " " << i;
             }
         }
@@ -154,8 +166,12 @@ TEST(EncoderDecoder, RefusesWhatDoesNotFit) {
     nn::DecoderState state = model.start(model.encode(kSources[0], {0, 5}), {0, 5});
     const std::vector<std::int64_t> two = {1, 2};
     EXPECT_EQ(message_of<ValueError>([&] { model.step(state, two); }),
-              "[EncoderDecoder] expected a token for each of 1 sequences, found 2");
-    EXPECT_THROW(model.keep(state, two), ValueError);
+              "[EncoderDecoder] expected a token for each of 1 rows, found 2");
+    const std::vector<std::int64_t> one = {1};
+    EXPECT_EQ(message_of<ValueError>([&] { model.choose(state, one, one); }),
+              "[EncoderDecoder] expected rows from 0 to 0, found 1");
+    EXPECT_THROW(model.choose(state, two, one), ValueError);
+    EXPECT_THROW(model.choose(state, two, two), ValueError);
 }
 
 }  // namespace

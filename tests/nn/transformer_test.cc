@@ -128,19 +128,25 @@ TEST(Transformer, GivesTheWeightsOfEachBlock) {
     const nn::StateDict all = file.load_all();
     const nn::Transformer network(nn::with_prefix(all, "post_relu.state."), options_of("post_relu"));
     const Tensor memory = network.encoder().forward(file.view("source"));
-    std::vector<Tensor> self;
-    std::vector<Tensor> cross;
-    nn::StackInputs inputs{.self = {.mask = Mask::causal(), .return_weights = true},
-                           .cross = {.return_weights = true},
-                           .self_weights = &self,
-                           .cross_weights = &cross};
-    network.decoder().forward(file.view("target"), memory, inputs);
-    ASSERT_EQ(self.size(), 2U);
-    ASSERT_EQ(cross.size(), 2U);
-    EXPECT_EQ(self[1].shape(), (Shape{3, 2, 5, 5}));
-    EXPECT_EQ(cross[1].shape(), (Shape{3, 2, 5, 6}));
-    EXPECT_EQ(self[0].item({0, 0, 0, 0}), 1.0);
-    EXPECT_FALSE(same_bits(cross[0], cross[1]));
+    nn::AttentionRecord self;
+    nn::AttentionRecord cross;
+    nn::StackInputs inputs{.self = {.mask = Mask::causal()}, .self_record = &self, .cross_record = &cross};
+    const Tensor y = network.decoder().forward(file.view("target"), memory, inputs);
+    ASSERT_EQ(self.weights.size(), 2U);
+    ASSERT_EQ(cross.weights.size(), 2U);
+    EXPECT_EQ(self.weights[1].shape(), (Shape{3, 2, 5, 5}));
+    EXPECT_EQ(cross.weights[1].shape(), (Shape{3, 2, 5, 6}));
+    EXPECT_EQ(self.weights[0].item({0, 0, 0, 0}), 1.0);
+    EXPECT_FALSE(same_bits(cross.weights[0], cross.weights[1]));
+    const Tensor last = cross.weights[1];
+    cross.last_only = true;
+    inputs.self_record = nullptr;
+    EXPECT_TRUE(same_bits(network.decoder().forward(file.view("target"), memory, inputs), y));
+    ASSERT_EQ(cross.weights.size(), 1U);
+    EXPECT_TRUE(same_bits(cross.weights[0], last));
+    nn::AttentionRecord none;
+    network.encoder().forward(file.view("source"), nn::StackInputs{.cross_record = &none});
+    EXPECT_TRUE(none.weights.empty());
 }
 
 class T5 : public ::testing::Test {

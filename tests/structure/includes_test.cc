@@ -22,8 +22,9 @@ const std::map<std::string, std::set<std::string>>& allowed_rooms() {
         {"io", {"core"}},
         {"text", {"core", "io"}},
         {"viz", {"core", "io", "attention"}},
+        {"search", {"core", "kernels"}},
         {"models", {"core", "kernels", "attention", "dense", "nn", "io", "text"}},
-        {"tasks", {"core", "kernels", "attention", "dense", "nn", "io", "text", "models", "viz"}},
+        {"tasks", {"core", "kernels", "attention", "dense", "nn", "io", "text", "models", "search", "viz"}},
     };
     return rooms;
 }

@@ -24,6 +24,36 @@ TEST(Sentences, EndWhereUnicodeSays) {
     EXPECT_EQ(split("..."), (Sentences{"..."}));
 }
 
+// Ranges are bytes of the line after the repair.
+TEST(Sentences, HaveTheirPlacesInTheLine) {
+    const std::string line = "  - Caf\u00E9 \xFF. \U0001F600 Zwei!  Drei \r";
+    const Line taken = split_line(line, "en", true);
+    EXPECT_EQ(taken.text, "  - Caf\u00E9 \uFFFD. \U0001F600 Zwei!  Drei \r");
+    ASSERT_EQ(taken.ranges.size(), taken.sentences.size());
+    EXPECT_GE(taken.ranges.size(), 2U);
+    for (std::size_t i = 0; i < taken.ranges.size(); ++i) {
+        const auto begin = static_cast<std::size_t>(taken.ranges[i].begin);
+        EXPECT_EQ(taken.text.substr(begin, static_cast<std::size_t>(taken.ranges[i].end) - begin), taken.sentences[i]);
+    }
+    EXPECT_EQ(split_line(" a b ", "en", false).ranges, (std::vector<TextRange>{{1, 4}}));
+    EXPECT_TRUE(split_line(" ", "en", true).ranges.empty());
+}
+
+TEST(Words, AreWhatIsNotSpace) {
+    const auto spelt = [](const std::string& text, const std::string& language) {
+        std::vector<std::string> found;
+        for (const TextRange& range : words(text, language)) {
+            found.push_back(
+                text.substr(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.end - range.begin)));
+        }
+        return found;
+    };
+    EXPECT_EQ(spelt("Don't  say \u00E9t\u00E9, 3.5 times!", "en"),
+              (Sentences{"Don't", "say", "\u00E9t\u00E9", ",", "3.5", "times", "!"}));
+    EXPECT_EQ(spelt("", "en"), Sentences{});
+    EXPECT_EQ(spelt("\u6211\u559C\u6B22\u5B66\u4E60", "zh"), (Sentences{"\u6211", "\u559C\u6B22", "\u5B66\u4E60"}));
+}
+
 TEST(Sentences, AbbreviationsOfTheLanguageDoNotEndThem) {
     EXPECT_EQ(split("Mr. Smith met Dr. Jones. They spoke."), (Sentences{"Mr. Smith met Dr. Jones.", "They spoke."}));
     EXPECT_EQ(split("O Sr. Silva chegou. Ele falou.", "pt"), (Sentences{"O Sr. Silva chegou.", "Ele falou."}));

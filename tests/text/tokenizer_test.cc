@@ -48,6 +48,26 @@ TEST(Tokenizer, TextThatItDoesNotKnow) {
     EXPECT_NE(pieces.encode("</s>").front(), pieces.end());
 }
 
+// Ranges lie in the text as it was given, before normalisation, and in the text that comes out.
+TEST(Tokenizer, PiecesHaveTheirPlaces) {
+    const Tokenizer pieces = Tokenizer::open(kPath);
+    const std::string text = "  the  cat\u4E2D";
+    const PieceText found = pieces.encode_with_ranges(text);
+    EXPECT_EQ(found.ids, pieces.encode(text));
+    ASSERT_EQ(found.ranges.size(), found.ids.size());
+    EXPECT_EQ(found.ranges.front().begin, 2);
+    EXPECT_EQ(found.ranges.back().end, 13);
+    for (std::size_t i = 1; i < found.ranges.size(); ++i) EXPECT_EQ(found.ranges[i].begin, found.ranges[i - 1].end);
+    std::vector<std::int64_t> ids = pieces.encode("the cat sits");
+    ids.push_back(pieces.end());
+    const PieceText back = pieces.decode_with_ranges(ids);
+    EXPECT_EQ(back.text, "the cat sits");
+    ASSERT_EQ(back.ranges.size(), ids.size());
+    EXPECT_EQ(back.ranges.back(), (TextRange{12, 12}));  // the end has no text
+    EXPECT_EQ(back.ranges[back.ranges.size() - 2].end, 12);
+    EXPECT_THROW(pieces.decode_with_ranges(std::vector<std::int64_t>{96}), ValueError);
+}
+
 TEST(Tokenizer, RefusesIdsAndFiles) {
     const Tokenizer pieces = Tokenizer::open(kPath);
     for (const std::int64_t id : {std::int64_t{-1}, std::int64_t{96}, std::int64_t{1} << 32U}) {

@@ -6,6 +6,8 @@
 #include <unicode/locid.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
+#include <unicode/utf16.h>
+#include <unicode/utf8.h>
 #include <memory>
 
 namespace attend::text {
@@ -77,11 +79,40 @@ icu::BreakIterator& iterator_of(const std::string& language) {
     return *iterator;
 }
 
-icu::UnicodeString trimmed(const icu::UnicodeString& text, std::int32_t begin, std::int32_t end) {
-    while (begin < end && is_space(text[begin])) ++begin;
-    while (end > begin && is_space(text[end - 1])) --end;
-    return text.tempSubStringBetween(begin, end);
+/// The iterator over words of a language, made once for each thread.
+icu::BreakIterator& words_of(const std::string& language) {
+    thread_local std::string made_for;
+    thread_local std::unique_ptr<icu::BreakIterator> iterator;
+    if (!iterator || made_for != language) {
+        UErrorCode status = U_ZERO_ERROR;
+        iterator.reset(icu::BreakIterator::createWordInstance(icu::Locale(language.c_str()), status));
+        if (U_FAILURE(status) != 0) {
+            throw ValueError("words", std::string("expected ICU's rules for words, found ") + u_errorName(status));
+        }
+        made_for = language;
+    }
+    return *iterator;
 }
+
+/// Bytes of UTF-8 that come before places of UTF-16, asked for in rising order: time O(length) for all.
+class Utf8Offsets {
+public:
+    explicit Utf8Offsets(const icu::UnicodeString& text) : text_(text) {}
+
+    std::int64_t before(std::int32_t place) {
+        while (at_ < place) {
+            const UChar32 c = text_.char32At(at_);
+            bytes_ += U8_LENGTH(c);
+            at_ += U16_LENGTH(c);
+        }
+        return bytes_;
+    }
+
+private:
+    const icu::UnicodeString& text_;
+    std::int32_t at_ = 0;
+    std::int64_t bytes_ = 0;
+};
 
 std::int32_t count_of(const icu::UnicodeString& text, char16_t c) {
     std::int32_t count = 0;
@@ -102,20 +133,45 @@ Line split_line(std::string_view line, const std::string& language, bool split) 
     while (end > begin && is_space(all[end - 1])) --end;
     result.prefix = utf8(all.tempSubStringBetween(0, begin));
     result.suffix = utf8(all.tempSubStringBetween(end));
-    const icu::UnicodeString text = all.tempSubStringBetween(begin, end);
-    if (text.isEmpty()) return result;
+    result.text = utf8(all);
+    Utf8Offsets offsets(all);
+    const auto add = [&](std::int32_t from, std::int32_t to) {
+        while (from < to && is_space(all[from])) ++from;
+        while (to > from && is_space(all[to - 1])) --to;
+        if (from == to) return;
+        const std::int64_t first = offsets.before(from);
+        result.ranges.push_back({first, offsets.before(to)});
+        result.sentences.push_back(utf8(all.tempSubStringBetween(from, to)));
+    };
     if (!split) {
-        result.sentences.push_back(utf8(text));
+        add(begin, end);
         return result;
     }
+    const icu::UnicodeString text = all.tempSubStringBetween(begin, end);
+    if (text.isEmpty()) return result;
     icu::BreakIterator& iterator = iterator_of(language);
     iterator.setText(text);
     std::int32_t from = iterator.first();
     for (std::int32_t to = iterator.next(); to != icu::BreakIterator::DONE; from = to, to = iterator.next()) {
-        const icu::UnicodeString sentence = trimmed(text, from, to);
-        if (!sentence.isEmpty()) result.sentences.push_back(utf8(sentence));
+        add(begin + from, begin + to);
     }
     return result;
+}
+
+std::vector<TextRange> words(std::string_view text, const std::string& language) {
+    const icu::UnicodeString all =
+        icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())));
+    icu::BreakIterator& iterator = words_of(language);
+    iterator.setText(all);
+    Utf8Offsets offsets(all);
+    std::vector<TextRange> found;
+    std::int32_t from = iterator.first();
+    for (std::int32_t to = iterator.next(); to != icu::BreakIterator::DONE; from = to, to = iterator.next()) {
+        if (is_space(all[from])) continue;
+        const std::int64_t first = offsets.before(from);
+        found.push_back({first, offsets.before(to)});
+    }
+    return found;
 }
 
 }  // namespace attend::text

@@ -8,4 +8,8 @@ Line split_line(std::string_view, const std::string&, bool) {
     throw UnsupportedError("split_line", "expected a build with ATTEND_WITH_TRANSLATION=ON, found one without");
 }
 
+std::vector<TextRange> words(std::string_view, const std::string&) {
+    throw UnsupportedError("words", "expected a build with ATTEND_WITH_TRANSLATION=ON, found one without");
+}
+
 }  // namespace attend::text

@@ -28,6 +28,14 @@ std::string Tokenizer::decode(std::span<const std::int64_t>) const {
     refuse();
 }
 
+PieceText Tokenizer::encode_with_ranges(std::string_view) const {
+    refuse();
+}
+
+PieceText Tokenizer::decode_with_ranges(std::span<const std::int64_t>) const {
+    refuse();
+}
+
 std::string Tokenizer::piece(std::int64_t) const {
     refuse();
 }

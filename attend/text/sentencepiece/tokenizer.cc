@@ -24,36 +24,69 @@ Tokenizer Tokenizer::open(const std::string& path) {
     return Tokenizer(std::move(model));
 }
 
+namespace {
+
+void check_encoded(const sentencepiece::util::Status& status) {
+    if (status.ok()) return;
+    throw ValueError("Tokenizer", "expected text, found what SentencePiece refuses: " + status.ToString());
+}
+
+void check_decoded(const sentencepiece::util::Status& status) {
+    if (status.ok()) return;
+    throw ValueError("Tokenizer", "expected pieces, found what SentencePiece refuses: " + status.ToString());
+}
+
+/// @throws ValueError for an id that is not below `size`
+std::vector<int> narrow(std::span<const std::int64_t> ids, std::int64_t size) {
+    std::vector<int> found;
+    for (const std::int64_t id : ids) {
+        if (id < 0 || id >= size) {
+            throw ValueError("Tokenizer",
+                             "expected pieces from 0 to " + std::to_string(size - 1) + ", found " + std::to_string(id));
+        }
+        found.push_back(static_cast<int>(id));
+    }
+    return found;
+}
+
+PieceText with_ranges(const sentencepiece::ImmutableSentencePieceText& found) {
+    PieceText result;
+    result.text = found.text();
+    for (const auto& piece : found.pieces()) {
+        result.ids.push_back(piece.id());
+        result.ranges.push_back({piece.begin(), piece.end()});
+    }
+    return result;
+}
+
+}  // namespace
+
 std::vector<std::int64_t> Tokenizer::encode(std::string_view text) const {
     std::vector<int> ids;
-    if (const auto status = model_->processor.Encode({text.data(), text.size()}, &ids); !status.ok()) {
-        throw ValueError("Tokenizer", "expected text, found what SentencePiece refuses: " + status.ToString());
-    }
+    check_encoded(model_->processor.Encode({text.data(), text.size()}, &ids));
     return {ids.begin(), ids.end()};
 }
 
 std::string Tokenizer::decode(std::span<const std::int64_t> ids) const {
-    std::vector<int> narrow;
-    for (const std::int64_t id : ids) {
-        if (id < 0 || id >= size()) {
-            throw ValueError("Tokenizer", "expected pieces from 0 to " + std::to_string(size() - 1) + ", found " +
-                                              std::to_string(id));
-        }
-        narrow.push_back(static_cast<int>(id));
-    }
     std::string text;
-    if (const auto status = model_->processor.Decode(narrow, &text); !status.ok()) {
-        throw ValueError("Tokenizer", "expected pieces, found what SentencePiece refuses: " + status.ToString());
-    }
+    check_decoded(model_->processor.Decode(narrow(ids, size()), &text));
     return text;
 }
 
+PieceText Tokenizer::encode_with_ranges(std::string_view text) const {
+    sentencepiece::ImmutableSentencePieceText found;
+    check_encoded(model_->processor.Encode({text.data(), text.size()}, found.mutable_proto()));
+    return with_ranges(found);
+}
+
+PieceText Tokenizer::decode_with_ranges(std::span<const std::int64_t> ids) const {
+    sentencepiece::ImmutableSentencePieceText found;
+    check_decoded(model_->processor.Decode(narrow(ids, size()), found.mutable_proto()));
+    return with_ranges(found);
+}
+
 std::string Tokenizer::piece(std::int64_t id) const {
-    if (id < 0 || id >= size()) {
-        throw ValueError("Tokenizer",
-                         "expected a piece from 0 to " + std::to_string(size() - 1) + ", found " + std::to_string(id));
-    }
-    return model_->processor.IdToPiece(static_cast<int>(id));
+    return model_->processor.IdToPiece(narrow({&id, 1}, size()).front());
 }
 
 std::int64_t Tokenizer::size() const noexcept {

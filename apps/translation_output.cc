@@ -1,0 +1,134 @@
+#include "translation_output.h"
+
+#include "drawing.h"
+#include "files.h"
+#include "messages.h"
+
+#include <attend/core/error.h>
+#include <attend/viz/heatmap.h>
+
+#include <nlohmann/json.hpp>
+
+#include <ostream>
+#include <utility>
+
+namespace attend::apps {
+
+namespace {
+
+using nlohmann::json;
+
+json as_json(const std::vector<AlignmentLink>& links) {
+    json list = json::array();
+    for (const AlignmentLink& link : links) list.push_back({link.source, link.target, link.weight});
+    return list;
+}
+
+json as_json(const std::vector<text::TextRange>& ranges) {
+    json list = json::array();
+    for (const text::TextRange& range : ranges) list.push_back({range.begin, range.end});
+    return list;
+}
+
+json as_json(const Translation& translation, const Translator& translator) {
+    return {{"text", translation.text},
+            {"tokens", translator.pieces(translation.ids)},
+            {"ids", translation.ids},
+            {"score", translation.score},
+            {"alignment", as_json(translation.tokens)},
+            {"words",
+             {{"source", as_json(translation.words.source)},
+              {"target", as_json(translation.words.target)},
+              {"alignment", as_json(translation.words.links)}}}};
+}
+
+std::string one_object(const Translator& translator, const TranslatedLine& line) {
+    json outputs = json::array({as_json(*line.best, translator)});
+    for (const Translation& other : line.best->others) outputs.push_back(as_json(other, translator));
+    json object = {{"input", *line.input},
+                   {"source_tokens", translator.source_pieces(line.best->source_ids)},
+                   {"outputs", std::move(outputs)}};
+    if (line.pivot != nullptr) object["pivot"] = *line.pivot;
+    return object.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+/// As Marian and Moses write n-best lists.
+void write_n_best(std::ostream& out, const TranslatedLine& line) {
+    const auto write = [&](const Translation& translation) {
+        out << line.number << " ||| " << translation.text << " ||| " << translation.score;
+    };
+    write(*line.best);
+    for (const Translation& other : line.best->others) {
+        out << '\n';
+        write(other);
+    }
+}
+
+std::int64_t index_in(std::int64_t count, std::optional<std::int64_t> asked, std::int64_t otherwise,
+                      const char* option) {
+    const std::int64_t index = asked.value_or(otherwise);
+    if (index < count) return index;
+    throw ValueError("translate", "expected " + std::string(option) + " below the model's " + std::to_string(count) +
+                                      ", found " + std::to_string(index));
+}
+
+}  // namespace
+
+void write_translation(std::ostream& out, const TranslationFormat& format, const Translator& translator,
+                       const TranslatedLine& line) {
+    if (format.json) {
+        out << one_object(translator, line);
+    } else if (format.n_best > 1) {
+        write_n_best(out, line);
+    } else {
+        if (format.scores) out << line.best->score << '\t';
+        out << line.best->text;
+    }
+}
+
+void AttentionOutput::add(Translation& translation) {
+    for (TranslationAttention& attention : translation.attention) sentences_.push_back(std::move(attention));
+    translation.attention.clear();
+}
+
+void AttentionOutput::save(const std::string& path) const {
+    TensorViewMap tensors;
+    std::map<std::string, std::string> metadata;
+    for (std::size_t n = 0; n < sentences_.size(); ++n) {
+        const TranslationAttention& sentence = sentences_[n];
+        const std::string source = json(sentence.source_tokens).dump();
+        const std::string cross = std::to_string(n) + ".cross_attention";
+        const std::string encoder = std::to_string(n) + ".encoder_attention";
+        tensors.emplace(cross, sentence.cross);
+        metadata[cross + ".query_tokens"] = json(sentence.target_tokens).dump();
+        metadata[cross + ".key_tokens"] = source;
+        tensors.emplace(encoder, sentence.encoder);
+        metadata[encoder + ".query_tokens"] = source;
+        metadata[encoder + ".key_tokens"] = source;
+    }
+    write_output(path, [&](std::ostream& out) { write_safetensors(out, tensors, metadata); });
+}
+
+void AttentionOutput::plot(const TranslationPlot& plot) const {
+    if (sentences_.empty()) {
+        throw ValueError("translate", "expected a sentence to draw the attention of, found none");
+    }
+    if (sentences_.size() > 1) {
+        warn("the picture shows the first of " + std::to_string(sentences_.size()) +
+             " sentences; --attention FILE writes all, for `attend plot`");
+    }
+    const TranslationAttention& sentence = sentences_.front();
+    const TensorView all = plot.encoder ? sentence.encoder.view() : sentence.cross.view();
+    const std::int64_t layer = index_in(all.size(0), plot.layer, all.size(0) - 1, "--layer");
+    const std::int64_t head = index_in(all.size(1), plot.head, 0, "--head");
+    viz::HeatmapOptions options;
+    options.rows = plot.encoder ? sentence.source_tokens : sentence.target_tokens;
+    options.columns = sentence.source_tokens;
+    options.title = std::string(plot.encoder ? "Self-Attention" : "Cross Attention") + " (layer " +
+                    std::to_string(layer) + ", head " + std::to_string(head) + ")";
+    options.x_label = "Source";
+    options.y_label = plot.encoder ? "Source" : "Translation";
+    save_figure(viz::heatmap(all.select(0, layer).select(0, head), options), plot.path);
+}
+
+}  // namespace attend::apps

@@ -1,0 +1,57 @@
+/// @file
+/// What `attend translate` writes: lines, n-best lists, JSON, attention weights as tensors or a picture.
+#pragma once
+
+#include <attend/tasks/translator.h>
+
+#include <cstdint>
+#include <iosfwd>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace attend::apps {
+
+/// How translations are written.
+struct TranslationFormat {
+    bool json = false;
+    bool scores = false;
+    std::int64_t n_best = 1;
+};
+
+/// Which attention is drawn: by default what alignments are read from.
+struct TranslationPlot {
+    std::string path;
+    bool encoder = false;
+    std::optional<std::int64_t> layer;
+    std::optional<std::int64_t> head;
+};
+
+/// One input and what came of it.
+struct TranslatedLine {
+    std::size_t number = 0;              ///< from 0
+    const std::string* input = nullptr;  ///< as it was read
+    const std::string* pivot = nullptr;  ///< what the second of two models read; null: there is one
+    const Translation* best = nullptr;
+};
+
+/// Writes a line without its break; of n-best lists all lines but the last with one.
+void write_translation(std::ostream& out, const TranslationFormat& format, const Translator& translator,
+                       const TranslatedLine& line);
+
+/// Attention of all sentences so far, in the order of the input.
+class AttentionOutput {
+public:
+    /// Keeps the attention of a translation.
+    void add(Translation& translation);
+    /// Writes tensors "N.encoder_attention" [layers, heads, source, source] and "N.cross_attention" [layers, heads,
+    /// target, source] of sentence N, with their tokens as metadata. @throws FileError
+    void save(const std::string& path) const;
+    /// Draws one map of the first sentence. @throws Error
+    void plot(const TranslationPlot& plot) const;
+
+private:
+    std::vector<TranslationAttention> sentences_;
+};
+
+}  // namespace attend::apps

@@ -1,0 +1,131 @@
+#include <attend/tasks/translation_batch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+namespace attend {
+
+namespace {
+
+/// The output layer for one sequence and the ids of its columns; all columns: no ids.
+struct Output {
+    std::optional<nn::Linear> some = {};
+    std::vector<std::int64_t> ids = {};
+};
+
+Output output_for(const nn::EncoderDecoder& model, const TranslationSequence& sequence,
+                  const TranslationBatchOptions& options) {
+    if (options.shortlist == nullptr) return {};
+    std::vector<std::int64_t> ids =
+        options.shortlist->candidates(sequence.ids, options.shared_vocabulary, model.target_size());
+    nn::Linear some = model.output().select(ids);
+    return {std::move(some), std::move(ids)};
+}
+
+std::int64_t longest(const TranslationSequence& sequence, const TranslationBatchOptions& options) {
+    const double length = std::ceil(options.max_length_factor * static_cast<double>(sequence.ids.size()));
+    const auto most = static_cast<double>(options.max_new_tokens.value_or(std::numeric_limits<std::int32_t>::max()));
+    return static_cast<std::int64_t>(std::max(1.0, std::min(length, most)));
+}
+
+/// Its own block of weights [1, heads, all queries, all keys], as [heads, queries, keys].
+Tensor block_of(const Tensor& weights, std::int64_t query, std::int64_t query_end, std::int64_t key,
+                std::int64_t key_end) {
+    return weights.view().select(0, 0).slice(1, query, query_end).slice(2, key, key_end).clone();
+}
+
+/// Tensors of one shape [heads, queries, keys] as one with a dimension in front.
+Tensor stacked(const std::vector<Tensor>& all) {
+    const Tensor& first = all.front();
+    Tensor result = Tensor::empty({static_cast<std::int64_t>(all.size()), first.size(0), first.size(1), first.size(2)});
+    float* to = result.data<float>();
+    for (const Tensor& one : all) to = std::copy_n(one.data<float>(), one.numel(), to);
+    return result;
+}
+
+}  // namespace
+
+void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSequence*> batch,
+                     const TranslationBatchOptions& options) {
+    std::vector<std::int64_t> ids;
+    std::vector<std::int64_t> starts = {0};
+    std::vector<Output> outputs;
+    std::vector<search::BeamSearch> searches;
+    for (const TranslationSequence* sequence : batch) {
+        ids.insert(ids.end(), sequence->ids.begin(), sequence->ids.end());
+        starts.push_back(static_cast<std::int64_t>(ids.size()));
+        outputs.push_back(output_for(model, *sequence, options));
+        search::BeamSearchOptions search = options.search;
+        search.max_tokens = longest(*sequence, options);
+        searches.emplace_back(search);
+    }
+    nn::AttentionRecord record;
+    nn::DecoderState state = model.start(model.encode(ids, starts, options.all_weights ? &record : nullptr), starts);
+    for (std::size_t i = 0; i < batch.size() && options.all_weights; ++i) {
+        std::vector<Tensor> blocks;
+        for (const Tensor& weights : record.weights) {
+            blocks.push_back(block_of(weights, starts[i], starts[i + 1], starts[i], starts[i + 1]));
+        }
+        batch[i]->encoder_weights = stacked(blocks);
+    }
+
+    const bool recorded = options.all_weights || options.last_weights;
+    record.last_only = !options.all_weights;
+    std::vector<std::size_t> active(batch.size());
+    std::iota(active.begin(), active.end(), std::size_t{0});
+    std::vector<std::int64_t> previous(batch.size(), -1);
+    while (!active.empty()) {
+        const Tensor rows = model.step(state, previous, recorded ? &record : nullptr);
+        std::vector<std::int64_t> parents;
+        std::vector<std::int64_t> counts;
+        std::vector<std::size_t> left;
+        previous.clear();
+        for (std::size_t i = 0; i < active.size(); ++i) {
+            const std::int64_t begin = state.row_starts[i];
+            const std::int64_t end = state.row_starts[i + 1];
+            const Output& output = outputs[active[i]];
+            Tensor logits = (output.some ? *output.some : model.output()).forward(rows.view().slice(1, begin, end));
+            const search::NextStep& next = searches[active[i]].advance(
+                MutableTensorView(logits.data<float>(), {end - begin, logits.size(2)}), output.ids);
+            if (recorded) {
+                batch[active[i]]->cross_steps.emplace_back();
+                for (const Tensor& weights : record.weights) {
+                    batch[active[i]]->cross_steps.back().push_back(
+                        block_of(weights, begin, end, state.starts[i], state.starts[i + 1]));
+                }
+            }
+            for (const std::int64_t parent : next.parents) parents.push_back(begin + parent);
+            previous.insert(previous.end(), next.tokens.begin(), next.tokens.end());
+            counts.push_back(static_cast<std::int64_t>(next.tokens.size()));
+            if (!next.tokens.empty()) left.push_back(active[i]);
+        }
+        if (!left.empty()) model.choose(state, parents, counts);
+        active = std::move(left);
+    }
+    for (std::size_t i = 0; i < batch.size(); ++i) batch[i]->hypotheses = searches[i].best(options.n_best);
+}
+
+Tensor cross_weights(const TranslationSequence& sequence, const search::Hypothesis& hypothesis) {
+    const auto blocks = static_cast<std::int64_t>(sequence.cross_steps.front().size());
+    const std::int64_t heads = sequence.cross_steps.front().front().size(0);
+    const auto tokens = static_cast<std::int64_t>(hypothesis.tokens.size());
+    const auto source = static_cast<std::int64_t>(sequence.ids.size());
+    Tensor result = Tensor::empty({blocks, heads, tokens, source});
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        for (std::int64_t h = 0; h < heads; ++h) {
+            for (std::int64_t t = 0; t < tokens; ++t) {
+                const auto step = static_cast<std::size_t>(t);
+                const Tensor& weights = sequence.cross_steps[step][static_cast<std::size_t>(b)];
+                std::copy_n(weights.data<float>() + (h * weights.size(1) + hypothesis.rows[step]) * source, source,
+                            result.data<float>() + ((b * heads + h) * tokens + t) * source);
+            }
+        }
+    }
+    return result;
+}
+
+}  // namespace attend

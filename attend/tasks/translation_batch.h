@@ -1,0 +1,47 @@
+/// @file
+/// A batch of sequences through a translation model: encoder, decoder steps, search.
+#pragma once
+
+#include <attend/core/tensor.h>
+#include <attend/io/marian_shortlist.h>
+#include <attend/nn/encoder_decoder.h>
+#include <attend/search/beam_search.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace attend {
+
+/// A source, or a part of one that is too long, and what was found for it.
+struct TranslationSequence {
+    std::size_t source = 0;                             ///< which it belongs to
+    std::size_t begin = 0;                              ///< its first piece among those of the source
+    std::vector<std::int64_t> ids = {};                 ///< with the end
+    std::vector<search::Hypothesis> hypotheses = {};    ///< best first
+    std::vector<std::vector<Tensor>> cross_steps = {};  ///< of each step and block: [heads, rows, source]
+    Tensor encoder_weights = {};                        ///< [blocks, heads, source, source]
+};
+
+/// What a batch is translated with.
+struct TranslationBatchOptions {
+    search::BeamSearchOptions search = {};              ///< but for max_tokens
+    std::int64_t n_best = 1;                            ///< hypotheses to keep
+    double max_length_factor = 3.0;                     ///< tokens for each of the source, at most
+    std::optional<std::int64_t> max_new_tokens = {};    ///< tokens, at most
+    bool all_weights = false;                           ///< record the weights of all blocks
+    bool last_weights = false;                          ///< record those of the last block's cross attention
+    const MarianShortlist* shortlist = nullptr;         ///< candidates of each sequence; null: all tokens
+    bool shared_vocabulary = true;                      ///< source ids are candidates too
+};
+
+/// Translates the sequences together; each has the same bits as alone.
+void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSequence*> batch,
+                     const TranslationBatchOptions& options);
+
+/// Weights of the cross attention on the way of a hypothesis, float32 [blocks recorded, heads, tokens, source].
+Tensor cross_weights(const TranslationSequence& sequence, const search::Hypothesis& hypothesis);
+
+}  // namespace attend

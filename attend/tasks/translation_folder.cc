@@ -1,0 +1,126 @@
+#include <attend/core/error.h>
+#include <attend/io/file.h>
+#include <attend/io/flat_yaml.h>
+#include <attend/tasks/translation_folder.h>
+
+#include <charconv>
+#include <cmath>
+#include <filesystem>
+#include <string_view>
+#include <utility>
+
+namespace attend {
+
+namespace {
+
+constexpr const char* kOperation = "Translator";
+
+/// The one file of a folder whose name has this beginning and end; nothing where there is none.
+std::optional<std::string> file_named(const std::string& folder, const std::string& begin, const std::string& end) {
+    std::optional<std::string> found;
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        const std::string name = entry.path().filename().string();
+        if (!name.starts_with(begin) || !name.ends_with(end)) continue;
+        if (found) {
+            throw FileError(kOperation, "expected one file " + begin + "*" + end + " in '" + folder + "', found '" +
+                                            *found + "' and '" + entry.path().string() + "'");
+        }
+        found = entry.path().string();
+    }
+    return found;
+}
+
+std::string required_file(const std::string& folder, const std::string& begin, const std::string& end) {
+    if (const std::optional<std::string> found = file_named(folder, begin, end)) return *found;
+    throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found none");
+}
+
+/// @throws FileError where a vocabulary has pieces without a row of weights, or none for the end of a sentence
+void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, std::int64_t rows,
+                      const std::string& tensor, const std::string& model) {
+    if (pieces.size() > rows) {
+        throw FileError(kOperation, "expected at most " + std::to_string(rows) + " pieces, the rows of '" + tensor +
+                                        "' in '" + model + "', in '" + file + "', found " +
+                                        std::to_string(pieces.size()));
+    }
+    if (pieces.end() < 0) {
+        throw FileError(kOperation, "expected a piece for the end of a sentence in '" + file + "', found none");
+    }
+}
+
+/// "en" and "pt" of ".../model.enpt.intgemm.alphas.bin".
+std::pair<std::string, std::string> languages_of(const std::string& path) {
+    const std::string name = std::filesystem::path(path).filename().string();
+    const std::size_t dot = name.find('.');
+    const std::size_t next = dot == std::string::npos ? dot : name.find('.', dot + 1);
+    if (next == std::string::npos || next - dot != 5) return {};
+    return {name.substr(dot + 1, 2), name.substr(dot + 3, 2)};
+}
+
+/// The number under `name`, where it is there. @throws FileError unless it lies in [least, most]
+void read_number(const FlatYaml& yaml, const std::string& path, const std::string& name, double least, double most,
+                 double& value) {
+    const auto entry = yaml.find(name);
+    if (entry == yaml.end()) return;
+    const std::string text = entry->second.size() == 1 ? entry->second.front() : "a list";
+    double found = 0.0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), found);
+    if (error != std::errc() || end != text.data() + text.size() || !(found >= least && found <= most)) {
+        throw FileError(kOperation, "expected '" + name + "' in '" + path + "' to be a number from " +
+                                        std::to_string(static_cast<std::int64_t>(least)) + " to " +
+                                        std::to_string(static_cast<std::int64_t>(most)) + ", found '" + text + "'");
+    }
+    value = found;
+}
+
+TranslationDefaults read_defaults(const std::string& path) {
+    const MappedFile file = MappedFile::open(path);
+    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    const FlatYaml yaml = parse_flat_yaml(text, path);
+    TranslationDefaults defaults;
+    double beam = 1.0;
+    read_number(yaml, path, "beam-size", 1, 10000, beam);
+    defaults.beam_size = std::llround(beam);
+    read_number(yaml, path, "normalize", 0, 1000, defaults.normalize);
+    read_number(yaml, path, "word-penalty", -1000, 1000, defaults.word_penalty);
+    read_number(yaml, path, "max-length-factor", 0, 1000, defaults.max_length_factor);
+    return defaults;
+}
+
+}  // namespace
+
+TranslationFolder open_translation_folder(const std::string& folder, models::ComputeType type, bool shortlist) {
+    if (!std::filesystem::is_directory(folder)) {
+        throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
+    }
+    const std::string path = required_file(folder, "model", ".bin");
+    auto file = std::make_shared<const MarianFile>(MarianFile::open(path));
+    const bool shared = models::has_shared_vocabulary(*file);
+    const std::string source = required_file(folder, shared ? "vocab" : "srcvocab", ".spm");
+    const std::string target = shared ? source : required_file(folder, "trgvocab", ".spm");
+    const std::optional<std::string> lexical =
+        shortlist ? file_named(folder, "lex", ".bin") : std::optional<std::string>();
+    const std::optional<std::string> yaml = file_named(folder, "config", ".yml");
+
+    const text::Tokenizer source_pieces = text::Tokenizer::open(source);
+    const text::Tokenizer target_pieces = shared ? source_pieces : text::Tokenizer::open(target);
+    TranslationFolder result{models::load_marian(file, type), source_pieces, target_pieces};
+    result.shared = shared;
+    file->drop_pages();  // its weights are packed now; embeddings are read again row by row
+    check_vocabulary(source_pieces, source, result.model.source_size(), shared ? "Wemb" : "encoder_Wemb", path);
+    if (!shared) check_vocabulary(target_pieces, target, result.model.target_size(), "decoder_Wemb", path);
+    if (lexical) {
+        result.shortlist = MarianShortlist::open(*lexical);
+        const std::int64_t size = result.shortlist->source_size();
+        if (size < source_pieces.size() || size > result.model.source_size()) {
+            throw FileError(kOperation, "expected a shortlist of the " + std::to_string(source_pieces.size()) +
+                                            " pieces of '" + source + "' in '" + *lexical + "', found one of " +
+                                            std::to_string(size));
+        }
+    }
+    if (yaml) result.defaults = read_defaults(*yaml);
+    std::tie(result.source_language, result.target_language) = languages_of(path);
+    return result;
+}
+
+}  // namespace attend

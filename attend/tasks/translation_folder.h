@@ -1,0 +1,39 @@
+/// @file
+/// A folder with a translation model as Mozilla publishes it: which file is what, and whether they fit together.
+#pragma once
+
+#include <attend/io/marian_shortlist.h>
+#include <attend/models/marian.h>
+#include <attend/nn/encoder_decoder.h>
+#include <attend/text/tokenizer.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace attend {
+
+/// What a folder's YAML says about the search, by Marian's names.
+struct TranslationDefaults {
+    std::int64_t beam_size = 1;      ///< beam-size
+    double normalize = 1.0;          ///< normalize
+    double word_penalty = 0.0;       ///< word-penalty
+    double max_length_factor = 3.0;  ///< max-length-factor
+};
+
+/// The folder's content.
+struct TranslationFolder {
+    nn::EncoderDecoder model;                       ///< the network
+    text::Tokenizer source;                         ///< vocabulary of the source
+    text::Tokenizer target;                         ///< of the translation
+    std::optional<MarianShortlist> shortlist = {};  ///< of candidates
+    bool shared = true;                             ///< one vocabulary for both
+    TranslationDefaults defaults = {};              ///< of the search
+    std::string source_language = {};               ///< two letters, or empty
+    std::string target_language = {};               ///< two letters, or empty
+};
+
+/// Opens all files. @param shortlist false: without, even if there is one @throws FileError naming the file
+TranslationFolder open_translation_folder(const std::string& folder, models::ComputeType type, bool shortlist);
+
+}  // namespace attend
