@@ -37,8 +37,9 @@ void check_no_others(const std::string& module, const StateDict& state, const st
     for (const auto& [name, tensor] : state) {
         if (std::find(known.begin(), known.end(), name) != known.end()) continue;
         std::string expected;
-        for (const std::string& other : known)
+        for (const std::string& other : known) {
             expected.append(expected.empty() ? "'" : ", '").append(other).append("'");
+        }
         throw ValueError(module, "expected the parameters " + expected + ", found '" + name + "'");
     }
 }

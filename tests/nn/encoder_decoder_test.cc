@@ -106,7 +106,9 @@ TEST(EncoderDecoder, SentencesOfABatchEqualTheStacksOnEach) {
             const bool wrong = t == 1;
             if (wrong) previous[0] = 11;
             const Tensor found = model.step(state, previous, &record);
-            EXPECT_EQ(record.weights.size(), 2U);
+            ASSERT_EQ(record.weights.size(), 2U);
+            const auto rows_of_step = static_cast<std::int64_t>(previous.size());
+            EXPECT_EQ(record.weights[1].shape(), (Shape{1, 2, rows_of_step, state.starts.back()}));  // of the sources
             const auto place = static_cast<std::int64_t>(t);
             for (std::size_t i = wrong ? 1 : 0; i < previous.size(); ++i) {
                 const auto row = static_cast<std::int64_t>(i);
