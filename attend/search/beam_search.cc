@@ -68,8 +68,7 @@ const NextStep& BeamSearch::advance(const MutableTensorView& logits, std::span<c
     const std::vector<Live> before = std::move(live_);
     live_.clear();
     for (const Candidate& candidate : candidates_) {
-        const std::int64_t token =
-            ids.empty() ? candidate.column : ids[static_cast<std::size_t>(candidate.column)];
+        const std::int64_t token = ids.empty() ? candidate.column : ids[static_cast<std::size_t>(candidate.column)];
         const auto step = static_cast<std::int64_t>(choices_.size());
         choices_.push_back({before[static_cast<std::size_t>(candidate.row)].step, candidate.row, token});
         if (token == options_.end || length_ >= options_.max_tokens) {

@@ -15,8 +15,7 @@ void check_weights(const TensorView& weights) {
         throw DTypeError(kOperation, "expected weights of float32, found " + std::string(name_of(weights.dtype())));
     }
     if (weights.rank() != 2) {
-        throw ShapeError(kOperation,
-                         "expected weights of shape [target, source], found " + to_string(weights.shape()));
+        throw ShapeError(kOperation, "expected weights of shape [target, source], found " + to_string(weights.shape()));
     }
 }
 

@@ -96,11 +96,10 @@ TEST_P(MarianSearchOnIsa, BeamsFindWhatNumPyFinds) {
     for (const std::string name : {"tiny", "split"}) {
         const SmallModel small(name);
         const SearchGoldens goldens(name);
-        const Translator translator = Translator::from_pretrained(
-            small.folder, {.compute_type = ComputeType::float32, .shortlist = false});
+        const Translator translator =
+            Translator::from_pretrained(small.folder, {.compute_type = ComputeType::float32, .shortlist = false});
         for (std::size_t s = 0; s < goldens.settings().size(); ++s) {
-            const std::vector<Translation> all =
-                translator.translate(small.texts(), goldens.settings()[s].options());
+            const std::vector<Translation> all = translator.translate(small.texts(), goldens.settings()[s].options());
             for (std::size_t i = 0; i < small.sentences(); ++i) {
                 if (!goldens.has(i, s)) continue;
                 SCOPED_TRACE(name + " '" + small.text(i) + "' setting " + std::to_string(s));
@@ -150,8 +149,8 @@ TEST_P(MarianSearchOnIsa, AttentionEqualsNumPys) {
     for (const std::string name : {"tiny", "split"}) {
         const SmallModel small(name);
         const SearchGoldens goldens(name);
-        const Translator translator = Translator::from_pretrained(
-            small.folder, {.compute_type = ComputeType::float32, .shortlist = false});
+        const Translator translator =
+            Translator::from_pretrained(small.folder, {.compute_type = ComputeType::float32, .shortlist = false});
         TranslationOptions options;
         options.attention = true;
         options.alignment = true;
@@ -167,8 +166,7 @@ TEST_P(MarianSearchOnIsa, AttentionEqualsNumPys) {
                 EXPECT_EQ(attention.source_tokens, translator.source_pieces(small.ids(i, "source")));
                 EXPECT_EQ(found[i].source_ids, small.ids(i, "source"));
                 // The links are those of the last layer's first head.
-                const TensorView last =
-                    attention.cross.view().select(0, attention.cross.size(0) - 1).select(0, 0);
+                const TensorView last = attention.cross.view().select(0, attention.cross.size(0) - 1).select(0, 0);
                 for (const AlignmentLink& link : found[i].tokens) {
                     EXPECT_EQ(link.weight, static_cast<double>(last.at<float>({link.target, link.source})));
                 }
@@ -181,8 +179,8 @@ TEST_P(MarianSearchOnIsa, AttentionEqualsNumPys) {
 /// A hypothesis that forked from another has the rows of its own way: compared with being forced along it.
 TEST(MarianSearch, AttentionOfABeamFollowsTheHypothesisThatWon) {
     const SmallModel small("tiny");
-    const Translator translator = Translator::from_pretrained(
-        small.folder, {.compute_type = ComputeType::float32, .shortlist = false});
+    const Translator translator =
+        Translator::from_pretrained(small.folder, {.compute_type = ComputeType::float32, .shortlist = false});
     TranslationOptions options;
     options.beam_size = 5;
     options.attention = true;
@@ -288,7 +286,8 @@ TEST(MarianSearch, NBestOfALineAreBestFirst) {
     EXPECT_NEAR(found[0].score, (first[0].score + second[0].score) / 2, 1e-12);
     for (std::size_t i = 1; i < found.size(); ++i) EXPECT_GE(found[i - 1].score, found[i].score);
     // The second is the better of the two that change one part.
-    EXPECT_NEAR(found[1].score, std::max(first[1].score + second[0].score, first[0].score + second[1].score) / 2, 1e-12);
+    EXPECT_NEAR(found[1].score, std::max(first[1].score + second[0].score, first[0].score + second[1].score) / 2,
+                1e-12);
     EXPECT_EQ(message_of<ValueError>([&] {
                   options.n_best = 5;
                   translator.translate("a", options);
@@ -317,9 +316,9 @@ TEST(MarianSearch, TheFoldersYamlHasDefaults) {
         greedy.max_length_factor = 3.0;
         EXPECT_EQ(translator.translate(text, greedy).ids, plain.translate(text).ids);
     }
-    for (const auto& [entry, found] : {std::pair("beam-size: 0", "0"), std::pair("normalize: much", "much"),
-                                       std::pair("word-penalty: [1, 2]", "a list"),
-                                       std::pair("max-length-factor: nan", "nan")}) {
+    for (const auto& [entry, found] :
+         {std::pair("beam-size: 0", "0"), std::pair("normalize: much", "much"),
+          std::pair("word-penalty: [1, 2]", "a list"), std::pair("max-length-factor: nan", "nan")}) {
         write_file(copy.path("config.xx.yml"), std::string(entry) + "\n");
         const std::string message = message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); });
         EXPECT_NE(message.find("config.xx.yml"), std::string::npos) << message;

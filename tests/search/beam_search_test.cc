@@ -78,8 +78,12 @@ TEST(BeamSearch, AWideBeamFindsTheBestOfAll) {
     for (unsigned seed = 0; seed < 20; ++seed) {
         Table table(4, seed);
         for (const double penalty : {0.0, 1.0, 0.6}) {
-            const BeamSearchOptions options{.beam_size = 200, .max_tokens = 4, .end = 0, .banned = 2,
-                                            .length_penalty = penalty, .word_penalty = 0.25};
+            const BeamSearchOptions options{.beam_size = 200,
+                                            .max_tokens = 4,
+                                            .end = 0,
+                                            .banned = 2,
+                                            .length_penalty = penalty,
+                                            .word_penalty = 0.25};
             double best = -std::numeric_limits<double>::infinity();
             std::vector<std::int64_t> best_tokens;
             std::vector<std::int64_t> tokens;
@@ -133,7 +137,8 @@ TEST(BeamSearch, ABeamOfOneTakesTheLargestLogit) {
 TEST(BeamSearch, AsManyEndAsTheBeamIsWide) {
     for (const std::int64_t beam : {1, 2, 3, 7}) {
         Table table(30, 9);
-        const std::vector<Hypothesis> found = run(table, {.beam_size = beam, .max_tokens = 12, .log_probabilities = true}, 100);
+        const std::vector<Hypothesis> found =
+            run(table, {.beam_size = beam, .max_tokens = 12, .log_probabilities = true}, 100);
         EXPECT_EQ(static_cast<std::int64_t>(found.size()), beam);
         for (std::size_t i = 1; i < found.size(); ++i) EXPECT_GE(found[i - 1].score, found[i].score);
         for (const Hypothesis& hypothesis : found) {

@@ -1,0 +1,12 @@
+"""Attention on the CPU: fast, exact, the same bits for any batch and number of threads.
+
+Functions take NumPy arrays, PyTorch CPU tensors and whatever else speaks DLPack, without copying them, and return the
+same kind. attend.torch has PyTorch's functions with autograd, attend.flash_attn those of the flash-attn package; neither
+is imported unless asked for.
+"""
+from ._core import (Mask, Translation, Translator, __version__, attention, attention_backward, get_num_threads,
+                    linear_attention, matmul, set_num_threads)
+from ._results import AttentionGradients, AttentionResult
+
+__all__ = ["AttentionGradients", "AttentionResult", "Mask", "Translation", "Translator", "attention",
+           "attention_backward", "get_num_threads", "linear_attention", "matmul", "set_num_threads"]

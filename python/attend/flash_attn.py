@@ -1,0 +1,211 @@
+"""The functions of the flash-attn package (github.com/Dao-AILab/flash-attention, 2.x) on CPU tensors: names, signatures
+and semantics, with autograd. Tensors are [batch, length, heads, dim], packed ones [all lengths, heads, dim].
+
+What differs: float32 and float64 work too, as do any head dimensions; dropout has a pattern of its own, by position; the
+log-sum-exp of a query that attends to nothing is -inf; the returned probabilities are those that were used, dropped ones 0.
+"""
+import torch as _torch
+
+from . import _core
+from .torch import _attention_with_log_sum_exp
+
+__all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func",
+           "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func", "flash_attn_with_kvcache"]
+
+
+def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p=0.0):
+    options = {"scale": softmax_scale}
+    left, right = window_size
+    if causal:
+        options["causal"] = "bottom-right"
+        right = -1  # the mask bounds it
+    if left >= 0 or right >= 0:
+        options["window"] = (max(left, -1), max(right, -1))
+    if softcap > 0.0:
+        options["softcap"] = softcap
+    if alibi_slopes is not None:
+        options["alibi_slopes"] = alibi_slopes
+    if dropout_p > 0.0:
+        options["dropout"] = dropout_p
+        options["seed"] = int(_torch.randint(0, 2**62, ()).item())
+    return options
+
+
+def _run(q, k, v, options):
+    """Output [batch, length, heads, dim], as it lies in memory, and log-sum-exp [batch, heads, length]."""
+    out = _torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype).transpose(1, 2)
+    output, log_sum_exp = _attention_with_log_sum_exp(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), options,
+                                                      out)
+    return output.transpose(1, 2), log_sum_exp
+
+
+def _probabilities(q, k, v, options):
+    """[batch, heads, Lq, Lk]; without gradients."""
+    with _torch.no_grad():
+        return _core.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), return_weights=True,
+                               **options).weights
+
+
+def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                    alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """softmax(q k^T scale) v for q [batch, Lq, heads, d], k and v [batch, Lk, kv_heads, d].
+
+    causal is bottom-right: the last query sees every key. window_size: (left, right) around the query's position, -1 =
+    unbounded. alibi_slopes: float32 [heads] or [batch, heads]. Results are always deterministic. Returns [batch, Lq,
+    heads, d]; with return_attn_probs also the log-sum-exp [batch, heads, Lq] and the probabilities.
+
+    >>> import torch
+    >>> from attend.flash_attn import flash_attn_func
+    >>> x = torch.ones(1, 3, 2, 4)
+    >>> flash_attn_func(x, x, x, causal=True).shape
+    torch.Size([1, 3, 2, 4])
+    """
+    options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p)
+    output, log_sum_exp = _run(q, k, v, options)
+    return (output, log_sum_exp, _probabilities(q, k, v, options)) if return_attn_probs else output
+
+
+def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                             alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """flash_attn_func with keys and values in one tensor [batch, Lk, 2, kv_heads, d]."""
+    return flash_attn_func(q, kv[:, :, 0], kv[:, :, 1], dropout_p, softmax_scale, causal, window_size, softcap,
+                           alibi_slopes, deterministic, return_attn_probs)
+
+
+def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                              alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """flash_attn_func with queries, keys and values in one tensor [batch, L, 3, heads, d].
+
+    >>> import torch
+    >>> from attend.flash_attn import flash_attn_qkvpacked_func
+    >>> flash_attn_qkvpacked_func(torch.ones(1, 5, 3, 2, 4), causal=True).shape
+    torch.Size([1, 5, 2, 4])
+    """
+    return flash_attn_func(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], dropout_p, softmax_scale, causal, window_size,
+                           softcap, alibi_slopes, deterministic, return_attn_probs)
+
+
+def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
+                           softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
+                           deterministic=False, return_attn_probs=False, block_table=None):
+    """flash_attn_func for sequences one after the other: q [all queries, heads, d], k and v [all keys, kv_heads, d].
+
+    cu_seqlens: int32 [sequences + 1], where each begins. block_table: int32 [sequences, pages] of k and v [pages, page
+    size, kv_heads, d]. Returns [all queries, heads, d]; with return_attn_probs also the log-sum-exp [heads, all queries]
+    and the probabilities.
+    """
+    if block_table is not None:
+        lengths = (cu_seqlens_k[1:] - cu_seqlens_k[:-1]).tolist()
+        k, v = (_torch.cat([_pages(x, row)[:n] for row, n in zip(block_table, lengths)]) for x in (k, v))
+    options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p)
+    options["mask"] = _core.Mask.packed(cu_seqlens_q, cu_seqlens_k)
+    output, log_sum_exp = _run(q[None], k[None], v[None], options)
+    if not return_attn_probs:
+        return output[0]
+    return output[0], log_sum_exp[0], _probabilities(q[None], k[None], v[None], options)[0]
+
+
+def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
+                                    softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+                                    alibi_slopes=None, deterministic=False, return_attn_probs=False):
+    """flash_attn_varlen_func with keys and values in one tensor [all keys, 2, kv_heads, d]."""
+    return flash_attn_varlen_func(q, kv[:, 0], kv[:, 1], cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
+                                  dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                                  return_attn_probs)
+
+
+def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False,
+                                     window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
+                                     return_attn_probs=False):
+    """flash_attn_varlen_func with queries, keys and values in one tensor [all, 3, heads, d]."""
+    return flash_attn_varlen_func(qkv[:, 0], qkv[:, 1], qkv[:, 2], cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
+                                  dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
+                                  return_attn_probs)
+
+
+def _pages(cache, row):
+    """Rows of a paged cache [pages, page size, heads, d] in the order of a table's row."""
+    return cache[row.long()].flatten(0, 1)
+
+
+def _rotated(x, cos, sin, positions, interleaved):
+    """Rotary embedding of x [batch, L, heads, d] at positions [batch, L]; the first 2 cos.shape[1] dimensions turn."""
+    half = cos.shape[1]
+    cos, sin = cos[positions][:, :, None].float(), sin[positions][:, :, None].float()
+    turned, rest = x[..., :2 * half].float(), x[..., 2 * half:]
+    if interleaved:
+        a, b = turned[..., 0::2], turned[..., 1::2]
+        turned = _torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+    else:
+        a, b = turned[..., :half], turned[..., half:]
+        turned = _torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    return _torch.cat((turned.to(x.dtype), rest), dim=-1)
+
+
+def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
+                            cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
+                            causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None,
+                            num_splits=0, return_softmax_lse=False):
+    """Attention over a cache of keys and values, which k and v are first written into, in place.
+
+    q [batch, Lq, heads, d]; k_cache, v_cache [cache batch, size, kv_heads, d], or pages [pages, page size, kv_heads, d]
+    with block_table int32 [batch, pages of a sequence]; k, v [batch, new, kv_heads, d] go behind cache_seqlens, an int or
+    int32 [batch]. rotary_cos, rotary_sin [positions, rotary dim / 2] turn k and q at their positions. cache_batch_idx:
+    which entries of the cache; cache_leftpad: where each sequence begins. Returns [batch, Lq, heads, d], and with
+    return_softmax_lse the log-sum-exp [batch, heads, Lq]. There are no gradients.
+
+    >>> import torch
+    >>> from attend.flash_attn import flash_attn_with_kvcache
+    >>> cache, x = torch.zeros(1, 16, 2, 4), torch.ones(1, 1, 2, 4)
+    >>> flash_attn_with_kvcache(x, cache, cache.clone(), x, x, cache_seqlens=3, causal=True).shape
+    torch.Size([1, 1, 2, 4])
+    """
+    with _torch.no_grad():
+        batch, queries = q.shape[:2]
+        paged = block_table is not None
+        if paged and (cache_batch_idx is not None or cache_leftpad is not None):
+            raise ValueError("[flash_attn_with_kvcache] expected block_table without cache_batch_idx and cache_leftpad, "
+                             "found both")
+        size = block_table.shape[1] * k_cache.shape[1] if paged else k_cache.shape[1]
+        if cache_seqlens is None:
+            cache_seqlens = size
+        lengths = (_torch.full((batch,), cache_seqlens, dtype=_torch.long) if isinstance(cache_seqlens, int)
+                   else cache_seqlens.long())
+        entries = (_torch.arange(batch) if cache_batch_idx is None else cache_batch_idx.long())
+        starts = _torch.zeros(batch, dtype=_torch.long) if cache_leftpad is None else cache_leftpad.long()
+        if rotary_cos is not None:
+            if k is None:
+                raise ValueError("[flash_attn_with_kvcache] expected k and v with rotary_cos, found none")
+            # Without a causal mask or window all queries stand where the first does.
+            steps = _torch.arange(queries) if causal or window_size != (-1, -1) else _torch.zeros(queries, dtype=_torch.long)
+            q = _rotated(q, rotary_cos, rotary_sin, (lengths - starts)[:, None] + steps, rotary_interleaved)
+            k = _rotated(k, rotary_cos, rotary_sin, (lengths - starts)[:, None] + _torch.arange(k.shape[1]),
+                         rotary_interleaved)
+        if k is not None:
+            places = lengths[:, None] + _torch.arange(k.shape[1])
+            if int(places.max()) >= size:
+                raise ValueError(f"[flash_attn_with_kvcache] expected a cache with room for {int(places.max()) + 1} keys, "
+                                 f"found {size}")
+            if paged:
+                page_size = k_cache.shape[1]
+                pages = block_table.long().gather(1, places // page_size)
+                k_cache[pages, places % page_size] = k.to(k_cache.dtype)
+                v_cache[pages, places % page_size] = v.to(v_cache.dtype)
+            else:
+                k_cache[entries[:, None], places] = k.to(k_cache.dtype)
+                v_cache[entries[:, None], places] = v.to(v_cache.dtype)
+            lengths = lengths + k.shape[1]
+        if paged:
+            keys, values = (_torch.stack([_pages(x, row) for row in block_table]) for x in (k_cache, v_cache))
+        elif cache_batch_idx is None:
+            keys, values = k_cache[:batch], v_cache[:batch]
+        else:
+            keys, values = k_cache[entries], v_cache[entries]
+        if cache_leftpad is not None:
+            index = _torch.clamp(starts[:, None] + _torch.arange(size), max=size - 1)[:, :, None, None]
+            keys, values = (x.gather(1, index.expand(-1, -1, *x.shape[2:])) for x in (keys, values))
+            lengths = lengths - starts
+        options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes)
+        options["key_lengths"] = lengths
+        output, log_sum_exp = _run(q, keys, values, options)
+        return (output, log_sum_exp) if return_softmax_lse else output

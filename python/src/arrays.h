@@ -1,0 +1,59 @@
+/// @file
+/// Python's arrays as views, and tensors as Python's arrays: without copies, through the buffer protocol and DLPack.
+#pragma once
+
+#include <attend/core/tensor.h>
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace attend::python {
+
+namespace nb = nanobind;
+
+/// Which library's arrays a call returns: that of its first array.
+enum class Family : std::uint8_t { numpy, torch, other };
+Family family_of(nb::handle object);
+
+/// An array of the caller. It is kept alive, and its elements must not move, as long as this object lives.
+class Array {
+public:
+    /// @param what its name in messages ("[attention] expected query to be ...") @throws nb::type_error for anything
+    /// that is no array in this machine's memory of a type that attend knows
+    Array(nb::handle object, const std::string& operation, const std::string& what);
+
+    const TensorView& view() const noexcept { return view_; }
+    /// False for NumPy's read-only arrays.
+    bool writable() const noexcept { return writable_; }
+    /// A view whose last dimension is contiguous: a copy where it is not.
+    const TensorView& rows();
+
+private:
+    bool take_torch(nb::handle object, const std::string& operation, const std::string& what);
+
+    nb::object object_;  // of PyTorch
+    nb::ndarray<nb::ro> array_;
+    TensorView view_;
+    std::optional<Tensor> copy_;
+    bool writable_ = true;
+};
+
+/// A new array of the caller's library, to be written by the call and then returned.
+struct NewArray {
+    nb::object object;
+    MutableTensorView view;
+};
+NewArray new_array(Family family, const Shape& shape, DType dtype);
+
+/// A tensor as an array of that library, which then owns it.
+nb::object as_array(Tensor&& tensor, Family family);
+
+/// Whole numbers: an int, a sequence of them, or an integer array of one dimension.
+std::vector<std::int64_t> integers(nb::handle object, const std::string& operation, const std::string& what);
+
+}  // namespace attend::python

@@ -1,0 +1,56 @@
+#include "bindings.h"
+
+#include <attend/core/error.h>
+#include <attend/core/threads.h>
+#include <attend/version.h>
+
+#include <nanobind/nanobind.h>
+
+namespace attend::python {
+
+namespace nb = nanobind;
+
+namespace {
+
+/// Kept for ever: modules may be gone when a program ends.
+nb::object& result_type(const char* name) {
+    return *new nb::object(nb::module_::import_("attend._results").attr(name));
+}
+
+}  // namespace
+
+nb::object attention_result_type() {
+    static const nb::object& type = result_type("AttentionResult");
+    return type;
+}
+
+nb::object attention_gradients_type() {
+    static const nb::object& type = result_type("AttentionGradients");
+    return type;
+}
+
+}  // namespace attend::python
+
+NB_MODULE(_core, module) {
+    namespace nb = nanobind;
+    // The library's messages under Python's names for what went wrong.
+    nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const attend::DTypeError& error) {
+            PyErr_SetString(PyExc_TypeError, error.what());
+        } catch (const attend::FileError& error) {
+            PyErr_SetString(PyExc_OSError, error.what());
+        } catch (const attend::UnsupportedError& error) {
+            PyErr_SetString(PyExc_NotImplementedError, error.what());
+        } catch (const attend::Error& error) {
+            PyErr_SetString(PyExc_ValueError, error.what());
+        }
+    });
+    module.attr("__version__") = ATTEND_VERSION;
+    module.def("set_num_threads", &attend::set_num_threads, nb::arg("count"),
+               "Threads that calls use; 0: all processors.");
+    module.def("get_num_threads", &attend::num_threads, "Threads that calls use.");
+    attend::python::bind_attention(module);
+    attend::python::bind_translator(module);
+}

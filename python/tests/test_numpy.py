@@ -1,0 +1,140 @@
+"""The functions on NumPy arrays; PyTorch is not imported."""
+import doctest
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import attend
+
+
+def formula(q, k, v, mask=None, bias=0.0, scale=None):
+    k, v = (np.repeat(x, q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = q @ k.swapaxes(-1, -2) * (1 / np.sqrt(q.shape[-1]) if scale is None else scale) + bias
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf)
+    with np.errstate(invalid="ignore"):
+        largest = scores.max(-1, keepdims=True)
+        e = np.exp(scores - np.where(np.isfinite(largest), largest, 0.0))
+    total = e.sum(-1, keepdims=True)
+    weights = np.divide(e, total, out=np.zeros_like(e), where=total > 0)
+    return weights @ v, weights
+
+
+def arrays(dtype=np.float32, n=5, m=7, heads=4, kv_heads=2, d=8):
+    random = np.random.default_rng(1)
+    make = lambda *shape: random.standard_normal(shape).astype(dtype)
+    return make(2, heads, n, d), make(2, kv_heads, m, d), make(2, kv_heads, m, d)
+
+
+BOUND = {np.float32: 2e-6, np.float64: 1e-13, np.float16: 4e-3}
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+def test_attention(dtype):
+    q, k, v = arrays(dtype)
+    wide = [x.astype(np.float64) for x in (q, k, v)]
+    rows, keys = np.arange(5)[:, None], np.arange(7)
+    random = np.random.default_rng(2)
+    boolean, bias = random.random((2, 1, 5, 7)) > 0.4, random.standard_normal((4, 5, 7)).astype(dtype)
+    cases = [({}, {}), ({"causal": "top-left"}, {"mask": keys <= rows}), ({"causal": "bottom-right"}, {"mask": keys <= rows + 2}),
+             ({"causal": True, "query_offset": 1}, {"mask": keys <= rows + 1}),
+             ({"window": (1, 2)}, {"mask": (keys >= rows + 1) & (keys <= rows + 4)}),
+             ({"mask": boolean}, {"mask": boolean}), ({"bias": bias}, {"bias": bias.astype(np.float64)}),
+             ({"scale": 0.2}, {"scale": 0.2}), ({"key_lengths": [3, 7]}, {"mask": (keys < np.array([3, 7])[:, None])[:, None, None]}),
+             ({"mask": attend.Mask.causal("top-left") & attend.Mask.boolean(boolean)}, {"mask": boolean & (keys <= rows)})]
+    for options, same in cases:
+        want, weights = formula(*wide, **same)
+        found = attend.attention(q, k, v, return_weights=True, return_log_sum_exp=True, **options)
+        assert type(found.output) is np.ndarray and found.output.dtype == dtype
+        np.testing.assert_allclose(found.output, want, atol=BOUND[dtype], rtol=0)
+        np.testing.assert_allclose(found.weights, weights, atol=BOUND[dtype], rtol=0)
+        assert found.log_sum_exp.shape == (2, 4, 5)
+        np.testing.assert_array_equal(attend.attention(q, k, v, **options), found.output)
+
+
+def test_backward_by_finite_differences():
+    q, k, v = arrays(np.float64)
+    random = np.random.default_rng(3)
+    bias, gradient = random.standard_normal((1, 4, 5, 7)), random.standard_normal(q.shape)
+    given = {"query": q, "key": k, "value": v, "bias": bias}
+    call = lambda: attend.attention(q, k, v, bias=bias, causal="bottom-right", return_log_sum_exp=True)
+    result = call()
+    found = attend.attention_backward(gradient, q, k, v, result.output, result.log_sum_exp, bias=bias, causal="bottom-right")
+    for name, array in given.items():
+        for index in [tuple(random.integers(0, n) for n in array.shape) for _ in range(6)]:
+            at = array[index]
+            array[index] = at + 1e-5
+            above = (call().output * gradient).sum()
+            array[index] = at - 1e-5
+            below = (call().output * gradient).sum()
+            array[index] = at
+            assert abs(getattr(found, name)[index] - (above - below) / 2e-5) < 1e-7, name
+
+
+def test_linear_attention_and_matmul():
+    q, k, v = arrays(kv_heads=4)
+    softmax = np.exp(k.astype(np.float64))
+    softmax /= softmax.sum(-2, keepdims=True)
+    np.testing.assert_allclose(attend.linear_attention(q, k, v), q @ (softmax.swapaxes(-1, -2) @ v), atol=2e-5)
+    np.testing.assert_allclose(attend.matmul(q, k.swapaxes(-1, -2)), q @ k.swapaxes(-1, -2), atol=1e-5)
+
+
+def test_strides_are_not_copied_and_out_is_written():
+    packed = np.random.default_rng(4).standard_normal((2, 9, 3, 4, 16)).astype(np.float32)
+    q, k, v = (packed[:, :, i].swapaxes(1, 2) for i in range(3))
+    want = formula(*(x.astype(np.float64) for x in (q, k, v)))[0]
+    np.testing.assert_allclose(attend.attention(q, k, v), want, atol=2e-6)
+    out = np.full((2, 9, 4, 16), np.nan, np.float32).swapaxes(1, 2)
+    assert attend.attention(q, k, v, out=out) is out
+    np.testing.assert_allclose(out, want, atol=2e-6)
+    columns = np.asfortranarray(q)  # not contiguous in the last dimension: copied
+    np.testing.assert_array_equal(attend.attention(columns, k, v), attend.attention(q, k, v))
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        attend.attention(q, k, v, out=out)
+    q = q.copy()
+    q.flags.writeable = False
+    np.testing.assert_allclose(attend.attention(q, k, v), want, atol=2e-6)
+
+
+def test_what_does_not_fit_is_an_exception():
+    q, k, v = arrays()
+    for error, call in [(TypeError, lambda: attend.attention([1.0], k, v)), (TypeError, lambda: attend.attention("q", k, v)),
+                        (TypeError, lambda: attend.attention(q.astype(complex), k, v)), (TypeError, lambda: attend.attention(None, k, v)),
+                        (TypeError, lambda: attend.attention(q.astype(np.int32), k, v)), (TypeError, lambda: attend.attention(q, k.astype(np.float64), v)),
+                        (ValueError, lambda: attend.attention(q[0], k, v)), (ValueError, lambda: attend.attention(np.float32(1), k, v)),
+                        (ValueError, lambda: attend.attention(q[:, :3], k, v)), (ValueError, lambda: attend.attention(q, k, v[:, :, :2])),
+                        (TypeError, lambda: attend.attention(q, k, v, mask=np.ones((5, 7)))), (ValueError, lambda: attend.attention(q, k, v, causal="left")),
+                        (ValueError, lambda: attend.attention(q, k, v, causal=True)), (ValueError, lambda: attend.attention(q, k, v, window=(1,))),
+                        (ValueError, lambda: attend.attention(q, k, v, algorithm="fast")), (ValueError, lambda: attend.attention(q, k, v, dropout=2.0)),
+                        (ValueError, lambda: attend.attention(q, k, v, key_lengths=[1])), (TypeError, lambda: attend.attention(q, k, v, key_lengths=[0.5, 1])),
+                        (ValueError, lambda: attend.attention(q, k, v, out=np.empty((1,), np.float32))), (TypeError, lambda: attend.attention(q, k)),
+                        (ValueError, lambda: attend.linear_attention(q, k, v, feature_map="cube")), (OSError, lambda: attend.Translator.from_pretrained("/nowhere"))]:
+        with pytest.raises(error):
+            call()
+
+
+def test_empty_arrays():
+    empty = np.empty((2, 4, 0, 8), np.float32)
+    q, k, v = arrays(kv_heads=4)
+    assert attend.attention(empty, k, v).shape == (2, 4, 0, 8)
+    np.testing.assert_array_equal(attend.attention(q, empty, empty), np.zeros_like(q))
+
+
+def test_import_does_not_bring_pytorch():
+    subprocess.run([sys.executable, "-c", "import attend, sys; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_examples_of_the_docstrings():
+    finder = doctest.DocTestFinder(recurse=False)
+    count = 0
+    for name in ("attention", "attention_backward", "linear_attention", "matmul"):
+        text = getattr(attend, name).__doc__
+        test = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
+        runner = doctest.DocTestRunner()
+        runner.run(test)
+        assert runner.failures == 0
+        count += runner.tries
+    assert count >= 8 and finder

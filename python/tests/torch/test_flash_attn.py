@@ -1,0 +1,206 @@
+"""attend.flash_attn against the formula in float64, written with PyTorch."""
+import itertools
+import math
+
+import pytest
+import torch
+
+from attend import flash_attn as fa
+
+
+def formula(q, k, v, scale=None, causal=False, window=(-1, -1), softcap=0.0, slopes=None, lengths=None):
+    """q [b, n, h, d], k and v [b, m, g, d] in float64; output and log-sum-exp."""
+    b, n, h, d = q.shape
+    m = k.shape[1]
+    k, v = (x.repeat_interleave(h // x.shape[2], 2) for x in (k, v))
+    lengths = torch.full((b,), m) if lengths is None else lengths
+    scores = torch.einsum("bnhd,bmhd->bhnm", q, k) * (1 / math.sqrt(d) if scale is None else scale)
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    position = torch.arange(n)[None, :, None] + (lengths - n)[:, None, None]
+    key = torch.arange(m)[None, None]
+    if slopes is not None:
+        slopes = slopes.double().expand(b, h)
+        scores = scores - slopes[:, :, None, None] * (position - key).abs()[:, None]
+    seen = (key < lengths[:, None, None]).expand(b, n, m).clone()
+    left, right = window
+    if causal:
+        right = 0
+    if left >= 0:
+        seen &= key >= position - left
+    if right >= 0:
+        seen &= key <= position + right
+    scores = scores.masked_fill(~seen[:, None], -math.inf)
+    lse = torch.logsumexp(scores, -1)
+    weights = torch.where(lse[..., None].isinf(), 0.0, torch.exp(scores - torch.where(lse.isinf(), 0.0, lse)[..., None]))
+    return torch.einsum("bhnm,bmhd->bnhd", weights, v), lse, weights
+
+
+def tensors(b=2, n=7, m=11, h=4, g=2, d=16, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    make = lambda *shape: torch.randn(*shape, generator=generator).to(dtype)
+    return make(b, n, h, d), make(b, m, g, d), make(b, m, g, d)
+
+
+def close(found, want, dtype=torch.float32):
+    torch.testing.assert_close(found.double(), want, atol={torch.float32: 2e-6, torch.float64: 1e-12,
+                                                           torch.bfloat16: 3e-2, torch.float16: 4e-3}[dtype], rtol=0)
+
+
+OPTIONS = [dict(), dict(causal=True), dict(window=(3, 1)), dict(causal=True, window=(2, 5)), dict(softcap=1.5),
+           dict(scale=0.3), dict(slopes=True), dict(slopes=True, causal=True, softcap=3.0)]
+
+
+def keywords(options, h=4):
+    slopes = torch.tensor([0.5 ** i for i in range(1, h + 1)]) if options.get("slopes") else None
+    return (dict(softmax_scale=options.get("scale"), causal=options.get("causal", False),
+                 window_size=options.get("window", (-1, -1)), softcap=options.get("softcap", 0.0), alibi_slopes=slopes),
+            {**options, "slopes": slopes})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_func(options, dtype):
+    theirs, ours = keywords(options)
+    for n, m in ((7, 11), (11, 7), (1, 9), (9, 9)):
+        q, k, v = tensors(n=n, m=m, dtype=dtype)
+        out, lse, probabilities = fa.flash_attn_func(q, k, v, return_attn_probs=True, **theirs)
+        want, want_lse, weights = formula(q.double(), k.double(), v.double(), **ours)
+        assert out.shape == q.shape and out.dtype == dtype and out.is_contiguous()
+        close(out, want, dtype)
+        close(probabilities, weights, dtype)
+        torch.testing.assert_close(lse.double(), want_lse, atol=1e-3 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+        assert torch.equal(out, fa.flash_attn_func(q, k, v, **theirs))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_gradients(options):
+    theirs, ours = keywords(options)
+    q, k, v = (x.requires_grad_() for x in tensors())
+    gradient = torch.randn(q.shape)
+    found = torch.autograd.grad(fa.flash_attn_func(q, k, v, **theirs), (q, k, v), gradient)
+    wide = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    want = torch.autograd.grad(formula(*wide, **ours)[0], wide, gradient.double())
+    for a, b in zip(found, want):
+        torch.testing.assert_close(a.double(), b, atol=2e-5, rtol=0)
+
+
+def test_packed_forms_are_the_same():
+    q, k, v = tensors(n=9, m=9, g=4)
+    want = fa.flash_attn_func(q, k, v, causal=True)
+    qkv = torch.stack((q, k, v), 2).requires_grad_()
+    out = fa.flash_attn_qkvpacked_func(qkv, causal=True)
+    assert torch.equal(out, want)
+    assert torch.equal(fa.flash_attn_kvpacked_func(q, torch.stack((k, v), 2), causal=True), want)
+    out.sum().backward()
+    separate = [x.clone().requires_grad_() for x in (q, k, v)]
+    fa.flash_attn_func(*separate, causal=True).sum().backward()
+    assert torch.equal(qkv.grad, torch.stack([x.grad for x in separate], 2))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_varlen(options):
+    theirs, ours = keywords(options)
+    lengths_q, lengths_k = [3, 1, 6, 4], [5, 8, 6, 2]
+    starts = lambda lengths: torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    q, k, v = tensors(b=1, n=sum(lengths_q), m=sum(lengths_k))
+    q, k, v = (x[0].requires_grad_() for x in (q, k, v))
+    out, lse, _ = fa.flash_attn_varlen_func(q, k, v, starts(lengths_q), starts(lengths_k), max(lengths_q), max(lengths_k),
+                                            return_attn_probs=True, **theirs)
+    found = torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+    wide = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    rows, begin_q, begin_k = [], 0, 0
+    for a, b in zip(lengths_q, lengths_k):
+        part, part_lse, _ = formula(wide[0][None, begin_q:begin_q + a], wide[1][None, begin_k:begin_k + b],
+                                    wide[2][None, begin_k:begin_k + b], **ours)
+        rows.append(part[0])
+        torch.testing.assert_close(lse[:, begin_q:begin_q + a].double(), part_lse[0], atol=1e-5, rtol=0)
+        begin_q, begin_k = begin_q + a, begin_k + b
+    close(out, torch.cat(rows))
+    for a, b in zip(found, torch.autograd.grad(torch.cat(rows).sum(), wide)):
+        torch.testing.assert_close(a.double(), b, atol=2e-5, rtol=0)
+    if lengths_q == lengths_k:
+        packed = fa.flash_attn_varlen_qkvpacked_func(torch.stack((q, k, v), 1), starts(lengths_q), max(lengths_q), **theirs)
+        assert torch.equal(packed, out)
+
+
+def test_dropout_keeps_its_share():
+    q, k, v = tensors(n=64, m=64)
+    _, _, weights = fa.flash_attn_func(q, k, v, dropout_p=0.25, return_attn_probs=True)
+    assert abs((weights == 0).double().mean().item() - 0.25) < 0.01
+    torch.manual_seed(5)
+    a = fa.flash_attn_func(q, k, v, dropout_p=0.25)
+    torch.manual_seed(5)
+    assert torch.equal(a, fa.flash_attn_func(q, k, v, dropout_p=0.25))
+
+
+def rotated(x, cos, sin, positions, interleaved):
+    """By complex numbers."""
+    r = cos.shape[1]
+    a, b = (x[..., 0:2 * r:2], x[..., 1:2 * r:2]) if interleaved else (x[..., :r], x[..., r:2 * r])
+    turn = torch.complex(cos, sin)[positions][:, :, None]
+    z = torch.complex(a, b) * turn
+    turned = torch.stack((z.real, z.imag), -1).flatten(-2) if interleaved else torch.cat((z.real, z.imag), -1)
+    return torch.cat((turned, x[..., 2 * r:]), -1)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize("rotary", [None, True, False])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("new", [0, 1, 3])
+def test_kvcache(paged, rotary, causal, new):
+    if rotary is not None and new == 0:
+        return
+    torch.manual_seed(3)
+    b, h, g, d, size, page = 3, 4, 2, 16, 48, 16
+    lengths = torch.tensor([5, 20, 33], dtype=torch.int32)
+    n = max(new, 1)
+    q = torch.randn(b, n, h, d)
+    k, v = (torch.randn(b, new, g, d), torch.randn(b, new, g, d)) if new else (None, None)
+    dense_k, dense_v = torch.randn(b, size, g, d), torch.randn(b, size, g, d)
+    table = None
+    if paged:
+        table = torch.randperm(b * size // page).reshape(b, size // page).int()
+        cache_k, cache_v = (torch.empty(b * size // page, page, g, d) for _ in range(2))
+        for s in range(b):
+            for p in range(size // page):
+                cache_k[table[s, p]] = dense_k[s, p * page:(p + 1) * page]
+                cache_v[table[s, p]] = dense_v[s, p * page:(p + 1) * page]
+    else:
+        cache_k, cache_v = dense_k.clone(), dense_v.clone()
+    cos = sin = None
+    wide_q = q.double()
+    wide_k = k.double() if new else None
+    if rotary is not None:
+        angle = torch.randn(64, 6)
+        cos, sin = angle.cos(), angle.sin()
+        steps = torch.arange(n) if causal else torch.zeros(n, dtype=torch.long)
+        wide_q = rotated(wide_q, cos.double(), sin.double(), lengths[:, None].long() + steps, rotary)
+        wide_k = rotated(wide_k, cos.double(), sin.double(), lengths[:, None].long() + torch.arange(new), rotary)
+    out, lse = fa.flash_attn_with_kvcache(q, cache_k, cache_v, k, v, cos, sin, cache_seqlens=lengths, block_table=table,
+                                          causal=causal, rotary_interleaved=bool(rotary), return_softmax_lse=True)
+    want_k, want_v = dense_k.double(), dense_v.double()
+    for s in range(b):
+        for i in range(new):
+            want_k[s, lengths[s] + i], want_v[s, lengths[s] + i] = wide_k[s, i], v[s, i].double()
+    want, want_lse, _ = formula(wide_q, want_k, want_v, causal=causal, lengths=lengths.long() + new)
+    close(out, want)
+    torch.testing.assert_close(lse.double(), want_lse, atol=1e-5, rtol=0)
+    if not paged:
+        close(cache_k, want_k)  # written in place
+
+
+def test_kvcache_entries_and_left_padding():
+    torch.manual_seed(4)
+    q = torch.randn(2, 1, 4, 8)
+    cache_k, cache_v = torch.randn(5, 24, 2, 8), torch.randn(5, 24, 2, 8)
+    entries, left, lengths = (torch.tensor(x, dtype=torch.int32) for x in ([3, 1], [4, 0], [10, 24]))
+    out = fa.flash_attn_with_kvcache(q, cache_k, cache_v, cache_seqlens=lengths, cache_batch_idx=entries,
+                                     cache_leftpad=left, causal=True)
+    for s in range(2):
+        part = slice(int(left[s]), int(lengths[s]))
+        want, _, _ = formula(q[s:s + 1].double(), cache_k[entries[s], part][None].double(),
+                             cache_v[entries[s], part][None].double(), causal=True)
+        close(out[s:s + 1], want)
+    with pytest.raises(ValueError, match="room for"):
+        fa.flash_attn_with_kvcache(q, cache_k[:2], cache_v[:2], q[:, :, :2], q[:, :, :2], cache_seqlens=24)
