@@ -143,6 +143,136 @@ def make_transformers():
     save("nn/transformer_layers.safetensors", tensors)
 
 
+def make_stacks():
+    """torch.nn.Transformer in float64 under masks of every kind; masks are stored as true = attend."""
+    torch.manual_seed(5)
+    source, target = torch.randn(3, 6, 8), torch.randn(3, 5, 8)
+    # Every query keeps a key: its own, or the first of the memory.
+    masks = {"source_mask": torch.rand(6, 6).lt(0.6) | torch.eye(6, dtype=torch.bool),
+             "target_mask": torch.rand(5, 5).lt(0.6) | torch.eye(5, dtype=torch.bool),
+             "memory_mask": torch.rand(5, 6).lt(0.6)}
+    masks["memory_mask"][:, 0] = True
+    lengths = {"source": torch.tensor([6, 2, 4]), "target": torch.tensor([5, 5, 3])}
+    source_padding = torch.arange(6) < lengths["source"][:, None]
+    target_padding = torch.arange(5) < lengths["target"][:, None]
+    holes = torch.rand(3, 6) < 0.5
+    holes[:, 2] = True
+    causal = torch.ones(5, 5, dtype=torch.bool).tril()
+    tensors = {"source": source, "target": target, "holes": holes, "source_lengths": lengths["source"],
+               "target_lengths": lengths["target"], **masks}
+    calls = {"plain": {}, "causal": {"tgt_mask": ~causal},
+             "masks": {"src_mask": ~masks["source_mask"], "tgt_mask": ~masks["target_mask"],
+                       "memory_mask": ~masks["memory_mask"]},
+             "padding": {"tgt_mask": ~causal, "src_key_padding_mask": ~source_padding,
+                         "tgt_key_padding_mask": ~target_padding, "memory_key_padding_mask": ~source_padding},
+             "holes": {"tgt_mask": ~causal, "src_mask": ~masks["source_mask"] & ~torch.eye(6, dtype=torch.bool),
+                       "memory_key_padding_mask": ~holes}}
+    for norm_first, activation, bias in ((False, "relu", True), (True, "relu", False), (False, "gelu", False),
+                                         (True, "gelu", True)):
+        network = torch.nn.Transformer(d_model=8, nhead=2, num_encoder_layers=2, num_decoder_layers=2, dim_feedforward=12,
+                                       dropout=0.0, activation=activation, batch_first=True, norm_first=norm_first,
+                                       bias=bias)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        prefix = f"{'pre' if norm_first else 'post'}_{activation}."
+        tensors.update({prefix + "state." + n: p.clone() for n, p in network.state_dict().items()})
+        network = network.double().train()  # no fast path
+        for n, masked in calls.items():
+            tensors[prefix + n] = network(source.double(), target.double(), **masked).float()
+        tensors[prefix + "encoded"] = network.encoder(source.double()).float()
+    save("nn/transformer.safetensors", tensors)
+
+
+def turn(x, positions, base, dims, interleaved):
+    """Rotary positions as a product of complex numbers: pair i of a head times exp(sqrt(-1) position base^(-2 i / dims))."""
+    angles = positions[:, None].double() * base ** (-torch.arange(0, dims, 2).double() / dims)
+    pairs = x[..., :dims].unflatten(-1, (dims // 2, 2) if interleaved else (2, dims // 2))
+    first, second = pairs.unbind(-1 if interleaved else -2)
+    product = torch.complex(first, second) * torch.polar(torch.ones_like(angles), angles)
+    turned = torch.stack((product.real, product.imag), -1 if interleaved else -2).flatten(-2)
+    return torch.cat((turned, x[..., dims:]), -1)
+
+
+def bucket(distance, buckets, bidirectional, reach):
+    """T5's bucket of a distance key - query, for a tensor of them: logarithms in float32, as the models were trained."""
+    side = torch.zeros_like(distance)
+    if bidirectional:
+        buckets //= 2
+        side = (distance > 0) * buckets
+        distance = distance.abs()
+    else:
+        distance = (-distance).clamp(min=0)
+    exact = buckets // 2
+    share = torch.log(distance.clamp(min=1).float() / exact) / torch.log(torch.tensor(reach / exact, dtype=torch.float64)).item()
+    grown = exact + (share * (buckets - exact)).long()
+    return side + torch.where(distance < exact, distance, grown.clamp(max=buckets - 1))
+
+
+def t5(state, x, heads, memory=None, causal=False):
+    """A stack of T5's layers: RMSNorm in front, scores without a scale, one relative bias, a gate of tanh GELU."""
+    def rms(rows, name):
+        return rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + 1e-6) * state[name + ".weight"]
+
+    def attend(rows, keys, name, bias):
+        q, k, v = (F.linear(r, state[f"{name}.W_{n}.weight"]).unflatten(-1, (heads, -1)).transpose(1, 2)
+                   for r, n in ((rows, "q"), (keys, "k"), (keys, "v")))
+        mixed = (q @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+        return F.linear(mixed.transpose(1, 2).flatten(2), state[name + ".W_o.weight"])
+
+    place = torch.arange(x.shape[1])
+    distance = place[None, :] - place[:, None]
+    bias = state["relative_attention_bias.weight"][bucket(distance, 32, memory is None, 128)].permute(2, 0, 1)
+    if causal:
+        bias = bias.masked_fill(distance > 0, float("-inf"))
+    layers = 1 + max(int(n.split(".")[1]) for n in state if n.startswith("layers."))
+    for i in range(layers):
+        at = f"layers.{i}."
+        rows = rms(x, at + "norm1")
+        x = x + attend(rows, rows, at + "self_attn", bias)
+        if memory is not None:
+            x = x + attend(rms(x, at + "norm2"), memory, at + "multihead_attn", 0.0)
+        rows = rms(x, at + ("norm2" if memory is None else "norm3"))
+        gate = F.gelu(F.linear(rows, state[at + "linear_gate.weight"]), approximate="tanh")
+        hidden = gate * F.linear(rows, state[at + "linear1.weight"])
+        x = x + F.linear(hidden, state[at + "linear2.weight"])
+    return rms(x, "norm")
+
+
+def make_positions():
+    torch.manual_seed(6)
+    heads, positions = torch.randn(2, 3, 5, 8), torch.tensor([0, 1, 7, 300, 4000])
+    tensors = {"heads": heads, "positions": positions}
+    for n, (base, dims, interleaved) in {"interleaved": (10000.0, 8, True), "halves": (10000.0, 8, False),
+                                         "partial": (500000.0, 4, True), "partial_halves": (100.0, 6, False)}.items():
+        tensors["rotary." + n] = turn(heads.double(), positions, base, dims, interleaved).float()
+    distance = torch.arange(-300, 301)
+    tensors["distance"] = distance.int()
+    for n, bidirectional in {"bidirectional": True, "unidirectional": False}.items():
+        tensors["bucket." + n] = bucket(distance, 32, bidirectional, 128).to(torch.int8)
+        tensors["bucket.few." + n] = bucket(distance, 12, bidirectional, 50).to(torch.int8)
+    save("nn/positions.safetensors", tensors)
+
+    x, y = torch.randn(2, 40, 8), torch.randn(2, 6, 8)
+    tensors = {"x": x, "y": y}
+    states = {}
+    for kind in ("encoder", "decoder"):
+        shapes = {"relative_attention_bias.weight": (32, 2), "norm.weight": (8,)}
+        for i in range(2):
+            for n in ("self_attn",) + (("multihead_attn",) if kind == "decoder" else ()):
+                shapes.update({f"layers.{i}.{n}.W_{p}.weight": (8, 6) if p == "o" else (6, 8) for p in "qkvo"})
+            shapes.update({f"layers.{i}.{n}.weight": s for n, s in {
+                "linear1": (12, 8), "linear_gate": (12, 8), "linear2": (8, 12), "norm1": (8,), "norm2": (8,)}.items()})
+            if kind == "decoder":
+                shapes[f"layers.{i}.norm3.weight"] = (8,)
+        states[kind] = {n: torch.randn(s) * 0.5 for n, s in shapes.items()}
+        tensors.update({f"{kind}.state.{n}": p for n, p in states[kind].items()})
+    wide = {kind: {n: p.double() for n, p in state.items()} for kind, state in states.items()}
+    memory = t5(wide["encoder"], x.double(), 2)
+    tensors["encoded"] = memory.float()
+    tensors["decoded"] = t5(wide["decoder"], y.double(), 2, memory=memory, causal=True).float()
+    save("nn/t5.safetensors", tensors)
+
+
 def make_random():
     torch.manual_seed(12)
     tensors = {}
@@ -209,6 +339,8 @@ if __name__ == "__main__":
     make_attention()
     make_modules()
     make_transformers()
+    make_stacks()
+    make_positions()
     make_random()
     make_print()
     make_explain()

@@ -206,21 +206,23 @@ nn::EncoderDecoder load_marian(std::shared_ptr<const MarianFile> file, ComputeTy
     const bool shared = has_shared_vocabulary(*file);
 
     nn::EncoderDecoderParts parts;
-    parts.positions = nn::SinusoidalLayout::halves_last;
-    parts.source = embedding(file, shared ? "Wemb" : "encoder_Wemb", d);
-    parts.target = embedding(file, shared ? "Wemb" : "decoder_Wemb", d);
+    const nn::Positions positions(nn::SinusoidalLayout::halves_last, d);
+    parts.source.rows = embedding(file, shared ? "Wemb" : "encoder_Wemb", d);
+    parts.source.positions = positions;
+    parts.target.rows = embedding(file, shared ? "Wemb" : "decoder_Wemb", d);
+    parts.target.positions = positions;
     const std::int64_t encoder = configuration.number("enc-depth");
     for (std::int64_t i = 1; i <= encoder; ++i) {
-        parts.encoder.push_back(loader.block("encoder_l" + std::to_string(i), false, width));
+        parts.encoder.blocks.push_back(loader.block("encoder_l" + std::to_string(i), false, width));
     }
     const std::int64_t decoder = configuration.number("dec-depth");
     const std::int64_t decoder_width = configuration.number("transformer-decoder-dim-ffn", width);
     for (std::int64_t i = 1; i <= decoder; ++i) {
-        parts.decoder.push_back(loader.block("decoder_l" + std::to_string(i), true, decoder_width));
+        parts.decoder.blocks.push_back(loader.block("decoder_l" + std::to_string(i), true, decoder_width));
     }
     const std::string tied = shared ? "Wemb" : "decoder_Wemb";
     const std::string alpha = file->contains("none_QuantMultA") ? "none_QuantMultA" : tied + "_QuantMultA";
-    parts.output = loader.linear(tied, "decoder_ff_logit_out_b", alpha, parts.target.rows.shape());
+    parts.output = loader.linear(tied, "decoder_ff_logit_out_b", alpha, parts.target.rows.rows.shape());
     return nn::EncoderDecoder(std::move(parts));
 }
 

@@ -1,6 +1,10 @@
 #include <attend/core/error.h>
+#include <attend/core/threads.h>
+#include <attend/kernels/cpu/row_kernels.h>
 #include <attend/nn/block.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
 #include <utility>
 
@@ -9,6 +13,7 @@ namespace attend::nn {
 namespace {
 
 constexpr const char* kModule = "Block";
+constexpr std::int64_t kNumbersOfTask = 1 << 16;
 
 /// norm(x + f(x)), or x + f(norm(x)); f adds the residual itself.
 template <typename Function>
@@ -17,6 +22,27 @@ Tensor residual_step(const TensorView& x, const Norm& norm, bool norm_first, con
     Tensor y = f(x, x);
     norm.forward_in_place(y);
     return y;
+}
+
+/// x *= factor, both contiguous.
+void multiply(Tensor& x, const Tensor& factor) {
+    const auto size = static_cast<std::int64_t>(size_of(x.dtype()));
+    const auto run = [&](std::int64_t task) {
+        const std::int64_t begin = task * kNumbersOfTask;
+        kernels::cpu::MultiplyArgs args;
+        args.out = static_cast<std::byte*>(x.data()) + begin * size;
+        args.x = args.out;
+        args.factor = static_cast<const std::byte*>(factor.data()) + begin * size;
+        args.dtype = x.dtype();
+        args.count = std::min(kNumbersOfTask, x.numel() - begin);
+        kernels::cpu::row_kernels().multiply(args);
+    };
+    const std::int64_t tasks = (x.numel() + kNumbersOfTask - 1) / kNumbersOfTask;
+    if (tasks == 1) {
+        run(0);
+    } else {
+        parallel_for(tasks, run);
+    }
 }
 
 void check_width(const std::string& part, std::int64_t found, std::int64_t expected) {
@@ -33,7 +59,9 @@ BlockParts load_block(const StateDict& state, const BlockOptions& options) {
     const auto norm = [&](const std::string& name) { return Norm(with_prefix(state, name + "."), options.norm); };
     const StateDict cross = with_prefix(state, "multihead_attn.");
     parts.self_attention.emplace(with_prefix(state, "self_attn."), options.num_heads, options.kept);
+    if (options.rotary) parts.self_attention->set_rotary(*options.rotary);
     if (!cross.empty()) parts.cross_attention.emplace(cross, options.num_heads, options.kept);
+    if (state.count("linear_gate.weight") != 0) parts.gate = linear("linear_gate");
     parts.expand = linear("linear1");
     parts.contract = linear("linear2");
     parts.mixer_norm = norm("norm1");
@@ -44,7 +72,8 @@ BlockParts load_block(const StateDict& state, const BlockOptions& options) {
     for (const auto& [name, tensor] : state) {
         const std::string part = name.substr(0, name.find('.'));
         const bool known = part == "self_attn" || part == "multihead_attn" || part == "linear1" || part == "linear2" ||
-                           part == "norm1" || part == "norm2" || (part == "norm3" && !cross.empty());
+                           part == "linear_gate" || part == "norm1" || part == "norm2" ||
+                           (part == "norm3" && !cross.empty());
         if (!known) throw ValueError(kModule, "expected the parameters of a Transformer's layer, found '" + name + "'");
     }
     return parts;
@@ -59,6 +88,10 @@ Block::Block(BlockParts parts) : parts_(std::move(parts)) {
     check_width(parts_.recurrence ? "a recurrence" : "self-attention",
                 parts_.recurrence ? parts_.recurrence->d_model() : parts_.self_attention->d_model(), d);
     check_width("the feed-forward network's second layer", parts_.contract.in_features(), parts_.expand.out_features());
+    if (parts_.gate) {
+        check_width("the gate", parts_.gate->in_features(), d);
+        check_width("the gate's result", parts_.gate->out_features(), parts_.expand.out_features());
+    }
     check_width("the feed-forward network's result", parts_.contract.out_features(), d);
     check_width("the mixer's norm", parts_.mixer_norm.width(), d);
     check_width("the feed-forward network's norm", parts_.feed_forward_norm.width(), d);
@@ -92,8 +125,21 @@ Tensor Block::mix(const TensorView& x, const TensorView& residual, const BlockIn
         if (sequences == 0 || x.size(0) == sequences) return parts_.recurrence->forward(x, *inputs.state);
         return parts_.recurrence->forward(x.reshape({sequences, -1, d_model()}), *inputs.state).reshaped(shape);
     }
-    MultiHeadAttentionResult result =
-        parts_.self_attention->attend_to(x, parts_.self_attention->project(x, x), inputs.self, residual);
+    const MultiHeadAttention& attention = *parts_.self_attention;
+    MultiHeadAttentionResult result;
+    if (inputs.cache != nullptr) {
+        const std::int64_t sequences = std::max<std::int64_t>(inputs.cache->options().batch, 1);
+        const Shape rows = {sequences, x.size(0) * x.size(1) / sequences, d_model()};
+        if (rows.numel() != x.numel()) {
+            throw ShapeError(kModule, "expected tokens for each of " + std::to_string(sequences) +
+                                          " cached sequences, found x of shape " + to_string(x.shape()));
+        }
+        result = attention.forward_next(x.reshape(rows), *inputs.cache, inputs.self, residual.reshape(rows));
+        result.output = std::move(result.output).reshaped(x.shape());
+    } else {
+        const ProjectedMemory own = attention.project(x, x, inputs.positions);
+        result = attention.attend_to(x, own, inputs.self, residual, inputs.positions);
+    }
     if (inputs.self_weights != nullptr) *inputs.self_weights = std::move(result.weights);
     return std::move(result.output);
 }
@@ -106,13 +152,38 @@ Tensor Block::cross(const TensorView& x, const TensorView& residual, const Block
 }
 
 Tensor Block::feed_forward(const TensorView& x, const TensorView& residual) const {
-    const Tensor hidden = parts_.expand.forward(x, {.activation = parts_.activation, .residual = {}});
+    const LinearEpilogue activated{.activation = parts_.activation, .residual = {}};
+    Tensor hidden = parts_.gate ? parts_.gate->forward(x, activated) : parts_.expand.forward(x, activated);
+    if (parts_.gate) multiply(hidden, parts_.expand.forward(x));
     return parts_.contract.forward(hidden, {.activation = Activation::none, .residual = residual});
 }
 
 ProjectedMemory Block::project(const TensorView& memory) const {
     if (!parts_.cross_attention) throw ValueError(kModule, "expected a block with cross attention, found an encoder's");
     return parts_.cross_attention->project(memory, memory);
+}
+
+StateDict Block::state_dict() const {
+    if (!parts_.self_attention) throw ValueError(kModule, "expected a block with self-attention, found a recurrence");
+    StateDict state;
+    const auto attention = [&](const std::string& name, const MultiHeadAttention& part) {
+        const bool square = part.inner_dim() == part.d_model();
+        add_with_prefix(state, name, part.state_dict(square ? ParameterNames::packed : ParameterNames::tutorial));
+    };
+    attention("self_attn.", *parts_.self_attention);
+    if (parts_.cross_attention) attention("multihead_attn.", *parts_.cross_attention);
+    add_with_prefix(state, "linear1.", parts_.expand.state_dict());
+    if (parts_.gate) add_with_prefix(state, "linear_gate.", parts_.gate->state_dict());
+    add_with_prefix(state, "linear2.", parts_.contract.state_dict());
+    add_with_prefix(state, "norm1.", parts_.mixer_norm.state_dict());
+    if (parts_.cross_attention) add_with_prefix(state, "norm2.", parts_.cross_norm.state_dict());
+    add_with_prefix(state, parts_.cross_attention ? "norm3." : "norm2.", parts_.feed_forward_norm.state_dict());
+    return state;
+}
+
+KvCache Block::make_cache(std::int64_t batch, std::int64_t capacity, DType dtype) const {
+    if (!parts_.self_attention) throw ValueError(kModule, "expected a block with self-attention, found a recurrence");
+    return parts_.self_attention->make_cache(batch, capacity, dtype);
 }
 
 }  // namespace attend::nn

@@ -21,8 +21,9 @@ struct BlockOptions {
     std::int64_t num_heads = 1;                ///< of both attentions
     NormOptions norm = {};                     ///< kind and epsilon
     bool norm_first = false;                   ///< x + f(norm(x)) instead of norm(x + f(x))
-    Activation activation = Activation::relu;  ///< of the feed-forward network
+    Activation activation = Activation::relu;  ///< of the feed-forward network, or of its gate
     DType kept = DType::float32;               ///< what weights are packed as: float32, bfloat16 or int8
+    std::optional<RotaryOptions> rotary = {};  ///< of the self-attention: rotary positions
 };
 
 /// What a block is made of.
@@ -31,17 +32,18 @@ struct BlockParts {
     std::optional<Ssru> recurrence = {};                     ///< the mixer of Marian's students
     std::optional<MultiHeadAttention> cross_attention = {};  ///< in a decoder
     Linear expand = {};                                      ///< first layer of the feed-forward network
+    std::optional<Linear> gate = {};                         ///< activated in expand's place, then its factor
     Linear contract = {};                                    ///< second
     Norm mixer_norm = {};                                    ///< of the mixer
     Norm cross_norm = {};                                    ///< of the cross attention
     Norm feed_forward_norm = {};                             ///< of the feed-forward network
     bool norm_first = false;                                 ///< see BlockOptions
-    Activation activation = Activation::relu;                ///< of the feed-forward network
+    Activation activation = Activation::relu;                ///< of the feed-forward network, or of its gate
 };
 
 /// Parts by the names of torch.nn.TransformerEncoderLayer (self_attn.*, linear1.*, linear2.*, norm1.*, norm2.*) or,
-/// where there is multihead_attn.*, of torch.nn.TransformerDecoderLayer (and norm3.*). @throws ValueError, ShapeError,
-/// DTypeError
+/// where there is multihead_attn.*, of torch.nn.TransformerDecoderLayer (and norm3.*); without biases as they are with
+/// bias = False. A gate, which PyTorch's have not, is linear_gate.*. @throws ValueError, ShapeError, DTypeError
 BlockParts load_block(const StateDict& state, const BlockOptions& options);
 
 /// What a block works with besides x.
@@ -49,12 +51,18 @@ struct BlockInputs {
     AttentionOptions self = {};               ///< of the self-attention: mask, weights
     const ProjectedMemory* memory = nullptr;  ///< keys and values of the cross attention, see Block::project
     AttentionOptions cross = {};              ///< of the cross attention
-    Tensor* state = nullptr;                  ///< of the recurrence, [batch, d]
-    Tensor* self_weights = nullptr;           ///< receives them where self.return_weights is set: [batch, heads, L, L]
-    Tensor* cross_weights = nullptr;          ///< the same of cross.return_weights: [batch, heads, L, Lk]
+    TensorView positions = {};                ///< of rotary self-attention, int64 [batch, L]; else 0, 1, ...
+    KvCache* cache = nullptr;  ///< of the self-attention: x are the next tokens, see MultiHeadAttention::forward_next
+    Tensor* state = nullptr;   ///< of the recurrence, [batch, d]
+    Tensor* self_weights = nullptr;   ///< receives them where self.return_weights is set: [batch, heads, L, L]
+    Tensor* cross_weights = nullptr;  ///< the same of cross.return_weights: [batch, heads, L, Lk]
 };
 
-/// The layer.
+/// The layer. Its feed-forward network is contract(act(expand(x))) or, with a gate, contract(act(gate(x)) expand(x))
+/// (Shazeer 2020, "GLU Variants Improve Transformer": T5's wi_0 is the gate, Llama's gate_proj).
+///
+/// With a cache (or a recurrence) sequences at their next position may lie side by side, as [1, sequences n, d] for a
+/// cross attention over packed sequences.
 class Block {
 public:
     /// @throws ShapeError unless the parts fit together
@@ -66,10 +74,20 @@ public:
     /// @throws ValueError in an encoder's block
     ProjectedMemory project(const TensorView& memory) const;
 
+    /// A cache for the self-attention, see MultiHeadAttention::make_cache. @throws ValueError where there is none
+    KvCache make_cache(std::int64_t batch, std::int64_t capacity = 256, DType dtype = DType::float32) const;
+
+    /// Parameters by the names that load_block takes; attention whose heads are not d_model wide together as
+    /// W_q.weight,
+    /// ... @throws ValueError of a block with a recurrence
+    StateDict state_dict() const;
+
     /// Width of x.
     std::int64_t d_model() const noexcept { return parts_.expand.in_features(); }
     /// Whether it has cross attention.
     bool is_decoder() const noexcept { return parts_.cross_attention.has_value(); }
+    /// Whether a recurrence stands in for its self-attention.
+    bool is_recurrent() const noexcept { return parts_.recurrence.has_value(); }
 
 private:
     Tensor mix(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const;

@@ -30,17 +30,26 @@ Tensor Embedding::forward(const TensorView& indices) const {
     }
     const Tensor flat = indices.clone();
     Shape shape = indices.shape();
-    shape.push_back(weight_.size(1));
-    Tensor result = Tensor::empty({flat.numel(), weight_.size(1)}, weight_.dtype());
+    shape.push_back(embedding_dim());
+    Tensor result = Tensor::empty({flat.numel(), embedding_dim()}, is_packed_ ? DType::float32 : weight_.dtype());
     for (std::int64_t i = 0; i < flat.numel(); ++i) {
         const std::int64_t index = flat.data<std::int64_t>()[i];
-        if (index < 0 || index >= weight_.size(0)) {
-            throw ValueError("Embedding", "expected indices below " + std::to_string(weight_.size(0)) + ", found " +
+        if (index < 0 || index >= num_embeddings()) {
+            throw ValueError("Embedding", "expected indices below " + std::to_string(num_embeddings()) + ", found " +
                                               std::to_string(index));
         }
-        result.view().select(0, i).copy_from(weight_.view().select(0, index));
+        if (is_packed_) {
+            result.view().select(0, i).copy_from(packed_.row(index));
+        } else {
+            result.view().select(0, i).copy_from(weight_.view().select(0, index));
+        }
     }
     return std::move(result).reshaped(shape);
+}
+
+Linear Embedding::output_layer(const TensorView& bias, DType kept) const {
+    if (is_packed_) return {packed_, bias.clone()};
+    return {weight_, bias, kept};
 }
 
 }  // namespace attend::nn

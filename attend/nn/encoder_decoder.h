@@ -4,48 +4,32 @@
 #pragma once
 
 #include <attend/core/tensor.h>
-#include <attend/nn/block.h>
+#include <attend/nn/input_embedding.h>
 #include <attend/nn/linear.h>
-#include <attend/nn/positions.h>
+#include <attend/nn/transformer.h>
 
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
 namespace attend::nn {
 
-/// Rows for ids, float32 or int8, times a factor.
-struct EmbeddingRows {
-    TensorView rows = {};                    ///< [size, d], contiguous: float32 or int8
-    float factor = 1.0F;                     ///< of every number
-    std::shared_ptr<const void> owner = {};  ///< keeps the rows; may be null
-};
-
 /// What an EncoderDecoder is made of.
 struct EncoderDecoderParts {
-    EmbeddingRows source = {};                                   ///< of the encoder
-    EmbeddingRows target = {};                                   ///< of the decoder
-    SinusoidalLayout positions = SinusoidalLayout::interleaved;  ///< added to both
-    std::vector<Block> encoder = {};                             ///< from the first to the last
-    std::vector<Block> decoder = {};                             ///< from the first to the last
-    Linear output = {};                                          ///< from the decoder's rows to logits
+    InputEmbeddingParts source;     ///< of the encoder
+    InputEmbeddingParts target;     ///< of the decoder
+    TransformerStackParts encoder;  ///< blocks without cross attention
+    TransformerStackParts decoder;  ///< blocks with cross attention, and self-attention or a recurrence
+    Linear output;                  ///< from the decoder's rows to logits
 };
 
 /// Where a decoder stands: rows for each of n sources, one or, in a beam, several.
 struct DecoderState {
     std::vector<ProjectedMemory> memory;   ///< of each block, [1, all source tokens, d]
-    std::vector<Tensor> cells;             ///< of each block with a recurrence, [rows, d]
+    StackState blocks;                     ///< caches and recurrences of all rows
     std::vector<std::int64_t> starts;      ///< [n + 1], where each source begins in the memory
     std::vector<std::int64_t> row_starts;  ///< [n + 1], where each source's rows begin
     std::int64_t position = 0;             ///< of the next token
-};
-
-/// Attention weights on their way out, for who wants to look at them.
-struct AttentionRecord {
-    bool last_only = false;       ///< of the last block alone
-    std::vector<Tensor> weights;  ///< of each block, or the last, [1, heads, all queries, all keys]
 };
 
 /// The model.
@@ -71,19 +55,19 @@ public:
     void choose(DecoderState& state, std::span<const std::int64_t> parents, std::span<const std::int64_t> counts) const;
 
     /// The output layer: logits of all target tokens.
-    const Linear& output() const noexcept { return parts_.output; }
+    const Linear& output() const noexcept { return output_; }
     /// Width of the rows.
-    std::int64_t d_model() const noexcept { return parts_.output.in_features(); }
+    std::int64_t d_model() const noexcept { return output_.in_features(); }
     /// Tokens of the source.
-    std::int64_t source_size() const noexcept { return parts_.source.rows.shape()[0]; }
+    std::int64_t source_size() const noexcept { return source_.size(); }
     /// Tokens of the target.
-    std::int64_t target_size() const noexcept { return parts_.output.out_features(); }
+    std::int64_t target_size() const noexcept { return output_.out_features(); }
 
 private:
-    TensorView positions(std::int64_t first, std::int64_t count, Tensor& made) const;
-
-    EncoderDecoderParts parts_;
-    Tensor positions_;  // of the first ones; others are made when they are asked for
+    InputEmbedding source_;
+    InputEmbedding target_;
+    Transformer network_;
+    Linear output_;
 };
 
 }  // namespace attend::nn

@@ -37,8 +37,9 @@ void check_no_others(const std::string& module, const StateDict& state, const st
     for (const auto& [name, tensor] : state) {
         if (std::find(known.begin(), known.end(), name) != known.end()) continue;
         std::string expected;
-        for (const std::string& other : known)
+        for (const std::string& other : known) {
             expected.append(expected.empty() ? "'" : ", '").append(other).append("'");
+        }
         throw ValueError(module, "expected the parameters " + expected + ", found '" + name + "'");
     }
 }
@@ -49,6 +50,10 @@ StateDict with_prefix(const StateDict& state, const std::string& prefix) {
         if (name.rfind(prefix, 0) == 0) result.emplace(name.substr(prefix.size()), tensor);
     }
     return result;
+}
+
+void add_with_prefix(StateDict& state, const std::string& prefix, const StateDict& part) {
+    for (const auto& [name, tensor] : part) state.emplace(prefix + name, tensor);
 }
 
 }  // namespace attend::nn

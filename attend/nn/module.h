@@ -23,4 +23,7 @@ void check_no_others(const std::string& module, const StateDict& state, const st
 /// The entries of `state` that start with `prefix`, without it.
 StateDict with_prefix(const StateDict& state, const std::string& prefix);
 
+/// Adds the entries of `part` to `state`, with `prefix` in front of their names: the way back.
+void add_with_prefix(StateDict& state, const std::string& prefix, const StateDict& part);
+
 }  // namespace attend::nn

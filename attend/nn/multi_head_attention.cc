@@ -1,53 +1,14 @@
 #include <attend/core/error.h>
 #include <attend/nn/multi_head_attention.h>
 
-#include <algorithm>
-#include <array>
-#include <cmath>
 #include <string>
 #include <utility>
-#include <vector>
 
 namespace attend::nn {
 
 namespace {
 
 const std::string kModule = "MultiHeadAttention";
-
-/// Rows [begin, end) of a tensor as one of their own.
-Tensor rows(const Tensor& tensor, std::int64_t begin, std::int64_t end) {
-    return tensor.view().slice(0, begin, end).clone();
-}
-
-/// `parts` one below the other.
-Tensor stacked(const std::vector<Tensor>& parts) {
-    Shape shape = parts.front().shape();
-    shape[0] = 0;
-    for (const Tensor& part : parts) shape[0] += part.size(0);
-    Tensor result = Tensor::empty(shape, parts.front().dtype());
-    std::int64_t row = 0;
-    for (const Tensor& part : parts) {
-        result.view().slice(0, row, row + part.size(0)).copy_from(part);
-        row += part.size(0);
-    }
-    return result;
-}
-
-/// xavier_uniform_ of PyTorch: +-sqrt(6 / (fan_in + fan_out)), as sqrt(3) times its standard deviation.
-Tensor glorot(TorchGenerator& generator, std::int64_t out, std::int64_t in, std::int64_t fan_out) {
-    const double bound = std::sqrt(3.0) * std::sqrt(2.0 / static_cast<double>(in + fan_out));
-    return generator.uniform({out, in}, -bound, bound);
-}
-
-/// A weight [out, in] whose sizes only itself tells.
-const Tensor& matrix(const StateDict& state, const std::string& name, const std::string& shape) {
-    const auto found = state.find(name);
-    if (found != state.end() && found->second.rank() != 2) {
-        throw ShapeError(kModule, "expected parameter '" + name + "' of shape " + shape + ", found " +
-                                      to_string(found->second.shape()));
-    }
-    return parameter(kModule, state, name, found == state.end() ? Shape{0, 0} : found->second.shape());
-}
 
 void check_input(const std::string& name, const TensorView& view, std::int64_t width) {
     if (view.rank() != 3 || view.size(2) != width) {
@@ -58,152 +19,9 @@ void check_input(const std::string& name, const TensorView& view, std::int64_t w
 
 }  // namespace
 
-MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options, TorchGenerator& generator)
-    : num_heads_(options.num_heads) {
-    const std::int64_t d = options.d_model;
-    const std::int64_t key_dim = options.key_dim.value_or(d);
-    const std::int64_t value_dim = options.value_dim.value_or(d);
-    if (d < 1 || key_dim < 1 || value_dim < 1) {
-        throw ValueError(kModule, "expected dimensions of at least 1, found d_model " + std::to_string(d) +
-                                      ", key_dim " + std::to_string(key_dim) + ", value_dim " +
-                                      std::to_string(value_dim));
-    }
-    check_heads(d);
-    Projections drawn;
-    // In PyTorch's order: out_proj draws its Linear initialization first, then the input projections.
-    LinearOptions out{.in_features = d, .out_features = d, .bias = options.bias};
-    drawn.output.weight = Linear(out, generator).weight();
-    if (key_dim == d && value_dim == d) {
-        const Tensor packed = glorot(generator, 3 * d, d, 3 * d);
-        drawn.query.weight = rows(packed, 0, d);
-        drawn.key.weight = rows(packed, d, 2 * d);
-        drawn.value.weight = rows(packed, 2 * d, 3 * d);
-    } else {
-        drawn.query.weight = glorot(generator, d, d, d);
-        drawn.key.weight = glorot(generator, d, key_dim, d);
-        drawn.value.weight = glorot(generator, d, value_dim, d);
-    }
-    if (options.bias) {
-        for (Projection* projection : {&drawn.query, &drawn.key, &drawn.value, &drawn.output})
-            projection->bias = zeros({d});
-    }
-    keep(drawn);
-}
-
-void MultiHeadAttention::keep(const Projections& projections, DType kept) {
-    const auto linear = [&](const Projection& projection) { return Linear(projection.weight, projection.bias, kept); };
-    query_ = linear(projections.query);
-    key_ = linear(projections.key);
-    value_ = linear(projections.value);
-    output_ = linear(projections.output);
-}
-
-MultiHeadAttention::MultiHeadAttention(Linear query, Linear key, Linear value, Linear output, std::int64_t num_heads)
-    : query_(std::move(query)),
-      key_(std::move(key)),
-      value_(std::move(value)),
-      output_(std::move(output)),
-      num_heads_(num_heads) {
-    const std::int64_t d = d_model();
-    for (const Linear* projection : {&key_, &value_, &output_}) {
-        if (projection->out_features() == d) continue;
-        throw ShapeError(kModule, "expected projections to d_model " + std::to_string(d) + ", found one to " +
-                                      std::to_string(projection->out_features()));
-    }
-    if (query_.in_features() != d || output_.in_features() != d) {
-        throw ShapeError(kModule,
-                         "expected projections from d_model " + std::to_string(d) + ", found one from " +
-                             std::to_string(query_.in_features() != d ? query_.in_features() : output_.in_features()));
-    }
-    check_heads(d);
-}
-
-MultiHeadAttention::MultiHeadAttention(const StateDict& state, std::int64_t num_heads, DType kept)
-    : num_heads_(num_heads) {
-    if (state.count("W_q.weight") != 0) {
-        keep(load_tutorial(state), kept);
-    } else if (state.count("q_proj_weight") != 0) {
-        keep(load_separate(state), kept);
-    } else {
-        keep(load_packed(state), kept);
-    }
-    check_heads(d_model());
-}
-
-void MultiHeadAttention::check_heads(std::int64_t d) const {
-    if (num_heads_ < 1 || d % num_heads_ != 0) {
-        throw ValueError(kModule, "expected a number of heads that divides d_model " + std::to_string(d) + ", found " +
-                                      std::to_string(num_heads_));
-    }
-}
-
-MultiHeadAttention::Projections MultiHeadAttention::load_packed(const StateDict& state) {
-    Projections loaded;
-    check_no_others(kModule, state, {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"});
-    const std::int64_t d = matrix(state, "in_proj_weight", "[3 d_model, d_model]").size(1);
-    const Tensor& packed = parameter(kModule, state, "in_proj_weight", {3 * d, d});
-    loaded.query.weight = rows(packed, 0, d);
-    loaded.key.weight = rows(packed, d, 2 * d);
-    loaded.value.weight = rows(packed, 2 * d, 3 * d);
-    split_bias(state, loaded);
-    return loaded;
-}
-
-MultiHeadAttention::Projections MultiHeadAttention::load_separate(const StateDict& state) {
-    Projections loaded;
-    check_no_others(
-        kModule, state,
-        {"q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"});
-    const std::int64_t d = matrix(state, "q_proj_weight", "[d_model, d_model]").size(0);
-    loaded.query.weight = parameter(kModule, state, "q_proj_weight", {d, d});
-    const auto width = [&](const std::string& name) { return matrix(state, name, "[d_model, width]").size(1); };
-    loaded.key.weight = parameter(kModule, state, "k_proj_weight", {d, width("k_proj_weight")});
-    loaded.value.weight = parameter(kModule, state, "v_proj_weight", {d, width("v_proj_weight")});
-    split_bias(state, loaded);
-    return loaded;
-}
-
-void MultiHeadAttention::split_bias(const StateDict& state, Projections& loaded) {
-    const std::int64_t d = loaded.query.weight.size(0);
-    loaded.output.weight = parameter(kModule, state, "out_proj.weight", {d, d});
-    if (state.count("in_proj_bias") == 0 && state.count("out_proj.bias") == 0) return;
-    const Tensor& packed = parameter(kModule, state, "in_proj_bias", {3 * d});
-    loaded.query.bias = rows(packed, 0, d);
-    loaded.key.bias = rows(packed, d, 2 * d);
-    loaded.value.bias = rows(packed, 2 * d, 3 * d);
-    loaded.output.bias = parameter(kModule, state, "out_proj.bias", {d});
-}
-
-MultiHeadAttention::Projections MultiHeadAttention::load_tutorial(const StateDict& state) {
-    Projections loaded;
-    const std::array<std::pair<const char*, Projection*>, 4> projections{
-        {{"W_q", &loaded.query}, {"W_k", &loaded.key}, {"W_v", &loaded.value}, {"W_o", &loaded.output}}};
-    std::vector<std::string> known;
-    for (const auto& [name, projection] : projections) {
-        known.push_back(std::string(name) + ".weight");
-        known.push_back(std::string(name) + ".bias");
-    }
-    check_no_others(kModule, state, known);
-    const std::int64_t d = matrix(state, "W_q.weight", "[d_model, d_model]").size(0);
-    for (const auto& [name, projection] : projections) {
-        const std::string prefix = std::string(name) + ".";
-        const bool from_memory = projection == &loaded.key || projection == &loaded.value;
-        const std::int64_t width = from_memory ? matrix(state, prefix + "weight", "[d_model, width]").size(1) : d;
-        projection->weight = parameter(kModule, state, prefix + "weight", {d, width});
-        if (state.count(prefix + "bias") != 0) projection->bias = parameter(kModule, state, prefix + "bias", {d});
-    }
-    // PyTorch's module has all biases or none: where some are there, the others are 0.
-    const bool any = std::any_of(projections.begin(), projections.end(),
-                                 [](const auto& entry) { return entry.second->bias.numel() > 0; });
-    for (const auto& [name, projection] : projections) {
-        if (any && projection->bias.numel() == 0) projection->bias = zeros({d}, loaded.query.weight.dtype());
-    }
-    return loaded;
-}
-
 TensorView MultiHeadAttention::heads_of(const Tensor& projected) const {
     const Shape& shape = projected.shape();
-    return projected.view().reshape({shape[0], shape[1], num_heads_, d_model() / num_heads_}).transpose(1, 2);
+    return projected.view().reshape({shape[0], shape[1], num_heads_, head_dim()}).transpose(1, 2);
 }
 
 MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, const TensorView& key,
@@ -212,18 +30,36 @@ MultiHeadAttentionResult MultiHeadAttention::forward(const TensorView& query, co
     return attend_to(query, project(key, value), options);
 }
 
-ProjectedMemory MultiHeadAttention::project(const TensorView& key, const TensorView& value) const {
+void MultiHeadAttention::set_rotary(const RotaryOptions& options) {
+    check_rotary(options, head_dim());
+    rotary_ = options;
+}
+
+Tensor MultiHeadAttention::rotated(Tensor projected, const TensorView& positions) const {
+    if (!rotary_) return projected;
+    const Shape shape = {projected.size(0), projected.size(1), num_heads_, head_dim()};
+    const MutableTensorView heads = projected.view().reshape(shape).transpose(1, 2);
+    if (positions.numel() > 0) {
+        rotate(heads, positions, *rotary_);
+    } else {
+        rotate(heads, arange(shape[1]), *rotary_);
+    }
+    return projected;
+}
+
+ProjectedMemory MultiHeadAttention::project(const TensorView& key, const TensorView& value,
+                                            const TensorView& positions) const {
     check_input("key", key, key_.in_features());
     check_input("value", value, value_.in_features());
-    return {key_.forward(key), value_.forward(value)};
+    return {rotated(key_.forward(key), positions), value_.forward(value)};
 }
 
 MultiHeadAttentionResult MultiHeadAttention::attend_to(const TensorView& query, const ProjectedMemory& memory,
-                                                       const AttentionOptions& options,
-                                                       const TensorView& residual) const {
+                                                       const AttentionOptions& options, const TensorView& residual,
+                                                       const TensorView& positions) const {
     check_input("query", query, d_model());
-    check_input("projected key", memory.key, d_model());
-    check_input("projected value", memory.value, d_model());
+    check_input("projected key", memory.key, inner_dim());
+    check_input("projected value", memory.value, inner_dim());
     MultiHeadAttentionResult result;
     const std::int64_t batch = query.size(0);
     const std::int64_t length = query.size(1);
@@ -238,59 +74,70 @@ MultiHeadAttentionResult MultiHeadAttention::attend_to(const TensorView& query, 
         if (options.return_weights) targets.weights = result.weights.view();
         attention_into(targets, q, k, v, options);
     };
-    result.output = around(query, memory, attend, residual);
+    result.output = around(query, memory, attend, residual, positions);
     return result;
 }
 
 Tensor MultiHeadAttention::forward_around(const TensorView& query, const TensorView& key, const TensorView& value,
                                           const Attend& attend) const {
     check_input("query", query, d_model());
-    return around(query, project(key, value), attend, TensorView());
+    return around(query, project(key, value), attend, TensorView(), TensorView());
 }
 
 Tensor MultiHeadAttention::around(const TensorView& query, const ProjectedMemory& memory, const Attend& attend,
-                                  const TensorView& residual) const {
-    const Tensor q = query_.forward(query);
+                                  const TensorView& residual, const TensorView& positions) const {
+    const Tensor q = rotated(query_.forward(query), positions);
     // Heads write side by side, so that joining them again is a view.
     const std::int64_t batch = query.size(0);
     const std::int64_t length = query.size(1);
-    Tensor joined = Tensor::empty({batch, length, d_model()}, query.dtype());
-    attend(joined.view().reshape({batch, length, num_heads_, d_model() / num_heads_}).transpose(1, 2), heads_of(q),
+    Tensor joined = Tensor::empty({batch, length, inner_dim()}, query.dtype());
+    attend(joined.view().reshape({batch, length, num_heads_, head_dim()}).transpose(1, 2), heads_of(q),
            heads_of(memory.key), heads_of(memory.value));
     return output_.forward(joined, {.activation = Activation::none, .residual = residual});
 }
 
-StateDict MultiHeadAttention::state_dict(ParameterNames names) const {
-    StateDict state;
-    if (names == ParameterNames::tutorial) {
-        for (const auto& [name, projection] : {std::pair<const char*, const Linear*>{"W_q", &query_},
-                                               {"W_k", &key_},
-                                               {"W_v", &value_},
-                                               {"W_o", &output_}}) {
-            state.emplace(std::string(name) + ".weight", projection->weight());
-            if (projection->bias().numel() > 0) state.emplace(std::string(name) + ".bias", projection->bias());
+KvCache MultiHeadAttention::make_cache(std::int64_t batch, std::int64_t capacity, DType dtype) const {
+    return KvCache(
+        {.batch = batch, .kv_heads = num_heads_, .head_dim = head_dim(), .capacity = capacity, .dtype = dtype});
+}
+
+MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, KvCache& cache,
+                                                          const AttentionOptions& options,
+                                                          const TensorView& residual) const {
+    check_input("x", x, d_model());
+    if (key_.in_features() != d_model() || value_.in_features() != d_model()) {
+        throw ShapeError(kModule, "expected keys and values of width " + std::to_string(d_model()) +
+                                      " for self attention, found " + std::to_string(key_.in_features()) + " and " +
+                                      std::to_string(value_.in_features()));
+    }
+    const std::int64_t batch = x.size(0);
+    const std::int64_t length = x.size(1);
+    if (cache.options().batch != batch) {
+        throw ShapeError(kModule, "expected a cache of " + std::to_string(batch) + " sequences, found one of " +
+                                      std::to_string(cache.options().batch));
+    }
+    Tensor positions({batch, length}, DType::int64);
+    // Slots, padding included: only differences count, whenever padding is declared.
+    for (std::int64_t b = 0; b < batch; ++b) {
+        for (std::int64_t i = 0; i < length; ++i) {
+            positions.data<std::int64_t>()[b * length + i] = cache.length(b) + i;
         }
-        return state;
     }
-    if (names == ParameterNames::packed) {
-        const std::int64_t d = d_model();
-        if (key_.in_features() != d || value_.in_features() != d) {
-            throw ValueError(kModule, "expected keys and values of width " + std::to_string(d) +
-                                          " for packed parameters, found " + std::to_string(key_.in_features()) +
-                                          " and " + std::to_string(value_.in_features()));
-        }
-        state.emplace("in_proj_weight", stacked({query_.weight(), key_.weight(), value_.weight()}));
-    } else {
-        state.emplace("q_proj_weight", query_.weight());
-        state.emplace("k_proj_weight", key_.weight());
-        state.emplace("v_proj_weight", value_.weight());
-    }
-    state.emplace("out_proj.weight", output_.weight());
-    if (query_.bias().numel() > 0) {
-        state.emplace("in_proj_bias", stacked({query_.bias(), key_.bias(), value_.bias()}));
-        state.emplace("out_proj.bias", output_.bias());
-    }
-    return state;
+    const Tensor query = rotated(query_.forward(x), positions);
+    const ProjectedMemory added = project(x, x, positions);
+    cache.append(heads_of(added.key), heads_of(added.value));
+    AttentionOptions own = options;
+    own.mask = options.mask & Mask::causal_bottom_right();
+    AttentionResult attended = attention(heads_of(query), cache, own);
+    const TensorView joined = attended.output.view().transpose(1, 2);
+    // One token's heads lie side by side already.
+    const Shape shape = {batch, length, inner_dim()};
+    MultiHeadAttentionResult result;
+    result.output = output_.forward(length == 1 ? joined.reshape(shape) : joined.clone().view().reshape(shape),
+                                    {.activation = Activation::none, .residual = residual});
+    result.weights = std::move(attended.weights);
+    result.log_sum_exp = std::move(attended.log_sum_exp);
+    return result;
 }
 
 Tensor mean_over_heads(const TensorView& weights) {

@@ -7,6 +7,12 @@
 
 namespace attend::nn {
 
+namespace {
+
+constexpr std::int64_t kKeptPositions = 256;
+
+}  // namespace
+
 Tensor sinusoidal_positions(std::int64_t first, std::int64_t count, std::int64_t width, SinusoidalLayout layout) {
     if (first < 0 || count < 0 || width < 0) {
         throw ValueError("sinusoidal_positions", "expected numbers of at least 0, found first " +
@@ -16,9 +22,10 @@ Tensor sinusoidal_positions(std::int64_t first, std::int64_t count, std::int64_t
     Tensor result({count, width});
     const bool interleaved = layout == SinusoidalLayout::interleaved;
     const std::int64_t half = (width + 1) / 2;
+    const std::int64_t cosines = width / 2;
     const double divisor = interleaved                               ? static_cast<double>(width) / 2.0
-                           : layout == SinusoidalLayout::halves_last ? static_cast<double>(width / 2 - 1)
-                                                                     : static_cast<double>(width / 2);
+                           : layout == SinusoidalLayout::halves_last ? static_cast<double>(cosines - 1)
+                                                                     : static_cast<double>(cosines);
     for (std::int64_t i = 0; i < half; ++i) {
         const double frequency = std::pow(10000.0, -static_cast<double>(i) / std::max(divisor, 1.0));
         const std::int64_t sine = interleaved ? 2 * i : i;
@@ -31,6 +38,34 @@ Tensor sinusoidal_positions(std::int64_t first, std::int64_t count, std::int64_t
         }
     }
     return result;
+}
+
+Positions::Positions(SinusoidalLayout layout, std::int64_t width)
+    : rows_(sinusoidal_positions(0, kKeptPositions, width, layout)), layout_(layout) {}
+
+Positions::Positions(const StateDict& state, std::int64_t offset) : offset_(offset) {
+    check_no_others("Positions", state, {"weight"});
+    if (offset < 0) throw ValueError("Positions", "expected an offset of at least 0, found " + std::to_string(offset));
+    const auto weight = state.find("weight");
+    const bool found = weight != state.end();
+    if (found && (weight->second.rank() != 2 || offset > weight->second.size(0))) {
+        throw ShapeError("Positions", "expected parameter 'weight' of shape [rows, width] with at least " +
+                                          std::to_string(offset) + " rows, found " + to_string(weight->second.shape()));
+    }
+    rows_ = parameter("Positions", state, "weight", found ? weight->second.shape() : Shape{0, 0}).to(DType::float32);
+}
+
+TensorView Positions::rows(std::int64_t first, std::int64_t count, Tensor& made) const {
+    if (!any()) return {};
+    const std::int64_t begin = offset_ + first;
+    if (first < 0 || count < 0 || (!layout_ && begin + count > rows_.size(0))) {
+        throw ValueError("Positions", "expected positions from 0 to " + std::to_string(rows_.size(0) - offset_ - 1) +
+                                          ", found " + std::to_string(first) + " to " +
+                                          std::to_string(first + count - 1));
+    }
+    if (begin + count <= rows_.size(0)) return rows_.view().slice(0, begin, begin + count);
+    made = sinusoidal_positions(first, count, rows_.size(1), *layout_);
+    return made.view();
 }
 
 }  // namespace attend::nn

@@ -69,6 +69,80 @@ TEST(Block, APackedBatchHasTheBitsOfEachSequence) {
     }
 }
 
+// The same of rotary positions, which begin anew with each sequence.
+TEST(Block, RotaryPositionsOfAPackedBatch) {
+    const nn::StateDict all = SafetensorsFile::open(ATTEND_TEST_DATA "/nn/transformer_layers.safetensors").load_all();
+    const nn::BlockOptions options{.num_heads = 4, .rotary = nn::RotaryOptions{.layout = nn::RotaryLayout::halves}};
+    const nn::Block block(nn::load_block(nn::with_prefix(all, "encoder.pre_gelu.state."), options));
+    const Tensor x = normal({1, 30, 16}, 1);
+    const std::vector<std::int64_t> starts = {0, 3, 20, 30};
+    Tensor positions({30}, DType::int64);
+    nn::BlockInputs inputs;
+    inputs.self.mask = Mask::packed(starts);
+    const Tensor running = block.forward(x, inputs);
+    for (std::size_t s = 0; s < 3; ++s) {
+        for (std::int64_t i = starts[s]; i < starts[s + 1]; ++i) positions.data<std::int64_t>()[i] = i - starts[s];
+    }
+    inputs.positions = positions.view();
+    const Tensor packed = block.forward(x, inputs);
+    EXPECT_LE(row_error(running, packed), kBound);  // only differences count
+    const nn::Block plain(nn::load_block(nn::with_prefix(all, "encoder.pre_gelu.state."), {.num_heads = 4}));
+    EXPECT_GT(row_error(plain.forward(x, inputs), packed), 0.01);
+    for (std::size_t s = 0; s < 3; ++s) {
+        const Tensor alone = block.forward(x.view().slice(1, starts[s], starts[s + 1]).clone());
+        EXPECT_TRUE(same_bits(alone, packed.view().slice(1, starts[s], starts[s + 1]).clone())) << s;
+    }
+}
+
+// contract(act(gate(x)) expand(x)), from its products one by one; so wide that several tasks share the factor.
+TEST(Block, AGateMultipliesWhatIsExpanded) {
+    const std::int64_t width = 300;
+    const nn::Linear expand(normal({width, 8}, 1), normal({width}, 2));
+    const nn::Linear gate(normal({width, 8}, 3), TensorView());
+    const nn::Linear contract(normal({8, width}, 4), TensorView());
+    const nn::Linear square(zeros({8, 8}), TensorView());
+    const Tensor all = normal({1, 237, 8}, 5);
+    for (const kernels::cpu::Isa isa : kernels::cpu::available_isas()) {
+        const kernels::cpu::IsaOverride held(isa);
+        for (const Activation activation : {Activation::silu, Activation::gelu_tanh, Activation::relu}) {
+            for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
+                nn::BlockParts parts;
+                parts.self_attention.emplace(square, square, square, square, 2);  // adds nothing
+                parts.expand = expand;
+                parts.gate = gate;
+                parts.contract = contract;
+                parts.mixer_norm = nn::Norm(8, {});
+                parts.feed_forward_norm = nn::Norm(8, {.kind = nn::NormKind::rms});
+                parts.norm_first = true;
+                parts.activation = activation;
+                const nn::Block block(std::move(parts));
+                for (const std::int64_t rows : {1, 237}) {
+                    const Tensor x = all.view().slice(1, 0, rows).to(dtype);
+                    const Tensor normed = nn::Norm(8, {.kind = nn::NormKind::rms}).forward(x);
+                    const Tensor left = gate.forward(normed, {.activation = activation, .residual = {}});
+                    const Tensor right = expand.forward(normed);
+                    Tensor product(left.shape());
+                    const TensorView l = left.view().reshape({-1});
+                    const TensorView r = right.view().reshape({-1});
+                    for (std::int64_t i = 0; i < product.numel(); ++i) {
+                        product.data<float>()[i] = static_cast<float>(l.item({i})) * static_cast<float>(r.item({i}));
+                    }
+                    const Tensor want =
+                        contract.forward(product.to(dtype), {.activation = Activation::none, .residual = x});
+                    EXPECT_TRUE(same_bits(block.forward(x), want)) << name_of(activation) << " " << rows;
+                }
+            }
+        }
+    }
+    nn::BlockParts narrow;
+    narrow.self_attention.emplace(square, square, square, square, 2);
+    narrow.expand = expand;
+    narrow.gate = contract;
+    narrow.contract = contract;
+    EXPECT_EQ(message_of<ShapeError>([&] { nn::Block(std::move(narrow)); }),
+              "[Block] expected the gate of width 8, found 300");
+}
+
 TEST(Block, RefusesWhatDoesNotFit) {
     const nn::StateDict all = SafetensorsFile::open(ATTEND_TEST_DATA "/nn/transformer_layers.safetensors").load_all();
     nn::StateDict state = nn::with_prefix(all, "decoder.post_relu.state.");

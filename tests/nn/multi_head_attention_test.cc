@@ -110,6 +110,36 @@ TEST(MultiHeadAttention, RefusesWhatDoesNotFit) {
     EXPECT_THROW(MultiHeadAttention({.d_model = 0}), ValueError);
 }
 
+// T5's heads are as wide as they like.
+TEST(MultiHeadAttention, HeadsNeedNotBeAsWideAsTheModelTogether) {
+    nn::StateDict state{{"W_q.weight", normal({12, 8}, 1)},
+                        {"W_k.weight", normal({12, 8}, 2)},
+                        {"W_v.weight", normal({12, 8}, 3)},
+                        {"W_o.weight", normal({8, 12}, 4)}};
+    const MultiHeadAttention module(state, 3);
+    EXPECT_EQ(module.d_model(), 8);
+    EXPECT_EQ(module.inner_dim(), 12);
+    EXPECT_EQ(module.head_dim(), 4);
+    const Tensor x = normal({2, 5, 8}, 5);
+    const Tensor y = module.forward(x).output;
+    EXPECT_EQ(y.shape(), (Shape{2, 5, 8}));
+    const MultiHeadAttention loaded(module.state_dict(ParameterNames::tutorial), 3);
+    EXPECT_TRUE(same_bits(loaded.forward(x).output, y));
+    EXPECT_EQ(message_of<ValueError>([&] { module.state_dict(); }),
+              "[MultiHeadAttention] expected heads that are as wide as d_model, 8, together for PyTorch's names, found "
+              "12");
+    EXPECT_THROW(MultiHeadAttention(state, 5), ValueError);
+    const auto linear = [](std::int64_t out, std::int64_t in) { return nn::Linear(zeros({out, in}), TensorView()); };
+    EXPECT_EQ(message_of<ShapeError>(
+                  [&] { MultiHeadAttention(linear(12, 8), linear(11, 8), linear(12, 8), linear(8, 12), 3); }),
+              "[MultiHeadAttention] expected projections to 12, as the query's, found one to 11");
+    EXPECT_EQ(message_of<ShapeError>(
+                  [&] { MultiHeadAttention(linear(12, 8), linear(12, 8), linear(12, 8), linear(12, 12), 3); }),
+              "[MultiHeadAttention] expected an output projection of shape [8, 12], found [12, 12]");
+    state.at("W_o.weight") = zeros({12, 8});
+    EXPECT_THROW(MultiHeadAttention(state, 3), ShapeError);
+}
+
 // PyTorch's module has all biases or none; a tutorial's four layers may have some.
 TEST(MultiHeadAttention, SomeBiasesSurviveSaving) {
     const Tensor x = normal({2, 3, 4}, 9);

@@ -1,6 +1,6 @@
 /// @file
-/// What Transformers do to rows besides products and attention: normalisation and the SSRU's recurrence. One table of
-/// functions for each instruction set; sums are float32, in an order that follows from the width alone.
+/// What Transformers do to rows besides products and attention: normalisation, gates and the SSRU's recurrence. One
+/// table of functions for each instruction set; sums are float32, in an order that follows from the width alone.
 #pragma once
 
 #include <attend/kernels/cpu/isa.h>
@@ -31,12 +31,23 @@ struct RecurArgs {
     std::int64_t count = 0;         ///< numbers
 };
 
+/// out = x factor, for `count` numbers of one type: the gate of a feed-forward network (Shazeer 2020).
+struct MultiplyArgs {
+    const void* x = nullptr;       ///< [count]
+    const void* factor = nullptr;  ///< [count]
+    void* out = nullptr;           ///< [count]; may be x or factor
+    DType dtype = DType::float32;  ///< of all three: float32, bfloat16 or float16
+    std::int64_t count = 0;        ///< numbers
+};
+
 /// The functions of one instruction set.
 struct RowKernels {
     /// See NormalizeArgs.
     void (*normalize)(const NormalizeArgs& args) = nullptr;
     /// See RecurArgs.
     void (*recur)(const RecurArgs& args) = nullptr;
+    /// See MultiplyArgs.
+    void (*multiply)(const MultiplyArgs& args) = nullptr;
     /// The place of the first of the largest numbers; NaN counts as less than any.
     std::int64_t (*largest)(const float* x, std::int64_t count) = nullptr;
 };

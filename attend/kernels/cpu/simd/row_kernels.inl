@@ -82,6 +82,14 @@ void recur(const RecurArgs& args) {
     }
 }
 
+void multiply(const MultiplyArgs& args) {
+    for (std::int64_t c = 0; c < args.count; c += kWidth) {
+        const std::int64_t left = args.count - c;
+        const Vec product = Simd::mul(load_some(args.x, args.dtype, c, left), load_some(args.factor, args.dtype, c, left));
+        store_some(args.out, args.dtype, c, left, product);
+    }
+}
+
 std::int64_t largest(const float* x, std::int64_t count) {
     Vec most = Simd::set1(-kInfinity);
     std::int64_t c = 0;
@@ -98,6 +106,7 @@ RowKernels row_table() {
     RowKernels table;
     table.normalize = normalize;
     table.recur = recur;
+    table.multiply = multiply;
     table.largest = largest;
     return table;
 }

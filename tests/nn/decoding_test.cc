@@ -1,0 +1,252 @@
+// Token by token with a cache equals the whole sequence under a causal mask.
+#include "tests/support/compare.h"
+
+#include <attend/core/error.h>
+#include <attend/kernels/cpu/isa.h>
+#include <attend/nn/block.h>
+#include <attend/nn/multi_head_attention.h>
+#include <attend/nn/transformer.h>
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace attend::testing {
+namespace {
+
+constexpr double kBound = 5e-6;         // of the row's scale: two sums of the same terms in other orders
+constexpr double kRoundedBound = 0.03;  // a step of 1 / 127 or 2^-8 more or less where those sums are rounded again
+
+nn::MultiHeadAttention module_of(DType kept, bool rotary) {
+    nn::StateDict state;
+    std::uint64_t seed = 1;
+    for (const std::string name : {"W_q", "W_k", "W_v", "W_o"}) {
+        state.emplace(name + ".weight", normal({24, 24}, seed++));
+        state.emplace(name + ".bias", normal({24}, seed++));
+    }
+    nn::MultiHeadAttention module(state, 4, kept);
+    if (rotary) module.set_rotary({.dims = 4});
+    return module;
+}
+
+/// Tokens [begin, end) of each sequence.
+Tensor tokens(const Tensor& x, std::int64_t begin, std::int64_t end) {
+    return x.view().slice(1, begin, end).clone();
+}
+
+TEST(ForwardNext, EqualsTheWholeSequenceUnderACausalMask) {
+    const Tensor x = normal({2, 15, 24}, 1);
+    for (const kernels::cpu::Isa isa : kernels::cpu::available_isas()) {
+        const kernels::cpu::IsaOverride held(isa);
+        for (const DType kept : {DType::float32, DType::bfloat16, DType::int8}) {
+            for (const bool rotary : {false, true}) {
+                const nn::MultiHeadAttention module = module_of(kept, rotary);
+                const nn::MultiHeadAttentionResult want =
+                    module.forward(x, {.mask = Mask::causal(), .return_weights = true});
+                for (const bool weights : {false, true}) {
+                    KvCache cache = module.make_cache(2, 3);
+                    std::int64_t begin = 0;
+                    // One token, a few (decoding) and many (a prompt) at once.
+                    for (const std::int64_t count : {6, 1, 1, 3, 4}) {
+                        const Tensor part = tokens(x, begin, begin + count);
+                        const nn::MultiHeadAttentionResult found =
+                            module.forward_next(part, cache, {.return_weights = weights});
+                        const double bound = kept == DType::float32 ? kBound : kRoundedBound;
+                        EXPECT_LE(row_error(found.output, tokens(want.output, begin, begin + count)), bound) << begin;
+                        if (weights) {
+                            const TensorView seen = want.weights.view().slice(2, begin, begin + count);
+                            EXPECT_LE(row_error(found.weights, seen.slice(3, 0, begin + count)), kBound);
+                        }
+                        begin += count;
+                    }
+                    EXPECT_EQ(cache.length(1), 15);
+                }
+            }
+        }
+    }
+}
+
+TEST(ForwardNext, TakesScaleBiasAndResidual) {
+    const Tensor x = normal({2, 9, 24}, 1);
+    const Tensor bias = normal({4, 9, 9}, 2);
+    const Tensor residual = normal({2, 9, 24}, 3);
+    const nn::MultiHeadAttention module = module_of(DType::float32, true);
+    const AttentionOptions all{.mask = Mask::causal(), .bias = bias.view(), .scale = 0.7};
+    const Tensor want = module.attend_to(x, module.project(x, x), all, residual).output;
+    KvCache cache = module.make_cache(2);
+    std::int64_t begin = 0;
+    for (const std::int64_t count : {5, 1, 3}) {
+        const std::int64_t end = begin + count;
+        const AttentionOptions options{.bias = bias.view().slice(1, begin, end).slice(2, 0, end), .scale = 0.7};
+        const Tensor found =
+            module.forward_next(tokens(x, begin, end), cache, options, tokens(residual, begin, end)).output;
+        EXPECT_LE(row_error(found, tokens(want, begin, end)), kBound);
+        begin = end;
+    }
+}
+
+// Prompts of other lengths end together; padding in front is never read.
+TEST(ForwardNext, LeavesOutPadding) {
+    for (const bool rotary : {false, true}) {
+        const nn::MultiHeadAttention module = module_of(DType::float32, rotary);
+        const Tensor x = normal({2, 8, 24}, 1);
+        const Tensor alone = tokens(x.view().slice(0, 1, 2).clone(), 3, 8);
+        const Tensor want = module.forward(alone, {.mask = Mask::causal()}).output;
+        KvCache cache = module.make_cache(2);
+        Tensor prompt = tokens(x, 0, 3);
+        prompt.view().select(0, 1).fill(std::numeric_limits<double>::quiet_NaN());
+        module.forward_next(prompt, cache);
+        cache.set_left_padding(1, 3);
+        for (std::int64_t t = 3; t < 8; ++t) {
+            const Tensor found = module.forward_next(tokens(x, t, t + 1), cache).output;
+            EXPECT_LE(row_error(found.view().select(0, 1), want.view().select(0, 0).slice(0, t - 3, t - 2)), kBound);
+        }
+    }
+}
+
+TEST(ForwardNext, SixteenBitsAndRefusals) {
+    const nn::MultiHeadAttention module = module_of(DType::bfloat16, true);
+    const Tensor x = normal({2, 6, 24}, 1);
+    const Tensor want = module.forward(x, {.mask = Mask::causal()}).output;
+    for (const DType dtype : {DType::bfloat16, DType::float16}) {
+        KvCache cache = module.make_cache(2, 16, dtype);
+        for (std::int64_t t = 0; t < 6; ++t) {
+            const Tensor found = module.forward_next(tokens(x, t, t + 1).to(dtype), cache).output;
+            EXPECT_EQ(found.dtype(), dtype);
+            EXPECT_LE(row_error(found, tokens(want, t, t + 1)), 0.06);
+        }
+    }
+    KvCache cache = module.make_cache(3);
+    EXPECT_EQ(message_of<ShapeError>([&] { module.forward_next(x, cache); }),
+              "[MultiHeadAttention] expected a cache of 2 sequences, found one of 3");
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  module.forward_next(zeros({3, 1, 23}), cache);
+              }),
+              "[MultiHeadAttention] expected x of shape [batch, length, 24], found [3, 1, 23]");
+}
+
+nn::StateDict decoder_state(bool relative) {
+    nn::StateDict state;
+    std::uint64_t seed = 20;
+    const auto add = [&](const std::string& name, const Shape& shape) {
+        Tensor values = normal(shape, seed++);
+        for (std::int64_t i = 0; i < values.numel(); ++i) values.data<float>()[i] *= 0.3F;
+        state.emplace(name, std::move(values));
+    };
+    for (const std::string at : {"layers.0.", "layers.1."}) {
+        for (const std::string name : {"self_attn.", "multihead_attn."}) {
+            add(at + name + "in_proj_weight", {48, 16});
+            add(at + name + "out_proj.weight", {16, 16});
+        }
+        add(at + "linear1.weight", {20, 16});
+        add(at + "linear_gate.weight", {20, 16});
+        add(at + "linear2.weight", {16, 20});
+        for (const std::string name : {"norm1", "norm2", "norm3"}) add(at + name + ".weight", {16});
+    }
+    add("norm.weight", {16});
+    if (relative) add("relative_attention_bias.weight", {32, 2});
+    return state;
+}
+
+nn::TransformerStack decoder_of(bool relative, DType kept = DType::float32) {
+    const nn::BlockOptions options{.num_heads = 2,
+                                   .norm = {.kind = nn::NormKind::rms, .epsilon = 1e-6F},
+                                   .norm_first = true,
+                                   .activation = Activation::silu,
+                                   .kept = kept};
+    return nn::TransformerStack(nn::load_stack(decoder_state(relative), options));
+}
+
+TEST(TransformerStack, StepsEqualTheWholeSequenceAndBeamsMove) {
+    const Tensor x = normal({3, 12, 16}, 1);
+    const Tensor memory = normal({3, 5, 16}, 2);
+    const std::vector<std::int64_t> sources = {2, 0, 0};
+    for (const bool relative : {false, true}) {
+        for (const DType kept : {DType::float32, DType::bfloat16, DType::int8}) {
+            const nn::TransformerStack decoder = decoder_of(relative, kept);
+            const double bound = kept == DType::float32 ? 1e-5 : 0.06;
+            const Tensor want = decoder.forward(x, memory, {.self = {.mask = Mask::causal()}});
+            std::vector<nn::ProjectedMemory> projected = decoder.project(memory);
+            nn::StackState state = decoder.start(3, 4);
+            std::int64_t begin = 0;
+            for (const std::int64_t count : {5, 1, 1}) {
+                const Tensor found = decoder.forward(tokens(x, begin, begin + count),
+                                                     nn::StackInputs{.memory = projected, .state = &state});
+                EXPECT_LE(row_error(found, tokens(want, begin, begin + count)), bound) << begin;
+                begin += count;
+            }
+            // From here on sequences are others' continuations, side by side as one row of sequences.
+            state.reorder(sources);
+            EXPECT_EQ(state.sequences, 3);
+            Tensor moved({3, 12, 16});
+            Tensor moved_memory({3, 5, 16});
+            for (std::int64_t s = 0; s < 3; ++s) {
+                moved.view().select(0, s).copy_from(x.view().select(0, sources[static_cast<std::size_t>(s)]));
+                moved_memory.view().select(0, s).copy_from(
+                    memory.view().select(0, sources[static_cast<std::size_t>(s)]));
+                moved.view().select(0, s).slice(0, begin, 12).copy_from(x.view().select(0, s).slice(0, begin, 12));
+            }
+            const Tensor want_moved = decoder.forward(moved, moved_memory, {.self = {.mask = Mask::causal()}});
+            const Tensor in_a_row = moved_memory.view().reshape({1, 15, 16}).clone();
+            projected = decoder.project(in_a_row);
+            for (; begin < 12; ++begin) {
+                nn::StackInputs inputs{.memory = projected, .state = &state};
+                inputs.cross.mask = Mask::packed({0, 1, 2, 3}, {0, 5, 10, 15});
+                Tensor next = tokens(moved, begin, begin + 1).reshaped({1, 3, 16});
+                const Tensor found = decoder.forward(next, inputs).reshaped({3, 1, 16});
+                EXPECT_LE(row_error(found, tokens(want_moved, begin, begin + 1)), bound) << begin;
+            }
+        }
+    }
+}
+
+// Blocks without cross attention under a causal mask: a language model's.
+TEST(TransformerStack, DecodesWithoutAMemory) {
+    nn::StateDict state;
+    for (const auto& [name, tensor] : decoder_state(false)) {
+        const bool first = name.find("self_attn") != std::string::npos || name.find("linear") != std::string::npos ||
+                           name.find("norm1") != std::string::npos || name.find("norm2") != std::string::npos;
+        if (first || name == "norm.weight") state.emplace(name, tensor);
+    }
+    for (const nn::RotaryLayout layout : {nn::RotaryLayout::interleaved, nn::RotaryLayout::halves}) {
+        const nn::BlockOptions options{.num_heads = 2, .rotary = nn::RotaryOptions{.layout = layout}};
+        const nn::TransformerStack stack(nn::load_stack(state, options));
+        EXPECT_FALSE(stack.is_decoder());
+        const Tensor x = normal({2, 11, 16}, 1);
+        const Tensor want = stack.forward(x, nn::StackInputs{.self = {.mask = Mask::causal()}});
+        nn::StackState cached = stack.start(2);
+        std::int64_t begin = 0;
+        for (const std::int64_t count : {7, 1, 1, 2}) {
+            const Tensor found = stack.forward(tokens(x, begin, begin + count), nn::StackInputs{.state = &cached});
+            EXPECT_LE(row_error(found, tokens(want, begin, begin + count)), 1e-5) << begin;
+            begin += count;
+        }
+    }
+}
+
+TEST(TransformerStack, RefusesStatesThatDoNotFit) {
+    const nn::TransformerStack decoder = decoder_of(true);
+    const Tensor x = normal({3, 2, 16}, 1);
+    const std::vector<nn::ProjectedMemory> memory = decoder.project(x);
+    nn::StackState state = decoder.start(2);
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  decoder.forward(zeros({1, 1, 16}), nn::StackInputs{.memory = memory, .state = &state});
+              }),
+              "[Block] expected tokens for each of 2 cached sequences, found x of shape [1, 1, 16]");
+    EXPECT_EQ(message_of<ValueError>([&] { decoder.forward(x); }),
+              "[Transformer] expected a projected memory for each of 2 blocks, found 0");
+    const std::vector<std::int64_t> sources = {2};
+    EXPECT_EQ(message_of<ValueError>([&] { state.reorder(sources); }),
+              "[Transformer] expected sequences from 0 to 1, found 2");
+    const Tensor bias = zeros({2, 2});
+    EXPECT_EQ(message_of<ValueError>(
+                  [&] { decoder.forward(x, nn::StackInputs{.self = {.bias = bias.view()}, .memory = memory}); }),
+              "[Transformer] expected no bias beside that of relative positions, found one");
+    nn::StackState none;
+    EXPECT_THROW(decoder.forward(x, nn::StackInputs{.memory = memory, .state = &none}), ValueError);
+}
+
+}  // namespace
+}  // namespace attend::testing
