@@ -190,8 +190,9 @@ TEST(MarianSearch, AttentionOfABeamFollowsTheHypothesisThatWon) {
         forked += found.ids == translator.translate(small.text(i)).ids ? 0 : 1;
         const std::vector<std::int64_t> source = small.ids(i, "source");
         const std::vector<std::int64_t> starts = {0, static_cast<std::int64_t>(source.size())};
-        nn::DecoderState state = translator.model().start(translator.model().encode(source, starts), starts);
+        // Recorded as the translator's, since attention with weights rounds on a path of its own.
         nn::AttentionRecord record;
+        nn::DecoderState state = translator.model().start(translator.model().encode(source, starts, &record), starts);
         std::int64_t previous = -1;
         for (std::size_t t = 0; t < found.ids.size(); ++t) {
             translator.model().step(state, {&previous, 1}, &record);
