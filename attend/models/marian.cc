@@ -98,31 +98,25 @@ public:
     /// @param alpha name of the input's scale, which may be absent @param shape [out, in]
     nn::Linear linear(const std::string& weight, const std::string& bias, const std::string& alpha,
                       const Shape& shape) const {
-        const MarianWeights found = file_.weights(weight);
-        if (!(found.values.shape() == shape)) {
-            throw FileError(kOperation, "expected the matrix [out, in] " + to_string(shape) + " for '" + weight +
-                                            "' in '" + file_.file_name() + "', found " +
-                                            to_string(found.values.shape()));
-        }
+        const MarianWeights found = weights(weight, shape);
         Tensor offsets;
         if (!bias.empty()) offsets = numbers(bias, shape[0]);
-        const Tensor scale = full({1}, static_cast<double>(1.0F / found.multiplier));
-        PackedMatrix packed = PackedMatrix::quantized(found.values, scale);
+        PackedMatrix packed =
+            PackedMatrix::quantized(found.values, full({1}, static_cast<double>(1.0F / found.multiplier)));
         if (type_ != ComputeType::int8) {
             const DType kept = type_ == ComputeType::float32 ? DType::float32 : DType::bfloat16;
             return {PackedMatrix(packed.unpack(), {.dtype = kept}), std::move(offsets)};
         }
-        // Models without stored activation scales quantise each row by its largest magnitude.
-        std::optional<double> input_scale;
-        if (file_.contains(alpha)) {
-            const double multiplier = numbers(alpha, 1).item({0});
-            if (!(multiplier > 0.0 && std::isfinite(multiplier))) {
-                throw FileError(kOperation, "expected a number above 0 for '" + alpha + "' in '" + file_.file_name() +
-                                                "', found " + std::to_string(multiplier));
-            }
-            input_scale = 1.0 / multiplier;
-        }
-        return {std::move(packed), std::move(offsets), input_scale};
+        return {std::move(packed), std::move(offsets), input_scale(alpha)};
+    }
+
+    /// The output layer. With a shortlist few of its rows are read, so int8 is not packed before all are asked for.
+    nn::Linear output(const std::shared_ptr<const MarianFile>& file, const std::string& weight, const std::string& bias,
+                      const std::string& alpha, const Shape& shape) const {
+        if (type_ != ComputeType::int8) return linear(weight, bias, alpha, shape);
+        const MarianWeights found = weights(weight, shape);
+        return {nn::QuantizedRows{found.values, 1.0F / found.multiplier, file}, numbers(bias, shape[0]),
+                input_scale(alpha)};
     }
 
     nn::Norm norm(const std::string& prefix) const {
@@ -158,6 +152,28 @@ public:
     }
 
 private:
+    /// @throws FileError unless the matrix [out, in] has this shape
+    MarianWeights weights(const std::string& name, const Shape& shape) const {
+        MarianWeights found = file_.weights(name);
+        if (!(found.values.shape() == shape)) {
+            throw FileError(kOperation, "expected the matrix [out, in] " + to_string(shape) + " for '" + name +
+                                            "' in '" + file_.file_name() + "', found " +
+                                            to_string(found.values.shape()));
+        }
+        return found;
+    }
+
+    /// Models without stored activation scales quantise each row by its largest magnitude.
+    std::optional<double> input_scale(const std::string& alpha) const {
+        if (!file_.contains(alpha)) return {};
+        const double multiplier = numbers(alpha, 1).item({0});
+        if (!(multiplier > 0.0 && std::isfinite(multiplier))) {
+            throw FileError(kOperation, "expected a number above 0 for '" + alpha + "' in '" + file_.file_name() +
+                                            "', found " + std::to_string(multiplier));
+        }
+        return 1.0 / multiplier;
+    }
+
     /// The numbers of a float tensor, [count].
     Tensor numbers(const std::string& name, std::int64_t count) const {
         Tensor found = file_.floats(name);
@@ -222,7 +238,7 @@ nn::EncoderDecoder load_marian(std::shared_ptr<const MarianFile> file, ComputeTy
     }
     const std::string tied = shared ? "Wemb" : "decoder_Wemb";
     const std::string alpha = file->contains("none_QuantMultA") ? "none_QuantMultA" : tied + "_QuantMultA";
-    parts.output = loader.linear(tied, "decoder_ff_logit_out_b", alpha, parts.target.rows.rows.shape());
+    parts.output = loader.output(file, tied, "decoder_ff_logit_out_b", alpha, parts.target.rows.rows.shape());
     return nn::EncoderDecoder(std::move(parts));
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -60,7 +62,46 @@ Tensor linear_in_double(const TensorView& x, const TensorView& weight, const Ten
     return y;
 }
 
+void check_bias(const TensorView& bias, std::int64_t columns) {
+    const bool fits = bias.rank() == 1 && bias.size(0) == columns;
+    if (bias.numel() > 0 && !fits) {
+        throw ShapeError("linear", "expected a bias of shape [" + std::to_string(columns) +
+                                       "] or without elements, found " + to_string(bias.shape()));
+    }
+    if (!is_floating(bias.dtype())) {
+        throw DTypeError("linear", "expected a floating bias, found " + std::string(name_of(bias.dtype())));
+    }
+}
+
 }  // namespace
+
+/// Shared by copies, so that the weight is packed once.
+struct Linear::Later {
+    QuantizedRows weight;
+    std::once_flag once;
+    PackedMatrix packed;
+
+    PackedMatrix pack(const TensorView& rows) const {
+        return PackedMatrix::quantized(rows, full({1}, static_cast<double>(weight.step)));
+    }
+
+    /// The rows `columns`, one after the other.
+    PackedMatrix select(std::span<const std::int64_t> columns) const {
+        const std::int64_t all = weight.rows.size(0);
+        const auto depth = static_cast<std::size_t>(weight.rows.size(1));
+        Tensor chosen = Tensor::empty({static_cast<std::int64_t>(columns.size()), weight.rows.size(1)}, DType::int8);
+        auto* to = chosen.data<std::int8_t>();
+        for (const std::int64_t column : columns) {
+            if (column < 0 || column >= all) {
+                throw ValueError("linear", "expected columns from 0 to " + std::to_string(all - 1) + ", found " +
+                                               std::to_string(column));
+            }
+            std::memcpy(to, weight.rows.data<std::int8_t>() + static_cast<std::size_t>(column) * depth, depth);
+            to += depth;
+        }
+        return pack(chosen);
+    }
+};
 
 Tensor linear(const TensorView& x, const TensorView& weight, const TensorView& bias) {
     check_parameters(weight, bias);
@@ -99,14 +140,24 @@ Linear::Linear(const TensorView& weight, const TensorView& bias, DType kept) : b
 
 Linear::Linear(PackedMatrix weight, Tensor bias, std::optional<double> input_scale)
     : packed_(std::move(weight)), bias_(std::move(bias)), input_scale_(input_scale) {
-    const bool fits = bias_.rank() == 1 && bias_.size(0) == packed_.out_features();
-    if (bias_.numel() > 0 && !fits) {
-        throw ShapeError("linear", "expected a bias of shape [" + std::to_string(packed_.out_features()) +
-                                       "] or without elements, found " + to_string(bias_.shape()));
+    check_bias(bias_, packed_.out_features());
+}
+
+Linear::Linear(QuantizedRows weight, Tensor bias, std::optional<double> input_scale)
+    : later_(std::make_shared<Later>()), bias_(std::move(bias)), input_scale_(input_scale) {
+    if (weight.rows.rank() != 2 || weight.rows.dtype() != DType::int8 || !weight.rows.is_contiguous()) {
+        throw ShapeError("linear", "expected contiguous int8 rows of shape [out, in], found " +
+                                       std::string(name_of(weight.rows.dtype())) + " " +
+                                       to_string(weight.rows.shape()));
     }
-    if (!is_floating(bias_.dtype())) {
-        throw DTypeError("linear", "expected a floating bias, found " + std::string(name_of(bias_.dtype())));
-    }
+    check_bias(bias_, weight.rows.size(0));
+    later_->weight = std::move(weight);
+}
+
+const PackedMatrix& Linear::packed() const {
+    if (!later_) return packed_;
+    std::call_once(later_->once, [&] { later_->packed = later_->pack(later_->weight.rows); });
+    return later_->packed;
 }
 
 void Linear::keep(const TensorView& weight, DType kept) {
@@ -124,14 +175,14 @@ Tensor Linear::forward(const TensorView& x, const LinearEpilogue& epilogue) cons
         if (epilogue.activation != Activation::none || epilogue.residual.numel() > 0) {
             throw ValueError("linear", "expected neither activation nor residual in float64");
         }
-        return linear_in_double(x, wide_.rank() == 2 ? wide_ : packed_.unpack(), bias_);
+        return linear_in_double(x, wide_.rank() == 2 ? wide_ : packed().unpack(), bias_);
     }
     DenseOptions options;
     options.bias = bias_;
     options.activation = epilogue.activation;
     options.residual = epilogue.residual;
     options.input_scale = input_scale_;
-    return matmul(x, packed_, options);
+    return matmul(x, packed(), options);
 }
 
 Linear Linear::select(std::span<const std::int64_t> columns) const {
@@ -146,20 +197,22 @@ Linear Linear::select(std::span<const std::int64_t> columns) const {
             }
         }
     }
-    return {packed_.select(columns), std::move(bias), input_scale_};
+    return {later_ ? later_->select(columns) : packed_.select(columns), std::move(bias), input_scale_};
 }
 
 std::int64_t Linear::in_features() const noexcept {
+    if (later_) return later_->weight.rows.shape()[1];
     return wide_.rank() == 2 ? wide_.shape()[1] : packed_.in_features();
 }
 
 std::int64_t Linear::out_features() const noexcept {
+    if (later_) return later_->weight.rows.shape()[0];
     return wide_.rank() == 2 ? wide_.shape()[0] : packed_.out_features();
 }
 
 Tensor Linear::weight() const {
     if (wide_.rank() == 2) return wide_;
-    return dtype_ == DType::float32 ? packed_.unpack() : packed_.unpack().to(dtype_);
+    return dtype_ == DType::float32 ? packed().unpack() : packed().unpack().to(dtype_);
 }
 
 StateDict Linear::state_dict() const {

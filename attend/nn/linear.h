@@ -9,6 +9,7 @@
 #include <attend/nn/module.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -24,6 +25,13 @@ struct LinearOptions {
     std::int64_t in_features = 0;   ///< extent of the last dimension of x
     std::int64_t out_features = 0;  ///< extent of the last dimension of y
     bool bias = true;               ///< add b
+};
+
+/// An int8 weight that stays where it is, row-major: W = rows * step.
+struct QuantizedRows {
+    TensorView rows = {};                    ///< int8 [out, in], contiguous
+    float step = 1.0F;                       ///< what one step is worth
+    std::shared_ptr<const void> owner = {};  ///< keeps the rows; may be null
 };
 
 /// What is done to the product of a Linear besides its bias.
@@ -51,12 +59,18 @@ public:
     /// @throws ShapeError, DTypeError
     Linear(PackedMatrix weight, Tensor bias, std::optional<double> input_scale = {});
 
+    /// A weight of which `select` usually takes a few rows, as a vocabulary's: it is packed when all are first asked
+    /// for.
+    /// @throws ShapeError, DTypeError
+    Linear(QuantizedRows weight, Tensor bias, std::optional<double> input_scale);
+
     /// @param x [..., in], any floating dtype @return [..., out], dtype of x. Sums are float32 (int8: exact), see
     /// matmul; where x or the parameters are float64 all is computed in double and rounded once.
     /// @throws ShapeError, DTypeError, and ValueError for an epilogue in double
     Tensor forward(const TensorView& x, const LinearEpilogue& epilogue = {}) const;
 
-    /// Some rows of y alone, in the order given: see PackedMatrix::select. @throws ValueError for an index out of
+    /// Some rows of y alone, in the order given: see PackedMatrix::select. Of a weight that is not packed yet the rows
+    /// are read where they lie. @throws ValueError for an index out of
     /// range, or float64 parameters
     Linear select(std::span<const std::int64_t> columns) const;
 
@@ -71,13 +85,16 @@ public:
     /// [out_features], or without elements.
     const Tensor& bias() const noexcept { return bias_; }
     /// The weight as products read it; without elements where the parameters are float64.
-    const PackedMatrix& packed() const noexcept { return packed_; }
+    const PackedMatrix& packed() const;
 
 private:
+    struct Later;
+
     void keep(const TensorView& weight, DType kept);
 
     PackedMatrix packed_;
-    Tensor wide_;  // the weight, where it is float64
+    std::shared_ptr<Later> later_;  // the weight, where it is packed on demand
+    Tensor wide_;                   // the weight, where it is float64
     Tensor bias_;
     DType dtype_ = DType::float32;
     std::optional<double> input_scale_;

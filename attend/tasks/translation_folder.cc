@@ -1,4 +1,5 @@
 #include <attend/core/error.h>
+#include <attend/core/threads.h>
 #include <attend/io/file.h>
 #include <attend/io/flat_yaml.h>
 #include <attend/tasks/translation_folder.h>
@@ -6,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <filesystem>
+#include <future>
 #include <string_view>
 #include <utility>
 
@@ -102,9 +104,13 @@ TranslationFolder open_translation_folder(const std::string& folder, models::Com
         shortlist ? file_named(folder, "lex", ".bin") : std::optional<std::string>();
     const std::optional<std::string> yaml = file_named(folder, "config", ".yml");
 
-    const text::Tokenizer source_pieces = text::Tokenizer::open(source);
+    // SentencePiece builds its tries while the weights are packed: each takes half the time of loading.
+    const auto policy = num_threads() > 1 ? std::launch::async : std::launch::deferred;
+    std::future<text::Tokenizer> opened = std::async(policy, [&] { return text::Tokenizer::open(source); });
+    nn::EncoderDecoder model = models::load_marian(file, type);
+    const text::Tokenizer source_pieces = opened.get();
     const text::Tokenizer target_pieces = shared ? source_pieces : text::Tokenizer::open(target);
-    TranslationFolder result{models::load_marian(file, type), source_pieces, target_pieces};
+    TranslationFolder result{std::move(model), source_pieces, target_pieces};
     result.shared = shared;
     file->drop_pages();  // its weights are packed now; embeddings are read again row by row
     check_vocabulary(source_pieces, source, result.model.source_size(), shared ? "Wemb" : "encoder_Wemb", path);
