@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <utility>
@@ -69,26 +70,67 @@ private:
     std::size_t total_ = 0;
 };
 
-/// Never destroyed: tensors of static storage give their memory back at exit.
-std::atomic<Spare*> the_spare{nullptr};
+std::shared_ptr<std::byte> own_memory(std::size_t bytes) {
+    return {allocate_memory(bytes), [bytes](std::byte* pointer) { free_memory(pointer, bytes); }};
+}
 
-Spare& spare() {
+/// Parts of a block, one after the other. It does not keep the block.
+class Shared {
+public:
+    // Of a part: the C library has smaller ones at hand, and a block's end that stays empty is no larger.
+    static constexpr std::size_t kLeast = std::size_t{16} << 10U;
+    static constexpr std::size_t kMost = kHugePage / 4;
+
+    std::shared_ptr<std::byte> take(std::size_t bytes) {
+        constexpr std::size_t kLine = 64;
+        const std::lock_guard lock(mutex_);
+        std::shared_ptr<std::byte> block = block_.lock();
+        if (!block || used_ + bytes > kHugePage) {
+            block = own_memory(kHugePage);
+            block_ = block;
+            used_ = 0;
+        }
+        std::byte* part = block.get() + used_;
+        used_ += (bytes + kLine - 1) / kLine * kLine;
+        return {std::move(block), part};
+    }
+
+private:
+    std::mutex mutex_;
+    std::weak_ptr<std::byte> block_;
+    std::size_t used_ = 0;
+};
+
+struct Kept {
+    Spare spare;
+    Shared shared;
+};
+
+/// Never destroyed: tensors of static storage give their memory back at exit.
+std::atomic<Kept*> the_kept{nullptr};
+
+Kept& kept() {
     static const bool made = [] {
-        the_spare = new Spare;
-        // A child of fork() may find the mutex held by a thread that it does not have.
-        pthread_atfork(nullptr, nullptr, [] { the_spare = new Spare; });
+        the_kept = new Kept;
+        // A child of fork() may find a mutex held by a thread that it does not have.
+        pthread_atfork(nullptr, nullptr, [] { the_kept = new Kept; });
         return true;
     }();
     static_cast<void>(made);
-    return *the_spare;
+    return *the_kept;
 }
 
 }  // namespace
 
+std::shared_ptr<std::byte> share_memory(std::size_t bytes) {
+    const bool some = bytes >= Shared::kLeast && bytes <= Shared::kMost;
+    return some ? kept().shared.take(bytes) : own_memory(bytes);
+}
+
 std::byte* allocate_memory(std::size_t bytes) {
     const std::size_t size = rounded(bytes);
     if (size >= kLeastKept) {
-        if (std::byte* kept = spare().take(size)) return kept;
+        if (std::byte* block = kept().spare.take(size)) return block;
     }
     auto* pointer = static_cast<std::byte*>(::operator new[](size, alignment_of(size)));
 #if defined(__linux__)
@@ -100,7 +142,7 @@ std::byte* allocate_memory(std::size_t bytes) {
 
 void free_memory(std::byte* pointer, std::size_t bytes) noexcept {
     const std::size_t size = rounded(bytes);
-    if (size >= kLeastKept && spare().keep(pointer, size)) return;
+    if (size >= kLeastKept && kept().spare.keep(pointer, size)) return;
     ::operator delete[](pointer, alignment_of(size));
 }
 

@@ -22,7 +22,7 @@ using kernels::cpu::dense::PackedColumns;
 
 constexpr const char* kOperation = "PackedMatrix";
 
-/// Memory for an image. Large blocks are given huge pages.
+/// Memory for an image that will not live long. Large blocks are given huge pages.
 std::shared_ptr<std::byte> allocate_image(std::int64_t bytes) {
     const auto size = static_cast<std::size_t>(bytes);
     return {allocate_memory(size), [size](std::byte* pointer) { free_memory(pointer, size); }};
@@ -98,7 +98,7 @@ PackedMatrix PackedMatrix::make(const TensorView& weight, const TensorView* scal
     const std::int64_t depth = weight.size(options.transposed ? 0 : 1);
     if (scales != nullptr) check_scales(*scales, columns);
     const detail::PackedLayout layout(options.dtype, depth, columns);
-    const std::shared_ptr<std::byte> image = allocate_image(layout.bytes);
+    const std::shared_ptr<std::byte> image = share_memory(static_cast<std::size_t>(layout.bytes));
     layout.write_header(image.get());
     const PackedColumns packed = layout.columns_of(image.get());
     float* to_scales = layout.scales_of(image.get());
