@@ -16,7 +16,7 @@ constexpr std::uint64_t kChecksumWord = 1;
 constexpr std::uint64_t kMultiple = 8;
 
 std::uint64_t word_at(const std::byte* bytes, std::uint64_t index) {
-    std::uint64_t value;
+    std::uint64_t value = 0;
     std::memcpy(&value, bytes + index * sizeof value, sizeof value);
     return value;
 }
