@@ -7,7 +7,6 @@
 #include <charconv>
 #include <cmath>
 #include <filesystem>
-#include <future>
 #include <string_view>
 #include <utility>
 
@@ -104,19 +103,27 @@ TranslationFolder open_translation_folder(const std::string& folder, models::Com
         shortlist ? file_named(folder, "lex", ".bin") : std::optional<std::string>();
     const std::optional<std::string> yaml = file_named(folder, "config", ".yml");
 
-    // SentencePiece builds its tries while the weights are packed: each takes half the time of loading.
-    const auto policy = num_threads() > 1 ? std::launch::async : std::launch::deferred;
-    std::future<text::Tokenizer> opened = std::async(policy, [&] { return text::Tokenizer::open(source); });
-    nn::EncoderDecoder model = models::load_marian(file, type);
-    const text::Tokenizer source_pieces = opened.get();
+    // SentencePiece builds its trie while another thread packs weights: each takes about half the time of loading.
+    std::optional<text::Tokenizer> opened;
+    std::optional<nn::EncoderDecoder> model;
+    std::optional<MarianShortlist> candidates;
+    parallel_for(2, [&](std::int64_t task) {
+        if (task == 0) {
+            opened = text::Tokenizer::open(source);
+        } else {
+            model.emplace(models::load_marian(file, type));
+            if (lexical) candidates = MarianShortlist::open(*lexical);
+        }
+    });
+    const text::Tokenizer source_pieces = std::move(*opened);
     const text::Tokenizer target_pieces = shared ? source_pieces : text::Tokenizer::open(target);
-    TranslationFolder result{std::move(model), source_pieces, target_pieces};
+    TranslationFolder result{std::move(*model), source_pieces, target_pieces};
     result.shared = shared;
     file->drop_pages();  // its weights are packed now; embeddings are read again row by row
     check_vocabulary(source_pieces, source, result.model.source_size(), shared ? "Wemb" : "encoder_Wemb", path);
     if (!shared) check_vocabulary(target_pieces, target, result.model.target_size(), "decoder_Wemb", path);
+    result.shortlist = std::move(candidates);
     if (lexical) {
-        result.shortlist = MarianShortlist::open(*lexical);
         const std::int64_t size = result.shortlist->source_size();
         if (size < source_pieces.size() || size > result.model.source_size()) {
             throw FileError(kOperation, "expected a shortlist of the " + std::to_string(source_pieces.size()) +

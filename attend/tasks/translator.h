@@ -29,7 +29,7 @@ struct TranslationOptions {
     std::optional<double> word_penalty = {};          ///< taken off a score for each token (else 0)
     std::optional<double> max_length_factor = {};     ///< tokens for each of the source, at most (else 3, Marian's)
     std::optional<std::int64_t> max_new_tokens = {};  ///< tokens of a sequence, at most, the end included
-    std::int64_t batch_tokens = 256;                  ///< source tokens that are worked on at once
+    std::int64_t batch_tokens = 128;                  ///< source tokens that are worked on at once
     bool scores = false;                              ///< also compute scores; beams always have them
     std::int64_t max_source_tokens = 128;             ///< longer sources are cut and translated in parts (Bergamot's
                                                       ///< max-length-break)
