@@ -4,18 +4,12 @@
 #pragma once
 
 #include <attend/io/marian_file.h>
+#include <attend/models/compute_type.h>
 #include <attend/nn/encoder_decoder.h>
 
 #include <memory>
 
 namespace attend::models {
-
-/// How a model computes its products.
-enum class ComputeType : std::uint8_t {
-    int8,      ///< int8 weights and activations, exact sums
-    bfloat16,  ///< weights and activations rounded to bfloat16
-    float32,   ///< weights as float32
-};
 
 /// Builds the network of a file. The file's embeddings are read where they lie: it lives as long as the model.
 /// @throws FileError when the configuration is of another architecture, or a tensor is missing or of another shape

@@ -14,13 +14,6 @@ namespace {
 constexpr const char* kOperation = "BeamSearch";
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-double log_sum_exp(const float* logits, std::int64_t count) {
-    const double largest = logits[kernels::cpu::row_kernels().largest(logits, count)];
-    double sum = 0.0;
-    for (std::int64_t i = 0; i < count; ++i) sum += std::exp(static_cast<double>(logits[i]) - largest);
-    return largest + std::log(sum);
-}
-
 /// Column of a token, or -1.
 std::int64_t column_of(std::int64_t token, std::span<const std::int64_t> ids, std::int64_t count) {
     if (token < 0) return -1;
@@ -42,16 +35,7 @@ BeamSearch::BeamSearch(const BeamSearchOptions& options) : options_(options), li
 }
 
 const NextStep& BeamSearch::advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) {
-    if (logits.dtype() != DType::float32) {
-        throw DTypeError(kOperation, "expected logits of float32, found " + std::string(name_of(logits.dtype())));
-    }
-    const bool fits = logits.rank() == 2 && logits.size(0) == rows() && logits.size(1) > 0 && logits.is_contiguous() &&
-                      (ids.empty() || logits.size(1) == static_cast<std::int64_t>(ids.size()));
-    if (!fits) {
-        throw ShapeError(kOperation, "expected contiguous logits of shape [" + std::to_string(rows()) + ", " +
-                                         (ids.empty() ? "candidates" : std::to_string(ids.size())) + "], found " +
-                                         to_string(logits.shape()));
-    }
+    check_logits(kOperation, logits, rows(), ids);
     const std::int64_t count = logits.size(1);
     const std::int64_t banned = column_of(options_.banned, ids, count);
     candidates_.clear();

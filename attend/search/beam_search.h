@@ -1,9 +1,9 @@
 /// @file
-/// Beam search of one sequence, as Marian does it (marian-nmt, src/translator): greedy search is a beam of one. The
-/// model is somebody else's: who runs it calls `advance` with the logits of every step.
+/// Beam search of one sequence, as Marian does it (marian-nmt, src/translator): greedy search is a beam of one.
 #pragma once
 
 #include <attend/core/tensor.h>
+#include <attend/search/search.h>
 
 #include <cstdint>
 #include <span>
@@ -17,41 +17,20 @@ struct BeamSearchOptions {
     std::int64_t max_tokens = 1;     ///< of a hypothesis, its end included: hypotheses that are as long end as they are
     std::int64_t end = 0;            ///< token that ends a hypothesis
     std::int64_t banned = -1;        ///< token that is never taken (the unknown one); -1: none
-    double length_penalty = 0.0;     ///< Marian's normalize: see Hypothesis::score
-    double word_penalty = 0.0;       ///< taken off for each token: see Hypothesis::score
+    double length_penalty = 0.0;     ///< Marian's normalize: see BeamSearch
+    double word_penalty = 0.0;       ///< taken off for each token: see BeamSearch
     bool log_probabilities = false;  ///< also with a beam of one, whose choice does not need them
 };
 
-/// A sequence of tokens that was found.
-struct Hypothesis {
-    std::vector<std::int64_t> tokens;  ///< with the end, unless it was cut at the longest length
-    std::vector<std::int64_t> rows;    ///< of the logits that each token was chosen from, see BeamSearch::advance
-    double log_probability = 0.0;      ///< sum of those of its tokens
-    double score = 0.0;  ///< (log_probability - word_penalty n) / n^length_penalty, n its tokens; larger is better
-};
-
-/// How the live hypotheses go on.
-struct NextStep {
-    std::vector<std::int64_t> parents;  ///< for each: the row of the last logits that it goes on from
-    std::vector<std::int64_t> tokens;   ///< for each: its last token
-};
-
-/// The search of one sequence. Its result depends on its own logits alone.
-class BeamSearch {
+/// A hypothesis of n tokens scores (log_probability - word_penalty n) / n^length_penalty.
+class BeamSearch final : public Search {
 public:
     /// @throws ValueError for a beam or a longest length below 1
     explicit BeamSearch(const BeamSearchOptions& options);
 
-    /// Takes one step. @param logits float32 [rows, candidates], a row for each live hypothesis (at first for one that
-    /// has no tokens), contiguous; changed where a token is banned @param ids of the candidates, rising; empty: all
-    /// tokens
-    /// @return the hypotheses that are live now; none: the search is over @throws ShapeError, DTypeError
-    const NextStep& advance(const MutableTensorView& logits, std::span<const std::int64_t> ids = {});
-
-    /// Rows that `advance` expects; 0: the search is over.
-    std::int64_t rows() const noexcept { return static_cast<std::int64_t>(live_.size()); }
-    /// The best hypotheses that ended, best first; of equal scores the one that ended first.
-    std::vector<Hypothesis> best(std::int64_t count) const;
+    const NextStep& advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) override;
+    std::int64_t rows() const noexcept override { return static_cast<std::int64_t>(live_.size()); }
+    std::vector<Hypothesis> best(std::int64_t count) const override;
 
 private:
     struct Live {

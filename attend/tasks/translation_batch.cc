@@ -1,10 +1,10 @@
 #include <attend/tasks/translation_batch.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <limits>
+#include <memory>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 namespace attend {
@@ -24,12 +24,6 @@ Output output_for(const nn::EncoderDecoder& model, const TranslationSequence& se
         options.shortlist->candidates(sequence.ids, options.shared_vocabulary, model.target_size());
     nn::Linear some = model.output().select(ids);
     return {std::move(some), std::move(ids)};
-}
-
-std::int64_t longest(const TranslationSequence& sequence, const TranslationBatchOptions& options) {
-    const double length = std::ceil(options.max_length_factor * static_cast<double>(sequence.ids.size()));
-    const auto most = static_cast<double>(options.max_new_tokens.value_or(std::numeric_limits<std::int32_t>::max()));
-    return static_cast<std::int64_t>(std::max(1.0, std::min(length, most)));
 }
 
 /// Its own block of weights [1, heads, all queries, all keys], as [heads, queries, keys].
@@ -54,14 +48,12 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
     std::vector<std::int64_t> ids;
     std::vector<std::int64_t> starts = {0};
     std::vector<Output> outputs;
-    std::vector<search::BeamSearch> searches;
+    std::vector<std::unique_ptr<search::Search>> searches;
     for (const TranslationSequence* sequence : batch) {
         ids.insert(ids.end(), sequence->ids.begin(), sequence->ids.end());
         starts.push_back(static_cast<std::int64_t>(ids.size()));
         outputs.push_back(output_for(model, *sequence, options));
-        search::BeamSearchOptions search = options.search;
-        search.max_tokens = longest(*sequence, options);
-        searches.emplace_back(search);
+        searches.push_back(options.search(static_cast<std::int64_t>(sequence->ids.size())));
     }
     nn::AttentionRecord record;
     nn::DecoderState state = model.start(model.encode(ids, starts, options.all_weights ? &record : nullptr), starts);
@@ -77,7 +69,7 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
     record.last_only = !options.all_weights;
     std::vector<std::size_t> active(batch.size());
     std::iota(active.begin(), active.end(), std::size_t{0});
-    std::vector<std::int64_t> previous(batch.size(), -1);
+    std::vector<std::int64_t> previous(batch.size(), options.start);
     while (!active.empty()) {
         const Tensor rows = model.step(state, previous, recorded ? &record : nullptr);
         std::vector<std::int64_t> parents;
@@ -89,7 +81,7 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
             const std::int64_t end = state.row_starts[i + 1];
             const Output& output = outputs[active[i]];
             Tensor logits = (output.some ? *output.some : model.output()).forward(rows.view().slice(1, begin, end));
-            const search::NextStep& next = searches[active[i]].advance(
+            const search::NextStep& next = searches[active[i]]->advance(
                 MutableTensorView(logits.data<float>(), {end - begin, logits.size(2)}), output.ids);
             if (recorded) {
                 batch[active[i]]->cross_steps.emplace_back();
@@ -106,7 +98,7 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
         if (!left.empty()) model.choose(state, parents, counts);
         active = std::move(left);
     }
-    for (std::size_t i = 0; i < batch.size(); ++i) batch[i]->hypotheses = searches[i].best(options.n_best);
+    for (std::size_t i = 0; i < batch.size(); ++i) batch[i]->hypotheses = searches[i]->best(options.n_best);
 }
 
 Tensor cross_weights(const TranslationSequence& sequence, const search::Hypothesis& hypothesis) {

@@ -5,11 +5,11 @@
 #include <attend/core/tensor.h>
 #include <attend/io/marian_shortlist.h>
 #include <attend/nn/encoder_decoder.h>
-#include <attend/search/beam_search.h>
+#include <attend/search/search.h>
 
 #include <cstdint>
 #include <functional>
-#include <optional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -27,14 +27,14 @@ struct TranslationSequence {
 
 /// What a batch is translated with.
 struct TranslationBatchOptions {
-    search::BeamSearchOptions search = {};            ///< but for max_tokens
-    std::int64_t n_best = 1;                          ///< hypotheses to keep
-    double max_length_factor = 3.0;                   ///< tokens for each of the source, at most
-    std::optional<std::int64_t> max_new_tokens = {};  ///< tokens, at most
-    bool all_weights = false;                         ///< record the weights of all blocks
-    bool last_weights = false;                        ///< record those of the last block's cross attention
-    const MarianShortlist* shortlist = nullptr;       ///< candidates of each sequence; null: all tokens
-    bool shared_vocabulary = true;                    ///< source ids are candidates too
+    /// Makes the search of a source of so many tokens, its end included.
+    std::function<std::unique_ptr<search::Search>(std::int64_t)> search = {};
+    std::int64_t start = -1;                     ///< token before the first; -1: none
+    std::int64_t n_best = 1;                     ///< hypotheses to keep
+    bool all_weights = false;                    ///< record the weights of all blocks
+    bool last_weights = false;                   ///< record those of the last block's cross attention
+    const MarianShortlist* shortlist = nullptr;  ///< candidates of each sequence; null: all tokens
+    bool shared_vocabulary = true;               ///< source ids are candidates too
 };
 
 /// Translates the sequences together; each has the same bits as alone.

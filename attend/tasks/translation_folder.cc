@@ -94,6 +94,7 @@ TranslationFolder open_translation_folder(const std::string& folder, models::Com
     if (!std::filesystem::is_directory(folder)) {
         throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
     }
+    if (std::filesystem::exists(folder + "/config.json")) return open_hugging_face_folder(folder, type);
     const std::string path = required_file(folder, "model", ".bin");
     auto file = std::make_shared<const MarianFile>(MarianFile::open(path));
     const bool shared = models::has_shared_vocabulary(*file);

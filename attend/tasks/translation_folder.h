@@ -1,10 +1,12 @@
 /// @file
-/// A folder with a translation model as Mozilla publishes it: which file is what, and whether they fit together.
+/// A folder with a translation model, as Mozilla or as Hugging Face publishes it: which file is what, and whether they
+/// fit together.
 #pragma once
 
 #include <attend/io/marian_shortlist.h>
 #include <attend/models/marian.h>
 #include <attend/nn/encoder_decoder.h>
+#include <attend/search/generation_search.h>
 #include <attend/text/tokenizer.h>
 
 #include <cstdint>
@@ -28,12 +30,20 @@ struct TranslationFolder {
     text::Tokenizer target;                         ///< of the translation
     std::optional<MarianShortlist> shortlist = {};  ///< of candidates
     bool shared = true;                             ///< one vocabulary for both
-    TranslationDefaults defaults = {};              ///< of the search
-    std::string source_language = {};               ///< two letters, or empty
-    std::string target_language = {};               ///< two letters, or empty
+    TranslationDefaults defaults = {};              ///< of Marian's search
+    /// Of Transformers' search, which Hugging Face folders take.
+    std::optional<search::GenerationOptions> generation = {};
+    std::int64_t max_source_tokens = 128;  ///< longer sources are cut: Bergamot's max-length-break, or config.json's
+    std::string source_language = {};      ///< two letters, or empty
+    std::string target_language = {};      ///< two letters, or empty
 };
 
-/// Opens all files. @param shortlist false: without, even if there is one @throws FileError naming the file
+/// Opens all files: with a config.json as Hugging Face has them, else as Mozilla. @param shortlist false: without, even
+/// if there is one @throws FileError naming the file
 TranslationFolder open_translation_folder(const std::string& folder, models::ComputeType type, bool shortlist);
+
+/// The same of a Hugging Face folder of model_type "marian": config.json, generation_config.json or none,
+/// model.safetensors, source.spm, target.spm, vocab.json, tokenizer_config.json or none. @throws FileError
+TranslationFolder open_hugging_face_folder(const std::string& folder, models::ComputeType type);
 
 }  // namespace attend

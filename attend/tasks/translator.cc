@@ -1,5 +1,7 @@
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
+#include <attend/search/beam_search.h>
+#include <attend/search/generation_search.h>
 #include <attend/tasks/translation_batch.h>
 #include <attend/tasks/translation_folder.h>
 #include <attend/tasks/translator.h>
@@ -7,7 +9,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
+#include <memory>
 #include <span>
+#include <tuple>
 #include <utility>
 
 namespace attend {
@@ -158,26 +164,77 @@ struct Translator::Parts {
     SourceWords source_words(const std::string& text) const;
 };
 
+namespace {
+
+using MakeSearch = std::function<std::unique_ptr<search::Search>(std::int64_t)>;
+
+/// Marian's search, and the size of its beam.
+std::pair<MakeSearch, std::int64_t> marian_search(const TranslationFolder& folder, const TranslationOptions& options) {
+    search::BeamSearchOptions search;
+    search.beam_size = options.beam_size.value_or(folder.defaults.beam_size);
+    search.end = folder.target.end();
+    search.banned = folder.target.unknown();
+    search.length_penalty = options.length_penalty.value_or(folder.defaults.normalize);
+    search.word_penalty = options.word_penalty.value_or(folder.defaults.word_penalty);
+    search.log_probabilities = options.scores;
+    if (options.max_length || options.min_length || options.early_stopping || options.no_repeat_ngram_size ||
+        options.repetition_penalty || options.renormalize_logits) {
+        throw ValueError(kOperation,
+                         "expected options of Marian's search for a model of Firefox Translations, found "
+                         "some of Hugging Face's (lengths with the start, early stopping, n-grams, "
+                         "repetition, renormalisation)");
+    }
+    const double factor = options.max_length_factor.value_or(folder.defaults.max_length_factor);
+    const auto most = static_cast<double>(options.max_new_tokens.value_or(std::numeric_limits<std::int32_t>::max()));
+    const MakeSearch make = [=](std::int64_t source) {
+        search::BeamSearchOptions own = search;
+        own.max_tokens =
+            static_cast<std::int64_t>(std::max(1.0, std::min(std::ceil(factor * static_cast<double>(source)), most)));
+        return std::make_unique<search::BeamSearch>(own);
+    };
+    return {make, search.beam_size};
+}
+
+/// Transformers' search, likewise.
+std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& folder,
+                                                      const TranslationOptions& options) {
+    search::GenerationOptions search = *folder.generation;
+    if (options.word_penalty || options.max_length_factor) {
+        throw ValueError(kOperation,
+                         "expected options of Hugging Face's search for its model, found some of Marian's "
+                         "(word penalty, longest length by that of the source)");
+    }
+    search.num_beams = options.beam_size.value_or(search.num_beams);
+    search.length_penalty = options.length_penalty.value_or(search.length_penalty);
+    search.max_length = options.max_length.value_or(search.max_length);
+    if (options.max_new_tokens) search.max_length = *options.max_new_tokens + 1;
+    search.min_length = options.min_length.value_or(search.min_length);
+    search.early_stopping = options.early_stopping.value_or(search.early_stopping);
+    search.no_repeat_ngram_size = options.no_repeat_ngram_size.value_or(search.no_repeat_ngram_size);
+    search.repetition_penalty = options.repetition_penalty.value_or(search.repetition_penalty);
+    search.renormalize_logits = options.renormalize_logits.value_or(search.renormalize_logits);
+    const MakeSearch make = [search](std::int64_t /*source*/) {
+        return std::make_unique<search::GenerationSearch>(search);
+    };
+    return {make, search.num_beams};
+}
+
+}  // namespace
+
 TranslationBatchOptions Translator::Parts::batch_options(const TranslationOptions& options) const {
-    const TranslationDefaults& defaults = folder.defaults;
     TranslationBatchOptions batch;
-    batch.search.beam_size = options.beam_size.value_or(defaults.beam_size);
-    batch.search.end = folder.target.end();
-    batch.search.banned = folder.target.unknown();
-    batch.search.length_penalty = options.length_penalty.value_or(defaults.normalize);
-    batch.search.word_penalty = options.word_penalty.value_or(defaults.word_penalty);
-    batch.search.log_probabilities = options.scores;
+    std::int64_t beam_size = 1;
+    std::tie(batch.search, beam_size) =
+        folder.generation ? generation_search(folder, options) : marian_search(folder, options);
+    batch.start = folder.generation ? folder.generation->start : -1;
     batch.n_best = options.n_best;
-    batch.max_length_factor = options.max_length_factor.value_or(defaults.max_length_factor);
-    batch.max_new_tokens = options.max_new_tokens;
     batch.all_weights = options.attention;
     batch.last_weights = options.alignment;
     batch.shortlist = folder.shortlist ? &*folder.shortlist : nullptr;
     batch.shared_vocabulary = folder.shared;
-    if (options.n_best < 1 || options.n_best > batch.search.beam_size) {
-        throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " +
-                                         std::to_string(batch.search.beam_size) + ", found " +
-                                         std::to_string(options.n_best));
+    if (options.n_best < 1 || options.n_best > beam_size) {
+        throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " + std::to_string(beam_size) +
+                                         ", found " + std::to_string(options.n_best));
     }
     return batch;
 }
@@ -185,7 +242,9 @@ TranslationBatchOptions Translator::Parts::batch_options(const TranslationOption
 std::vector<TranslationSequence> Translator::Parts::sequences(const std::vector<std::string>& sources,
                                                               const TranslationOptions& options) const {
     std::vector<TranslationSequence> all;
-    const std::size_t most = static_cast<std::size_t>(std::max<std::int64_t>(options.max_source_tokens, 2)) - 1;
+    const std::size_t most = static_cast<std::size_t>(std::max<std::int64_t>(
+                                 options.max_source_tokens.value_or(folder.max_source_tokens), 2)) -
+                             1;
     for (std::size_t s = 0; s < sources.size(); ++s) {
         const std::vector<std::int64_t> ids = folder.source.encode(sources[s]);
         for (std::size_t begin = 0; begin < ids.size(); begin += most) {

@@ -4,6 +4,7 @@
 
 #include <attend/core/tensor.h>
 #include <attend/models/marian.h>
+#include <attend/search/generation_search.h>
 #include <attend/tasks/alignment.h>
 
 #include <concepts>
@@ -29,12 +30,19 @@ struct TranslationOptions {
     std::optional<double> word_penalty = {};          ///< taken off a score for each token (else 0)
     std::optional<double> max_length_factor = {};     ///< tokens for each of the source, at most (else 3, Marian's)
     std::optional<std::int64_t> max_new_tokens = {};  ///< tokens of a sequence, at most, the end included
-    std::int64_t batch_tokens = 128;                  ///< source tokens that are worked on at once
-    bool scores = false;                              ///< also compute scores; beams always have them
-    std::int64_t max_source_tokens = 128;             ///< longer sources are cut and translated in parts (Bergamot's
-                                                      ///< max-length-break)
-    bool alignment = false;                           ///< also Translation::tokens and words
-    bool attention = false;                           ///< also Translation::attention
+    std::optional<std::int64_t> max_length = {};      ///< Hugging Face: tokens with the start, at most
+    std::optional<std::int64_t> min_length = {};      ///< Hugging Face: tokens with the start before an end, at least
+    std::optional<search::EarlyStopping> early_stopping = {};  ///< Hugging Face: when a beam search is over
+    std::optional<std::int64_t> no_repeat_ngram_size = {};     ///< Hugging Face: no n tokens appear twice
+    std::optional<double> repetition_penalty = {};             ///< Hugging Face: of tokens that were there
+    std::optional<bool> renormalize_logits = {};               ///< Hugging Face: after the processors
+    std::int64_t batch_tokens = 128;                           ///< source tokens that are worked on at once
+    bool scores = false;                                       ///< also compute scores; beams always have them
+    /// Longer sources are cut and translated in parts (else 128, Bergamot's max-length-break; Hugging Face: as in its
+    /// config.json).
+    std::optional<std::int64_t> max_source_tokens = {};
+    bool alignment = false;  ///< also Translation::tokens and words
+    bool attention = false;  ///< also Translation::attention
 };
 
 /// Attention weights of one sequence as the model saw it: a sentence, or a part of one that is too long.

@@ -2,6 +2,8 @@
 /// SentencePiece models (Kudo and Richardson 2018): text to pieces and back.
 #pragma once
 
+#include <attend/text/vocabulary.h>
+
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -27,11 +29,16 @@ struct PieceText {
                                     ///< character has them all, the others none
 };
 
-/// A SentencePiece model.
+/// A SentencePiece model, whose pieces may have ids of their own.
 class Tokenizer {
 public:
     /// @throws FileError when the file is missing or no SentencePiece model
     static Tokenizer open(const std::string& path);
+
+    /// The same with ids from a dictionary, as OPUS-MT's checkpoints have them: "</s>" is the end, "<unk>" what is
+    /// unknown. A language's mark in front (">>de<<") is one piece. Marks of ends, of padding and of the unknown are
+    /// left out by `decode`. @throws FileError, naming `dictionary_path` where a mark is missing
+    static Tokenizer open(const std::string& path, const Vocabulary& dictionary, const std::string& dictionary_path);
 
     /// Ids of the pieces of UTF-8 text, without any that mark its beginning or end.
     std::vector<std::int64_t> encode(std::string_view text) const;
@@ -43,7 +50,7 @@ public:
     PieceText decode_with_ranges(std::span<const std::int64_t> ids) const;
     /// One piece as the model spells it. @throws ValueError for an id out of range
     std::string piece(std::int64_t id) const;
-    /// Number of pieces.
+    /// Number of ids.
     std::int64_t size() const noexcept;
     /// Id of the piece for the end of a sentence, or -1.
     std::int64_t end() const noexcept;

@@ -82,6 +82,23 @@ Vocabulary Vocabulary::from_json_file(const std::string& path) {
     return from_json(read_file(path), path);
 }
 
+std::optional<std::int64_t> Vocabulary::find(const std::string& word) const {
+    const auto entry = indices_.find(word);
+    return entry == indices_.end() ? std::nullopt : std::optional(entry->second);
+}
+
+std::vector<std::string> Vocabulary::words() const {
+    std::int64_t count = 0;
+    for (const auto& [word, index] : indices_) count = std::max(count, index + 1);
+    if (count > 16 * (size() + 1)) {
+        throw ValueError("Vocabulary", "expected indices below 16 times the number of words, " +
+                                           std::to_string(size()) + ", found " + std::to_string(count - 1));
+    }
+    std::vector<std::string> found(static_cast<std::size_t>(count));
+    for (const auto& [word, index] : indices_) found[static_cast<std::size_t>(index)] = word;
+    return found;
+}
+
 std::int64_t Vocabulary::index_of(const std::string& word) const {
     const auto found = indices_.find(word);
     if (found != indices_.end()) return found->second;

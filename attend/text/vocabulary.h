@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -29,6 +30,11 @@ public:
     std::int64_t size() const noexcept { return static_cast<std::int64_t>(indices_.size()); }
     /// True when the word is in it.
     bool contains(const std::string& word) const { return indices_.count(word) != 0; }
+    /// The index of a word, or nothing.
+    std::optional<std::int64_t> find(const std::string& word) const;
+    /// Words by their indices, up to the largest; an index without a word has an empty one. @throws ValueError when
+    /// there are more than 16 times as many indices as words
+    std::vector<std::string> words() const;
     /// @throws ValueError when the word is not known; the message names those nearest to it
     std::int64_t index_of(const std::string& word) const;
     /// The `count` known words nearest by the number of characters inserted, deleted, replaced or exchanged with their

@@ -170,7 +170,7 @@ TEST(BeamSearch, CandidatesHaveTheirIds) {
 TEST(BeamSearch, EqualCandidatesKeepTheirOrder) {
     std::vector<float> logits = {1.0F, 1.0F, 1.0F, 1.0F};
     BeamSearch search({.beam_size = 3, .max_tokens = 1, .end = 9});
-    search.advance(MutableTensorView(logits.data(), {1, 4}));
+    search.advance(MutableTensorView(logits.data(), {1, 4}), {});
     const std::vector<Hypothesis> found = search.best(3);
     for (std::int64_t i = 0; i < 3; ++i) {
         EXPECT_EQ(found[static_cast<std::size_t>(i)].tokens, std::vector<std::int64_t>{i});
@@ -184,7 +184,7 @@ TEST(BeamSearch, EndsWithLogitsOfNaN) {
             BeamSearch search({.beam_size = beam, .max_tokens = 5, .log_probabilities = true});
             while (search.rows() > 0) {
                 std::vector<float> logits(static_cast<std::size_t>(search.rows()) * 3, bad);
-                search.advance(MutableTensorView(logits.data(), {search.rows(), 3}));
+                search.advance(MutableTensorView(logits.data(), {search.rows(), 3}), {});
             }
             ASSERT_FALSE(search.best(1).empty());
             EXPECT_LE(search.best(1).front().tokens.size(), 5U);
@@ -199,10 +199,10 @@ TEST(BeamSearch, RefusesWhatDoesNotFit) {
               "[BeamSearch] expected a longest length of at least 1, found 0");
     BeamSearch search({});
     Tensor logits({2, 3});
-    EXPECT_EQ(message_of<ShapeError>([&] { search.advance(logits); }),
+    EXPECT_EQ(message_of<ShapeError>([&] { search.advance(logits, {}); }),
               "[BeamSearch] expected contiguous logits of shape [1, candidates], found [2, 3]");
     Tensor wide({1, 3}, DType::float64);
-    EXPECT_EQ(message_of<DTypeError>([&] { search.advance(wide); }),
+    EXPECT_EQ(message_of<DTypeError>([&] { search.advance(wide, {}); }),
               "[BeamSearch] expected logits of float32, found float64");
     Tensor one({1, 3});
     const std::vector<std::int64_t> ids = {1, 2};

@@ -20,6 +20,10 @@ Tokenizer Tokenizer::open(const std::string&) {
     refuse();
 }
 
+Tokenizer Tokenizer::open(const std::string&, const Vocabulary&, const std::string&) {
+    refuse();
+}
+
 std::vector<std::int64_t> Tokenizer::encode(std::string_view) const {
     refuse();
 }

@@ -4,27 +4,23 @@
 
 #include <sentencepiece_processor.h>
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace attend::text {
 
-struct Tokenizer::Model {
-    sentencepiece::SentencePieceProcessor processor;
-};
-
-Tokenizer::Tokenizer(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
-
-Tokenizer Tokenizer::open(const std::string& path) {
-    const MappedFile file = MappedFile::open(path);
-    auto model = std::make_shared<Model>();
-    const std::string bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    if (const auto status = model->processor.LoadFromSerializedProto(bytes); !status.ok() || bytes.empty()) {
-        throw FileError("Tokenizer", "expected a SentencePiece model in '" + path + "', found other bytes");
-    }
-    return Tokenizer(std::move(model));
-}
-
 namespace {
+
+/// Ids of pieces from a dictionary.
+struct Dictionary {
+    Vocabulary words;
+    std::vector<std::string> pieces;       // by id
+    std::vector<std::int64_t> ids;         // by SentencePiece's id; what it does not have is unknown
+    std::vector<std::int64_t> left_out{};  // by decode
+    std::int64_t end = -1;
+    std::int64_t unknown = -1;
+};
 
 void check_encoded(const sentencepiece::util::Status& status) {
     if (status.ok()) return;
@@ -36,17 +32,10 @@ void check_decoded(const sentencepiece::util::Status& status) {
     throw ValueError("Tokenizer", "expected pieces, found what SentencePiece refuses: " + status.ToString());
 }
 
-/// @throws ValueError for an id that is not below `size`
-std::vector<int> narrow(std::span<const std::int64_t> ids, std::int64_t size) {
-    std::vector<int> found;
-    for (const std::int64_t id : ids) {
-        if (id < 0 || id >= size) {
-            throw ValueError("Tokenizer",
-                             "expected pieces from 0 to " + std::to_string(size - 1) + ", found " + std::to_string(id));
-        }
-        found.push_back(static_cast<int>(id));
-    }
-    return found;
+void check_id(std::int64_t id, std::int64_t size) {
+    if (id >= 0 && id < size) return;
+    throw ValueError("Tokenizer",
+                     "expected pieces from 0 to " + std::to_string(size - 1) + ", found " + std::to_string(id));
 }
 
 PieceText with_ranges(const sentencepiece::ImmutableSentencePieceText& found) {
@@ -59,46 +48,161 @@ PieceText with_ranges(const sentencepiece::ImmutableSentencePieceText& found) {
     return result;
 }
 
+/// Bytes of the mark of a language in front of a text, ">>de<<"; 0: there is none.
+std::size_t mark_bytes(std::string_view text) {
+    const std::size_t end = text.starts_with(">>") ? text.find("<<") : std::string_view::npos;
+    return end == std::string_view::npos ? 0 : end + 2;
+}
+
 }  // namespace
 
+struct Tokenizer::Model {
+    sentencepiece::SentencePieceProcessor processor;
+    std::optional<Dictionary> dictionary;
+
+    static std::shared_ptr<Model> load(const std::string& path) {
+        const MappedFile file = MappedFile::open(path);
+        auto model = std::make_shared<Model>();
+        const std::string bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+        if (const auto status = model->processor.LoadFromSerializedProto(bytes); !status.ok() || bytes.empty()) {
+            throw FileError("Tokenizer", "expected a SentencePiece model in '" + path + "', found other bytes");
+        }
+        return model;
+    }
+
+    std::int64_t size() const {
+        return dictionary ? static_cast<std::int64_t>(dictionary->pieces.size()) : processor.GetPieceSize();
+    }
+
+    /// SentencePiece's ids. @throws ValueError for an id out of range
+    std::vector<int> narrow(std::span<const std::int64_t> wide) const {
+        std::vector<int> found;
+        for (const std::int64_t id : wide) {
+            check_id(id, size());
+            found.push_back(static_cast<int>(id));
+        }
+        return found;
+    }
+
+    PieceText encode_by_dictionary(std::string_view text) const;
+    PieceText decode_by_dictionary(std::span<const std::int64_t> ids) const;
+};
+
+// A piece that the model does not know may be in the dictionary nevertheless, which both languages may share.
+PieceText Tokenizer::Model::encode_by_dictionary(std::string_view text) const {
+    PieceText result;
+    result.text = text;
+    const auto add = [&](std::int64_t id, std::size_t begin, std::size_t end) {
+        result.ids.push_back(id);
+        result.ranges.push_back({static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)});
+    };
+    const std::size_t mark = mark_bytes(text);
+    if (mark > 0) {
+        add(dictionary->words.find(std::string(text.substr(0, mark))).value_or(dictionary->unknown), 0, mark);
+    }
+    sentencepiece::ImmutableSentencePieceText found;
+    check_encoded(processor.Encode({text.data() + mark, text.size() - mark}, found.mutable_proto()));
+    for (const auto& piece : found.pieces()) {
+        std::int64_t id = dictionary->ids[piece.id()];
+        if (static_cast<int>(piece.id()) == processor.unk_id()) {
+            id = dictionary->words.find(piece.piece()).value_or(dictionary->unknown);
+        }
+        add(id, mark + piece.begin(), mark + piece.end());
+    }
+    return result;
+}
+
+PieceText Tokenizer::Model::decode_by_dictionary(std::span<const std::int64_t> ids) const {
+    std::vector<std::string> pieces;
+    std::vector<bool> taken;
+    for (const std::int64_t id : ids) {
+        check_id(id, size());
+        const auto& out = dictionary->left_out;
+        taken.push_back(std::find(out.begin(), out.end(), id) == out.end());
+        if (taken.back()) pieces.push_back(dictionary->pieces[static_cast<std::size_t>(id)]);
+    }
+    sentencepiece::ImmutableSentencePieceText found;
+    check_decoded(processor.Decode(pieces, found.mutable_proto()));
+    PieceText result = with_ranges(found);
+    std::vector<TextRange> ranges = std::move(result.ranges);
+    result.ids.assign(ids.begin(), ids.end());
+    result.ranges.clear();
+    std::size_t next = 0;
+    for (const bool piece : taken) {
+        const std::int64_t before = result.ranges.empty() ? 0 : result.ranges.back().end;
+        result.ranges.push_back(piece && next < ranges.size() ? ranges[next++] : TextRange{before, before});
+    }
+    return result;
+}
+
+Tokenizer::Tokenizer(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
+
+Tokenizer Tokenizer::open(const std::string& path) {
+    return Tokenizer(Model::load(path));
+}
+
+Tokenizer Tokenizer::open(const std::string& path, const Vocabulary& words, const std::string& dictionary_path) {
+    std::shared_ptr<Model> model = Model::load(path);
+    Dictionary dictionary{words, words.words(), {}};
+    const auto mark = [&](const std::string& piece) {
+        if (const auto id = words.find(piece)) return *id;
+        throw FileError("Tokenizer", "expected a piece '" + piece + "' in '" + dictionary_path + "', found none");
+    };
+    dictionary.end = mark("</s>");
+    dictionary.unknown = mark("<unk>");
+    dictionary.left_out = {dictionary.end, dictionary.unknown};
+    if (const auto padding = words.find("<pad>")) dictionary.left_out.push_back(*padding);
+    for (int id = 0; id < model->processor.GetPieceSize(); ++id) {
+        dictionary.ids.push_back(words.find(model->processor.IdToPiece(id)).value_or(dictionary.unknown));
+    }
+    model->dictionary = std::move(dictionary);
+    return Tokenizer(std::move(model));
+}
+
 std::vector<std::int64_t> Tokenizer::encode(std::string_view text) const {
+    if (model_->dictionary) return model_->encode_by_dictionary(text).ids;
     std::vector<int> ids;
     check_encoded(model_->processor.Encode({text.data(), text.size()}, &ids));
     return {ids.begin(), ids.end()};
 }
 
 std::string Tokenizer::decode(std::span<const std::int64_t> ids) const {
+    if (model_->dictionary) return model_->decode_by_dictionary(ids).text;
     std::string text;
-    check_decoded(model_->processor.Decode(narrow(ids, size()), &text));
+    check_decoded(model_->processor.Decode(model_->narrow(ids), &text));
     return text;
 }
 
 PieceText Tokenizer::encode_with_ranges(std::string_view text) const {
+    if (model_->dictionary) return model_->encode_by_dictionary(text);
     sentencepiece::ImmutableSentencePieceText found;
     check_encoded(model_->processor.Encode({text.data(), text.size()}, found.mutable_proto()));
     return with_ranges(found);
 }
 
 PieceText Tokenizer::decode_with_ranges(std::span<const std::int64_t> ids) const {
+    if (model_->dictionary) return model_->decode_by_dictionary(ids);
     sentencepiece::ImmutableSentencePieceText found;
-    check_decoded(model_->processor.Decode(narrow(ids, size()), found.mutable_proto()));
+    check_decoded(model_->processor.Decode(model_->narrow(ids), found.mutable_proto()));
     return with_ranges(found);
 }
 
 std::string Tokenizer::piece(std::int64_t id) const {
-    return model_->processor.IdToPiece(narrow({&id, 1}, size()).front());
+    check_id(id, size());
+    if (model_->dictionary) return model_->dictionary->pieces[static_cast<std::size_t>(id)];
+    return model_->processor.IdToPiece(static_cast<int>(id));
 }
 
 std::int64_t Tokenizer::size() const noexcept {
-    return model_->processor.GetPieceSize();
+    return model_->size();
 }
 
 std::int64_t Tokenizer::end() const noexcept {
-    return model_->processor.eos_id();
+    return model_->dictionary ? model_->dictionary->end : model_->processor.eos_id();
 }
 
 std::int64_t Tokenizer::unknown() const noexcept {
-    return model_->processor.unk_id();
+    return model_->dictionary ? model_->dictionary->unknown : model_->processor.unk_id();
 }
 
 }  // namespace attend::text

@@ -1,0 +1,126 @@
+#include <attend/core/error.h>
+#include <attend/io/file.h>
+#include <attend/io/json_config.h>
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+
+namespace attend {
+
+namespace {
+
+constexpr const char* kOperation = "JsonConfig";
+constexpr std::size_t kSpelt = 60;  // of a value in a message
+
+/// The whole numbers of a list; nothing where there is something else.
+std::optional<std::vector<std::int64_t>> whole_numbers(const nlohmann::json& list) {
+    std::vector<std::int64_t> found;
+    for (const nlohmann::json& item : list) {
+        if (!item.is_number_integer()) return {};
+        found.push_back(item.get<std::int64_t>());
+    }
+    return found;
+}
+
+}  // namespace
+
+JsonConfig JsonConfig::open(const std::string& path) {
+    const MappedFile file = MappedFile::open(path);
+    return parse({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path);
+}
+
+JsonConfig JsonConfig::parse(std::string_view json, const std::string& name) {
+    const nlohmann::json object = nlohmann::json::parse(json, nullptr, false);
+    if (!object.is_object()) throw FileError(kOperation, "expected a JSON object in '" + name + "', found none");
+    JsonConfig config;
+    config.name_ = name;
+    for (const auto& [key, value] : object.items()) {
+        if (value.is_null()) continue;
+        const std::string spelt = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        config.spelt_[key] = spelt.size() > kSpelt ? spelt.substr(0, kSpelt) + "..." : spelt;
+        Value& to = config.values_[key];
+        to = Other{};
+        if (value.is_boolean()) {
+            to = value.get<bool>();
+        } else if (value.is_number()) {
+            to = value.get<double>();
+        } else if (value.is_string()) {
+            to = value.get<std::string>();
+        } else if (value.is_array()) {
+            if (auto numbers = whole_numbers(value)) {
+                to = std::move(*numbers);
+                continue;
+            }
+            Lists lists;
+            bool fits = true;
+            for (const nlohmann::json& item : value) {
+                auto numbers = item.is_array() ? whole_numbers(item) : std::nullopt;
+                fits = fits && numbers.has_value();
+                if (numbers) lists.push_back(std::move(*numbers));
+            }
+            if (fits) to = std::move(lists);
+        }
+    }
+    return config;
+}
+
+void JsonConfig::refuse(const std::string& name, const std::string& expected) const {
+    const auto spelt = spelt_.find(name);
+    throw FileError(kOperation, "expected '" + name + "' in '" + name_ + "' to be " + expected + ", found " +
+                                    (spelt == spelt_.end() ? "none" : spelt->second));
+}
+
+std::optional<double> JsonConfig::number(const std::string& name) const {
+    const auto value = values_.find(name);
+    if (value == values_.end()) return {};
+    if (const auto* found = std::get_if<double>(&value->second)) return *found;
+    refuse(name, "a number");
+}
+
+std::optional<std::int64_t> JsonConfig::integer(const std::string& name) const {
+    constexpr double kExact = 9007199254740992.0;  // 2^53
+    const std::optional<double> found = number(name);
+    if (!found) return {};
+    if (std::floor(*found) == *found && std::abs(*found) <= kExact) return static_cast<std::int64_t>(*found);
+    refuse(name, "a whole number");
+}
+
+std::optional<bool> JsonConfig::flag(const std::string& name) const {
+    const auto value = values_.find(name);
+    if (value == values_.end()) return {};
+    if (const auto* found = std::get_if<bool>(&value->second)) return *found;
+    refuse(name, "true or false");
+}
+
+std::optional<std::string> JsonConfig::text(const std::string& name) const {
+    const auto value = values_.find(name);
+    if (value == values_.end()) return {};
+    if (const auto* found = std::get_if<std::string>(&value->second)) return *found;
+    refuse(name, "a text");
+}
+
+std::vector<std::int64_t> JsonConfig::integers(const std::string& name) const {
+    const auto value = values_.find(name);
+    if (value == values_.end()) return {};
+    if (const auto* found = std::get_if<std::vector<std::int64_t>>(&value->second)) return *found;
+    if (std::holds_alternative<double>(value->second)) return {*integer(name)};
+    refuse(name, "a whole number or a list of them");
+}
+
+std::vector<std::vector<std::int64_t>> JsonConfig::integer_lists(const std::string& name) const {
+    const auto value = values_.find(name);
+    if (value == values_.end()) return {};
+    if (const auto* found = std::get_if<Lists>(&value->second)) return *found;
+    const auto* list = std::get_if<std::vector<std::int64_t>>(&value->second);
+    if (list != nullptr && list->empty()) return {};
+    refuse(name, "a list of lists of whole numbers");
+}
+
+std::int64_t JsonConfig::required(const std::string& name, std::int64_t least, std::int64_t most) const {
+    const std::optional<std::int64_t> found = integer(name);
+    if (found && *found >= least && *found <= most) return *found;
+    refuse(name, "a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+}
+
+}  // namespace attend

@@ -1,0 +1,18 @@
+/// @file
+/// Marian's Transformers as Hugging Face folders (MarianMTModel; OPUS-MT): post-norm, sines behind cosines, attention in
+/// encoder and decoder, shared or separate vocabularies.
+#pragma once
+
+#include <attend/io/json_config.h>
+#include <attend/io/safetensors.h>
+#include <attend/models/compute_type.h>
+#include <attend/nn/encoder_decoder.h>
+
+namespace attend::models {
+
+/// Builds the network of a checkpoint by Transformers' names. @param config the folder's config.json
+/// @throws FileError where the configuration is of another architecture, or a tensor is missing or of another shape,
+/// naming file, entry or tensor, and what was expected
+nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const SafetensorsFile& file, ComputeType type);
+
+}  // namespace attend::models

@@ -1,0 +1,30 @@
+#include <attend/core/error.h>
+#include <attend/kernels/cpu/row_kernels.h>
+#include <attend/search/search.h>
+
+#include <cmath>
+#include <string>
+
+namespace attend::search {
+
+void Search::check_logits(const char* operation, const TensorView& logits, std::int64_t rows,
+                          std::span<const std::int64_t> ids) {
+    if (logits.dtype() != DType::float32) {
+        throw DTypeError(operation, "expected logits of float32, found " + std::string(name_of(logits.dtype())));
+    }
+    const bool fits = logits.rank() == 2 && logits.size(0) == rows && logits.size(1) > 0 && logits.is_contiguous() &&
+                      (ids.empty() || logits.size(1) == static_cast<std::int64_t>(ids.size()));
+    if (fits) return;
+    throw ShapeError(operation, "expected contiguous logits of shape [" + std::to_string(rows) + ", " +
+                                    (ids.empty() ? "candidates" : std::to_string(ids.size())) + "], found " +
+                                    to_string(logits.shape()));
+}
+
+double log_sum_exp(const float* logits, std::int64_t count) {
+    const double largest = logits[kernels::cpu::row_kernels().largest(logits, count)];
+    double sum = 0.0;
+    for (std::int64_t i = 0; i < count; ++i) sum += std::exp(static_cast<double>(logits[i]) - largest);
+    return largest + std::log(sum);
+}
+
+}  // namespace attend::search

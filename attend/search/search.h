@@ -1,0 +1,55 @@
+/// @file
+/// What all searches have in common: one sequence's hypotheses, which are told logits step by step. The model is somebody
+/// else's: who runs it calls `advance` with the logits of every step.
+#pragma once
+
+#include <attend/core/tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace attend::search {
+
+/// A sequence of tokens that was found.
+struct Hypothesis {
+    std::vector<std::int64_t> tokens;  ///< with the end, unless it was cut at the longest length
+    std::vector<std::int64_t> rows;    ///< of the logits that each token was chosen from, see Search::advance
+    double log_probability = 0.0;      ///< sum of those of its tokens
+    double score = 0.0;                ///< what hypotheses are ordered by, see the search; larger is better
+};
+
+/// How the live hypotheses go on.
+struct NextStep {
+    std::vector<std::int64_t> parents;  ///< for each: the row of the last logits that it goes on from
+    std::vector<std::int64_t> tokens;   ///< for each: its last token
+};
+
+/// The search of one sequence. Its result depends on its own logits alone.
+class Search {
+public:
+    Search() = default;
+    Search(const Search&) = delete;
+    Search& operator=(const Search&) = delete;
+    virtual ~Search() = default;
+
+    /// Takes one step. @param logits float32 [rows, candidates], a row for each live hypothesis (at first for one that
+    /// has no tokens), contiguous; may be changed @param ids of the candidates, rising; empty: all tokens
+    /// @return the hypotheses that are live now; none: the search is over @throws ShapeError, DTypeError
+    virtual const NextStep& advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) = 0;
+
+    /// Rows that `advance` expects; 0: the search is over.
+    virtual std::int64_t rows() const noexcept = 0;
+    /// The best hypotheses that ended, best first; of equal scores the one that ended first.
+    virtual std::vector<Hypothesis> best(std::int64_t count) const = 0;
+
+protected:
+    /// @throws ShapeError, DTypeError unless logits are as `advance` takes them
+    static void check_logits(const char* operation, const TensorView& logits, std::int64_t rows,
+                             std::span<const std::int64_t> ids);
+};
+
+/// log(sum of exp(logits)), in double. @param count at least 1
+double log_sum_exp(const float* logits, std::int64_t count);
+
+}  // namespace attend::search
