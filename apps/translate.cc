@@ -321,6 +321,44 @@ void add_search_options(CLI::App& command, TranslateArguments& arguments) {
         ->check(whole_number(1));
 }
 
+void add_hugging_face_options(CLI::App& command, TranslateArguments& arguments) {
+    TranslationOptions& options = arguments.options;
+    command
+        .add_option("--max-length", options.max_length, "Hugging Face folders: tokens with the start token, at most")
+        ->type_name("N")
+        ->check(whole_number(2));
+    command
+        .add_option("--min-length", options.min_length,
+                    "Hugging Face folders: tokens with the start token before an end, at least")
+        ->type_name("N")
+        ->check(whole_number(0));
+    command
+        .add_option_function<std::string>(
+            "--early-stopping",
+            [&options](const std::string& when) {
+                options.early_stopping = when == "true"    ? search::EarlyStopping::yes
+                                         : when == "never" ? search::EarlyStopping::never
+                                                           : search::EarlyStopping::heuristic;
+            },
+            "Hugging Face folders: when a beam search is over: true, false or never")
+        ->type_name("WHEN")
+        ->check(one_of({"true", "false", "never"}));
+    command
+        .add_option("--no-repeat-ngram-size", options.no_repeat_ngram_size,
+                    "Hugging Face folders: no N tokens in a row appear twice; 0: they may")
+        ->type_name("N")
+        ->check(whole_number(0));
+    command
+        .add_option(
+            "--repetition-penalty", options.repetition_penalty,
+            "Hugging Face folders: scores of tokens that were there are divided by it, if above 0, else multiplied")
+        ->type_name("X")
+        ->check(number_above(0.0));
+    command.add_flag_callback(
+        "--renormalize-logits", [&options] { options.renormalize_logits = true; },
+        "Hugging Face folders: make log-probabilities of scores again after all of that");
+}
+
 void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
     command
         .add_option("--attention", arguments.attention,
@@ -345,10 +383,13 @@ void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
 }  // namespace
 
 void add_translate(CLI::App& app) {
-    CLI::App* command = app.add_subcommand("translate", "Translate text with a model of Firefox Translations");
+    CLI::App* command =
+        app.add_subcommand("translate", "Translate text with a model of Firefox Translations or OPUS-MT");
     auto arguments = std::make_shared<TranslateArguments>();
     command->add_option("TEXT", arguments->texts, "Lines to translate; without any they are read from --input");
-    command->add_option("--model", arguments->model, "Folder with the model, as Mozilla publishes it")
+    command
+        ->add_option("--model", arguments->model,
+                     "Folder with the model, as Mozilla or (OPUS-MT) Hugging Face publishes it")
         ->type_name("DIR");
     command->add_option("--then", arguments->then, "A second model, for what the first one gives: pt-en, then en-fr")
         ->type_name("DIR");
@@ -376,6 +417,7 @@ void add_translate(CLI::App& app) {
         "Write an object a line: input, source_tokens, and outputs with text, tokens, ids, score, "
         "alignment (source token, target token, weight) and words (offsets in bytes, and their alignment)");
     add_search_options(*command, *arguments);
+    add_hugging_face_options(*command, *arguments);
     add_attention_options(*command, *arguments);
     command->callback([arguments] { run(*arguments); });
 }

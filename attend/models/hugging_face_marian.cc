@@ -21,20 +21,21 @@ Activation activation_of(const JsonConfig& config) {
     if (name == "swish" || name == "silu") return Activation::silu;
     if (name == "gelu") return Activation::gelu;
     if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
-    throw FileError(kOperation, "expected 'activation_function' of relu, swish, silu, gelu, gelu_new or gelu_pytorch_tanh in '" +
-                                    config.file_name() + "', found '" + name + "'");
+    throw FileError(kOperation,
+                    "expected 'activation_function' of relu, swish, silu, gelu, gelu_new or gelu_pytorch_tanh in '" +
+                        config.file_name() + "', found '" + name + "'");
 }
 
 void check_architecture(const JsonConfig& config) {
     const std::string type = config.text("model_type").value_or("");
     if (type != "marian") {
-        throw FileError(kOperation, "expected 'model_type' of 'marian' in '" + config.file_name() + "', found '" + type +
-                                        "'");
+        throw FileError(kOperation,
+                        "expected 'model_type' of 'marian' in '" + config.file_name() + "', found '" + type + "'");
     }
     for (const char* name : {"normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits"}) {
         if (!config.flag(name).value_or(false)) continue;
-        throw FileError(kOperation, "expected '" + std::string(name) + "' to be false in '" + config.file_name() +
-                                        "', found true");
+        throw FileError(kOperation,
+                        "expected '" + std::string(name) + "' to be false in '" + config.file_name() + "', found true");
     }
 }
 
@@ -72,9 +73,8 @@ public:
     nn::TransformerStackParts stack(const std::string& side, std::int64_t layers, std::int64_t heads,
                                     std::int64_t width) const {
         if (d_ % heads != 0) {
-            throw FileError(kOperation, "expected heads that divide 'd_model', " + std::to_string(d_) +
-                                            ", for the " + side + " of '" + file_.file_name() + "', found " +
-                                            std::to_string(heads));
+            throw FileError(kOperation, "expected heads that divide 'd_model', " + std::to_string(d_) + ", for the " +
+                                            side + " of '" + file_.file_name() + "', found " + std::to_string(heads));
         }
         nn::BlockOptions options = options_;
         options.num_heads = heads;
@@ -170,18 +170,18 @@ nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const Safe
     parts.target = embedding(target, factor, d);
     const auto layers = [&](const char* name) { return config.required(name, 1, kMostLayers); };
     const auto width = [&](const char* name) { return config.required(name, 1, kMostWidth); };
-    parts.encoder = loader.stack("encoder", layers("encoder_layers"), layers("encoder_attention_heads"),
-                                 width("encoder_ffn_dim"));
-    parts.decoder = loader.stack("decoder", layers("decoder_layers"), layers("decoder_attention_heads"),
-                                 width("decoder_ffn_dim"));
+    parts.encoder =
+        loader.stack("encoder", layers("encoder_layers"), layers("encoder_attention_heads"), width("encoder_ffn_dim"));
+    parts.decoder =
+        loader.stack("decoder", layers("decoder_layers"), layers("decoder_attention_heads"), width("decoder_ffn_dim"));
     Tensor bias;
     if (file.contains("final_logits_bias")) {
         bias = loader.tensor("final_logits_bias", {1, targets}).view().select(0, 0).clone();
     }
     // The output is tied to the decoder's embeddings unless the file says otherwise.
     const bool tied = config.flag("tie_word_embeddings").value_or(true) || !file.contains("lm_head.weight");
-    parts.output = nn::Linear(tied ? target->view() : loader.tensor("lm_head.weight", {targets, d}).view(), bias,
-                              loader.kept());
+    parts.output =
+        nn::Linear(tied ? target->view() : loader.tensor("lm_head.weight", {targets, d}).view(), bias, loader.kept());
     return nn::EncoderDecoder(std::move(parts));
 }
 

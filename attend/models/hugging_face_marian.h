@@ -1,6 +1,6 @@
 /// @file
-/// Marian's Transformers as Hugging Face folders (MarianMTModel; OPUS-MT): post-norm, sines behind cosines, attention in
-/// encoder and decoder, shared or separate vocabularies.
+/// Marian's Transformers as Hugging Face folders (MarianMTModel; OPUS-MT): post-norm, sines behind cosines, attention
+/// in encoder and decoder, shared or separate vocabularies.
 #pragma once
 
 #include <attend/io/json_config.h>

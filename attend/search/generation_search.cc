@@ -42,8 +42,8 @@ GenerationSearch::GenerationSearch(GenerationOptions options) : options_(std::mo
                                          std::to_string(options_.max_length));
     }
     if (!(options_.repetition_penalty > 0.0)) {
-        throw ValueError(kOperation, "expected a repetition_penalty above 0, found " +
-                                         std::to_string(options_.repetition_penalty));
+        throw ValueError(kOperation,
+                         "expected a repetition_penalty above 0, found " + std::to_string(options_.repetition_penalty));
     }
     if (options_.no_repeat_ngram_size < 0) {
         throw ValueError(kOperation, "expected no_repeat_ngram_size of at least 0, found " +
@@ -120,8 +120,8 @@ const NextStep& GenerationSearch::advance(const MutableTensorView& logits, std::
     ++length_;
     bool all_ended = true;
     std::vector<Beam> running;
-    const bool closed = static_cast<std::int64_t>(ended_.size()) == options_.num_beams &&
-                        options_.early_stopping == EarlyStopping::yes;
+    const bool closed =
+        static_cast<std::int64_t>(ended_.size()) == options_.num_beams && options_.early_stopping == EarlyStopping::yes;
     for (std::size_t rank = 0; rank < candidates.size(); ++rank) {
         const Candidate& candidate = candidates[rank];
         const bool ended = ends_with(candidate.token) || length_ >= options_.max_length;
@@ -172,7 +172,8 @@ const NextStep& GenerationSearch::take_largest(float* scores, std::int64_t count
 
 // The best max(2, 1 + ends) num_beams, best first; of equal ones the first row and token.
 std::vector<GenerationSearch::Candidate> GenerationSearch::largest(const float* scores, std::int64_t count) const {
-    const std::size_t keep = std::max<std::size_t>(2, 1 + options_.ends.size()) * static_cast<std::size_t>(options_.num_beams);
+    const std::size_t keep =
+        std::max<std::size_t>(2, 1 + options_.ends.size()) * static_cast<std::size_t>(options_.num_beams);
     std::vector<Candidate> found;
     const auto better = [](const Candidate& a, const Candidate& b) { return a.sum > b.sum; };
     for (std::int64_t r = 0; r < rows(); ++r) {

@@ -1,6 +1,6 @@
 /// @file
-/// Greedy and beam search of one sequence as Transformers does it (huggingface/transformers 4.57, generate with num_beams
-/// and without sampling), with its processors of scores.
+/// Greedy and beam search of one sequence as Transformers does it (huggingface/transformers 4.57, generate with
+/// num_beams and without sampling), with its processors of scores.
 #pragma once
 
 #include <attend/core/tensor.h>
@@ -22,19 +22,19 @@ enum class EarlyStopping : std::uint8_t {
 
 /// Options of GenerationSearch, by the names of GenerationConfig. Lengths count the start token, as there.
 struct GenerationOptions {
-    std::int64_t num_beams = 1;                            ///< 1: greedy
-    std::int64_t max_length = 20;                          ///< of start, tokens and end
-    std::int64_t min_length = 0;                           ///< no end before
-    double length_penalty = 1.0;                           ///< see GenerationSearch
+    std::int64_t num_beams = 1;                               ///< 1: greedy
+    std::int64_t max_length = 20;                             ///< of start, tokens and end
+    std::int64_t min_length = 0;                              ///< no end before
+    double length_penalty = 1.0;                              ///< see GenerationSearch
     EarlyStopping early_stopping = EarlyStopping::heuristic;  ///< see there
-    std::int64_t start = 0;                                ///< decoder_start_token_id
-    std::vector<std::int64_t> ends = {};                   ///< eos_token_id
-    std::vector<std::vector<std::int64_t>> bad_words = {};  ///< bad_words_ids: sequences that must not appear
-    std::int64_t no_repeat_ngram_size = 0;                 ///< n: no n tokens appear twice; 0: no limit
-    double repetition_penalty = 1.0;                       ///< scores of tokens that were there: s p if s < 0, else s / p
-    std::optional<std::int64_t> forced_first = {};         ///< forced_bos_token_id
-    std::vector<std::int64_t> forced_last = {};            ///< forced_eos_token_id, at the longest length
-    bool renormalize_logits = false;                       ///< scores are log-probabilities again after all of the above
+    std::int64_t start = 0;                                   ///< decoder_start_token_id
+    std::vector<std::int64_t> ends = {};                      ///< eos_token_id
+    std::vector<std::vector<std::int64_t>> bad_words = {};    ///< bad_words_ids: sequences that must not appear
+    std::int64_t no_repeat_ngram_size = 0;                    ///< n: no n tokens appear twice; 0: no limit
+    double repetition_penalty = 1.0;                ///< scores of tokens that were there: s p if s < 0, else s / p
+    std::optional<std::int64_t> forced_first = {};  ///< forced_bos_token_id
+    std::vector<std::int64_t> forced_last = {};     ///< forced_eos_token_id, at the longest length
+    bool renormalize_logits = false;                ///< scores are log-probabilities again after all of the above
 };
 
 /// A hypothesis of n tokens (the end included, the start not) scores log_probability / n^length_penalty. Sums are

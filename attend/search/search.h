@@ -1,6 +1,6 @@
 /// @file
-/// What all searches have in common: one sequence's hypotheses, which are told logits step by step. The model is somebody
-/// else's: who runs it calls `advance` with the logits of every step.
+/// What all searches have in common: one sequence's hypotheses, which are told logits step by step. The model is
+/// somebody else's: who runs it calls `advance` with the logits of every step.
 #pragma once
 
 #include <attend/core/tensor.h>

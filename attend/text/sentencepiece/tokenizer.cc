@@ -54,6 +54,28 @@ std::size_t mark_bytes(std::string_view text) {
     return end == std::string_view::npos ? 0 : end + 2;
 }
 
+/// The sign for a space that pieces unknown to a model keep becomes one, and spaces at the ends go, as in Transformers.
+void tidy(PieceText& text) {
+    constexpr std::string_view kSpace = "\xE2\x96\x81";
+    std::string tidied;
+    std::vector<std::int64_t> places;  // of each byte before, and of the end
+    for (std::size_t i = 0; i < text.text.size();) {
+        const std::size_t bytes = text.text.compare(i, kSpace.size(), kSpace) == 0 ? kSpace.size() : 1;
+        const char c = bytes > 1 ? ' ' : text.text[i];
+        places.insert(places.end(), bytes, static_cast<std::int64_t>(tidied.size()));
+        if (c != ' ' || !tidied.empty()) tidied += c;
+        i += bytes;
+    }
+    places.push_back(static_cast<std::int64_t>(tidied.size()));
+    while (!tidied.empty() && tidied.back() == ' ') tidied.pop_back();
+    const auto size = static_cast<std::int64_t>(tidied.size());
+    for (TextRange& range : text.ranges) {
+        range.begin = std::min(places[static_cast<std::size_t>(range.begin)], size);
+        range.end = std::min(places[static_cast<std::size_t>(range.end)], size);
+    }
+    text.text = std::move(tidied);
+}
+
 }  // namespace
 
 struct Tokenizer::Model {
@@ -124,6 +146,7 @@ PieceText Tokenizer::Model::decode_by_dictionary(std::span<const std::int64_t> i
     sentencepiece::ImmutableSentencePieceText found;
     check_decoded(processor.Decode(pieces, found.mutable_proto()));
     PieceText result = with_ranges(found);
+    tidy(result);
     std::vector<TextRange> ranges = std::move(result.ranges);
     result.ids.assign(ids.begin(), ids.end());
     result.ranges.clear();

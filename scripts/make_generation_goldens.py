@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Writes tests/data/hugging_face: a small OPUS-MT folder with random weights, and what Transformers' generate finds.
+
+    python3 -m venv build/hugging_face
+    build/hugging_face/bin/pip install transformers==4.57.1 torch==2.13.0 sentencepiece safetensors numpy
+    build/hugging_face/bin/python scripts/make_generation_goldens.py
+"""
+import pathlib
+
+import numpy as np
+import torch
+import transformers
+from transformers import MarianMTModel, MarianTokenizer
+
+from compare_generation import LINES, grid, make_model, theirs
+from make_marian_goldens import write_safetensors
+
+OUT = pathlib.Path(__file__).resolve().parent.parent / "tests/data/hugging_face"
+kCases = 60
+
+
+def main():
+    folder = make_model(OUT / "tiny", 3, d=16, ffn=24, layers=2, heads=2)
+    model, tokenizer = MarianMTModel.from_pretrained(folder).eval(), MarianTokenizer.from_pretrained(folder)
+    tensors, metadata = {}, {"transformers": transformers.__version__, "cases": str(kCases)}
+    lines = LINES + [">>xx<< the cat", "", "the cat \u4e2d"]
+    for i, line in enumerate(lines):
+        metadata[f"line.{i}"] = line
+        tensors[f"source.{i}"] = np.asarray(tokenizer(line).input_ids)
+    metadata["lines"] = str(len(lines))
+    for c, options in enumerate(grid(kCases, 5)):
+        metadata[f"case.{c}"] = " ".join(str(v).lower() for v in options.values())
+        line = c % len(LINES)
+        metadata[f"case.{c}.line"] = str(line)
+        ids, scores = theirs(model, tokenizer, options, lines[line])
+        for n, row in enumerate(ids):
+            tensors[f"{c}.{n}.ids"] = np.asarray(row)
+            metadata[f"{c}.{n}.text"] = tokenizer.decode(row, skip_special_tokens=True)
+        if scores is not None:
+            tensors[f"{c}.scores"] = np.asarray(scores, np.float32)
+    with torch.no_grad():
+        inputs = tokenizer([lines[0]], return_tensors="pt")
+        tensors["encoder"] = model.get_encoder()(**inputs).last_hidden_state[0].numpy()
+        decoder_ids = torch.tensor([[tokenizer.pad_token_id, 5, 9, 20]])
+        tensors["logits"] = model(**inputs, decoder_input_ids=decoder_ids).logits[0].numpy()
+    write_safetensors(OUT / "tiny.safetensors", tensors, metadata)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+// OPUS-MT folders and the search of Transformers against what it finds itself (scripts/make_generation_goldens.py).
+#include "tests/support/compare.h"
+#include "tests/support/each_isa.h"
+#include "tests/support/shell.h"
+
+#include <attend/core/error.h>
+#include <attend/io/file.h>
+#include <attend/io/json_config.h>
+#include <attend/io/safetensors.h>
+#include <attend/models/hugging_face_marian.h>
+#include <attend/tasks/translator.h>
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace attend::testing {
+namespace {
+
+using models::ComputeType;
+namespace fs = std::filesystem;
+
+const std::string kFolder = ATTEND_TEST_DATA "/hugging_face/tiny";
+
+class Goldens {
+public:
+    Goldens() : file_(SafetensorsFile::open(ATTEND_TEST_DATA "/hugging_face/tiny.safetensors")) {}
+
+    std::size_t count(const std::string& of) const { return std::stoul(file_.metadata().at(of)); }
+    const std::string& text(const std::string& name) const { return file_.metadata().at(name); }
+    bool has(const std::string& name) const { return file_.contains(name); }
+    Tensor tensor(const std::string& name) const { return file_.load(name); }
+    std::vector<std::int64_t> ids(const std::string& name) const {
+        const Tensor found = file_.load(name);
+        return {found.data<std::int64_t>(), found.data<std::int64_t>() + found.numel()};
+    }
+    /// Options of a case, in the order in which the script writes them.
+    TranslationOptions options(std::size_t c) const {
+        std::istringstream words(text("case." + std::to_string(c)));
+        std::string early;
+        std::string renormalize;
+        std::int64_t numbers[4];
+        double penalties[2];
+        words >> numbers[0] >> penalties[0] >> early >> numbers[1] >> numbers[2] >> numbers[3] >> penalties[1] >>
+            renormalize;
+        TranslationOptions options;
+        options.beam_size = numbers[0];
+        options.n_best = numbers[0];
+        options.length_penalty = penalties[0];
+        options.early_stopping = early == "true"    ? search::EarlyStopping::yes
+                                 : early == "never" ? search::EarlyStopping::never
+                                                    : search::EarlyStopping::heuristic;
+        options.max_length = numbers[1];
+        options.min_length = numbers[2];
+        options.no_repeat_ngram_size = numbers[3];
+        options.repetition_penalty = penalties[1];
+        options.renormalize_logits = renormalize == "true";
+        return options;
+    }
+
+private:
+    SafetensorsFile file_;
+};
+
+std::vector<Translation> list_of(const Translation& translation) {
+    std::vector<Translation> all = translation.others;
+    all.insert(all.begin(), translation);
+    return all;
+}
+
+class GenerationOnIsa : public EachIsa {};
+INSTANTIATE_TEST_SUITE_P(Isas, GenerationOnIsa, each_isa(), isa_of_test);
+
+TEST_P(GenerationOnIsa, RowsAndLogitsEqualTransformers) {
+    const Goldens goldens;
+    const nn::EncoderDecoder model =
+        models::load_hugging_face_marian(JsonConfig::open(kFolder + "/config.json"),
+                                         SafetensorsFile::open(kFolder + "/model.safetensors"), ComputeType::float32);
+    const std::vector<std::int64_t> source = goldens.ids("source.0");
+    const std::vector<std::int64_t> starts = {0, static_cast<std::int64_t>(source.size())};
+    const Tensor rows = model.encode(source, starts);
+    const Tensor want = goldens.tensor("encoder");
+    EXPECT_LE(row_error(rows.view().reshape(want.shape()), want), 1e-5);
+    nn::DecoderState state = model.start(rows, starts);
+    const Tensor logits = goldens.tensor("logits");
+    const std::int64_t pad = model.target_size() - 1;
+    std::int64_t step = 0;
+    for (const std::int64_t id : {pad, std::int64_t{5}, std::int64_t{9}, std::int64_t{20}}) {
+        const Tensor found = model.output().forward(model.step(state, {&id, 1}));
+        EXPECT_LE(row_error(found.view().reshape({1, found.numel()}), logits.view().slice(0, step, step + 1)), 1e-5);
+        ++step;
+    }
+}
+
+// Alone and with all other sentences: every option of the grid, ids and scores.
+TEST_P(GenerationOnIsa, SearchEqualsTransformers) {
+    const Goldens goldens;
+    const Translator translator = Translator::from_pretrained(kFolder, {.compute_type = ComputeType::float32});
+    std::vector<std::string> lines;
+    for (std::size_t i = 0; i < goldens.count("lines"); ++i) lines.push_back(goldens.text("line." + std::to_string(i)));
+    for (std::size_t c = 0; c < goldens.count("cases"); ++c) {
+        SCOPED_TRACE("case " + std::to_string(c) + ": " + goldens.text("case." + std::to_string(c)));
+        const std::size_t line = std::stoul(goldens.text("case." + std::to_string(c) + ".line"));
+        TranslationOptions options = goldens.options(c);
+        options.batch_tokens = c % 2 == 0 ? 10000 : 20;
+        options.scores = true;
+        const std::vector<Translation> found = list_of(translator.translate(lines, options)[line]);
+        const std::vector<Translation> alone = list_of(translator.translate(lines[line], options));
+        ASSERT_EQ(found.size(), alone.size());
+        for (std::size_t n = 0; n < found.size(); ++n) {
+            const std::string name = std::to_string(c) + "." + std::to_string(n);
+            EXPECT_EQ(found[n].ids, goldens.ids(name + ".ids"));
+            EXPECT_EQ(found[n].text, goldens.text(name + ".text"));
+            EXPECT_EQ(found[n].ids, alone[n].ids);
+            EXPECT_EQ(found[n].score, alone[n].score);
+        }
+        EXPECT_FALSE(goldens.has(std::to_string(c) + "." + std::to_string(found.size()) + ".ids"));
+        if (!goldens.has(std::to_string(c) + ".scores")) continue;
+        const Tensor scores = goldens.tensor(std::to_string(c) + ".scores");
+        ASSERT_EQ(scores.numel(), static_cast<std::int64_t>(found.size()));
+        for (std::size_t n = 0; n < found.size(); ++n) EXPECT_NEAR(found[n].score, scores.data<float>()[n], 1e-4);
+    }
+}
+
+TEST(Generation, TextsBecomeTransformersIds) {
+    const Goldens goldens;
+    const Translator translator = Translator::from_pretrained(kFolder);
+    for (std::size_t i = 0; i < goldens.count("lines"); ++i) {
+        EXPECT_EQ(translator.encode(goldens.text("line." + std::to_string(i))),
+                  goldens.ids("source." + std::to_string(i)));
+    }
+    EXPECT_EQ(translator.source_language(), "en");
+    EXPECT_EQ(translator.target_language(), "xx");
+}
+
+// int8 and bfloat16 stay near float32.
+TEST(Generation, NarrowWeightsStayNear) {
+    const JsonConfig config = JsonConfig::open(kFolder + "/config.json");
+    const SafetensorsFile file = SafetensorsFile::open(kFolder + "/model.safetensors");
+    const Goldens goldens;
+    const std::vector<std::int64_t> source = goldens.ids("source.0");
+    const std::vector<std::int64_t> starts = {0, static_cast<std::int64_t>(source.size())};
+    for (const ComputeType type : {ComputeType::bfloat16, ComputeType::int8}) {
+        const Tensor rows = models::load_hugging_face_marian(config, file, type).encode(source, starts);
+        const double error = row_error(rows.view().reshape(goldens.tensor("encoder").shape()), goldens.tensor("encoder"));
+        EXPECT_LE(error, 0.1);
+        EXPECT_GT(error, 1e-5);
+    }
+}
+
+TEST(Generation, MarianOptionsAreRefused) {
+    const Translator translator = Translator::from_pretrained(kFolder);
+    EXPECT_THROW(translator.translate("a", {.word_penalty = 0.1}), ValueError);
+    EXPECT_THROW(translator.translate("a", {.max_length_factor = 2.0}), ValueError);
+    const Translator marian = Translator::from_pretrained(ATTEND_TEST_DATA "/marian/tiny");
+    EXPECT_THROW(marian.translate("a", {.min_length = 3}), ValueError);
+}
+
+/// A copy of the folder that tests may change.
+class FolderCopy {
+public:
+    FolderCopy() {
+        for (const auto& entry : fs::directory_iterator(kFolder)) {
+            fs::copy(entry.path(), folder_.path(entry.path().filename().string()));
+        }
+    }
+    std::string path(const std::string& name) const { return folder_.path(name); }
+    std::string folder() const { return folder_.path(""); }
+    void replace(const std::string& name, const std::string& from, const std::string& to) const {
+        std::string text(read_file(path(name)));
+        const std::size_t at = text.find(from);
+        ASSERT_NE(at, std::string::npos) << from;
+        write_file(path(name), text.replace(at, from.size(), to));
+    }
+    std::string message() const {
+        return message_of<FileError>([&] { Translator::from_pretrained(folder()); });
+    }
+
+private:
+    TemporaryFolder folder_;
+};
+
+TEST(Generation, FoldersThatDoNotFitAreNamed) {
+    for (const std::string name : {"model.safetensors", "source.spm", "target.spm", "vocab.json"}) {
+        const FolderCopy copy;
+        fs::remove(copy.path(name));
+        EXPECT_EQ(copy.message(), "[Translator] expected a file '" + name + "' in '" + copy.folder() + "', found none");
+        write_file(copy.path(name), "{");
+        EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
+    }
+    {
+        const FolderCopy copy;
+        fs::rename(copy.path("model.safetensors"), copy.path("pytorch_model.bin"));
+        EXPECT_NE(copy.message().find("found 'pytorch_model.bin', which holds Python's objects: convert it"),
+                  std::string::npos);
+    }
+    const std::pair<const char*, const char*> changes[] = {
+        {"\"activation_function\": \"swish\"", "\"activation_function\": \"mish\""},
+        {"\"model_type\": \"marian\"", "\"model_type\": \"bart\""},
+        {"\"d_model\": 16", "\"d_model\": 32"},
+        {"\"d_model\": 16", "\"d_model\": \"16\""},
+        {"\"d_model\": 16", "\"d_model\": 0"},
+        {"\"encoder_layers\": 2", "\"encoder_layers\": 3"},
+        {"\"decoder_ffn_dim\": 24", "\"decoder_ffn_dim\": 25"},
+        {"\"encoder_attention_heads\": 2", "\"encoder_attention_heads\": 3"},
+        {"{", "{\"normalize_before\": true,"},
+        {"\"vocab_size\": ", "\"vocab_size\": 1"},
+        {"{", "["},
+    };
+    for (const auto& [from, to] : changes) {
+        const FolderCopy copy;
+        copy.replace("config.json", from, to);
+        const std::string message = copy.message();
+        EXPECT_TRUE(message.find("config.json") != std::string::npos || message.find("model.safetensors") != std::string::npos)
+            << to << ": " << message;
+        EXPECT_EQ(message.find("another exception"), std::string::npos) << to << ": " << message;
+        EXPECT_NE(message.find("expected"), std::string::npos);
+    }
+    {
+        const FolderCopy copy;
+        copy.replace("vocab.json", "\"<pad>\": ", "\"<more>\": 900, \"<pad>\": ");
+        EXPECT_NE(copy.message().find("vocab.json"), std::string::npos) << copy.message();
+    }
+    {
+        const FolderCopy copy;
+        copy.replace("vocab.json", "\"<unk>\"", "\"<unknown>\"");
+        EXPECT_EQ(copy.message(), "[Tokenizer] expected a piece '<unk>' in '" + copy.folder() + "/vocab.json', found none");
+    }
+}
+
+TEST(JsonConfig, ReadsKindsAndNamesWhatDoesNotFit) {
+    const JsonConfig config = JsonConfig::parse(
+        R"({"a": 3, "b": 0.5, "c": true, "d": "x", "e": [1, 2], "f": [[1], [2, 3]], "g": null, "h": {"i": 1}, "j": []})",
+        "c.json");
+    EXPECT_EQ(config.integer("a"), 3);
+    EXPECT_EQ(config.number("b"), 0.5);
+    EXPECT_EQ(config.flag("c"), true);
+    EXPECT_EQ(config.text("d"), "x");
+    EXPECT_EQ(config.integers("e"), (std::vector<std::int64_t>{1, 2}));
+    EXPECT_EQ(config.integers("a"), (std::vector<std::int64_t>{3}));
+    EXPECT_EQ(config.integer_lists("f"), (std::vector<std::vector<std::int64_t>>{{1}, {2, 3}}));
+    EXPECT_TRUE(config.integer_lists("j").empty());
+    EXPECT_FALSE(config.has("g"));
+    EXPECT_EQ(config.integer("g"), std::nullopt);
+    EXPECT_EQ(config.required("a", 1, 3), 3);
+    EXPECT_EQ(message_of<FileError>([&] { config.required("a", 4, 5); }),
+              "[JsonConfig] expected 'a' in 'c.json' to be a whole number from 4 to 5, found 3");
+    EXPECT_EQ(message_of<FileError>([&] { config.required("g", 4, 5); }),
+              "[JsonConfig] expected 'g' in 'c.json' to be a whole number from 4 to 5, found none");
+    EXPECT_EQ(message_of<FileError>([&] { config.integer("b"); }),
+              "[JsonConfig] expected 'b' in 'c.json' to be a whole number, found 0.5");
+    EXPECT_EQ(message_of<FileError>([&] { config.text("h"); }),
+              "[JsonConfig] expected 'h' in 'c.json' to be a text, found {\"i\":1}");
+    EXPECT_THROW(config.number("d"), FileError);
+    EXPECT_THROW(config.flag("a"), FileError);
+    EXPECT_THROW(config.integers("f"), FileError);
+    EXPECT_THROW(config.integer_lists("a"), FileError);
+    EXPECT_EQ(message_of<FileError>([] { JsonConfig::parse("[1]", "c.json"); }),
+              "[JsonConfig] expected a JSON object in 'c.json', found none");
+}
+
+}  // namespace
+}  // namespace attend::testing
