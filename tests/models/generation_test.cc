@@ -145,7 +145,8 @@ TEST(Generation, NarrowWeightsStayNear) {
     const std::vector<std::int64_t> starts = {0, static_cast<std::int64_t>(source.size())};
     for (const ComputeType type : {ComputeType::bfloat16, ComputeType::int8}) {
         const Tensor rows = models::load_hugging_face_marian(config, file, type).encode(source, starts);
-        const double error = row_error(rows.view().reshape(goldens.tensor("encoder").shape()), goldens.tensor("encoder"));
+        const double error =
+            row_error(rows.view().reshape(goldens.tensor("encoder").shape()), goldens.tensor("encoder"));
         EXPECT_LE(error, 0.1);
         EXPECT_GT(error, 1e-5);
     }
@@ -214,7 +215,8 @@ TEST(Generation, FoldersThatDoNotFitAreNamed) {
         const FolderCopy copy;
         copy.replace("config.json", from, to);
         const std::string message = copy.message();
-        EXPECT_TRUE(message.find("config.json") != std::string::npos || message.find("model.safetensors") != std::string::npos)
+        EXPECT_TRUE(message.find("config.json") != std::string::npos ||
+                    message.find("model.safetensors") != std::string::npos)
             << to << ": " << message;
         EXPECT_EQ(message.find("another exception"), std::string::npos) << to << ": " << message;
         EXPECT_NE(message.find("expected"), std::string::npos);
@@ -227,7 +229,8 @@ TEST(Generation, FoldersThatDoNotFitAreNamed) {
     {
         const FolderCopy copy;
         copy.replace("vocab.json", "\"<unk>\"", "\"<unknown>\"");
-        EXPECT_EQ(copy.message(), "[Tokenizer] expected a piece '<unk>' in '" + copy.folder() + "/vocab.json', found none");
+        EXPECT_EQ(copy.message(),
+                  "[Tokenizer] expected a piece '<unk>' in '" + copy.folder() + "/vocab.json', found none");
     }
 }
 
