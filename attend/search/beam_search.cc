@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <vector>
 
 namespace attend::search {
 
@@ -36,63 +37,50 @@ BeamSearch::BeamSearch(const BeamSearchOptions& options) : options_(options), li
 
 const NextStep& BeamSearch::advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) {
     check_logits(kOperation, logits, rows(), ids);
-    const std::int64_t count = logits.size(1);
-    const std::int64_t banned = column_of(options_.banned, ids, count);
-    candidates_.clear();
-    if (options_.beam_size == 1 && !options_.log_probabilities) {
-        if (banned >= 0) logits.data<float>()[banned] = -std::numeric_limits<float>::infinity();
-        find_largest(logits.data<float>(), count);
-    } else {
-        find_candidates(logits.data<float>(), count, banned);
-    }
+    const std::vector<Candidate> candidates =
+        find_candidates(logits.data<float>(), logits.size(1), column_of(options_.banned, ids, logits.size(1)));
 
     ++length_;
     next_.parents.clear();
     next_.tokens.clear();
     const std::vector<Live> before = std::move(live_);
     live_.clear();
-    for (const Candidate& candidate : candidates_) {
+    for (const Candidate& candidate : candidates) {
         const std::int64_t token = ids.empty() ? candidate.column : ids[static_cast<std::size_t>(candidate.column)];
         const auto step = static_cast<std::int64_t>(choices_.size());
         choices_.push_back({before[static_cast<std::size_t>(candidate.row)].step, candidate.row, token});
         if (token == options_.end || length_ >= options_.max_tokens) {
             const auto length = static_cast<double>(length_);
-            const double score = (candidate.log_probability - options_.word_penalty * length) /
+            const double score = (candidate.value - options_.word_penalty * length) /
                                  std::pow(length, options_.length_penalty);
-            ended_.push_back({score, candidate.log_probability, step});
+            ended_.push_back({score, candidate.value, step});
             --width_;
             continue;
         }
-        live_.push_back({candidate.log_probability, step});
+        live_.push_back({candidate.value, step});
         next_.parents.push_back(candidate.row);
         next_.tokens.push_back(token);
     }
     return next_;
 }
 
-void BeamSearch::find_largest(const float* logits, std::int64_t count) {
-    candidates_.push_back({0.0, 0, kernels::cpu::row_kernels().largest(logits, count)});
-}
-
 // The best `width_` of all, best first; of equal ones the first row and column. A banned token takes part in the sum of
 // probabilities, as in Marian.
-void BeamSearch::find_candidates(const float* logits, std::int64_t count, std::int64_t banned_column) {
-    const auto better = [](const Candidate& a, const Candidate& b) { return a.log_probability > b.log_probability; };
-    const auto width = static_cast<std::size_t>(width_);
+std::vector<Candidate> BeamSearch::find_candidates(float* logits, std::int64_t count,
+                                                   std::int64_t banned_column) const {
+    const bool largest_is_enough = options_.beam_size == 1 && !options_.log_probabilities;
+    Candidates candidates(width_);
     for (std::int64_t r = 0; r < rows(); ++r) {
-        const float* row = logits + r * count;
-        const double base = live_[static_cast<std::size_t>(r)].log_probability - log_sum_exp(row, count);
-        for (std::int64_t c = 0; c < count; ++c) {
-            const double value = base + static_cast<double>(row[c]);
-            const bool full = candidates_.size() == width;
-            if (c == banned_column || !(value > (full ? candidates_.back().log_probability : -kInfinity))) continue;
-            if (full) candidates_.pop_back();
-            const Candidate candidate{value, r, c};
-            candidates_.insert(std::upper_bound(candidates_.begin(), candidates_.end(), candidate, better), candidate);
-        }
+        float* row = logits + r * count;
+        double base = live_[static_cast<std::size_t>(r)].log_probability;
+        if (!largest_is_enough) base -= log_sum_exp(row, count);
+        if (banned_column >= 0) row[banned_column] = -std::numeric_limits<float>::infinity();
+        if (largest_is_enough) return {{0.0, 0, kernels::cpu::row_kernels().largest(row, count)}};
+        candidates.offer(row, count, r, base, [&](float x) { return base + static_cast<double>(x); });
     }
     // Logits of NaN, or none that may be taken: any token ends the search in time.
-    if (candidates_.empty()) candidates_.push_back({-kInfinity, 0, 0});
+    if (candidates.kept().empty()) return {{-kInfinity, 0, 0}};
+    return candidates.kept();
 }
 
 std::vector<Hypothesis> BeamSearch::best(std::int64_t count) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attend/core/tensor.h>
+#include <attend/search/candidates.h>
 #include <attend/search/search.h>
 
 #include <cstdint>
@@ -42,24 +43,17 @@ private:
         std::int64_t row = 0;
         std::int64_t token = 0;
     };
-    struct Candidate {
-        double log_probability = 0.0;
-        std::int64_t row = 0;
-        std::int64_t column = 0;
-    };
     struct Ended {
         double score = 0.0;
         double log_probability = 0.0;
         std::int64_t step = 0;
     };
 
-    void find_largest(const float* logits, std::int64_t count);
-    void find_candidates(const float* logits, std::int64_t count, std::int64_t banned_column);
+    std::vector<Candidate> find_candidates(float* logits, std::int64_t count, std::int64_t banned_column) const;
 
     BeamSearchOptions options_;
     std::vector<Live> live_;
     std::vector<Choice> choices_;
-    std::vector<Candidate> candidates_;
     std::vector<Ended> ended_;
     NextStep next_;
     std::int64_t width_ = 1;

@@ -4,40 +4,18 @@
 #pragma once
 
 #include <attend/core/tensor.h>
+#include <attend/search/candidates.h>
+#include <attend/search/generation_options.h>
+#include <attend/search/logits_processors.h>
 #include <attend/search/search.h>
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
 namespace attend::search {
 
-/// When a beam search is over before its longest length.
-enum class EarlyStopping : std::uint8_t {
-    heuristic,  ///< num_beams have ended, and no live one would be better at its present length (early_stopping=False)
-    yes,        ///< num_beams have ended (True)
-    never,      ///< none could be better at any length ("never")
-};
-
-/// Options of GenerationSearch, by the names of GenerationConfig. Lengths count the start token, as there.
-struct GenerationOptions {
-    std::int64_t num_beams = 1;                               ///< 1: greedy
-    std::int64_t max_length = 20;                             ///< of start, tokens and end
-    std::int64_t min_length = 0;                              ///< no end before
-    double length_penalty = 1.0;                              ///< see GenerationSearch
-    EarlyStopping early_stopping = EarlyStopping::heuristic;  ///< see there
-    std::int64_t start = 0;                                   ///< decoder_start_token_id
-    std::vector<std::int64_t> ends = {};                      ///< eos_token_id
-    std::vector<std::vector<std::int64_t>> bad_words = {};    ///< bad_words_ids: sequences that must not appear
-    std::int64_t no_repeat_ngram_size = 0;                    ///< n: no n tokens appear twice; 0: no limit
-    double repetition_penalty = 1.0;                ///< scores of tokens that were there: s p if s < 0, else s / p
-    std::optional<std::int64_t> forced_first = {};  ///< forced_bos_token_id
-    std::vector<std::int64_t> forced_last = {};     ///< forced_eos_token_id, at the longest length
-    bool renormalize_logits = false;                ///< scores are log-probabilities again after all of the above
-};
-
-/// A hypothesis of n tokens (the end included, the start not) scores log_probability / n^length_penalty. Sums are
+/// A hypothesis of n tokens (the end included, start and prefix not) scores log_probability / n^length_penalty. Sums are
 /// float32, as there.
 class GenerationSearch final : public Search {
 public:
@@ -55,21 +33,16 @@ private:
         float sum = 0.0F;
         float score = 0.0F;  // of one that ended
     };
-    struct Candidate {
-        float sum = 0.0F;
-        std::int64_t row = 0;
-        std::int64_t token = 0;
-    };
 
-    void process(const Beam& beam, float* scores, std::int64_t count) const;
-    const NextStep& take_largest(float* scores, std::int64_t count);
-    std::vector<Candidate> largest(const float* scores, std::int64_t count) const;
-    bool ends_with(std::int64_t token) const;
+    const NextStep& take_given(std::int64_t token);
+    const NextStep& take_largest(float* logits, std::int64_t count);
     Beam continued(const Candidate& candidate) const;
     void finish(Beam beam);
+    float penalty_of(std::int64_t length) const;
     bool is_over(bool all_ended);
 
     GenerationOptions options_;
+    LogitsProcessors processors_;
     std::vector<Beam> live_;
     std::vector<Beam> ended_;  // best first, at most num_beams
     NextStep next_;

@@ -21,10 +21,9 @@ void Search::check_logits(const char* operation, const TensorView& logits, std::
 }
 
 double log_sum_exp(const float* logits, std::int64_t count) {
-    const double largest = logits[kernels::cpu::row_kernels().largest(logits, count)];
-    double sum = 0.0;
-    for (std::int64_t i = 0; i < count; ++i) sum += std::exp(static_cast<double>(logits[i]) - largest);
-    return largest + std::log(sum);
+    const auto& kernels = kernels::cpu::row_kernels();
+    const float largest = logits[kernels.largest(logits, count)];
+    return static_cast<double>(largest) + std::log(kernels.sum_exp(logits, count, largest));
 }
 
 }  // namespace attend::search

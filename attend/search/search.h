@@ -49,7 +49,7 @@ protected:
                              std::span<const std::int64_t> ids);
 };
 
-/// log(sum of exp(logits)), in double. @param count at least 1
+/// log(sum of exp(logits)), within 1e-6. @param count at least 1
 double log_sum_exp(const float* logits, std::int64_t count);
 
 }  // namespace attend::search

@@ -11,6 +11,8 @@ namespace attend {
 
 namespace {
 
+constexpr std::int64_t kMostLogits = std::int64_t{16} << 20;  // that are there at once, 64 MB
+
 /// The output layer for one sequence and the ids of its columns; all columns: no ids.
 struct Output {
     std::optional<nn::Linear> some = {};
@@ -24,6 +26,29 @@ Output output_for(const nn::EncoderDecoder& model, const TranslationSequence& se
         options.shortlist->candidates(sequence.ids, options.shared_vocabulary, model.target_size());
     nn::Linear some = model.output().select(ids);
     return {std::move(some), std::move(ids)};
+}
+
+/// Calls take(sequence, logits) for each of the active ones, in order. Where all have the whole output layer, it reads
+/// its weights once for as many rows as there is room for.
+template <typename Take>
+void for_logits(const nn::EncoderDecoder& model, const Tensor& rows, const nn::DecoderState& state,
+                const std::vector<std::size_t>& active, const std::vector<Output>& outputs, const Take& take) {
+    const std::int64_t most = std::max<std::int64_t>(1, kMostLogits / model.target_size());
+    const auto starts = [&](std::size_t i) { return state.row_starts[i]; };
+    for (std::size_t first = 0; first < active.size();) {
+        std::size_t last = first + 1;
+        const Output& output = outputs[active[first]];
+        while (!output.some && last < active.size() && starts(last + 1) - starts(first) <= most) ++last;
+        const nn::Linear& layer = output.some ? *output.some : model.output();
+        Tensor logits = layer.forward(rows.view().slice(1, starts(first), starts(last)));
+        auto* values = logits.data<float>();
+        const std::int64_t width = logits.size(2);
+        for (; first < last; ++first) {
+            const Shape shape = {starts(first + 1) - starts(first), width};
+            take(first, MutableTensorView(values, shape));
+            values += shape.numel();
+        }
+    }
 }
 
 /// Its own block of weights [1, heads, all queries, all keys], as [heads, queries, keys].
@@ -76,13 +101,10 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
         std::vector<std::int64_t> counts;
         std::vector<std::size_t> left;
         previous.clear();
-        for (std::size_t i = 0; i < active.size(); ++i) {
+        for_logits(model, rows, state, active, outputs, [&](std::size_t i, const MutableTensorView& logits) {
             const std::int64_t begin = state.row_starts[i];
             const std::int64_t end = state.row_starts[i + 1];
-            const Output& output = outputs[active[i]];
-            Tensor logits = (output.some ? *output.some : model.output()).forward(rows.view().slice(1, begin, end));
-            const search::NextStep& next = searches[active[i]]->advance(
-                MutableTensorView(logits.data<float>(), {end - begin, logits.size(2)}), output.ids);
+            const search::NextStep& next = searches[active[i]]->advance(logits, outputs[active[i]].ids);
             if (recorded) {
                 batch[active[i]]->cross_steps.emplace_back();
                 for (const Tensor& weights : record.weights) {
@@ -94,7 +116,7 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
             previous.insert(previous.end(), next.tokens.begin(), next.tokens.end());
             counts.push_back(static_cast<std::int64_t>(next.tokens.size()));
             if (!next.tokens.empty()) left.push_back(active[i]);
-        }
+        });
         if (!left.empty()) model.choose(state, parents, counts);
         active = std::move(left);
     }

@@ -1,6 +1,7 @@
 /// @file
-/// What Transformers do to rows besides products and attention: normalisation, gates and the SSRU's recurrence. One
-/// table of functions for each instruction set; sums are float32, in an order that follows from the width alone.
+/// What Transformers do to rows besides products and attention: normalisation, gates, the SSRU's recurrence, and what a
+/// search asks of logits. One table of functions for each instruction set; sums are float32, in an order that follows
+/// from the width alone.
 #pragma once
 
 #include <attend/kernels/cpu/isa.h>
@@ -50,6 +51,10 @@ struct RowKernels {
     void (*multiply)(const MultiplyArgs& args) = nullptr;
     /// The place of the first of the largest numbers; NaN counts as less than any.
     std::int64_t (*largest)(const float* x, std::int64_t count) = nullptr;
+    /// The sum of exp(x - offset), of short sums in float32; relative error below 1e-6 where offset is the largest x.
+    double (*sum_exp)(const float* x, std::int64_t count, float offset) = nullptr;
+    /// The first place from `begin` on with x > threshold, or `count`: a search looks at few of many candidates.
+    std::int64_t (*next_above)(const float* x, std::int64_t begin, std::int64_t count, float threshold) = nullptr;
 };
 
 /// The table on active_isa().

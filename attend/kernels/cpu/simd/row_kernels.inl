@@ -19,6 +19,7 @@ using Vec = Simd::Vec;
 constexpr int kWidth = Simd::kWidth;
 
 #include <attend/kernels/cpu/simd/elements.inl>
+#include <attend/kernels/cpu/simd/math.inl>
 
 /// Sums of four chains, so that additions do not wait for each other.
 class Sum {
@@ -96,10 +97,46 @@ std::int64_t largest(const float* x, std::int64_t count) {
     for (; c + kWidth <= count; c += kWidth) most = Simd::max(Simd::load(x + c), most);  // NaN: the second is kept
     float maximum = Simd::reduce_max(most);
     for (; c < count; ++c) maximum = x[c] > maximum ? x[c] : maximum;
-    for (std::int64_t i = 0; i < count; ++i) {
-        if (x[i] == maximum) return i;
+    for (std::int64_t begin = 0; begin < count; begin += kWidth) {
+        const std::int64_t end = std::min(begin + kWidth, count);
+        if (end - begin == kWidth && Simd::less(Simd::load(x + begin), Simd::set1(maximum)) == kAllLanes) continue;
+        for (std::int64_t i = begin; i < end; ++i) {
+            if (x[i] == maximum) return i;
+        }
     }
     return 0;
+}
+
+double sum_exp(const float* x, std::int64_t count, float offset) {
+    constexpr std::int64_t kShort = 64 * kWidth;
+    const auto power = [&](Vec v) { return exp2(Simd::mul(Simd::sub(v, Simd::set1(offset)), Simd::set1(1.442695041F))); };
+    double total = 0.0;
+    for (std::int64_t begin = 0; begin < count; begin += kShort) {
+        const std::int64_t end = std::min(begin + kShort, count);
+        Sum sum;
+        std::int64_t c = begin;
+        for (; c + 4 * kWidth <= end; c += 4 * kWidth) {
+            for (int i = 0; i < 4; ++i) sum.add(power(Simd::load(x + c + i * kWidth)), i);
+        }
+        for (; c < end; c += kWidth) {
+            const Vec some = power(load_some(x, DType::float32, c, end - c));
+            sum.add(first_lanes(some, end - c), (c - begin) / kWidth);
+        }
+        total += static_cast<double>(sum.total());
+    }
+    return total;
+}
+
+std::int64_t next_above(const float* x, std::int64_t begin, std::int64_t count, float threshold) {
+    const Vec limit = Simd::set1(threshold);
+    std::int64_t i = begin;
+    for (; i + 4 * kWidth <= count; i += 4 * kWidth) {
+        std::uint32_t above = 0;
+        for (int v = 0; v < 4; ++v) above |= Simd::less(limit, Simd::load(x + i + v * kWidth));
+        if (above != 0) break;
+    }
+    while (i < count && !(x[i] > threshold)) ++i;
+    return i;
 }
 
 RowKernels row_table() {
@@ -108,6 +145,8 @@ RowKernels row_table() {
     table.recur = recur;
     table.multiply = multiply;
     table.largest = largest;
+    table.sum_exp = sum_exp;
+    table.next_above = next_above;
     return table;
 }
 
