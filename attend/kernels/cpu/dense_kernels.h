@@ -65,6 +65,9 @@ struct DenseFinish {
 struct DenseKernels {
     Format format = Format::floats;  ///< of the operands
     int rows = 0;                    ///< of a tile at most
+    /// Of a step of a row. Instruction sets that multiply bytes in 16 bits have rows of words, so that they are widened
+    /// once and not in every tile: 8 bytes then, elements 0, 2, 1 and 3.
+    std::int64_t row_lane_bytes = kLaneBytes;
 
     /// The kernel for `count` rows and some panels: up to 2 rows take 1, 2 or 4, up to 6 1 or 2, others 1, since sums
     /// of few rows would wait for each other. Kernels for one panel ask for what is wanted soon: with `stream` for as
@@ -80,6 +83,8 @@ struct DenseKernels {
     /// 1e-36 counts as 0. quads.
     void (*quantize_rows)(const Rows& source, double given, std::byte* out, std::int64_t stride, float* scales,
                           std::int32_t* offsets) = nullptr;
+    /// Rows of bytes, which lie in the second half of the row, to words; null where rows are bytes. quads.
+    void (*widen_row)(std::byte* row, std::int64_t steps) = nullptr;
     /// out[step][32] = lanes of `count` rows, at most 32; the other columns are `filling`.
     void (*pack_panel)(const std::byte* rows, std::int64_t stride, std::int64_t count, std::int64_t steps,
                        std::uint32_t filling, std::byte* out) = nullptr;

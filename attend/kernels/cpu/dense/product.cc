@@ -120,7 +120,7 @@ private:
             const std::int64_t row = unit_.row_begin + tiles_.begin(t);
             if (last && asks_for_output_) ask_for_output(t, panel, panels);
             const bool stream = tiles_.count < kTilesToAsk && t == 0;
-            args.rows = product_.rows + row * product_.row_stride + block * kDenseBlockBytes;
+            args.rows = product_.rows + row * product_.row_stride + block * kBlockSteps * kernels_.row_lane_bytes;
             args.sums = sums + (blocks_ == 1 ? 0 : t * panels * kSumBytes);
             args.ahead = next + (stream ? 0 : t * kAskedByTile);
             if (args.steps > 0) {

@@ -54,12 +54,51 @@ Vec multiply_add(Vec sum, const std::byte* column, const std::byte* row) {
     }
 }
 
+inline Ints lane_of(const std::byte* row) {
+    std::int32_t bits;
+    std::memcpy(&bits, row, sizeof bits);
+    return Simd::set1_ints(bits);
+}
+
 /// The same of integers.
-template <Format kFormat>
+template <Format kFormat, typename S = Simd>
 Ints multiply_add(Ints sum, const std::byte* column, const std::byte* row) {
-    std::int32_t quad;
-    std::memcpy(&quad, row, sizeof quad);
-    return Simd::dot_bytes(sum, Simd::load_ints(column), Simd::set1_ints(quad));
+    return S::dot_bytes(sum, Simd::load_ints(column), lane_of(row));
+}
+
+/// Whether rows of bytes are words, see DenseKernels::row_lane_bytes.
+template <Format kFormat, typename S = Simd>
+constexpr bool has_word_rows() {
+    return kFormat == Format::quads && requires(Ints x) { S::dot_words(x, x, x); };
+}
+
+template <Format kFormat>
+constexpr std::int64_t kRowLaneBytes = has_word_rows<kFormat>() ? 2 * kLaneBytes : kLaneBytes;
+
+/// One step of all rows and vectors of a strip.
+template <Format kFormat, int kRows, int kVectors, typename S = Simd, typename Sum>
+[[gnu::always_inline]] inline void multiply_step(Sum (&sums)[kRows][kVectors], const std::byte* columns,
+                                                 const std::byte* rows, std::int64_t row_stride) {
+    constexpr std::int64_t kVectorBytes = kWidth * kLaneBytes;
+    if constexpr (has_word_rows<kFormat>()) {
+        for (int half = 0; half < 2; ++half) {
+            Ints words[kVectors];
+            for (int v = 0; v < kVectors; ++v) {
+                const Ints bytes = Simd::load_ints(columns + v * kVectorBytes);
+                words[v] = half == 0 ? S::even_bytes(bytes) : S::odd_bytes(bytes);
+            }
+            for (int r = 0; r < kRows; ++r) {
+                const Ints row = lane_of(rows + r * row_stride + half * kLaneBytes);
+                for (int v = 0; v < kVectors; ++v) sums[r][v] = S::dot_words(sums[r][v], words[v], row);
+            }
+        }
+    } else {
+        for (int r = 0; r < kRows; ++r) {
+            for (int v = 0; v < kVectors; ++v) {
+                sums[r][v] = multiply_add<kFormat>(sums[r][v], columns + v * kVectorBytes, rows + r * row_stride);
+            }
+        }
+    }
 }
 
 /// What a format is summed in.
@@ -118,13 +157,10 @@ void tile(const DenseArgs* args) {
             for (auto& row : sums) {
                 for (Sum& sum : row) sum = zero(Sum{});
             }
-            for (std::int64_t k = 0; k < args->steps; ++k, columns += kStepBytes, rows += kLaneBytes) {
-                for (int r = 0; r < kRows; ++r) {
-                    for (int v = 0; v < kVectors; ++v) {
-                        sums[r][v] = multiply_add<kFormat>(sums[r][v], columns + v * kVectorBytes,
-                                                           rows + r * args->row_stride);
-                    }
-                }
+            for (std::int64_t k = 0; k < args->steps; ++k) {
+                multiply_step<kFormat>(sums, columns, rows, args->row_stride);
+                columns += kStepBytes;
+                rows += kRowLaneBytes<kFormat>;
             }
             for (int r = 0; r < kRows; ++r) {
                 for (int v = 0; v < kVectors; ++v) {
@@ -412,6 +448,22 @@ void quantize_rows(const Rows& source, double given, std::byte* out, std::int64_
     });
 }
 
+template <typename S = Simd>
+void widen_row(std::byte* row, std::int64_t steps) {
+    // Forward: what is written never overtakes what is still to be read.
+    const std::byte* bytes = row + steps * kLaneBytes;
+    std::int64_t k = 0;
+    for (; k + kWidth <= steps; k += kWidth) {
+        S::widen_bytes(Simd::load_ints(bytes + k * kLaneBytes), row + k * 2 * kLaneBytes);
+    }
+    for (; k < steps; ++k) {
+        std::int8_t lane[4];
+        std::memcpy(lane, bytes + k * kLaneBytes, sizeof lane);
+        const std::int16_t words[4] = {lane[0], lane[2], lane[1], lane[3]};
+        std::memcpy(row + k * 2 * kLaneBytes, words, sizeof words);
+    }
+}
+
 void pack_panel(const std::byte* rows, std::int64_t stride, std::int64_t count, std::int64_t steps,
                 std::uint32_t filling, std::byte* out) {
     const auto lane = [&](std::int64_t row, std::int64_t k) {
@@ -453,6 +505,8 @@ DenseKernels dense_table() {
     table.finish = finish<kBytes>;
     if constexpr (!kBytes) table.convert_rows = convert_rows<kFormat>;
     if constexpr (kBytes) table.quantize_rows = quantize_rows;
+    table.row_lane_bytes = kRowLaneBytes<kFormat>;
+    if constexpr (has_word_rows<kFormat>()) table.widen_row = widen_row<>;
     table.pack_panel = pack_panel;
     return table;
 }

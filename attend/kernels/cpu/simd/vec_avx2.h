@@ -109,13 +109,19 @@ struct Simd {
     static Vec second_half(Ints pairs) {
         return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000U))));
     }
-    static Ints dot_bytes(Ints sum, Ints columns, Ints row) {
-        const __m256i even = _mm256_and_si256(columns, _mm256_set1_epi16(0xFF));
-        const __m256i odd = _mm256_srli_epi16(columns, 8);
-        const __m256i row_even = _mm256_srai_epi16(_mm256_slli_epi16(row, 8), 8);
-        const __m256i row_odd = _mm256_srai_epi16(row, 8);
-        const __m256i first = _mm256_madd_epi16(even, row_even);
-        return _mm256_add_epi32(sum, _mm256_add_epi32(first, _mm256_madd_epi16(odd, row_odd)));
+    /// Bytes 0 and 2 of each lane as 16-bit numbers, or 1 and 3; unsigned.
+    static Ints even_bytes(Ints x) { return _mm256_and_si256(x, _mm256_set1_epi16(0xFF)); }
+    static Ints odd_bytes(Ints x) { return _mm256_srli_epi16(x, 8); }
+    static Ints dot_words(Ints sum, Ints a, Ints b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+    /// Lanes of 4 signed bytes to two lanes each: the even ones, then the odd ones, as 16-bit numbers.
+    static void widen_bytes(Ints x, void* out) {
+        const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8);
+        const __m256i odd = _mm256_srai_epi16(x, 8);
+        const __m256i low = _mm256_unpacklo_epi32(even, odd);
+        const __m256i high = _mm256_unpackhi_epi32(even, odd);
+        auto* to = static_cast<__m256i*>(out);
+        _mm256_storeu_si256(to, _mm256_permute2x128_si256(low, high, 0x20));
+        _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(low, high, 0x31));
     }
 
     static Vec round(Vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

@@ -1,7 +1,7 @@
 """Writes a model as large as OPUS-MT's (6 + 6 layers, width 512, 58,101 words) with random weights, twice: as Hugging Face
 publishes it and as CTranslate2 wants it, in float32 and int8. Speed does not depend on what weights are.
 
-    build/benchmark/translate/bin/python benchmarks/translate/make_opus_size.py build/benchmark/opus_mt_size
+    build/benchmark/translate/bin/python benchmarks/make_opus_size.py build/benchmark/opus_mt_size
 """
 
 import io
@@ -26,11 +26,11 @@ def parameters(random):
 
     def linear(name, out, inner):
         tensors[name + ".weight"] = random.normal(0, inner ** -0.5, (out, inner)).astype(numpy.float32)
-        tensors[name + ".bias"] = random.normal(0, 0.1, out).astype(numpy.float32)
+        tensors[name + ".bias"] = random.normal(0, 0.02, out).astype(numpy.float32)
 
     def norm(name):
         tensors[name + ".weight"] = random.normal(1, 0.1, WIDTH).astype(numpy.float32)
-        tensors[name + ".bias"] = random.normal(0, 0.1, WIDTH).astype(numpy.float32)
+        tensors[name + ".bias"] = random.normal(0, 0.02, WIDTH).astype(numpy.float32)
 
     shared = random.normal(0, WIDTH ** -0.5, (WORDS, WIDTH)).astype(numpy.float32)
     shared[PAD] = 0
@@ -93,7 +93,7 @@ def save_hugging_face(folder, tensors, pieces):
         "max_position_embeddings": 512, "pad_token_id": PAD, "eos_token_id": 0, "decoder_start_token_id": PAD})
     save_json("generation_config.json", {
         "num_beams": 4, "max_length": 512, "pad_token_id": PAD, "eos_token_id": 0, "decoder_start_token_id": PAD,
-        "bad_words_ids": [[PAD]], "forced_eos_token_id": 0})
+        "bad_words_ids": [[PAD]]})
     return words
 
 
@@ -155,7 +155,7 @@ def main():
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     tensors = parameters(numpy.random.default_rng(1))
-    pieces = train_pieces((Path(__file__).parent / "sentences.en.txt").read_text().splitlines())
+    pieces = train_pieces((Path(__file__).parent / "translate/sentences.en.txt").read_text().splitlines())
     words = save_hugging_face(temporary / "hugging_face", tensors, pieces)
     for quantization in (None, "int8"):
         save_ctranslate2(temporary / f"ctranslate2_{quantization or 'float32'}", tensors, words, quantization)
