@@ -9,6 +9,7 @@ namespace attend::apps {
 
 void add_explain(CLI::App& app);
 void add_compute(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_plot(CLI::App& app);
 void add_translate(CLI::App& app);
 

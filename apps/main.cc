@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
     try {
         attend::apps::add_explain(app);
         attend::apps::add_compute(app);
+        attend::apps::add_convert(app);
         attend::apps::add_plot(app);
         attend::apps::add_translate(app);
         if (const std::string found = unknown_word(app, argc, argv); !found.empty()) {

@@ -303,7 +303,7 @@ void add_search_options(CLI::App& command, TranslateArguments& arguments) {
         .add_option("--length-penalty", options.length_penalty,
                     "Scores are divided by length^X (default: normalize of the model's YAML, else 1)")
         ->type_name("X")
-        ->check(number_in(0.0, 1000.0));
+        ->check(number_in(-1000.0, 1000.0));
     command
         .add_option("--word-penalty", options.word_penalty,
                     "Taken off scores for each token (default: the model's YAML, else 0)")
@@ -318,7 +318,10 @@ void add_search_options(CLI::App& command, TranslateArguments& arguments) {
         .add_option("--max-new-tokens", options.max_new_tokens,
                     "Tokens of a sentence's translation, at most, its end included")
         ->type_name("N")
-        ->check(whole_number(1));
+        ->check(whole_number(1, 1 << 20));
+    command
+        .add_option("--target-prefix", options.target_prefix, "Text that the translation of each sentence begins with")
+        ->type_name("TEXT");
 }
 
 void add_hugging_face_options(CLI::App& command, TranslateArguments& arguments) {
@@ -326,12 +329,12 @@ void add_hugging_face_options(CLI::App& command, TranslateArguments& arguments) 
     command
         .add_option("--max-length", options.max_length, "Hugging Face folders: tokens with the start token, at most")
         ->type_name("N")
-        ->check(whole_number(2));
+        ->check(whole_number(2, 1 << 20));
     command
         .add_option("--min-length", options.min_length,
                     "Hugging Face folders: tokens with the start token before an end, at least")
         ->type_name("N")
-        ->check(whole_number(0));
+        ->check(whole_number(0, 1 << 20));
     command
         .add_option_function<std::string>(
             "--early-stopping",
@@ -357,6 +360,26 @@ void add_hugging_face_options(CLI::App& command, TranslateArguments& arguments) 
     command.add_flag_callback(
         "--renormalize-logits", [&options] { options.renormalize_logits = true; },
         "Hugging Face folders: make log-probabilities of scores again after all of that");
+}
+
+void add_sampling_options(CLI::App& command, TranslateArguments& arguments) {
+    TranslationOptions& options = arguments.options;
+    command.add_flag_callback(
+        "--sampling", [&options] { options.sampling = true; },
+        "Hugging Face folders: draw each token by its probability; --n-best draws so many translations");
+    command.add_option("--temperature", options.temperature, "With --sampling: logits are divided by it (default: 1)")
+        ->type_name("X")
+        ->check(number_above(0.0));
+    command.add_option("--top-k", options.top_k, "With --sampling: of the K likeliest tokens; 0: of all (default: 50)")
+        ->type_name("K")
+        ->check(whole_number(0));
+    command
+        .add_option("--top-p", options.top_p,
+                    "With --sampling: of the fewest tokens whose probabilities have the sum P (default: 1)")
+        ->type_name("P")
+        ->check(number_above(0.0));
+    command.add_option("--seed", options.seed, "With --sampling: another seed, other translations (default: 0)")
+        ->type_name("N");
 }
 
 void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
@@ -418,6 +441,7 @@ void add_translate(CLI::App& app) {
         "alignment (source token, target token, weight) and words (offsets in bytes, and their alignment)");
     add_search_options(*command, *arguments);
     add_hugging_face_options(*command, *arguments);
+    add_sampling_options(*command, *arguments);
     add_attention_options(*command, *arguments);
     command->callback([arguments] { run(*arguments); });
 }

@@ -60,6 +60,12 @@ JsonConfig JsonConfig::parse(std::string_view json, const std::string& name) {
                 if (numbers) lists.push_back(std::move(*numbers));
             }
             if (fits) to = std::move(lists);
+        } else if (value.is_object()) {
+            Texts texts;
+            for (const auto& [entry, text] : value.items()) {
+                if (text.is_string()) texts[entry] = text.get<std::string>();
+            }
+            if (texts.size() == value.size()) to = std::move(texts);
         }
     }
     return config;
@@ -117,10 +123,27 @@ std::vector<std::vector<std::int64_t>> JsonConfig::integer_lists(const std::stri
     refuse(name, "a list of lists of whole numbers");
 }
 
+std::map<std::string, std::string> JsonConfig::texts(const std::string& name) const {
+    const auto value = values_.find(name);
+    if (value == values_.end()) return {};
+    if (const auto* found = std::get_if<Texts>(&value->second)) return *found;
+    refuse(name, "an object of texts");
+}
+
 std::int64_t JsonConfig::required(const std::string& name, std::int64_t least, std::int64_t most) const {
     const std::optional<std::int64_t> found = integer(name);
     if (found && *found >= least && *found <= most) return *found;
     refuse(name, "a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+}
+
+std::string with_json_entry(std::string_view json, const std::string& name, std::string_view value) {
+    nlohmann::ordered_json object = nlohmann::ordered_json::parse(json, nullptr, false);
+    const nlohmann::ordered_json added = nlohmann::ordered_json::parse(value, nullptr, false);
+    if (!object.is_object() || added.is_discarded()) {
+        throw FileError(kOperation, "expected a JSON object, found other text");
+    }
+    object[name] = added;
+    return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace attend

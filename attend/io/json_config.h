@@ -37,6 +37,9 @@ public:
     /// A list of lists of whole numbers. Empty: not there. @copydetails number
     std::vector<std::vector<std::int64_t>> integer_lists(const std::string& name) const;
 
+    /// An object of texts. Empty: not there. @copydetails number
+    std::map<std::string, std::string> texts(const std::string& name) const;
+
     /// A whole number that must be there, in [least, most]. @throws FileError
     std::int64_t required(const std::string& name, std::int64_t least, std::int64_t most) const;
     /// The path, for messages.
@@ -48,7 +51,8 @@ private:
         std::string json;
     };
     using Lists = std::vector<std::vector<std::int64_t>>;
-    using Value = std::variant<double, bool, std::string, std::vector<std::int64_t>, Lists, Other>;
+    using Texts = std::map<std::string, std::string>;
+    using Value = std::variant<double, bool, std::string, std::vector<std::int64_t>, Lists, Texts, Other>;
 
     [[noreturn]] void refuse(const std::string& name, const std::string& expected) const;
 
@@ -56,5 +60,9 @@ private:
     std::map<std::string, Value> values_;
     std::map<std::string, std::string> spelt_;  // values as JSON, for messages
 };
+
+/// The same object with one more entry, or another value for it. @param json an object @param value JSON
+/// @throws FileError unless both are JSON
+std::string with_json_entry(std::string_view json, const std::string& name, std::string_view value);
 
 }  // namespace attend

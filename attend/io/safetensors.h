@@ -51,6 +51,8 @@ public:
     TensorMap load_all() const;
     /// The file's `__metadata__`.
     const std::map<std::string, std::string>& metadata() const noexcept { return metadata_; }
+    /// Tells the system that what was read is not wanted for a while, see MappedFile.
+    void drop_pages() const noexcept { file_.drop_pages(); }
     /// The path, for messages.
     const std::string& file_name() const noexcept { return file_.name(); }
 

@@ -1,4 +1,5 @@
 #include <attend/core/error.h>
+#include <attend/dense/packed_matrix.h>
 #include <attend/models/hugging_face_marian.h>
 
 #include <algorithm>
@@ -39,34 +40,69 @@ void check_architecture(const JsonConfig& config) {
     }
 }
 
+DType kept_as(ComputeType type) {
+    switch (type) {
+        case ComputeType::int8:
+            return DType::int8;
+        case ComputeType::bfloat16:
+            return DType::bfloat16;
+        default:
+            return DType::float32;
+    }
+}
+
 /// Reads modules by the checkpoint's names.
 class Loader {
 public:
-    Loader(const SafetensorsFile& file, const JsonConfig& config, ComputeType type)
-        : file_(file), d_(config.required("d_model", 1, kMostWidth)) {
-        options_.norm.epsilon = 1e-5F;
-        options_.activation = activation_of(config);
-        options_.kept = type == ComputeType::int8       ? DType::int8
-                        : type == ComputeType::bfloat16 ? DType::bfloat16
-                                                        : DType::float32;
-    }
+    Loader(std::shared_ptr<const Checkpoint> file, const JsonConfig& config, ComputeType type)
+        : file_(std::move(file)),
+          d_(config.required("d_model", 1, kMostWidth)),
+          activation_(activation_of(config)),
+          kept_(kept_as(type)) {}
 
     std::int64_t d() const { return d_; }
-    DType kept() const { return options_.kept; }
 
-    /// A tensor as float32. @throws FileError unless it has this shape
-    Tensor tensor(const std::string& name, const Shape& shape) const {
-        if (!file_.contains(name)) {
+    /// @throws FileError unless there is a tensor of this shape, of floating numbers or, where told, of int8
+    TensorView view(const std::string& name, const Shape& shape, bool bytes = false) const {
+        if (!file_->contains(name)) {
             throw FileError(kOperation, "expected a tensor '" + name + "' of shape " + to_string(shape) + " in '" +
-                                            file_.file_name() + "', found none");
+                                            file_->file_of(name) + "', found none");
         }
-        const TensorView view = file_.view(name);
-        if (!(view.shape() == shape) || !is_floating(view.dtype())) {
-            throw FileError(kOperation, "expected floating numbers of shape " + to_string(shape) + " for '" + name +
-                                            "' in '" + file_.file_name() + "', found " +
-                                            std::string(name_of(view.dtype())) + " " + to_string(view.shape()));
+        const TensorView found = file_->view(name);
+        const bool fits = is_floating(found.dtype()) || (bytes && found.dtype() == DType::int8);
+        if (found.shape() == shape && fits) return found;
+        throw FileError(kOperation, "expected floating numbers of shape " + to_string(shape) + " for '" + name +
+                                        "' in '" + file_->file_of(name) + "', found " +
+                                        std::string(name_of(found.dtype())) + " " + to_string(found.shape()));
+    }
+
+    /// A tensor as float32.
+    Tensor tensor(const std::string& name, const Shape& shape) const { return view(name, shape).to(DType::float32); }
+
+    /// A weight, packed; the file's pages leave memory again. @param shape [out, in]
+    PackedMatrix packed(const std::string& name, const Shape& shape) const {
+        const TensorView found = view(name, shape, true);
+        PackedMatrix result;
+        if (found.dtype() != DType::int8) {
+            result = PackedMatrix(found, {.dtype = kept_});
+        } else {
+            result = PackedMatrix::quantized(found, tensor(name + "_scale", {shape[0]}));
+            if (kept_ != DType::int8) result = PackedMatrix(result.unpack(), {.dtype = kept_});
         }
-        return view.to(DType::float32);
+        file_->drop_pages();
+        return result;
+    }
+
+    nn::Linear linear(const std::string& name, std::int64_t out, std::int64_t in) const {
+        return {packed(name + ".weight", {out, in}), tensor(name + ".bias", {out})};
+    }
+
+    /// Rows for ids, of a table that no product reads.
+    nn::EmbeddingRows rows(const std::string& name, std::int64_t count, float factor) const {
+        const TensorView found = view(name, {count, d_});
+        if (found.dtype() == DType::float32) return {.rows = found, .factor = factor, .owner = file_};
+        const auto copy = std::make_shared<const Tensor>(found.to(DType::float32));
+        return {.rows = copy->view(), .factor = factor, .owner = copy};
     }
 
     /// Blocks of "model.encoder." or "model.decoder.".
@@ -74,81 +110,65 @@ public:
                                     std::int64_t width) const {
         if (d_ % heads != 0) {
             throw FileError(kOperation, "expected heads that divide 'd_model', " + std::to_string(d_) + ", for the " +
-                                            side + " of '" + file_.file_name() + "', found " + std::to_string(heads));
+                                            side + " of '" + file_->file_of("") + "', found " + std::to_string(heads));
         }
-        nn::BlockOptions options = options_;
-        options.num_heads = heads;
+        const std::string layer = "model." + side + ".layers.";
         nn::TransformerStackParts parts;
         for (std::int64_t i = 0; i < layers; ++i) {
-            const std::string prefix = "model." + side + ".layers." + std::to_string(i) + ".";
-            parts.blocks.emplace_back(nn::load_block(block(prefix, side == "decoder", width), options));
+            parts.blocks.emplace_back(block(layer + std::to_string(i) + ".", side == "decoder", heads, width));
+        }
+        const std::string next = layer + std::to_string(layers) + ".fc1.weight";
+        if (file_->contains(next)) {
+            throw FileError(kOperation, "expected " + std::to_string(layers) + " layers of the " + side + " in '" +
+                                            file_->file_of(next) + "', as its config.json says, found '" + next + "'");
         }
         return parts;
     }
 
 private:
-    void add_linear(nn::StateDict& state, const std::string& to, const std::string& from, std::int64_t out,
-                    std::int64_t in) const {
-        state[to + ".weight"] = tensor(from + ".weight", {out, in});
-        state[to + ".bias"] = tensor(from + ".bias", {out});
+    nn::Norm norm(const std::string& name) const {
+        const nn::StateDict state{{"weight", tensor(name + ".weight", {d_})}, {"bias", tensor(name + ".bias", {d_})}};
+        return nn::Norm(state, {.kind = nn::NormKind::layer, .epsilon = 1e-5F});
     }
 
-    void add_norm(nn::StateDict& state, const std::string& to, const std::string& from) const {
-        state[to + ".weight"] = tensor(from + ".weight", {d_});
-        state[to + ".bias"] = tensor(from + ".bias", {d_});
+    nn::MultiHeadAttention attention(const std::string& name, std::int64_t heads) const {
+        const auto projection = [&](const char* part) { return linear(name + "." + part + "_proj", d_, d_); };
+        return {projection("q"), projection("k"), projection("v"), projection("out"), heads};
     }
 
-    void add_attention(nn::StateDict& state, const std::string& to, const std::string& from) const {
-        Tensor bias = Tensor::empty({3 * d_});
-        std::int64_t at = 0;
-        for (const char* part : {"q", "k", "v"}) {
-            const std::string name = from + "." + part + "_proj";
-            state[to + "." + part + "_proj_weight"] = tensor(name + ".weight", {d_, d_});
-            bias.view().slice(0, at, at + d_).copy_from(tensor(name + ".bias", {d_}));
-            at += d_;
-        }
-        state[to + ".in_proj_bias"] = std::move(bias);
-        add_linear(state, to + ".out_proj", from + ".out_proj", d_, d_);
-    }
-
-    /// A layer under PyTorch's names.
-    nn::StateDict block(const std::string& prefix, bool decoder, std::int64_t width) const {
-        nn::StateDict state;
-        add_attention(state, "self_attn", prefix + "self_attn");
-        add_norm(state, "norm1", prefix + "self_attn_layer_norm");
+    nn::BlockParts block(const std::string& prefix, bool decoder, std::int64_t heads, std::int64_t width) const {
+        nn::BlockParts parts;
+        parts.activation = activation_;
+        parts.self_attention.emplace(attention(prefix + "self_attn", heads));
+        parts.mixer_norm = norm(prefix + "self_attn_layer_norm");
         if (decoder) {
-            add_attention(state, "multihead_attn", prefix + "encoder_attn");
-            add_norm(state, "norm2", prefix + "encoder_attn_layer_norm");
+            parts.cross_attention.emplace(attention(prefix + "encoder_attn", heads));
+            parts.cross_norm = norm(prefix + "encoder_attn_layer_norm");
         }
-        add_linear(state, "linear1", prefix + "fc1", width, d_);
-        add_linear(state, "linear2", prefix + "fc2", d_, width);
-        add_norm(state, decoder ? "norm3" : "norm2", prefix + "final_layer_norm");
-        return state;
+        parts.expand = linear(prefix + "fc1", width, d_);
+        parts.contract = linear(prefix + "fc2", d_, width);
+        parts.feed_forward_norm = norm(prefix + "final_layer_norm");
+        return parts;
     }
 
-    const SafetensorsFile& file_;
+    std::shared_ptr<const Checkpoint> file_;
     std::int64_t d_;
-    nn::BlockOptions options_;
+    Activation activation_;
+    DType kept_;
 };
 
 /// The first of the names that the file has, or the first.
-std::string first_of(const SafetensorsFile& file, std::initializer_list<const char*> names) {
+std::string first_of(const Checkpoint& file, std::initializer_list<const char*> names) {
     for (const char* name : names) {
         if (file.contains(name)) return name;
     }
     return *names.begin();
 }
 
-nn::InputEmbeddingParts embedding(std::shared_ptr<const Tensor> rows, float factor, std::int64_t d) {
-    nn::InputEmbeddingParts parts;
-    parts.rows = {rows->view(), factor, rows};
-    parts.positions = nn::Positions(nn::SinusoidalLayout::halves, d);
-    return parts;
-}
-
 }  // namespace
 
-nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const SafetensorsFile& file, ComputeType type) {
+nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const std::shared_ptr<const Checkpoint>& file,
+                                            ComputeType type) {
     check_architecture(config);
     const Loader loader(file, config, type);
     const std::int64_t d = loader.d();
@@ -157,31 +177,34 @@ nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const Safe
     const std::int64_t targets = shared ? sources : config.integer("decoder_vocab_size").value_or(sources);
     const float factor = config.flag("scale_embedding").value_or(false) ? std::sqrt(static_cast<float>(d)) : 1.0F;
 
-    const std::string source_name = first_of(file, {"model.shared.weight", "model.encoder.embed_tokens.weight"});
-    const auto source = std::make_shared<const Tensor>(loader.tensor(source_name, {sources, d}));
-    auto target = source;
-    if (!shared) {
-        const std::string name = first_of(file, {"model.decoder.embed_tokens.weight", "lm_head.weight"});
-        target = std::make_shared<const Tensor>(loader.tensor(name, {targets, d}));
+    const std::string source_name = first_of(*file, {"model.shared.weight", "model.encoder.embed_tokens.weight"});
+    const std::string target_name =
+        shared ? source_name : first_of(*file, {"model.decoder.embed_tokens.weight", "lm_head.weight"});
+    // The output is tied to the decoder's embeddings unless the file says otherwise.
+    const bool tied = config.flag("tie_word_embeddings").value_or(true) || !file->contains("lm_head.weight");
+    Tensor bias;
+    if (file->contains("final_logits_bias")) {
+        bias = loader.tensor("final_logits_bias", {1, targets}).view().select(0, 0).clone();
     }
-
     nn::EncoderDecoderParts parts;
-    parts.source = embedding(source, factor, d);
-    parts.target = embedding(target, factor, d);
+    PackedMatrix output = loader.packed(tied ? target_name : "lm_head.weight", {targets, d});
+    const auto embedding = [&](const std::string& name, std::int64_t count) {
+        nn::InputEmbeddingParts made;
+        made.rows = tied && name == target_name ? nn::EmbeddingRows{.packed = output, .factor = factor}
+                                                : loader.rows(name, count, factor);
+        made.positions = nn::Positions(nn::SinusoidalLayout::halves, d);
+        return made;
+    };
+    parts.source = embedding(source_name, sources);
+    parts.target = embedding(target_name, targets);
+    parts.output = nn::Linear(std::move(output), std::move(bias));
     const auto layers = [&](const char* name) { return config.required(name, 1, kMostLayers); };
     const auto width = [&](const char* name) { return config.required(name, 1, kMostWidth); };
     parts.encoder =
         loader.stack("encoder", layers("encoder_layers"), layers("encoder_attention_heads"), width("encoder_ffn_dim"));
     parts.decoder =
         loader.stack("decoder", layers("decoder_layers"), layers("decoder_attention_heads"), width("decoder_ffn_dim"));
-    Tensor bias;
-    if (file.contains("final_logits_bias")) {
-        bias = loader.tensor("final_logits_bias", {1, targets}).view().select(0, 0).clone();
-    }
-    // The output is tied to the decoder's embeddings unless the file says otherwise.
-    const bool tied = config.flag("tie_word_embeddings").value_or(true) || !file.contains("lm_head.weight");
-    parts.output =
-        nn::Linear(tied ? target->view() : loader.tensor("lm_head.weight", {targets, d}).view(), bias, loader.kept());
+    file->drop_pages();
     return nn::EncoderDecoder(std::move(parts));
 }
 

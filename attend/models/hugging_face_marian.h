@@ -3,16 +3,21 @@
 /// in encoder and decoder, shared or separate vocabularies.
 #pragma once
 
+#include <attend/io/checkpoint.h>
 #include <attend/io/json_config.h>
-#include <attend/io/safetensors.h>
 #include <attend/models/compute_type.h>
 #include <attend/nn/encoder_decoder.h>
 
+#include <memory>
+
 namespace attend::models {
 
-/// Builds the network of a checkpoint by Transformers' names. @param config the folder's config.json
+/// Builds the network of a checkpoint by Transformers' names. Products read packed copies of its weights; embeddings
+/// that are tied to the output are rows of those. A weight of int8 numbers has a scale for each row beside it,
+/// NAME_scale (see tasks/conversion.h). @param config the folder's config.json
 /// @throws FileError where the configuration is of another architecture, or a tensor is missing or of another shape,
 /// naming file, entry or tensor, and what was expected
-nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const SafetensorsFile& file, ComputeType type);
+nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const std::shared_ptr<const Checkpoint>& file,
+                                            ComputeType type);
 
 }  // namespace attend::models

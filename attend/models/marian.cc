@@ -197,7 +197,7 @@ nn::EmbeddingRows embedding(const std::shared_ptr<const MarianFile>& file, const
         throw FileError(kOperation, "expected rows of " + std::to_string(d) + " numbers for '" + name + "' in '" +
                                         file->file_name() + "', found shape " + to_string(found.values.shape()));
     }
-    return {found.values, std::sqrt(static_cast<float>(d)) / found.multiplier, file};
+    return {.rows = found.values, .factor = std::sqrt(static_cast<float>(d)) / found.multiplier, .owner = file};
 }
 
 }  // namespace

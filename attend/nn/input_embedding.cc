@@ -28,7 +28,9 @@ void check_below(const std::string& what, std::int64_t found, std::int64_t size)
 
 InputEmbedding::InputEmbedding(InputEmbeddingParts parts) : parts_(std::move(parts)) {
     const TensorView& rows = parts_.rows.rows;
-    if (rows.rank() != 2 || !rows.is_contiguous() || (rows.dtype() != DType::float32 && rows.dtype() != DType::int8)) {
+    const bool is_packed = rows.numel() == 0 && parts_.rows.packed.out_features() > 0;
+    if (!is_packed && (rows.rank() != 2 || !rows.is_contiguous() ||
+                       (rows.dtype() != DType::float32 && rows.dtype() != DType::int8))) {
         throw ShapeError(kModule, "expected contiguous float32 or int8 embeddings of shape [size, d], found " +
                                       std::string(name_of(rows.dtype())) + " " + to_string(rows.shape()));
     }
@@ -44,7 +46,10 @@ void InputEmbedding::add_row(std::int64_t id, float* out) const {
     check_below("ids", id, size());
     const std::int64_t d = d_model();
     const float factor = parts_.rows.factor;
-    if (parts_.rows.rows.dtype() == DType::int8) {
+    if (parts_.rows.rows.numel() == 0) {
+        const Tensor row = parts_.rows.packed.row(id);
+        for (std::int64_t c = 0; c < d; ++c) out[c] += factor * row.data<float>()[c];
+    } else if (parts_.rows.rows.dtype() == DType::int8) {
         const std::int8_t* row = parts_.rows.rows.data<std::int8_t>() + id * d;
         for (std::int64_t c = 0; c < d; ++c) out[c] += factor * static_cast<float>(row[c]);
     } else {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attend/core/tensor.h>
+#include <attend/dense/packed_matrix.h>
 #include <attend/nn/embedding.h>
 #include <attend/nn/norm.h>
 #include <attend/nn/positions.h>
@@ -17,9 +18,13 @@ namespace attend::nn {
 
 /// Rows for ids, float32 or int8, times a factor.
 struct EmbeddingRows {
-    TensorView rows = {};                    ///< [size, d], contiguous: float32 or int8
+    TensorView rows = {};                    ///< [size, d], contiguous: float32 or int8; or without elements, and
+    PackedMatrix packed = {};                ///< rows of an output layer, as nn::Embedding has them
     float factor = 1.0F;                     ///< of every number (sqrt(d) in Marian and, by configuration, BART)
     std::shared_ptr<const void> owner = {};  ///< keeps the rows; may be null
+
+    /// [size, d].
+    Shape shape() const { return rows.numel() > 0 ? rows.shape() : Shape{packed.out_features(), packed.in_features()}; }
 };
 
 /// What an InputEmbedding is made of.
@@ -48,9 +53,9 @@ public:
     Tensor step(std::span<const std::int64_t> ids, std::int64_t position) const;
 
     /// Width of the rows.
-    std::int64_t d_model() const { return parts_.rows.rows.rank() == 2 ? parts_.rows.rows.size(1) : 0; }
+    std::int64_t d_model() const { return parts_.rows.shape()[1]; }
     /// How many ids there are.
-    std::int64_t size() const { return parts_.rows.rows.shape()[0]; }
+    std::int64_t size() const { return parts_.rows.shape()[0]; }
 
 private:
     void add_row(std::int64_t id, float* out) const;

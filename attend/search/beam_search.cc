@@ -29,6 +29,11 @@ BeamSearch::BeamSearch(const BeamSearchOptions& options) : options_(options), li
     if (options.beam_size < 1) {
         throw ValueError(kOperation, "expected a beam of at least 1, found " + std::to_string(options.beam_size));
     }
+    if (options.max_tokens <= static_cast<std::int64_t>(options.prefix.size()) && !options.prefix.empty()) {
+        throw ValueError(kOperation, "expected a longest length above the prefix's, " +
+                                         std::to_string(options.prefix.size()) + ", found " +
+                                         std::to_string(options.max_tokens));
+    }
     if (options.max_tokens < 1) {
         throw ValueError(kOperation,
                          "expected a longest length of at least 1, found " + std::to_string(options.max_tokens));
@@ -37,6 +42,7 @@ BeamSearch::BeamSearch(const BeamSearchOptions& options) : options_(options), li
 
 const NextStep& BeamSearch::advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) {
     check_logits(kOperation, logits, rows(), ids);
+    if (static_cast<std::size_t>(length_) < options_.prefix.size()) return take_given();
     const std::vector<Candidate> candidates =
         find_candidates(logits.data<float>(), logits.size(1), column_of(options_.banned, ids, logits.size(1)));
 
@@ -51,8 +57,8 @@ const NextStep& BeamSearch::advance(const MutableTensorView& logits, std::span<c
         choices_.push_back({before[static_cast<std::size_t>(candidate.row)].step, candidate.row, token});
         if (token == options_.end || length_ >= options_.max_tokens) {
             const auto length = static_cast<double>(length_);
-            const double score = (candidate.value - options_.word_penalty * length) /
-                                 std::pow(length, options_.length_penalty);
+            const double score =
+                (candidate.value - options_.word_penalty * length) / std::pow(length, options_.length_penalty);
             ended_.push_back({score, candidate.value, step});
             --width_;
             continue;
@@ -61,6 +67,15 @@ const NextStep& BeamSearch::advance(const MutableTensorView& logits, std::span<c
         next_.parents.push_back(candidate.row);
         next_.tokens.push_back(token);
     }
+    return next_;
+}
+
+const NextStep& BeamSearch::take_given() {
+    const std::int64_t token = options_.prefix[static_cast<std::size_t>(length_++)];
+    choices_.push_back({live_.front().step, 0, token});
+    live_.front().step = static_cast<std::int64_t>(choices_.size()) - 1;
+    next_.parents = {0};
+    next_.tokens = {token};
     return next_;
 }
 

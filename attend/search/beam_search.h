@@ -14,13 +14,14 @@ namespace attend::search {
 
 /// Options of BeamSearch.
 struct BeamSearchOptions {
-    std::int64_t beam_size = 1;      ///< hypotheses at first; each one that ends makes the beam narrower by one
-    std::int64_t max_tokens = 1;     ///< of a hypothesis, its end included: hypotheses that are as long end as they are
-    std::int64_t end = 0;            ///< token that ends a hypothesis
-    std::int64_t banned = -1;        ///< token that is never taken (the unknown one); -1: none
-    double length_penalty = 0.0;     ///< Marian's normalize: see BeamSearch
-    double word_penalty = 0.0;       ///< taken off for each token: see BeamSearch
-    bool log_probabilities = false;  ///< also with a beam of one, whose choice does not need them
+    std::int64_t beam_size = 1;   ///< hypotheses at first; each one that ends makes the beam narrower by one
+    std::int64_t max_tokens = 1;  ///< of a hypothesis, its end included: hypotheses that are as long end as they are
+    std::int64_t end = 0;         ///< token that ends a hypothesis
+    std::int64_t banned = -1;     ///< token that is never taken (the unknown one); -1: none
+    double length_penalty = 0.0;  ///< Marian's normalize: see BeamSearch
+    double word_penalty = 0.0;    ///< taken off for each token: see BeamSearch
+    std::vector<std::int64_t> prefix = {};  ///< tokens that every hypothesis begins with; they cost nothing
+    bool log_probabilities = false;         ///< also with a beam of one, whose choice does not need them
 };
 
 /// A hypothesis of n tokens scores (log_probability - word_penalty n) / n^length_penalty.
@@ -49,6 +50,7 @@ private:
         std::int64_t step = 0;
     };
 
+    const NextStep& take_given();
     std::vector<Candidate> find_candidates(float* logits, std::int64_t count, std::int64_t banned_column) const;
 
     BeamSearchOptions options_;

@@ -56,7 +56,7 @@ void check_generation(const char* operation, const GenerationOptions& options) {
 bool LogitsProcessors::any() const {
     return options_.repetition_penalty != 1.0 || options_.no_repeat_ngram_size > 0 || !options_.bad_words.empty() ||
            options_.min_length > 0 || options_.forced_first || !options_.forced_last.empty() ||
-           options_.renormalize_logits;
+           !options_.suppressed.empty() || !options_.suppressed_first.empty() || options_.renormalize_logits;
 }
 
 bool LogitsProcessors::is_end(std::int64_t token) const {
@@ -78,6 +78,14 @@ double LogitsProcessors::process(const std::vector<std::int64_t>& tokens, float*
     if (first) force({&*options_.forced_first, 1}, logits, count);
     const bool last = !options_.forced_last.empty() && length == options_.max_length - 1;
     if (last) force(options_.forced_last, logits, count);
+    const auto suppress = [&](const std::vector<std::int64_t>& some) {
+        for (const std::int64_t token : some) {
+            if (is_within(token, count)) logits[token] = kNone;
+        }
+    };
+    suppress(options_.suppressed);
+    const auto given = static_cast<std::int64_t>(options_.prefix.size()) + 1;
+    if (length == (options_.forced_first && given == 1 ? 2 : given)) suppress(options_.suppressed_first);
     if (options_.renormalize_logits) return log_sum_exp(logits, count);
     return first || last ? 0.0 : normalizer;
 }

@@ -11,7 +11,7 @@
 namespace attend::search {
 
 /// The processors that some options ask for, in the order of Transformers' list: repetition, n-grams, bad words,
-/// shortest length, forced tokens, normalisation. They refer to the options.
+/// shortest length, forced and suppressed tokens, normalisation. They refer to the options.
 class LogitsProcessors {
 public:
     explicit LogitsProcessors(const GenerationOptions& options) : options_(options) {}
@@ -19,7 +19,8 @@ public:
     /// Whether there are any.
     bool any() const;
     /// Changes logits in place. A score is a logit less the normalizer, so that only the few that change are touched.
-    /// @param tokens so far, with the start @param logits of all tokens, [count] @return the normalizer of what is there
+    /// @param tokens so far, with the start @param logits of all tokens, [count] @return the normalizer of what is
+    /// there
     double process(const std::vector<std::int64_t>& tokens, float* logits, std::int64_t count, double normalizer) const;
     /// Whether a token ends a sequence.
     bool is_end(std::int64_t token) const;

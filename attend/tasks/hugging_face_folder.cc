@@ -1,11 +1,12 @@
 #include <attend/core/error.h>
+#include <attend/io/checkpoint.h>
 #include <attend/io/json_config.h>
-#include <attend/io/safetensors.h>
 #include <attend/models/hugging_face_marian.h>
 #include <attend/tasks/translation_folder.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <utility>
 
 namespace attend {
@@ -14,22 +15,12 @@ namespace {
 
 constexpr const char* kOperation = "Translator";
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 20;
+constexpr std::int64_t kMostBeams = 10000;
 
 std::string required(const std::string& folder, const std::string& name) {
     std::string path = folder + "/" + name;
     if (std::filesystem::exists(path)) return path;
     throw FileError(kOperation, "expected a file '" + name + "' in '" + folder + "', found none");
-}
-
-/// The weights' file. @throws FileError with a word on how to convert what cannot be read
-std::string weights_in(const std::string& folder) {
-    if (std::filesystem::exists(folder + "/model.safetensors")) return folder + "/model.safetensors";
-    if (std::filesystem::exists(folder + "/pytorch_model.bin")) {
-        throw FileError(kOperation, "expected 'model.safetensors' in '" + folder +
-                                        "', found 'pytorch_model.bin', which holds Python's objects: convert it by "
-                                        "MarianMTModel.from_pretrained(FOLDER).save_pretrained(FOLDER) in Python");
-    }
-    return required(folder, "model.safetensors");
 }
 
 JsonConfig optional_config(const std::string& folder, const std::string& name) {
@@ -60,28 +51,71 @@ search::EarlyStopping early_stopping_of(const JsonConfig& config) {
     }
 }
 
+/// What this search does not know, with the value that has no effect. @throws FileError where it has another
+void check_unknown(const Generation& from) {
+    const auto refuse = [&](const char* name, const std::string& expected) {
+        throw FileError(kOperation, "expected '" + std::string(name) + "' in '" + from.of(name).file_name() +
+                                        "' to be " + expected + ", since there is no such search here, found another");
+    };
+    for (const char* name : {"num_beam_groups", "encoder_repetition_penalty", "typical_p", "guidance_scale"}) {
+        if (from.of(name).number(name).value_or(1.0) != 1.0) refuse(name, "1");
+    }
+    for (const char* name : {"diversity_penalty", "penalty_alpha", "encoder_no_repeat_ngram_size", "epsilon_cutoff",
+                             "eta_cutoff", "min_p"}) {
+        if (from.of(name).number(name).value_or(0.0) != 0.0) refuse(name, "0");
+    }
+    for (const char* name : {"exponential_decay_length_penalty", "sequence_bias", "force_words_ids", "constraints"}) {
+        if (from.of(name).has(name)) refuse(name, "null");
+    }
+}
+
 search::GenerationOptions generation_of(const Generation& from) {
+    check_unknown(from);
     search::GenerationOptions options;
-    const auto integer = [&](const char* name, std::int64_t otherwise) {
-        return from.of(name).integer(name).value_or(otherwise);
+    const auto integer = [&](const char* name, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
+        return from.of(name).has(name) ? from.of(name).required(name, least, most) : otherwise;
+    };
+    const auto length = [&](const char* name, std::int64_t otherwise) {
+        return integer(name, otherwise, 0, kMostTokens);
     };
     const auto number = [&](const char* name, double otherwise) {
         return from.of(name).number(name).value_or(otherwise);
     };
-    options.num_beams = integer("num_beams", options.num_beams);
-    options.max_length = integer("max_length", options.max_length);
-    options.min_length = integer("min_length", options.min_length);
+    const auto flag = [&](const char* name) { return from.of(name).flag(name).value_or(false); };
+    options.num_beams = integer("num_beams", options.num_beams, 1, kMostBeams);
+    options.max_length = length("max_length", options.max_length);
+    if (const std::int64_t most = length("max_new_tokens", 0); most > 0) options.max_length = most + 1;
+    options.min_length = length("min_length", options.min_length);
+    if (const std::int64_t least = length("min_new_tokens", 0); least > 0) options.min_length = least + 1;
     options.length_penalty = number("length_penalty", options.length_penalty);
     options.early_stopping = early_stopping_of(from.of("early_stopping"));
     options.ends = from.of("eos_token_id").integers("eos_token_id");
-    options.start = integer("decoder_start_token_id", integer("pad_token_id", -1));
+    const char* start =
+        from.of("decoder_start_token_id").has("decoder_start_token_id") ? "decoder_start_token_id" : "pad_token_id";
+    options.start = from.of(start).integer(start).value_or(-1);
     options.bad_words = from.of("bad_words_ids").integer_lists("bad_words_ids");
-    options.no_repeat_ngram_size = integer("no_repeat_ngram_size", 0);
+    options.no_repeat_ngram_size = length("no_repeat_ngram_size", 0);
     options.repetition_penalty = number("repetition_penalty", 1.0);
     options.forced_first = from.of("forced_bos_token_id").integer("forced_bos_token_id");
     options.forced_last = from.of("forced_eos_token_id").integers("forced_eos_token_id");
-    options.renormalize_logits = from.of("renormalize_logits").flag("renormalize_logits").value_or(false);
+    options.suppressed = from.of("suppress_tokens").integers("suppress_tokens");
+    options.suppressed_first = from.of("begin_suppress_tokens").integers("begin_suppress_tokens");
+    options.renormalize_logits = flag("renormalize_logits");
+    options.do_sample = flag("do_sample");
+    options.temperature = number("temperature", options.temperature);
+    options.top_k = length("top_k", options.top_k);
+    options.top_p = number("top_p", options.top_p);
     return options;
+}
+
+/// Tokens that are forced must be there. @throws FileError
+void check_tokens(const Generation& from, const char* name, std::int64_t size) {
+    for (const std::int64_t token : from.of(name).integers(name)) {
+        if (token >= 0 && token < size) continue;
+        throw FileError(kOperation, "expected '" + std::string(name) + "' in '" + from.of(name).file_name() +
+                                        "' below the model's " + std::to_string(size) + " tokens, found " +
+                                        std::to_string(token));
+    }
 }
 
 void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, std::int64_t rows,
@@ -95,7 +129,7 @@ void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, st
 
 TranslationFolder open_hugging_face_folder(const std::string& folder, models::ComputeType type) {
     const JsonConfig config = JsonConfig::open(required(folder, "config.json"));
-    const std::string weights = weights_in(folder);
+    const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(folder));
     const std::string source_spm = required(folder, "source.spm");
     const std::string target_spm = required(folder, "target.spm");
     const std::string source_words = required(folder, "vocab.json");
@@ -105,14 +139,19 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
 
     const text::Vocabulary words = text::Vocabulary::from_json_file(source_words);
     TranslationFolder result{
-        models::load_hugging_face_marian(config, SafetensorsFile::open(weights), type),
+        models::load_hugging_face_marian(config, checkpoint, type),
         text::Tokenizer::open(source_spm, words, source_words),
         text::Tokenizer::open(target_spm, separate ? text::Vocabulary::from_json_file(target_words) : words,
                               target_words)};
+    const std::string& weights = checkpoint->file_of("model.shared.weight");
     check_vocabulary(result.source, source_words, result.model.source_size(), weights);
     check_vocabulary(result.target, target_words, result.model.target_size(), weights);
     result.shared = !separate;
-    result.generation = generation_of({optional_config(folder, "generation_config.json"), config});
+    const Generation generation(optional_config(folder, "generation_config.json"), config);
+    for (const char* name : {"eos_token_id", "forced_bos_token_id", "forced_eos_token_id"}) {
+        check_tokens(generation, name, result.model.target_size());
+    }
+    result.generation = generation_of(generation);
     if (result.generation->ends.empty()) result.generation->ends = {result.target.end()};
     const std::int64_t start = result.generation->start;
     if (start < 0 || start >= result.model.target_size()) {

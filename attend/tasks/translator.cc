@@ -1,9 +1,8 @@
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
-#include <attend/search/beam_search.h>
-#include <attend/search/generation_search.h>
 #include <attend/tasks/translation_batch.h>
 #include <attend/tasks/translation_folder.h>
+#include <attend/tasks/translation_search.h>
 #include <attend/tasks/translator.h>
 #include <attend/text/sentences.h>
 
@@ -164,76 +163,18 @@ struct Translator::Parts {
     SourceWords source_words(const std::string& text) const;
 };
 
-namespace {
-
-using MakeSearch = std::function<std::unique_ptr<search::Search>(std::int64_t)>;
-
-/// Marian's search, and the size of its beam.
-std::pair<MakeSearch, std::int64_t> marian_search(const TranslationFolder& folder, const TranslationOptions& options) {
-    search::BeamSearchOptions search;
-    search.beam_size = options.beam_size.value_or(folder.defaults.beam_size);
-    search.end = folder.target.end();
-    search.banned = folder.target.unknown();
-    search.length_penalty = options.length_penalty.value_or(folder.defaults.normalize);
-    search.word_penalty = options.word_penalty.value_or(folder.defaults.word_penalty);
-    search.log_probabilities = options.scores;
-    if (options.max_length || options.min_length || options.early_stopping || options.no_repeat_ngram_size ||
-        options.repetition_penalty || options.renormalize_logits) {
-        throw ValueError(kOperation,
-                         "expected options of Marian's search for a model of Firefox Translations, found "
-                         "some of Hugging Face's (lengths with the start, early stopping, n-grams, "
-                         "repetition, renormalisation)");
-    }
-    const double factor = options.max_length_factor.value_or(folder.defaults.max_length_factor);
-    const auto most = static_cast<double>(options.max_new_tokens.value_or(std::numeric_limits<std::int32_t>::max()));
-    const MakeSearch make = [=](std::int64_t source) {
-        search::BeamSearchOptions own = search;
-        own.max_tokens =
-            static_cast<std::int64_t>(std::max(1.0, std::min(std::ceil(factor * static_cast<double>(source)), most)));
-        return std::make_unique<search::BeamSearch>(own);
-    };
-    return {make, search.beam_size};
-}
-
-/// Transformers' search, likewise.
-std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& folder,
-                                                      const TranslationOptions& options) {
-    search::GenerationOptions search = *folder.generation;
-    if (options.word_penalty || options.max_length_factor) {
-        throw ValueError(kOperation,
-                         "expected options of Hugging Face's search for its model, found some of Marian's "
-                         "(word penalty, longest length by that of the source)");
-    }
-    search.num_beams = options.beam_size.value_or(search.num_beams);
-    search.length_penalty = options.length_penalty.value_or(search.length_penalty);
-    search.max_length = options.max_length.value_or(search.max_length);
-    if (options.max_new_tokens) search.max_length = *options.max_new_tokens + 1;
-    search.min_length = options.min_length.value_or(search.min_length);
-    search.early_stopping = options.early_stopping.value_or(search.early_stopping);
-    search.no_repeat_ngram_size = options.no_repeat_ngram_size.value_or(search.no_repeat_ngram_size);
-    search.repetition_penalty = options.repetition_penalty.value_or(search.repetition_penalty);
-    search.renormalize_logits = options.renormalize_logits.value_or(search.renormalize_logits);
-    const MakeSearch make = [search](std::int64_t /*source*/) {
-        return std::make_unique<search::GenerationSearch>(search);
-    };
-    return {make, search.num_beams};
-}
-
-}  // namespace
-
 TranslationBatchOptions Translator::Parts::batch_options(const TranslationOptions& options) const {
     TranslationBatchOptions batch;
-    std::int64_t beam_size = 1;
-    std::tie(batch.search, beam_size) =
-        folder.generation ? generation_search(folder, options) : marian_search(folder, options);
+    std::int64_t most = 1;
+    std::tie(batch.search, most) = translation_search(folder, options);
     batch.start = folder.generation ? folder.generation->start : -1;
     batch.n_best = options.n_best;
     batch.all_weights = options.attention;
     batch.last_weights = options.alignment;
     batch.shortlist = folder.shortlist ? &*folder.shortlist : nullptr;
     batch.shared_vocabulary = folder.shared;
-    if (options.n_best < 1 || options.n_best > beam_size) {
-        throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " + std::to_string(beam_size) +
+    if (options.n_best < 1 || options.n_best > most) {
+        throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " + std::to_string(most) +
                                          ", found " + std::to_string(options.n_best));
     }
     return batch;

@@ -36,8 +36,14 @@ struct TranslationOptions {
     std::optional<std::int64_t> no_repeat_ngram_size = {};     ///< Hugging Face: no n tokens appear twice
     std::optional<double> repetition_penalty = {};             ///< Hugging Face: of tokens that were there
     std::optional<bool> renormalize_logits = {};               ///< Hugging Face: after the processors
-    std::int64_t batch_tokens = 128;                           ///< source tokens that are worked on at once
-    bool scores = false;                                       ///< also compute scores; beams always have them
+    std::optional<bool> sampling = {};                         ///< Hugging Face: draw tokens; n_best: how many times
+    std::optional<double> temperature = {};                    ///< samples: logits are divided by it (else 1)
+    std::optional<std::int64_t> top_k = {};                    ///< samples: of so many tokens; 0: of all (else 50)
+    std::optional<double> top_p = {};  ///< samples: of the fewest with this probability (else 1)
+    std::uint64_t seed = 0;            ///< samples: the same seed, the same texts
+    std::string target_prefix = {};    ///< every translation of a sentence begins with it
+    std::int64_t batch_tokens = 128;   ///< source tokens that are worked on at once
+    bool scores = false;               ///< also compute scores; beams always have them
     /// Longer sources are cut and translated in parts (else 128, Bergamot's max-length-break; Hugging Face: as in its
     /// config.json).
     std::optional<std::int64_t> max_source_tokens = {};

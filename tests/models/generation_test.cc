@@ -4,15 +4,19 @@
 #include "tests/support/shell.h"
 
 #include <attend/core/error.h>
+#include <attend/io/checkpoint.h>
 #include <attend/io/file.h>
 #include <attend/io/json_config.h>
 #include <attend/io/safetensors.h>
 #include <attend/models/hugging_face_marian.h>
+#include <attend/tasks/conversion.h>
 #include <attend/tasks/translator.h>
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -71,14 +75,17 @@ std::vector<Translation> list_of(const Translation& translation) {
     return all;
 }
 
+std::shared_ptr<const Checkpoint> checkpoint() {
+    return std::make_shared<const Checkpoint>(Checkpoint::open(kFolder));
+}
+
 class GenerationOnIsa : public EachIsa {};
 INSTANTIATE_TEST_SUITE_P(Isas, GenerationOnIsa, each_isa(), isa_of_test);
 
 TEST_P(GenerationOnIsa, RowsAndLogitsEqualTransformers) {
     const Goldens goldens;
-    const nn::EncoderDecoder model =
-        models::load_hugging_face_marian(JsonConfig::open(kFolder + "/config.json"),
-                                         SafetensorsFile::open(kFolder + "/model.safetensors"), ComputeType::float32);
+    const nn::EncoderDecoder model = models::load_hugging_face_marian(JsonConfig::open(kFolder + "/config.json"),
+                                                                      checkpoint(), ComputeType::float32);
     const std::vector<std::int64_t> source = goldens.ids("source.0");
     const std::vector<std::int64_t> starts = {0, static_cast<std::int64_t>(source.size())};
     const Tensor rows = model.encode(source, starts);
@@ -139,12 +146,11 @@ TEST(Generation, TextsBecomeTransformersIds) {
 // int8 and bfloat16 stay near float32.
 TEST(Generation, NarrowWeightsStayNear) {
     const JsonConfig config = JsonConfig::open(kFolder + "/config.json");
-    const SafetensorsFile file = SafetensorsFile::open(kFolder + "/model.safetensors");
     const Goldens goldens;
     const std::vector<std::int64_t> source = goldens.ids("source.0");
     const std::vector<std::int64_t> starts = {0, static_cast<std::int64_t>(source.size())};
     for (const ComputeType type : {ComputeType::bfloat16, ComputeType::int8}) {
-        const Tensor rows = models::load_hugging_face_marian(config, file, type).encode(source, starts);
+        const Tensor rows = models::load_hugging_face_marian(config, checkpoint(), type).encode(source, starts);
         const double error =
             row_error(rows.view().reshape(goldens.tensor("encoder").shape()), goldens.tensor("encoder"));
         EXPECT_LE(error, 0.1);
@@ -188,7 +194,8 @@ TEST(Generation, FoldersThatDoNotFitAreNamed) {
     for (const std::string name : {"model.safetensors", "source.spm", "target.spm", "vocab.json"}) {
         const FolderCopy copy;
         fs::remove(copy.path(name));
-        EXPECT_EQ(copy.message(), "[Translator] expected a file '" + name + "' in '" + copy.folder() + "', found none");
+        EXPECT_NE(copy.message().find("expected a file '" + name + "'"), std::string::npos) << copy.message();
+        EXPECT_NE(copy.message().find(" in '" + copy.folder() + "', found none"), std::string::npos);
         write_file(copy.path(name), "{");
         EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
     }
@@ -208,6 +215,7 @@ TEST(Generation, FoldersThatDoNotFitAreNamed) {
         {"\"decoder_ffn_dim\": 24", "\"decoder_ffn_dim\": 25"},
         {"\"encoder_attention_heads\": 2", "\"encoder_attention_heads\": 3"},
         {"{", "{\"normalize_before\": true,"},
+        {"\"encoder_layers\": 2", "\"encoder_layers\": 1"},
         {"\"vocab_size\": ", "\"vocab_size\": 1"},
         {"{", "["},
     };
@@ -232,6 +240,150 @@ TEST(Generation, FoldersThatDoNotFitAreNamed) {
         EXPECT_EQ(copy.message(),
                   "[Tokenizer] expected a piece '<unk>' in '" + copy.folder() + "/vocab.json', found none");
     }
+}
+
+/// ids of the lines with their scores.
+std::vector<Translation> translated(const std::string& folder, ComputeType type, const TranslationOptions& options) {
+    const Goldens goldens;
+    std::vector<std::string> lines;
+    for (std::size_t i = 0; i < goldens.count("lines"); ++i) lines.push_back(goldens.text("line." + std::to_string(i)));
+    return Translator::from_pretrained(folder, {.compute_type = type}).translate(lines, options);
+}
+
+void expect_equal(const std::vector<Translation>& found, const std::vector<Translation>& want) {
+    ASSERT_EQ(found.size(), want.size());
+    for (std::size_t i = 0; i < want.size(); ++i) {
+        EXPECT_EQ(found[i].ids, want[i].ids);
+        EXPECT_EQ(found[i].score, want[i].score);
+    }
+}
+
+TEST(Generation, WeightsInPartsAreFound) {
+    const FolderCopy copy;
+    const SafetensorsFile whole = SafetensorsFile::open(copy.path("model.safetensors"));
+    TensorViewMap parts[2];
+    std::string map;
+    for (const std::string& name : whole.names()) {
+        const std::size_t part = name.find("decoder") == std::string::npos ? 0 : 1;
+        parts[part][name] = whole.view(name);
+        map += (map.empty() ? "\"" : ", \"") + name + "\": \"model-" + std::to_string(part + 1) + ".safetensors\"";
+    }
+    for (int i = 0; i < 2; ++i) {
+        save_safetensors(copy.path("model-" + std::to_string(i + 1) + ".safetensors"), parts[i]);
+    }
+    fs::remove(copy.path("model.safetensors"));
+    const std::string index = copy.path("model.safetensors.index.json");
+    write_file(index, "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {" + map + "}}");
+    const TranslationOptions options{.scores = true};
+    expect_equal(translated(copy.folder(), ComputeType::float32, options),
+                 translated(kFolder, ComputeType::float32, options));
+    fs::rename(copy.path("model-2.safetensors"), copy.path("model-3.safetensors"));
+    EXPECT_NE(copy.message().find("model-2.safetensors"), std::string::npos) << copy.message();
+    fs::rename(copy.path("model-3.safetensors"), copy.path("model-2.safetensors"));
+    copy.replace("model.safetensors.index.json", "\"weight_map\": {",
+                 "\"weight_map\": {\"more\": \"model-1.safetensors\", ");
+    EXPECT_NE(copy.message().find("expected a tensor 'more'"), std::string::npos) << copy.message();
+    write_file(index, R"({"weight_map": {"a": "../model.safetensors"}})");
+    EXPECT_NE(copy.message().find("expected files of the same folder"), std::string::npos) << copy.message();
+    write_file(index, R"({"weight_map": {"a": 3}})");
+    EXPECT_NE(copy.message().find("weight_map"), std::string::npos) << copy.message();
+}
+
+// What is saved rounded gives what is rounded on loading, bit for bit.
+TEST(Generation, ConvertedFoldersGiveTheSame) {
+    const TemporaryFolder folder;
+    const TranslationOptions options{.scores = true};
+    for (const ComputeType type : {ComputeType::int8, ComputeType::bfloat16, ComputeType::float32}) {
+        const std::string to = folder.path("converted" + std::to_string(static_cast<int>(type)));
+        convert_folder(kFolder, to, type);
+        expect_equal(translated(to, type, options), translated(kFolder, type, options));
+        EXPECT_THROW(convert_folder(kFolder, to, type), FileError);
+        // And once more from there, to what it was.
+        convert_folder(to, to + "again", type);
+        expect_equal(translated(to + "again", type, options), translated(kFolder, type, options));
+    }
+    const SafetensorsFile bytes = SafetensorsFile::open(folder.path("converted0/model.safetensors"));
+    EXPECT_EQ(bytes.entry("model.shared.weight").dtype, "I8");
+    EXPECT_EQ(bytes.entry("model.encoder.layers.0.fc1.weight").dtype, "I8");
+    EXPECT_EQ(bytes.entry("model.encoder.layers.0.fc1.bias").dtype, "F32");
+    EXPECT_THROW(convert_folder(ATTEND_TEST_DATA "/marian/tiny", folder.path("other"), ComputeType::int8), FileError);
+    EXPECT_FALSE(fs::exists(folder.path("other")));
+}
+
+TEST(Generation, TranslationsBeginWithTheirPrefix) {
+    const Translator translator = Translator::from_pretrained(kFolder, {.compute_type = ComputeType::float32});
+    const std::string line = Goldens().text("line.0");
+    for (const std::int64_t beams : {1, 3}) {
+        const TranslationOptions options{.beam_size = beams, .max_length = 15, .scores = true};
+        const Translation free = translator.translate(line, options);
+        ASSERT_GE(free.ids.size(), 4U);
+        // The beginning of what is found anyway changes nothing but the score, which leaves it out.
+        TranslationOptions given = options;
+        given.target_prefix = translator.translate(line, {.beam_size = beams, .max_length = 4}).text;
+        const Translation found = translator.translate(line, given);
+        EXPECT_EQ(found.text.substr(0, given.target_prefix.size()), given.target_prefix);
+        given.target_prefix = "xyz";
+        EXPECT_NE(translator.translate(line, given).ids, free.ids);
+    }
+    EXPECT_THROW(translator.translate(line, {.max_length = 2, .target_prefix = "a b c d e"}), ValueError);
+    const Translator marian = Translator::from_pretrained(ATTEND_TEST_DATA "/marian/tiny");
+    const Translation begun =
+        marian.translate("the cat", {.beam_size = 2, .target_prefix = marian.translate("boat").text});
+    EXPECT_EQ(begun.text.find(marian.translate("boat").text), 0U);
+}
+
+// The same texts for a seed, alone or among others; another seed, others. The likeliest token alone is greedy search.
+TEST(Generation, SamplesFollowTheirSeed) {
+    TranslationOptions options{.n_best = 5, .sampling = true, .scores = true};
+    options.batch_tokens = 10000;
+    const std::vector<Translation> all = translated(kFolder, ComputeType::float32, options);
+    options.batch_tokens = 1;
+    const std::vector<Translation> alone = translated(kFolder, ComputeType::float32, options);
+    expect_equal(alone, all);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        if (all[i].ids.empty()) continue;
+        EXPECT_EQ(all[i].others.size(), 4U);
+        expect_equal(alone[i].others, all[i].others);
+        for (const Translation& other : all[i].others) EXPECT_LE(other.score, all[i].score);
+    }
+    options.seed = 1;
+    bool other = false;
+    const std::vector<Translation> again = translated(kFolder, ComputeType::float32, options);
+    for (std::size_t i = 0; i < all.size(); ++i) other = other || again[i].ids != all[i].ids;
+    EXPECT_TRUE(other);
+    const TranslationOptions greedy{.beam_size = 1, .scores = true};
+    for (const TranslationOptions& one :
+         {TranslationOptions{.sampling = true, .top_k = 1, .scores = true},
+          TranslationOptions{.sampling = true, .temperature = 1e-4, .scores = true},
+          TranslationOptions{.sampling = true, .top_k = 0, .top_p = 1e-6, .scores = true}}) {
+        const std::vector<Translation> found = translated(kFolder, ComputeType::float32, one);
+        const std::vector<Translation> want = translated(kFolder, ComputeType::float32, greedy);
+        for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(found[i].ids, want[i].ids);
+    }
+    const Translator translator = Translator::from_pretrained(kFolder);
+    EXPECT_THROW(translator.translate("a", {.top_k = 3}), ValueError);
+    EXPECT_THROW(translator.translate("a", {.beam_size = 2, .sampling = true}), ValueError);
+    EXPECT_THROW(translator.translate("a", {.sampling = true, .temperature = 0.0}), ValueError);
+    EXPECT_THROW(translator.translate("a", {.sampling = true, .top_p = 1.5}), ValueError);
+    EXPECT_THROW(translator.translate("a", {.max_new_tokens = std::numeric_limits<std::int64_t>::max()}), ValueError);
+}
+
+TEST(Generation, ConfigurationsOfOtherSearchesAreNamed) {
+    const std::pair<const char*, const char*> changes[] = {
+        {"num_beam_groups", "2"}, {"penalty_alpha", "0.6"}, {"sequence_bias", "[[[1], 2.0]]"},
+        {"num_beams", "1000000"}, {"num_beams", "0"},       {"forced_bos_token_id", "100000"},
+        {"max_length", "-3"},     {"top_k", "1.5"},
+    };
+    for (const auto& [name, value] : changes) {
+        const FolderCopy copy;
+        write_file(copy.path("generation_config.json"), "{\"" + std::string(name) + "\": " + value + "}");
+        EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
+        EXPECT_NE(copy.message().find("generation_config.json"), std::string::npos) << copy.message();
+    }
+    const FolderCopy copy;
+    copy.replace("generation_config.json", "{", "{\"max_new_tokens\": 3,");
+    const Translation found = Translator::from_pretrained(copy.folder()).translate(Goldens().text("line.0"));
+    EXPECT_LE(found.ids.size(), 3U);
 }
 
 TEST(JsonConfig, ReadsKindsAndNamesWhatDoesNotFit) {

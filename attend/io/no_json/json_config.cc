@@ -42,7 +42,15 @@ std::vector<std::vector<std::int64_t>> JsonConfig::integer_lists(const std::stri
     return {};
 }
 
+std::map<std::string, std::string> JsonConfig::texts(const std::string&) const {
+    return {};
+}
+
 std::int64_t JsonConfig::required(const std::string&, std::int64_t, std::int64_t) const {
+    refuse_all();
+}
+
+std::string with_json_entry(std::string_view, const std::string&, std::string_view) {
     refuse_all();
 }
 

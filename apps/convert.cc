@@ -1,0 +1,36 @@
+#include "commands.h"
+#include "options.h"
+
+#include <attend/tasks/conversion.h>
+
+#include <memory>
+#include <string>
+
+namespace attend::apps {
+
+void add_convert(CLI::App& app) {
+    struct Arguments {
+        std::string model;
+        std::string output;
+        std::string compute_type = "int8";
+    };
+    CLI::App* command = app.add_subcommand("convert", "Write a Hugging Face folder again with its weights rounded");
+    auto arguments = std::make_shared<Arguments>();
+    command->add_option("MODEL", arguments->model, "Folder of an OPUS-MT model")->type_name("DIR")->required();
+    command->add_option("--output", arguments->output, "The new folder; there must be nothing yet")
+        ->type_name("DIR")
+        ->required();
+    command
+        ->add_option("--compute-type", arguments->compute_type,
+                     "int8 (unless given): a scale for each row; bfloat16; or float32: one file of several")
+        ->type_name("TYPE")
+        ->check(one_of({"float32", "bfloat16", "int8"}));
+    command->callback([arguments] {
+        const models::ComputeType type = arguments->compute_type == "float32"    ? models::ComputeType::float32
+                                         : arguments->compute_type == "bfloat16" ? models::ComputeType::bfloat16
+                                                                                 : models::ComputeType::int8;
+        convert_folder(arguments->model, arguments->output, type);
+    });
+}
+
+}  // namespace attend::apps

@@ -1,0 +1,138 @@
+#include <attend/core/error.h>
+#include <attend/io/checkpoint.h>
+#include <attend/io/file.h>
+#include <attend/io/json_config.h>
+#include <attend/models/hugging_face_marian.h>
+#include <attend/tasks/conversion.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include <unistd.h>
+
+namespace attend {
+
+namespace {
+
+constexpr const char* kOperation = "convert";
+constexpr const char* kQuantization = R"({"quant_method": "attend_int8"})";
+
+/// As PackedMatrix rounds: what is loaded has the same bits as what is rounded on loading.
+std::pair<Tensor, Tensor> quantized(const TensorView& weight) {
+    const std::int64_t rows = weight.size(0);
+    const std::int64_t width = weight.size(1);
+    const Tensor floats = weight.to(DType::float32);
+    Tensor bytes = Tensor::empty(weight.shape(), DType::int8);
+    Tensor scales = Tensor::empty({rows});
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const float* x = floats.data<float>() + r * width;
+        float largest = 0.0F;
+        for (std::int64_t c = 0; c < width; ++c) largest = std::max(largest, std::fabs(x[c]));
+        const bool zero = largest <= 1e-36F;
+        const float factor = zero ? 0.0F : 127.0F / largest;
+        scales.data<float>()[r] = zero ? 0.0F : largest * (1.0F / 127.0F);
+        for (std::int64_t c = 0; c < width; ++c) {
+            bytes.data<std::int8_t>()[r * width + c] = static_cast<std::int8_t>(std::nearbyint(x[c] * factor));
+        }
+    }
+    return {std::move(bytes), std::move(scales)};
+}
+
+bool ends_with_weight(const std::string& name) {
+    return name.ends_with(".weight");
+}
+
+/// Whether a product reads the matrix: all but positions, and embeddings that are not tied to the output.
+bool is_weight(const std::string& name, const TensorView& tensor, const std::string& output) {
+    if (tensor.rank() != 2 || !ends_with_weight(name)) return false;
+    const bool table = name == "model.shared.weight" || name.find("embed_tokens") != std::string::npos ||
+                       name.find("embed_positions") != std::string::npos;
+    return !table || name == output;
+}
+
+/// The tensor that the output layer reads. @throws FileError where there is none
+std::string output_of(const Checkpoint& checkpoint, const JsonConfig& config) {
+    const bool tied = config.flag("tie_word_embeddings").value_or(true);
+    const bool shared = config.flag("share_encoder_decoder_embeddings").value_or(true);
+    if (!tied && checkpoint.contains("lm_head.weight")) return "lm_head.weight";
+    return shared && checkpoint.contains("model.shared.weight") ? "model.shared.weight"
+                                                                : "model.decoder.embed_tokens.weight";
+}
+
+TensorMap converted(const Checkpoint& checkpoint, const std::string& output, models::ComputeType type) {
+    TensorMap result;
+    for (const std::string& name : checkpoint.names()) {
+        if (name.ends_with("_scale") && checkpoint.contains(name.substr(0, name.size() - 6))) continue;
+        const bool bytes = checkpoint.view(name).dtype() == DType::int8;
+        if (bytes && type == models::ComputeType::int8) {
+            for (const std::string& part : {name, name + "_scale"}) result[part] = checkpoint.view(part).clone();
+            continue;
+        }
+        Tensor tensor = bytes
+                            ? PackedMatrix::quantized(checkpoint.view(name), checkpoint.view(name + "_scale")).unpack()
+                            : checkpoint.view(name).clone();
+        if (type == models::ComputeType::int8 && is_weight(name, tensor, output)) {
+            std::tie(result[name], result[name + "_scale"]) = quantized(tensor);
+        } else if (type == models::ComputeType::bfloat16 && tensor.rank() == 2 && ends_with_weight(name)) {
+            result[name] = tensor.to(DType::bfloat16);
+        } else {
+            result[name] = std::move(tensor);
+        }
+        checkpoint.drop_pages();
+    }
+    return result;
+}
+
+bool is_weights_file(const std::string& name) {
+    return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
+}
+
+void write_folder(const std::string& from, const std::string& to, const Checkpoint& checkpoint,
+                  const JsonConfig& config, models::ComputeType type) {
+    for (const auto& entry : std::filesystem::directory_iterator(from)) {
+        const std::string name = entry.path().filename().string();
+        if (!entry.is_regular_file() || is_weights_file(name) || name == "config.json") continue;
+        std::filesystem::copy_file(entry.path(), to + "/" + name);
+    }
+    save_safetensors(to + "/model.safetensors", converted(checkpoint, output_of(checkpoint, config), type),
+                     {{"format", "pt"}});
+    std::string json = read_file(from + "/config.json");
+    json = with_json_entry(json, "quantization_config", type == models::ComputeType::int8 ? kQuantization : "null");
+    json = with_json_entry(json, "torch_dtype", type == models::ComputeType::bfloat16 ? "\"bfloat16\"" : "\"float32\"");
+    write_file(to + "/config.json", json);
+}
+
+}  // namespace
+
+void convert_folder(const std::string& from, const std::string& to, models::ComputeType type) {
+    try {
+        if (std::filesystem::exists(to)) {
+            throw FileError(kOperation, "expected nothing at '" + to + "', found a file or folder");
+        }
+        if (!std::filesystem::exists(from + "/config.json")) {
+            throw FileError(kOperation,
+                            "expected a Hugging Face folder with 'config.json', found none in '" + from + "'");
+        }
+        const JsonConfig config = JsonConfig::open(from + "/config.json");
+        const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(from));
+        // Says in one message what is wrong with a folder, before anything is written.
+        static_cast<void>(models::load_hugging_face_marian(config, checkpoint, models::ComputeType::bfloat16));
+        const std::string temporary = to + ".tmp." + std::to_string(::getpid());
+        std::filesystem::create_directories(temporary);
+        try {
+            write_folder(from, temporary, *checkpoint, config, type);
+            std::filesystem::rename(temporary, to);
+        } catch (...) {
+            std::error_code ignored;
+            std::filesystem::remove_all(temporary, ignored);
+            throw;
+        }
+    } catch (const std::filesystem::filesystem_error& error) {
+        throw FileError(kOperation, "expected to write '" + to + "', found " + error.code().message());
+    }
+}
+
+}  // namespace attend

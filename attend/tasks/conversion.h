@@ -1,0 +1,22 @@
+/// @file
+/// Checkpoints in fewer bytes, as folders of the same kind.
+#pragma once
+
+#include <attend/models/compute_type.h>
+
+#include <string>
+
+namespace attend {
+
+/// Writes a Hugging Face folder of model_type "marian" again with its weights rounded, so that it takes a half or a
+/// quarter of the disk, and loads without rounding them anew: translations have the same bits.
+///
+/// bfloat16: all matrices. int8: each weight of a product as NAME, int8 [out, in], with NAME_scale, float32 [out]: a
+/// row's largest magnitude is 127 steps; tied embeddings are among them, others and vectors stay as they are, and
+/// config.json has a "quantization_config" of method "attend_int8", so that other programs refuse what they would
+/// misread. float32: one file of what may have come in parts, or rounded. The other files of the folder are copied.
+/// The new folder appears when all of it is written.
+/// @throws FileError where a folder is no such one, or there is something at `to` already
+void convert_folder(const std::string& from, const std::string& to, models::ComputeType type);
+
+}  // namespace attend
