@@ -1,4 +1,5 @@
 #include <attend/core/error.h>
+#include <attend/core/interrupt.h>
 #include <attend/core/threads.h>
 
 #include <algorithm>
@@ -36,6 +37,21 @@ void relax() {
 /// True while this thread works on a job, so that nested calls run where they are.
 thread_local bool inside_parallel_for = false;
 
+using Clock = std::chrono::steady_clock;
+
+/// Of the innermost InterruptScope of this thread, and when it was asked last.
+thread_local void (*interrupt_poll)() = nullptr;
+thread_local Clock::time_point last_poll;
+
+void poll_interrupt() {
+    constexpr auto kPollEvery = std::chrono::milliseconds(50);
+    if (interrupt_poll == nullptr) return;
+    const Clock::time_point now = Clock::now();
+    if (now - last_poll < kPollEvery) return;
+    last_poll = now;
+    interrupt_poll();
+}
+
 int default_num_threads() noexcept {
     if (const char* text = std::getenv("ATTEND_NUM_THREADS")) {
         const long count = std::strtol(text, nullptr, 10);
@@ -56,9 +72,11 @@ public:
     void work() noexcept {
         inside_parallel_for = true;
         for (;;) {
-            const std::int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
-            if (index >= count_) break;
             try {
+                // Before an index is taken: whoever waits for one that was taken counts on its being done.
+                poll_interrupt();
+                const std::int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
+                if (index >= count_) break;
                 task_(index);
             } catch (...) {
                 const std::lock_guard lock(mutex_);
@@ -85,7 +103,6 @@ private:
 /// @return whether it became true
 template <typename Ready>
 bool poll(const Ready& ready) {
-    using Clock = std::chrono::steady_clock;
     constexpr int kPauses = 256;  // some 10 us
     constexpr auto kPatience = std::chrono::microseconds(200);
     for (int i = 0; i < kPauses; ++i) {
@@ -181,6 +198,15 @@ State& state() {
 
 }  // namespace
 
+InterruptScope::InterruptScope(void (*poll)()) noexcept : outer_(interrupt_poll) {
+    interrupt_poll = poll;
+    last_poll = Clock::now();
+}
+
+InterruptScope::~InterruptScope() {
+    interrupt_poll = outer_;
+}
+
 void set_num_threads(int count) {
     if (count < 0 || count > kMaxThreads) {
         throw ValueError("set_num_threads", "expected a count in [0, " + std::to_string(kMaxThreads) + "], found " +
@@ -211,7 +237,10 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& t
     State& shared = state();
     std::unique_lock lock(shared.taken, std::defer_lock);
     if (count == 1 || num_threads() == 1 || inside_parallel_for) {
-        for (std::int64_t i = 0; i < count; ++i) task(i);
+        for (std::int64_t i = 0; i < count; ++i) {
+            if (!inside_parallel_for) poll_interrupt();
+            task(i);
+        }
         return;
     }
     Job job(count, task);

@@ -126,6 +126,24 @@ nb::tuple tuple_of(const Shape& shape) {
     return tuple;
 }
 
+/// An array of NumPy's, or one that speaks DLPack, around a tensor that lives as long as it.
+NewArray owning_array(Tensor&& tensor, Family family) {
+    auto* owned = new Tensor(std::move(tensor));
+    const nb::capsule owner(owned, [](void* pointer) noexcept { delete static_cast<Tensor*>(pointer); });
+    const Shape& shape = owned->shape();
+    std::size_t extents[kMaxRank] = {};
+    for (int d = 0; d < shape.rank(); ++d) extents[d] = static_cast<std::size_t>(shape[d]);
+    const auto rank = static_cast<std::size_t>(shape.rank());
+    constexpr int kCpu = nb::device::cpu::value;
+    const nb::dlpack::dtype type = code_of(owned->dtype());
+    if (family == Family::numpy) {
+        return {nb::cast(nb::ndarray<nb::numpy>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
+                owned->view()};
+    }
+    return {nb::cast(nb::ndarray<nb::array_api>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
+            owned->view()};
+}
+
 }  // namespace
 
 // A quarter of what DLPack takes, and tensors that require gradients need not be detached.
@@ -196,22 +214,11 @@ NewArray new_array(Family family, const Shape& shape, DType dtype) {
         auto* data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(called(made, names.data_ptr)));
         return {std::move(made), MutableTensorView(data, dtype, shape, contiguous_strides(shape))};
     }
-    auto* owned = new Tensor(Tensor::empty(shape, dtype));
-    const nb::capsule owner(owned, [](void* pointer) noexcept { delete static_cast<Tensor*>(pointer); });
-    std::size_t extents[kMaxRank] = {};
-    for (int d = 0; d < shape.rank(); ++d) extents[d] = static_cast<std::size_t>(shape[d]);
-    const auto rank = static_cast<std::size_t>(shape.rank());
-    constexpr int kCpu = nb::device::cpu::value;
-    const nb::dlpack::dtype type = code_of(dtype);
-    if (family == Family::numpy) {
-        return {nb::cast(nb::ndarray<nb::numpy>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
-                owned->view()};
-    }
-    return {nb::cast(nb::ndarray<nb::array_api>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
-            owned->view()};
+    return owning_array(Tensor::empty(shape, dtype), family);
 }
 
 nb::object as_array(Tensor&& tensor, Family family) {
+    if (family != Family::torch) return owning_array(std::move(tensor), family).object;
     const NewArray array = new_array(family, tensor.shape(), tensor.dtype());
     array.view.copy_from(tensor);
     return array.object;

@@ -1,0 +1,5 @@
+"""Modules of the tests import one another by name."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
