@@ -64,6 +64,14 @@ int default_num_threads() noexcept {
     return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads);
 }
 
+/// Set where the job that this thread works on has failed.
+thread_local const std::atomic<bool>* job_failed = nullptr;
+
+/// Leaves a task of a job that has failed already: nobody sees it.
+struct JobEnded : Error {
+    JobEnded() : Error("parallel_for", "expected a job to be worked on, found one that has failed") {}
+};
+
 /// One call of parallel_for: threads take the next index until none is left.
 class Job {
 public:
@@ -71,6 +79,7 @@ public:
 
     void work() noexcept {
         inside_parallel_for = true;
+        job_failed = &failed_;
         for (;;) {
             try {
                 // Before an index is taken: whoever waits for one that was taken counts on its being done.
@@ -79,12 +88,20 @@ public:
                 if (index >= count_) break;
                 task_(index);
             } catch (...) {
-                const std::lock_guard lock(mutex_);
-                if (!error_) error_ = std::current_exception();
-                next_.store(count_, std::memory_order_relaxed);
+                fail();
             }
         }
+        job_failed = nullptr;
         inside_parallel_for = false;
+    }
+
+    /// Asks the caller's InterruptScope while others work.
+    void ask() noexcept {
+        try {
+            poll_interrupt();
+        } catch (...) {
+            fail();
+        }
     }
 
     void rethrow() const {
@@ -92,9 +109,18 @@ public:
     }
 
 private:
+    /// Keeps the exception at hand, if it is the first, and leaves out what has not begun.
+    void fail() noexcept {
+        const std::lock_guard lock(mutex_);
+        if (!error_) error_ = std::current_exception();
+        failed_ = true;
+        next_.store(count_, std::memory_order_relaxed);
+    }
+
     std::int64_t count_;
     const std::function<void(std::int64_t)>& task_;
     std::atomic<std::int64_t> next_{0};
+    std::atomic<bool> failed_{false};
     std::mutex mutex_;
     std::exception_ptr error_;
 };
@@ -143,7 +169,14 @@ public:
         // Workers that did not wake up in time find no job; those inside are waited for.
         job_ = nullptr;
         if (poll([this] { return active_ == 0; })) return;
-        for (int active = active_; active != 0; active = active_) active_.wait(active);
+        for (int active = active_; active != 0; active = active_) {
+            if (interrupt_poll == nullptr) {
+                active_.wait(active);
+            } else {
+                job.ask();
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+            }
+        }
     }
 
 private:
@@ -205,6 +238,11 @@ InterruptScope::InterruptScope(void (*poll)()) noexcept : outer_(interrupt_poll)
 
 InterruptScope::~InterruptScope() {
     interrupt_poll = outer_;
+}
+
+void check_interrupt() {
+    poll_interrupt();
+    if (job_failed != nullptr && job_failed->load(std::memory_order_relaxed)) throw JobEnded();
 }
 
 void set_num_threads(int count) {
