@@ -60,6 +60,7 @@ def _paged_attention(query: Any, keys: Any, values: Any, block_table: Any, lengt
                      left_padding: _Integers | None = None, causal: _Causal = None,
                      window: tuple[int, int] | None = None, scale: float | None = None,
                      softcap: float | None = None, alibi_slopes: Any | None = None) -> AttentionResult: ...
+def _rows_address(array: Any) -> int: ...
 def linear_attention(query: _Array, key: Any, value: Any, *,
                      feature_map: Literal["softmax_keys", "elu_plus_one", "relu", "identity"] = "softmax_keys",
                      normalise: bool = False, causal: bool = False, scale: float = 1.0, decay: Any | None = None,

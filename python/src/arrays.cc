@@ -75,7 +75,8 @@ std::string text_of(nb::handle object) {
 /// Names of PyTorch's that are asked for at every call. Kept for ever: modules may be gone when a program ends.
 struct TorchNames {
     nb::object tensor, parameter, empty, dtypes[8];
-    nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"};
+    nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"},
+        untyped_storage{"untyped_storage"};
 
     static const TorchNames& get() {
         static const TorchNames* names = new TorchNames;
@@ -92,7 +93,7 @@ private:
             const std::string name(name_of(static_cast<DType>(d)));
             dtypes[d] = torch.attr(name.c_str());
         }
-        for (nb::str* name : {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride}) {
+        for (nb::str* name : {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage}) {
             PyObject* interned = name->release().ptr();
             PyUnicode_InternInPlace(&interned);
             *name = nb::steal<nb::str>(interned);
@@ -163,7 +164,8 @@ bool Array::take_torch(nb::handle object, const std::string& operation, const st
         } catch (nb::python_error& error) {
             refuse(operation, what, std::string("a tensor without strides: ") + error.what());
         }
-        object_ = nb::borrow(object);
+        // The tensor may be given other memory meanwhile (x.data = ..., x.set_()).
+        object_ = called(object, names.untyped_storage);
         return true;
     }
     refuse(operation, what, "a tensor of " + text_of(type));

@@ -155,6 +155,15 @@ output and log_sum_exp are what attention returned for the same arrays and keywo
 >>> attend.attention_backward(x, x, x, x, y.output, y.log_sum_exp).value.shape
 (1, 2, 3, 4)
 )");
+
+    module.def(
+        "_rows_address",
+        [](nb::object array) {
+            Array rows(array, "attention", "array");
+            return reinterpret_cast<std::uintptr_t>(rows.rows().data());
+        },
+        arg("array"),
+        "Where the library reads an array's first element: the array's own address, if nothing is copied.");
 }
 
 }  // namespace attend::python
