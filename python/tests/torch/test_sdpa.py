@@ -149,8 +149,7 @@ def test_tensors_lose_their_memory_while_they_are_used():
     q = torch.randn(1, 4, 3000, 16)
     want = attend.torch.scaled_dot_product_attention(q, q, q)
     for _ in range(5):
-        x = q.clone()
-        result = []
+        x, trash, result = q.clone(), [], []
         thread = threading.Thread(target=lambda: result.append(attend.torch.scaled_dot_product_attention(x, x, x)))
         thread.start()
         while thread.is_alive():
