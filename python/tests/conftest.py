@@ -1,5 +1,6 @@
-"""Modules of the tests import one another by name."""
+"""What tests share lies in support; adapters for other people's suites in suites."""
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+FOLDER = pathlib.Path(__file__).parent
+sys.path[:0] = [str(FOLDER / "support"), str(FOLDER.parent / "suites")]

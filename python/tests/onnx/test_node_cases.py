@@ -1,14 +1,10 @@
 """ONNX's own node tests of the operator Attention, by the backend of python/suites."""
-import pathlib
-import sys
 import warnings
 
 import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "suites"))
-
 import onnx_attention  # noqa: E402
 from onnx.backend.test.case.node import collect_testcases  # noqa: E402
 
