@@ -19,8 +19,8 @@ private:
     void (*outer_)();
 };
 
-/// For tasks that take seconds and whose results no other task waits for: throws where the call that they are part of is
-/// being ended, and asks its InterruptScope as parallel_for does between tasks.
+/// For tasks that take seconds and whose results no other task waits for: throws where the call that they are part of
+/// is being ended, and asks its InterruptScope as parallel_for does between tasks.
 void check_interrupt();
 
 }  // namespace attend
