@@ -27,8 +27,8 @@ PYTHONPATH="$PWD/build/$preset/python" $environment/bin/python -m pytest -q -rs 
 [ "$status" -eq 0 ] || cat "$log" >&2
 grep '^SKIPPED' "$log" || true
 count() {
-    number=$(tail -n 1 "$log" | sed -n "s/.*\b\([0-9]*\) $1.*/\1/p")
-    echo "${number:-0}"
+    number=$(tail -n 1 "$log" | grep -oE "[0-9]+ $1" || true)
+    echo "${number%% *}" | sed 's/^$/0/'
 }
 if [ "$(count passed)" -eq 0 ]; then
     echo "run_python_tests.sh: error: expected pytest to count its tests, found no count in $log" >&2
