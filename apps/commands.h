@@ -7,6 +7,9 @@
 
 namespace attend::apps {
 
+/// The whole command: what main does. @return its exit status
+int run_command(int argc, char** argv);
+
 void add_explain(CLI::App& app);
 void add_compute(CLI::App& app);
 void add_convert(CLI::App& app);

@@ -1,23 +1,38 @@
 #!/bin/sh
-# Builds the Python extension in the tree of a preset and runs its tests; the last line is pytest's count.
+# Builds the Python extension in the tree of a preset and runs its tests; the last line counts them: "N passed, N failed,
+# N skipped". Without PyPI there are none; without PyTorch those of python/tests/torch are left out: both are said.
 #
 #     scripts/run_python_tests.sh PRESET JOBS
-#
-# The virtual environment build/python holds nanobind, NumPy, pytest and PyTorch (for python/tests/torch; without it, as
-# where PyPI has none, the rest runs).
 set -eu
 preset=$1
 jobs=$2
 environment=build/python
-packages="nanobind==3.1.0 numpy pytest==9.2.0 torch==2.13.0"
-if [ "$(cat $environment/packages 2>/dev/null || true)" != "$packages" ]; then
-    rm -rf $environment
-    python3 -m venv $environment
-    # shellcheck disable=SC2086
-    $environment/bin/pip install --quiet --disable-pip-version-check --extra-index-url https://download.pytorch.org/whl/cpu \
-        $packages
-    echo "$packages" >$environment/packages
+if ! sh scripts/make_python_environment.sh; then
+    echo "The Python package's tests are left out."
+    echo "0 passed, 0 failed, 0 skipped"
+    exit 0
+fi
+left_out=""
+if [ ! -f $environment/torch.txt ]; then
+    echo "The Python package's tests with PyTorch are left out."
+    left_out="--ignore=python/tests/torch"
 fi
 sh scripts/configure.sh "$preset" -DATTEND_BUILD_PYTHON=ON -DPython_EXECUTABLE="$PWD/$environment/bin/python"
 cmake --build "build/$preset" --parallel "$jobs" --target attend_python
-PYTHONPATH="$PWD/build/$preset/python" exec $environment/bin/python -m pytest -q -p no:cacheprovider python/tests
+log="build/$preset/python_tests.log"
+status=0
+# shellcheck disable=SC2086
+PYTHONPATH="$PWD/build/$preset/python" $environment/bin/python -m pytest -q -rs -p no:cacheprovider $left_out python/tests \
+    >"$log" 2>&1 || status=$?
+[ "$status" -eq 0 ] || cat "$log" >&2
+grep '^SKIPPED' "$log" || true
+count() {
+    number=$(tail -n 1 "$log" | grep -oE "[0-9]+ $1" || true)
+    echo "${number%% *}" | sed 's/^$/0/'
+}
+if [ "$(count passed)" -eq 0 ]; then
+    echo "run_python_tests.sh: error: expected pytest to count its tests, found no count in $log" >&2
+    exit 1
+fi
+echo "$(count passed) passed, $(($(count failed) + $(count error))) failed, $(count skipped) skipped"
+exit "$status"

@@ -1,11 +1,16 @@
 #!/bin/sh
-# Builds a preset and runs its tests; the last line counts them: "N passed, N failed".
+# Builds a preset and runs its tests, in the release preset those of the Python package too; the last line counts them:
+# "N passed, N failed, N skipped".
 #
 #     scripts/run_tests.sh PRESET JOBS
 set -eu
 preset=$1
 jobs=$2
-sh scripts/configure.sh "$preset" -DATTEND_BUILD_TESTS=ON -DATTEND_BUILD_BENCHMARKS=ON
+# PyPI is slow, so it is asked while the rest is built.
+if [ "$preset" = release ]; then
+    sh scripts/make_python_environment.sh 2>/dev/null &
+fi
+sh scripts/configure.sh "$preset" -DATTEND_BUILD_TESTS=ON -DATTEND_BUILD_BENCHMARKS=ON -DATTEND_BUILD_PYTHON=OFF
 cmake --build "build/$preset" --parallel "$jobs"
 log="build/$preset/tests.log"
 LSAN_OPTIONS="suppressions=$PWD/scripts/lsan_suppressions.txt:print_suppressions=0"
@@ -24,5 +29,20 @@ if [ -z "$total" ]; then
     exit 1
 fi
 [ "$skipped" -eq 0 ] || grep '\*\*\*Skipped' "$log"
-echo "$((total - failed - skipped)) passed, $failed failed, $skipped skipped"
+passed=$((total - failed - skipped))
+if [ "$preset" = release ]; then
+    wait
+    python_log="build/$preset/python_count.log"
+    sh scripts/run_python_tests.sh "$preset" "$jobs" >"$python_log" || status=$?
+    sed '$d' "$python_log"
+    # shellcheck disable=SC2046
+    set -- $(tail -n 1 "$python_log" | tr -dc '0-9 ')
+    if [ $# -ne 3 ]; then
+        echo "run_tests.sh: error: expected the Python tests to end with their count, found $python_log" >&2
+        exit 1
+    fi
+    echo "$passed of C++ and $1 of Python passed"
+    passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
 exit "$status"

@@ -27,6 +27,7 @@ struct Contents {
     std::int64_t kv_heads;
     std::int64_t head_dim;
     std::int64_t value_dim;
+    bool in_place;  ///< the source's runs are what the kernels take
     /// Copies slots [begin, end) of a sequence and head, as the tensor's dtype.
     std::function<void(std::int64_t b, std::int64_t head, std::int64_t begin, std::int64_t end,
                        const MutableTensorView& keys, const MutableTensorView& values)>
@@ -40,7 +41,7 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
         throw ShapeError("attention", "expected query of shape [" + text(batch) + ", heads, length, " +
                                           text(contents.head_dim) + "], found " + to_string(query.shape()));
     }
-    if (query.dtype() == DType::float64) {
+    if (query.dtype() == DType::float64 && source.dtype != DType::float64) {
         throw DTypeError("attention", "expected query of type float32, bfloat16 or float16 for a cache, found float64");
     }
     if (detail::is_packed(options.mask)) {
@@ -76,7 +77,8 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
         sequences[static_cast<std::size_t>(b)].key_begin = contents.padding[static_cast<std::size_t>(b)];
     }
     problem.sequences = sequences;
-    const bool few = !options.return_weights && options.algorithm != Algorithm::reference && flash::supports(problem) &&
+    const bool few = contents.in_place && !options.return_weights && options.algorithm != Algorithm::reference &&
+                     flash::supports(problem) &&
                      std::all_of(sequences.begin(), sequences.begin() + batch,
                                  [&](const kernels::Sequence& sequence) { return flash::decodes(problem, sequence); });
     if (few) {
@@ -198,12 +200,75 @@ private:
     std::span<const std::int64_t> sequences_;
 };
 
+class PagedViewSource final : public flash::CacheSource {
+public:
+    explicit PagedViewSource(const PagedView& cache) : cache_(cache) {
+        dtype = cache.keys.dtype();
+        key_stride = cache.keys.stride(2);
+        value_stride = cache.values.stride(2);
+    }
+    flash::CacheRun run(std::int64_t batch, std::int64_t kv_head, std::int64_t token) const override {
+        const std::int64_t size = cache_.keys.size(2);
+        const std::vector<std::int64_t>& pages = cache_.block_tables[static_cast<std::size_t>(batch)];
+        const std::int64_t page = pages[static_cast<std::size_t>(token / size)];
+        const auto row = [&](const TensorView& rows) {
+            return rows.select(0, page).select(0, kv_head).slice(0, token % size, size).data();
+        };
+        return {row(cache_.keys), row(cache_.values), nullptr, nullptr, size - token % size};
+    }
+
+private:
+    const PagedView& cache_;
+};
+
+void check(const PagedView& cache) {
+    const TensorView& keys = cache.keys;
+    const TensorView& values = cache.values;
+    if (keys.rank() != 4 || values.rank() != 4 || keys.size(0) != values.size(0) || keys.size(1) != values.size(1) ||
+        keys.size(2) != values.size(2)) {
+        throw ShapeError(
+            "attention",
+            "expected keys and values of shapes [pages, kv_heads, page_size, dim], alike but for dim, found " +
+                to_string(keys.shape()) + " and " + to_string(values.shape()));
+    }
+    if (keys.dtype() != values.dtype() || !is_floating(keys.dtype())) {
+        throw DTypeError("attention", "expected keys and values of one floating type, found " +
+                                          std::string(name_of(keys.dtype())) + " and " +
+                                          std::string(name_of(values.dtype())));
+    }
+    if ((keys.numel() > 0 && keys.stride(3) != 1) || (values.numel() > 0 && values.stride(3) != 1)) {
+        throw ValueError("attention", "expected keys and values with a contiguous last dimension, found others");
+    }
+    const std::size_t batch = cache.block_tables.size();
+    if (cache.lengths.size() != batch || (!cache.left_padding.empty() && cache.left_padding.size() != batch)) {
+        throw ShapeError("attention", "expected a length (and a left padding, or none at all) for each of " +
+                                          text(static_cast<std::int64_t>(batch)) + " block tables, found others");
+    }
+    for (std::size_t s = 0; s < batch; ++s) {
+        const std::int64_t length = cache.lengths[s];
+        const std::int64_t padding = cache.left_padding.empty() ? 0 : cache.left_padding[s];
+        const std::vector<std::int64_t>& pages = cache.block_tables[s];
+        const std::int64_t size = keys.size(2);
+        const std::int64_t room = static_cast<std::int64_t>(pages.size()) * size;
+        if (length < 0 || length > room || padding < 0 || padding > length) {
+            throw ValueError("attention", "expected 0 <= left padding <= length <= " + text(room) + ", found " +
+                                              text(padding) + " and " + text(length) + " of sequence " +
+                                              text(static_cast<std::int64_t>(s)));
+        }
+        for (std::int64_t p = 0; p * size < length; ++p) {
+            const std::int64_t page = pages[static_cast<std::size_t>(p)];
+            if (page >= 0 && page < keys.size(0)) continue;
+            throw ValueError("attention", "expected pages in [0, " + text(keys.size(0)) + "), found " + text(page));
+        }
+    }
+}
+
 }  // namespace
 
 AttentionResult attention(const TensorView& query, const KvCache& cache, const AttentionOptions& options) {
     const ContiguousSource source(cache);
     Contents contents{
-        {}, {}, cache.options().kv_heads, cache.options().head_dim, cache.options().value_dim, copier(source)};
+        {}, {}, cache.options().kv_heads, cache.options().head_dim, cache.options().value_dim, true, copier(source)};
     for (std::int64_t s = 0; s < cache.options().batch; ++s) {
         contents.lengths.push_back(cache.length(s));
         contents.padding.push_back(cache.left_padding(s));
@@ -215,11 +280,28 @@ AttentionResult attention(const TensorView& query, const PagedKvCache& cache, st
                           const AttentionOptions& options) {
     const PagedSource source(cache, sequences);
     Contents contents{
-        {}, {}, cache.options().kv_heads, cache.options().head_dim, cache.options().value_dim, copier(source)};
+        {}, {}, cache.options().kv_heads, cache.options().head_dim, cache.options().value_dim, true, copier(source)};
     for (const std::int64_t sequence : sequences) {
         contents.lengths.push_back(cache.length(sequence));
         contents.padding.push_back(cache.left_padding(sequence));
     }
+    return attend_to(query, contents, source, options);
+}
+
+AttentionResult attention(const TensorView& query, const PagedView& cache, const AttentionOptions& options) {
+    check(cache);
+    const PagedViewSource source(cache);
+    const std::int64_t size = cache.keys.size(2);
+    const bool one_page_each =
+        std::all_of(cache.block_tables.begin(), cache.block_tables.end(), [](const auto& t) { return t.size() == 1; });
+    const Contents contents{
+        cache.lengths,
+        cache.left_padding.empty() ? std::vector<std::int64_t>(cache.lengths.size()) : cache.left_padding,
+        cache.keys.size(1),
+        cache.keys.size(3),
+        cache.values.size(3),
+        one_page_each || (size > 0 && size % 16 == 0),
+        copier(source)};
     return attend_to(query, contents, source, options);
 }
 

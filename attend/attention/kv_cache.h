@@ -146,6 +146,16 @@ private:
     std::vector<State> states_;
 };
 
+/// Keys and values in pages of the caller's memory, and which pages each sequence has (the block tables of flash-attn
+/// and vLLM). One page that holds a whole sequence makes a cache [batch, kv_heads, size, dim] of any kind of rows.
+struct PagedView {
+    TensorView keys;    ///< [pages, kv_heads, page_size, head_dim], any strides but for a contiguous last dimension
+    TensorView values;  ///< [pages, kv_heads, page_size, value_dim], likewise, of the same dtype
+    std::vector<std::vector<std::int64_t>> block_tables;  ///< the pages of each sequence in order; more than needed do
+    std::vector<std::int64_t> lengths;                    ///< slots of each sequence, padding included
+    std::vector<std::int64_t> left_padding = {};          ///< of which are padding; none when empty
+};
+
 /// attention of queries over the tokens of a cache, which the mask and the positions count from the first that is no
 /// padding: with Mask::causal_bottom_right() the last query sees all of its sequence, the one before it all but one,
 /// ... Columns of a bias or boolean mask are slots, padding included.
@@ -163,5 +173,10 @@ AttentionResult attention(const TensorView& query, const KvCache& cache, const A
 /// The same; entry b of the query's batch belongs to sequences[b].
 AttentionResult attention(const TensorView& query, const PagedKvCache& cache, std::span<const std::int64_t> sequences,
                           const AttentionOptions& options = {});
+
+/// The same over memory of the caller: entry b of the query's batch belongs to sequence b. Pages of a multiple of 16
+/// tokens, or one for each sequence, are read where they lie; others are copied first. Keys, values and query may also
+/// be float64, which are copied. @throws ShapeError, DTypeError, ValueError (a length or page that is not there)
+AttentionResult attention(const TensorView& query, const PagedView& cache, const AttentionOptions& options = {});
 
 }  // namespace attend

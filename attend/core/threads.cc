@@ -1,4 +1,5 @@
 #include <attend/core/error.h>
+#include <attend/core/interrupt.h>
 #include <attend/core/threads.h>
 
 #include <algorithm>
@@ -36,6 +37,21 @@ void relax() {
 /// True while this thread works on a job, so that nested calls run where they are.
 thread_local bool inside_parallel_for = false;
 
+using Clock = std::chrono::steady_clock;
+
+/// Of the innermost InterruptScope of this thread, and when it was asked last.
+thread_local void (*interrupt_poll)() = nullptr;
+thread_local Clock::time_point last_poll;
+
+void poll_interrupt() {
+    constexpr auto kPollEvery = std::chrono::milliseconds(50);
+    if (interrupt_poll == nullptr) return;
+    const Clock::time_point now = Clock::now();
+    if (now - last_poll < kPollEvery) return;
+    last_poll = now;
+    interrupt_poll();
+}
+
 int default_num_threads() noexcept {
     if (const char* text = std::getenv("ATTEND_NUM_THREADS")) {
         const long count = std::strtol(text, nullptr, 10);
@@ -48,6 +64,14 @@ int default_num_threads() noexcept {
     return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads);
 }
 
+/// Set where the job that this thread works on has failed.
+thread_local const std::atomic<bool>* job_failed = nullptr;
+
+/// Leaves a task of a job that has failed already: nobody sees it.
+struct JobEnded : Error {
+    JobEnded() : Error("parallel_for", "expected a job to be worked on, found one that has failed") {}
+};
+
 /// One call of parallel_for: threads take the next index until none is left.
 class Job {
 public:
@@ -55,18 +79,29 @@ public:
 
     void work() noexcept {
         inside_parallel_for = true;
+        job_failed = &failed_;
         for (;;) {
-            const std::int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
-            if (index >= count_) break;
             try {
+                // Before an index is taken: whoever waits for one that was taken counts on its being done.
+                poll_interrupt();
+                const std::int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
+                if (index >= count_) break;
                 task_(index);
             } catch (...) {
-                const std::lock_guard lock(mutex_);
-                if (!error_) error_ = std::current_exception();
-                next_.store(count_, std::memory_order_relaxed);
+                fail();
             }
         }
+        job_failed = nullptr;
         inside_parallel_for = false;
+    }
+
+    /// Asks the caller's InterruptScope while others work.
+    void ask() noexcept {
+        try {
+            poll_interrupt();
+        } catch (...) {
+            fail();
+        }
     }
 
     void rethrow() const {
@@ -74,9 +109,18 @@ public:
     }
 
 private:
+    /// Keeps the exception at hand, if it is the first, and leaves out what has not begun.
+    void fail() noexcept {
+        const std::lock_guard lock(mutex_);
+        if (!error_) error_ = std::current_exception();
+        failed_ = true;
+        next_.store(count_, std::memory_order_relaxed);
+    }
+
     std::int64_t count_;
     const std::function<void(std::int64_t)>& task_;
     std::atomic<std::int64_t> next_{0};
+    std::atomic<bool> failed_{false};
     std::mutex mutex_;
     std::exception_ptr error_;
 };
@@ -85,7 +129,6 @@ private:
 /// @return whether it became true
 template <typename Ready>
 bool poll(const Ready& ready) {
-    using Clock = std::chrono::steady_clock;
     constexpr int kPauses = 256;  // some 10 us
     constexpr auto kPatience = std::chrono::microseconds(200);
     for (int i = 0; i < kPauses; ++i) {
@@ -126,7 +169,14 @@ public:
         // Workers that did not wake up in time find no job; those inside are waited for.
         job_ = nullptr;
         if (poll([this] { return active_ == 0; })) return;
-        for (int active = active_; active != 0; active = active_) active_.wait(active);
+        for (int active = active_; active != 0; active = active_) {
+            if (interrupt_poll == nullptr) {
+                active_.wait(active);
+            } else {
+                job.ask();
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+            }
+        }
     }
 
 private:
@@ -181,6 +231,20 @@ State& state() {
 
 }  // namespace
 
+InterruptScope::InterruptScope(void (*poll)()) noexcept : outer_(interrupt_poll) {
+    interrupt_poll = poll;
+    last_poll = Clock::now();
+}
+
+InterruptScope::~InterruptScope() {
+    interrupt_poll = outer_;
+}
+
+void check_interrupt() {
+    poll_interrupt();
+    if (job_failed != nullptr && job_failed->load(std::memory_order_relaxed)) throw JobEnded();
+}
+
 void set_num_threads(int count) {
     if (count < 0 || count > kMaxThreads) {
         throw ValueError("set_num_threads", "expected a count in [0, " + std::to_string(kMaxThreads) + "], found " +
@@ -211,7 +275,10 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& t
     State& shared = state();
     std::unique_lock lock(shared.taken, std::defer_lock);
     if (count == 1 || num_threads() == 1 || inside_parallel_for) {
-        for (std::int64_t i = 0; i < count; ++i) task(i);
+        for (std::int64_t i = 0; i < count; ++i) {
+            if (!inside_parallel_for) poll_interrupt();
+            task(i);
+        }
         return;
     }
     Job job(count, task);

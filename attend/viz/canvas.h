@@ -1,6 +1,6 @@
 /// @file
 /// What needs a drawing library: measuring texts, drawing scenes. Built on Cairo and Pango (viz/cairo); a build without
-/// them throws UnsupportedError from every function here (viz/no_cairo).
+/// them measures by a table of widths and throws UnsupportedError where a scene is to be drawn (viz/no_cairo).
 #pragma once
 
 #include <attend/viz/scene.h>
@@ -29,7 +29,7 @@ public:
     virtual bool has_signs(const std::string& text) const = 0;
 };
 
-/// @throws UnsupportedError where no font at all is installed, or in a build without drawing
+/// @throws UnsupportedError where no font at all is installed
 std::unique_ptr<TextRuler> make_text_ruler(const std::string& font, double dpi);
 
 /// @throws ValueError for a scene larger than 32767 pixels

@@ -48,7 +48,7 @@ struct HeatmapOptions {
 ///        not labelled. Any type; at least one cell
 /// @throws ShapeError for another rank, no cell, labels or a mask that do not fit; ValueError for limits, sizes or dots
 /// per
-///         inch that make no picture; UnsupportedError in a build without drawing
+///         inch that make no picture
 Figure heatmap(const TensorView& weights, const HeatmapOptions& options = {});
 
 }  // namespace attend::viz

@@ -2,11 +2,14 @@
 
 Functions take NumPy arrays, PyTorch CPU tensors and whatever else speaks DLPack, without copying them, and return the
 same kind. attend.torch has PyTorch's functions with autograd, attend.flash_attn those of the flash-attn package; neither
-is imported unless asked for.
+is imported unless asked for. Calls may be made by any threads at once; Ctrl-C ends them, after which arrays that they
+were to write hold anything.
 """
-from ._core import (Mask, Translation, Translator, __version__, attention, attention_backward, get_num_threads,
-                    linear_attention, matmul, set_num_threads)
+from ._core import (Explanation, Heatmap, KvCache, Mask, MultiHeadAttention, Translation, Translator, __version__,
+                    attention, attention_backward, explain, get_num_threads, heatmap, linear_attention, matmul,
+                    set_num_threads)
 from ._results import AttentionGradients, AttentionResult
 
-__all__ = ["AttentionGradients", "AttentionResult", "Mask", "Translation", "Translator", "attention",
-           "attention_backward", "get_num_threads", "linear_attention", "matmul", "set_num_threads"]
+__all__ = ["AttentionGradients", "AttentionResult", "Explanation", "Heatmap", "KvCache", "Mask", "MultiHeadAttention",
+           "Translation", "Translator", "__version__", "attention", "attention_backward", "explain", "get_num_threads",
+           "heatmap", "linear_attention", "matmul", "set_num_threads"]

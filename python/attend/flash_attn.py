@@ -2,12 +2,12 @@
 and semantics, with autograd. Tensors are [batch, length, heads, dim], packed ones [all lengths, heads, dim].
 
 What differs: float32 and float64 work too, as do any head dimensions; dropout has a pattern of its own, by position; the
-log-sum-exp of a query that attends to nothing is -inf; the returned probabilities are those that were used, dropped ones 0.
+log-sum-exp of a query that attends to nothing is -inf; the returned probabilities are normalised, negative where dropped.
 """
 import torch as _torch
 
 from . import _core
-from .torch import _attention_with_log_sum_exp
+from .torch import _attention_with_log_sum_exp, _wants_gradients
 
 __all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func",
            "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func", "flash_attn_with_kvcache"]
@@ -39,11 +39,21 @@ def _run(q, k, v, options):
     return output.transpose(1, 2), log_sum_exp
 
 
+def _run_paged(q, k, v, table, lengths, starts, options):
+    """The same over pages [pages, page size, heads, dim] where they lie."""
+    result = _core._paged_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), table, lengths,
+                                    left_padding=starts, **options)
+    return result.output.transpose(1, 2).contiguous(), result.log_sum_exp
+
+
 def _probabilities(q, k, v, options):
-    """[batch, heads, Lq, Lk]; without gradients."""
+    """[batch, heads, Lq, Lk] before dropout, negative where it dropped; without gradients."""
     with _torch.no_grad():
-        return _core.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), return_weights=True,
-                               **options).weights
+        def weights(given):
+            return _core.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), return_weights=True,
+                                   **given).weights
+        kept = weights({name: x for name, x in options.items() if name not in ("dropout", "seed")})
+        return kept if "dropout" not in options else _torch.where(weights(options) == 0, -kept, kept)
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
@@ -67,7 +77,13 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
 
 def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                              alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """flash_attn_func with keys and values in one tensor [batch, Lk, 2, kv_heads, d]."""
+    """flash_attn_func with keys and values in one tensor [batch, Lk, 2, kv_heads, d].
+
+    >>> import torch
+    >>> from attend.flash_attn import flash_attn_kvpacked_func
+    >>> flash_attn_kvpacked_func(torch.ones(1, 3, 4, 8), torch.ones(1, 5, 2, 2, 8)).shape
+    torch.Size([1, 3, 4, 8])
+    """
     return flash_attn_func(q, kv[:, :, 0], kv[:, :, 1], dropout_p, softmax_scale, causal, window_size, softcap,
                            alibi_slopes, deterministic, return_attn_probs)
 
@@ -91,12 +107,24 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     """flash_attn_func for sequences one after the other: q [all queries, heads, d], k and v [all keys, kv_heads, d].
 
     cu_seqlens: int32 [sequences + 1], where each begins. block_table: int32 [sequences, pages] of k and v [pages, page
-    size, kv_heads, d]. Returns [all queries, heads, d]; with return_attn_probs also the log-sum-exp [heads, all queries]
-    and the probabilities.
+    size, kv_heads, d], which are read where they lie if all sequences have the same few queries, and there are no
+    gradients. Returns [all queries, heads, d]; with return_attn_probs also the log-sum-exp [heads, all queries] and the
+    probabilities.
+
+    >>> import torch
+    >>> from attend.flash_attn import flash_attn_varlen_func
+    >>> x, starts = torch.ones(5, 2, 8), torch.tensor([0, 2, 5], dtype=torch.int32)
+    >>> flash_attn_varlen_func(x, x, x, starts, starts, 3, 3, causal=True).shape
+    torch.Size([5, 2, 8])
     """
     if block_table is not None:
-        lengths = (cu_seqlens_k[1:] - cu_seqlens_k[:-1]).tolist()
-        k, v = (_torch.cat([_pages(x, row)[:n] for row, n in zip(block_table, lengths)]) for x in (k, v))
+        lengths = cu_seqlens_k[1:] - cu_seqlens_k[:-1]
+        same = q.shape[0] == len(lengths) * max_seqlen_q and bool((cu_seqlens_q.diff() == max_seqlen_q).all())
+        if same and dropout_p == 0.0 and not return_attn_probs and not _wants_gradients(q, k, v, None):
+            options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes)
+            return _run_paged(q.unflatten(0, (-1, max_seqlen_q)), k, v, block_table, lengths, None, options)[0].flatten(0, 1)
+        k, v = (_torch.cat([x[row.long()].flatten(0, 1)[:n] for row, n in zip(block_table, lengths.tolist())])
+                for x in (k, v))
     options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p)
     options["mask"] = _core.Mask.packed(cu_seqlens_q, cu_seqlens_k)
     output, log_sum_exp = _run(q[None], k[None], v[None], options)
@@ -108,7 +136,14 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
 def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
                                     softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """flash_attn_varlen_func with keys and values in one tensor [all keys, 2, kv_heads, d]."""
+    """flash_attn_varlen_func with keys and values in one tensor [all keys, 2, kv_heads, d].
+
+    >>> import torch
+    >>> from attend.flash_attn import flash_attn_varlen_kvpacked_func
+    >>> x, starts = torch.ones(5, 2, 8), torch.tensor([0, 2, 5], dtype=torch.int32)
+    >>> flash_attn_varlen_kvpacked_func(x, torch.ones(5, 2, 2, 8), starts, starts, 3, 3).shape
+    torch.Size([5, 2, 8])
+    """
     return flash_attn_varlen_func(q, kv[:, 0], kv[:, 1], cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
                                   dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                   return_attn_probs)
@@ -117,15 +152,17 @@ def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqle
 def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False,
                                      window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
                                      return_attn_probs=False):
-    """flash_attn_varlen_func with queries, keys and values in one tensor [all, 3, heads, d]."""
+    """flash_attn_varlen_func with queries, keys and values in one tensor [all, 3, heads, d].
+
+    >>> import torch
+    >>> from attend.flash_attn import flash_attn_varlen_qkvpacked_func
+    >>> starts = torch.tensor([0, 2, 5], dtype=torch.int32)
+    >>> flash_attn_varlen_qkvpacked_func(torch.ones(5, 3, 2, 8), starts, 3).shape
+    torch.Size([5, 2, 8])
+    """
     return flash_attn_varlen_func(qkv[:, 0], qkv[:, 1], qkv[:, 2], cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
                                   dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                   return_attn_probs)
-
-
-def _pages(cache, row):
-    """Rows of a paged cache [pages, page size, heads, d] in the order of a table's row."""
-    return cache[row.long()].flatten(0, 1)
 
 
 def _rotated(x, cos, sin, positions, interleaved):
@@ -162,50 +199,38 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     """
     with _torch.no_grad():
         batch, queries = q.shape[:2]
-        paged = block_table is not None
-        if paged and (cache_batch_idx is not None or cache_leftpad is not None):
-            raise ValueError("[flash_attn_with_kvcache] expected block_table without cache_batch_idx and cache_leftpad, "
-                             "found both")
-        size = block_table.shape[1] * k_cache.shape[1] if paged else k_cache.shape[1]
+        if block_table is not None and cache_batch_idx is not None:
+            raise ValueError("[flash_attn_with_kvcache] expected block_table or cache_batch_idx, found both")
+        # A cache without a table is one page for each sequence.
+        table = block_table
+        if table is None:
+            table = (_torch.arange(batch) if cache_batch_idx is None else cache_batch_idx)[:, None]
+        table = table.long()
+        page_size = k_cache.shape[1]
+        size = table.shape[1] * page_size
         if cache_seqlens is None:
             cache_seqlens = size
         lengths = (_torch.full((batch,), cache_seqlens, dtype=_torch.long) if isinstance(cache_seqlens, int)
                    else cache_seqlens.long())
-        entries = (_torch.arange(batch) if cache_batch_idx is None else cache_batch_idx.long())
         starts = _torch.zeros(batch, dtype=_torch.long) if cache_leftpad is None else cache_leftpad.long()
         if rotary_cos is not None:
             if k is None:
                 raise ValueError("[flash_attn_with_kvcache] expected k and v with rotary_cos, found none")
             # Without a causal mask or window all queries stand where the first does.
-            steps = _torch.arange(queries) if causal or window_size != (-1, -1) else _torch.zeros(queries, dtype=_torch.long)
+            moves = causal or tuple(window_size) != (-1, -1)
+            steps = _torch.arange(queries) if moves else _torch.zeros(queries, dtype=_torch.long)
             q = _rotated(q, rotary_cos, rotary_sin, (lengths - starts)[:, None] + steps, rotary_interleaved)
             k = _rotated(k, rotary_cos, rotary_sin, (lengths - starts)[:, None] + _torch.arange(k.shape[1]),
                          rotary_interleaved)
         if k is not None:
             places = lengths[:, None] + _torch.arange(k.shape[1])
-            if int(places.max()) >= size:
+            if k.shape[1] > 0 and int(places.max()) >= size:
                 raise ValueError(f"[flash_attn_with_kvcache] expected a cache with room for {int(places.max()) + 1} keys, "
                                  f"found {size}")
-            if paged:
-                page_size = k_cache.shape[1]
-                pages = block_table.long().gather(1, places // page_size)
-                k_cache[pages, places % page_size] = k.to(k_cache.dtype)
-                v_cache[pages, places % page_size] = v.to(v_cache.dtype)
-            else:
-                k_cache[entries[:, None], places] = k.to(k_cache.dtype)
-                v_cache[entries[:, None], places] = v.to(v_cache.dtype)
+            pages = table.gather(1, places // page_size)
+            k_cache[pages, places % page_size] = k.to(k_cache.dtype)
+            v_cache[pages, places % page_size] = v.to(v_cache.dtype)
             lengths = lengths + k.shape[1]
-        if paged:
-            keys, values = (_torch.stack([_pages(x, row) for row in block_table]) for x in (k_cache, v_cache))
-        elif cache_batch_idx is None:
-            keys, values = k_cache[:batch], v_cache[:batch]
-        else:
-            keys, values = k_cache[entries], v_cache[entries]
-        if cache_leftpad is not None:
-            index = _torch.clamp(starts[:, None] + _torch.arange(size), max=size - 1)[:, :, None, None]
-            keys, values = (x.gather(1, index.expand(-1, -1, *x.shape[2:])) for x in (keys, values))
-            lengths = lengths - starts
         options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes)
-        options["key_lengths"] = lengths
-        output, log_sum_exp = _run(q, keys, values, options)
+        output, log_sum_exp = _run_paged(q, k_cache, v_cache, table, lengths, starts, options)
         return (output, log_sum_exp) if return_softmax_lse else output

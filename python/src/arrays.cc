@@ -75,7 +75,8 @@ std::string text_of(nb::handle object) {
 /// Names of PyTorch's that are asked for at every call. Kept for ever: modules may be gone when a program ends.
 struct TorchNames {
     nb::object tensor, parameter, empty, dtypes[8];
-    nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"};
+    nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"},
+        untyped_storage{"untyped_storage"};
 
     static const TorchNames& get() {
         static const TorchNames* names = new TorchNames;
@@ -92,7 +93,7 @@ private:
             const std::string name(name_of(static_cast<DType>(d)));
             dtypes[d] = torch.attr(name.c_str());
         }
-        for (nb::str* name : {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride}) {
+        for (nb::str* name : {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage}) {
             PyObject* interned = name->release().ptr();
             PyUnicode_InternInPlace(&interned);
             *name = nb::steal<nb::str>(interned);
@@ -126,6 +127,24 @@ nb::tuple tuple_of(const Shape& shape) {
     return tuple;
 }
 
+/// An array of NumPy's, or one that speaks DLPack, around a tensor that lives as long as it.
+NewArray owning_array(Tensor&& tensor, Family family) {
+    auto* owned = new Tensor(std::move(tensor));
+    const nb::capsule owner(owned, [](void* pointer) noexcept { delete static_cast<Tensor*>(pointer); });
+    const Shape& shape = owned->shape();
+    std::size_t extents[kMaxRank] = {};
+    for (int d = 0; d < shape.rank(); ++d) extents[d] = static_cast<std::size_t>(shape[d]);
+    const auto rank = static_cast<std::size_t>(shape.rank());
+    constexpr int kCpu = nb::device::cpu::value;
+    const nb::dlpack::dtype type = code_of(owned->dtype());
+    if (family == Family::numpy) {
+        return {nb::cast(nb::ndarray<nb::numpy>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
+                owned->view()};
+    }
+    return {nb::cast(nb::ndarray<nb::array_api>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
+            owned->view()};
+}
+
 }  // namespace
 
 // A quarter of what DLPack takes, and tensors that require gradients need not be detached.
@@ -145,7 +164,8 @@ bool Array::take_torch(nb::handle object, const std::string& operation, const st
         } catch (nb::python_error& error) {
             refuse(operation, what, std::string("a tensor without strides: ") + error.what());
         }
-        object_ = nb::borrow(object);
+        // The tensor may be given other memory meanwhile (x.data = ..., x.set_()).
+        object_ = called(object, names.untyped_storage);
         return true;
     }
     refuse(operation, what, "a tensor of " + text_of(type));
@@ -196,22 +216,11 @@ NewArray new_array(Family family, const Shape& shape, DType dtype) {
         auto* data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(called(made, names.data_ptr)));
         return {std::move(made), MutableTensorView(data, dtype, shape, contiguous_strides(shape))};
     }
-    auto* owned = new Tensor(Tensor::empty(shape, dtype));
-    const nb::capsule owner(owned, [](void* pointer) noexcept { delete static_cast<Tensor*>(pointer); });
-    std::size_t extents[kMaxRank] = {};
-    for (int d = 0; d < shape.rank(); ++d) extents[d] = static_cast<std::size_t>(shape[d]);
-    const auto rank = static_cast<std::size_t>(shape.rank());
-    constexpr int kCpu = nb::device::cpu::value;
-    const nb::dlpack::dtype type = code_of(dtype);
-    if (family == Family::numpy) {
-        return {nb::cast(nb::ndarray<nb::numpy>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
-                owned->view()};
-    }
-    return {nb::cast(nb::ndarray<nb::array_api>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
-            owned->view()};
+    return owning_array(Tensor::empty(shape, dtype), family);
 }
 
 nb::object as_array(Tensor&& tensor, Family family) {
+    if (family != Family::torch) return owning_array(std::move(tensor), family).object;
     const NewArray array = new_array(family, tensor.shape(), tensor.dtype());
     array.view.copy_from(tensor);
     return array.object;

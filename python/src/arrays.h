@@ -36,7 +36,7 @@ public:
 private:
     bool take_torch(nb::handle object, const std::string& operation, const std::string& what);
 
-    nb::object object_;  // of PyTorch
+    nb::object object_;  // the memory of a tensor of PyTorch
     nb::ndarray<nb::ro> array_;
     TensorView view_;
     std::optional<Tensor> copy_;

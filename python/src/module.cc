@@ -1,4 +1,5 @@
 #include "bindings.h"
+#include "computing.h"
 
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
@@ -49,8 +50,26 @@ NB_MODULE(_core, module) {
     });
     module.attr("__version__") = ATTEND_VERSION;
     module.def("set_num_threads", &attend::set_num_threads, nb::arg("count"),
-               "Threads that calls use; 0: all processors.");
-    module.def("get_num_threads", &attend::num_threads, "Threads that calls use.");
+               R"(Threads that calls use from now on; 0: all processors. No result depends on it.
+
+Raises ValueError for a negative count or one above 1024.
+
+>>> import attend
+>>> attend.set_num_threads(1)
+>>> attend.get_num_threads()
+1
+>>> attend.set_num_threads(0)
+)");
+    module.def("get_num_threads", &attend::num_threads, "Threads that calls use, an int.");
+    attend::python::bind_computing(module);
+    attend::python::bind_mask(module);
     attend::python::bind_attention(module);
+    attend::python::bind_linear(module);
+    attend::python::bind_kv_cache(module);
+    attend::python::bind_multi_head_attention(module);
+    attend::python::bind_paged(module);
+    attend::python::bind_explain(module);
+    attend::python::bind_heatmap(module);
     attend::python::bind_translator(module);
+    attend::python::bind_command(module);
 }

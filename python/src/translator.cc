@@ -1,4 +1,5 @@
 #include "bindings.h"
+#include "computing.h"
 
 #include <attend/tasks/translator.h>
 
@@ -39,7 +40,7 @@ void bind_translator(nb::module_& module) {
                 }
                 options.shortlist = shortlist;
                 const std::string folder = nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(path));
-                const nb::gil_scoped_release free_lock;
+                const Computing computing;
                 return Translator::from_pretrained(folder, options);
             },
             arg("path"), nb::kw_only(), arg("compute_type") = "auto", arg("shortlist") = true,
@@ -69,7 +70,7 @@ void bind_translator(nb::module_& module) {
                 }
                 TranslatedLines found;
                 {
-                    const nb::gil_scoped_release free_lock;
+                    const Computing computing;
                     found = self.translate_lines(lines, split, options);
                 }
                 if (single) return nb::cast(std::move(found.lines.front()));

@@ -165,6 +165,62 @@ TEST(KvCache, AppendsToSomeSequences) {
     }
 }
 
+// The pages of a cache, and the same in another layout and with one page for each sequence.
+TEST(PagedView, SameBitsAsTheCacheThatItShows) {
+    PagedKvCache cache({.kv_heads = 2, .head_dim = 8, .page_size = 16, .pages = 8});
+    const std::vector<std::int64_t> sequences = {cache.add_sequence(), cache.add_sequence()};
+    cache.append(sequences, normal({2, 2, 37, 8}, 1), normal({2, 2, 37, 8}, 2));
+    cache.append(std::span(sequences).first(1), normal({1, 2, 9, 8}, 3), normal({1, 2, 9, 8}, 4));
+    cache.set_left_padding(sequences[1], 5);
+    PagedView view{cache.keys().view(),
+                   cache.values().view(),
+                   {cache.block_table(sequences[0]), cache.block_table(sequences[1])},
+                   {46, 37},
+                   {0, 5}};
+    const Tensor other_keys = cache.keys().view().transpose(1, 2).clone();
+    const Tensor other_values = cache.values().view().transpose(1, 2).clone();
+    PagedView transposed = view;
+    transposed.keys = other_keys.view().transpose(1, 2);
+    transposed.values = other_values.view().transpose(1, 2);
+    Tensor whole_keys({2, 2, 64, 8});
+    Tensor whole_values({2, 2, 64, 8});
+    for (std::int64_t s = 0; s < 2; ++s) {
+        for (std::int64_t p = 0; p < 3; ++p) {
+            const std::int64_t page = view.block_tables[static_cast<std::size_t>(s)][static_cast<std::size_t>(p)];
+            const auto part = [&](Tensor& to) { return to.view().select(0, s).slice(1, 16 * p, 16 * p + 16); };
+            part(whole_keys).copy_from(view.keys.select(0, page));
+            part(whole_values).copy_from(view.values.select(0, page));
+        }
+    }
+    const PagedView whole{whole_keys.view(), whole_values.view(), {{0}, {1}}, {46, 37}, {0, 5}};
+    for (const std::int64_t queries : {1, 4, 20}) {
+        const Tensor q = normal({2, 4, queries, 8}, 5);
+        const AttentionOptions options{.mask = Mask::causal_bottom_right()};
+        const AttentionResult expected = attention(q, cache, sequences, options);
+        for (const PagedView& same : {view, transposed, whole}) {
+            const AttentionResult found = attention(q, same, options);
+            EXPECT_TRUE(same_bits(found.output, expected.output));
+            EXPECT_TRUE(same_bits(found.log_sum_exp, expected.log_sum_exp));
+        }
+    }
+}
+
+TEST(PagedView, RefusesWhatIsNotThere) {
+    const Tensor rows = normal({3, 1, 16, 8}, 1);
+    const Tensor q = normal({1, 1, 1, 8}, 2);
+    const auto attended = [&](const PagedView& view) { static_cast<void>(attention(q, view)); };
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  attended({rows, rows, {{0, 3}}, {17}});
+              }),
+              "[attention] expected pages in [0, 3), found 3");
+    EXPECT_THROW((attended({rows, rows, {{0, 1}}, {33}})), ValueError);
+    EXPECT_THROW((attended({rows, rows, {{0, 1}}, {3}, {4}})), ValueError);
+    EXPECT_THROW((attended({rows, rows, {{0}, {1}}, {3}})), ShapeError);
+    EXPECT_THROW((attended({rows, rows.to(DType::bfloat16), {{0}}, {3}})), DTypeError);
+    const TensorView turned = rows.view().transpose(2, 3);
+    EXPECT_THROW((attended({turned, turned, {{0}}, {3}})), ValueError);
+}
+
 TEST(PagedKvCache, TruncateGivesPagesBack) {
     const Tensor k = normal({1, 1, 40, 8}, 1);
     const Tensor v = normal({1, 1, 40, 8}, 2);

@@ -1,4 +1,5 @@
 #include <attend/core/error.h>
+#include <attend/core/interrupt.h>
 #include <attend/core/threads.h>
 
 #include <gtest/gtest.h>
@@ -6,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <set>
 #include <stdexcept>
 #include <thread>
@@ -46,6 +48,35 @@ TEST_F(Threads, ExceptionsReachTheCaller) {
 }
 
 // Work inside of work stays on its thread, and callers of several threads never wait for one another or add threads.
+// Between tasks where there are many, within a task that asks, and not without a scope.
+TEST_F(Threads, InterruptsEndCalls) {
+    for (const int count : {1, 3}) {
+        set_num_threads(count);
+        std::atomic<std::int64_t> done{0};
+        const auto nap = [&](std::int64_t) {
+            ++done;
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        };
+        {
+            const InterruptScope scope([] { throw ValueError("test", "expected to go on, found an interrupt"); });
+            EXPECT_THROW(parallel_for(100000, nap), ValueError);
+            EXPECT_LT(done, 100000);
+            EXPECT_THROW(parallel_for(2,
+                                      [&](std::int64_t) {
+                                          for (;;) check_interrupt();
+                                      }),
+                         ValueError);
+            const InterruptScope silent(nullptr);
+            done = 0;
+            parallel_for(100, nap);
+            EXPECT_EQ(done, 100);
+        }
+        parallel_for(100, nap);
+        EXPECT_EQ(done, 200);
+        check_interrupt();
+    }
+}
+
 TEST_F(Threads, NoMoreThreadsThanThePoolAndTheCallers) {
     set_num_threads(3);
     std::mutex mutex;

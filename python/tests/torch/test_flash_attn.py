@@ -126,8 +126,13 @@ def test_varlen(options):
 
 def test_dropout_keeps_its_share():
     q, k, v = tensors(n=64, m=64)
-    _, _, weights = fa.flash_attn_func(q, k, v, dropout_p=0.25, return_attn_probs=True)
-    assert abs((weights == 0).double().mean().item() - 0.25) < 0.01
+    out, lse, weights = fa.flash_attn_func(q, k, v, dropout_p=0.25, return_attn_probs=True)
+    assert abs((weights < 0).double().mean().item() - 0.25) < 0.01
+    want, want_lse, kept = formula(q.double(), k.double(), v.double())
+    close(weights.abs(), kept)
+    torch.testing.assert_close(lse.double(), want_lse, atol=1e-5, rtol=0)
+    used = torch.where(weights < 0, 0.0, kept) / 0.75
+    close(out, torch.einsum("bhnm,bmhd->bnhd", used, v.double().repeat_interleave(2, 2)))
     torch.manual_seed(5)
     a = fa.flash_attn_func(q, k, v, dropout_p=0.25)
     torch.manual_seed(5)

@@ -6,6 +6,7 @@ import torch
 
 import attend
 import attend.torch
+from attend import _core
 
 F = torch.nn.functional
 BOUND = {torch.float32: 3e-6, torch.float64: 1e-12, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -133,3 +134,27 @@ def test_threads_call_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_addresses_are_the_callers():
+    qkv = torch.zeros(2, 9, 3, 4, 16, requires_grad=True)
+    for dtype in BOUND:
+        for x in (qkv[:, :, 1].transpose(1, 2), qkv[1:, ::2, 2, :, 3:], qkv):
+            x = x.detach().to(dtype) if dtype != torch.float32 else x
+            assert _core._rows_address(x) == x.data_ptr()
+    assert _core._rows_address(qkv.detach()[..., ::2]) != qkv.data_ptr()
+
+
+def test_tensors_lose_their_memory_while_they_are_used():
+    q = torch.randn(1, 4, 3000, 16)
+    want = attend.torch.scaled_dot_product_attention(q, q, q)
+    for _ in range(5):
+        x, trash, result = q.clone(), [], []
+        thread = threading.Thread(target=lambda: result.append(attend.torch.scaled_dot_product_attention(x, x, x)))
+        thread.start()
+        while thread.is_alive():
+            x.data = q.clone()
+            trash = [torch.full_like(q, float("nan")) for _ in range(3)]
+        thread.join()
+        del trash
+        assert torch.equal(result[0], want)

@@ -1,4 +1,5 @@
 #include <attend/core/element.h>
+#include <attend/core/interrupt.h>
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/attention.h>
 #include <attend/kernels/cpu/flash/forward.h>
@@ -166,6 +167,7 @@ private:
         const KeyRange visible = sequence_.keys_of(unit_.query_begin, unit_.query_end);
         if (visible.empty()) return;
         for (std::int64_t s = 0; s < strip_count(sequence_.key_count, layout_.strip); ++s) {
+            check_interrupt();
             strip_begin_ = strip_begin(s, sequence_.key_count, layout_.strip);
             const std::int64_t end = strip_begin(s + 1, sequence_.key_count, layout_.strip);
             const std::int64_t columns = kernels_.columns;

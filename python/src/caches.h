@@ -1,0 +1,29 @@
+/// @file
+/// A cache that several Python threads may use, and what calls over caches share.
+#pragma once
+
+#include "arrays.h"
+
+#include <attend/attention/kv_cache.h>
+
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <utility>
+
+namespace attend::python {
+
+/// The mutex is taken without the interpreter's lock, or the two could wait for each other.
+struct CacheObject {
+    explicit CacheObject(KvCache kept) : cache(std::move(kept)) {}
+    KvCache cache;
+    std::shared_mutex mutex;
+};
+
+/// 'float32', 'bfloat16', 'float16' or 'int8'. @throws ValueError
+DType cache_dtype(const std::string& name);
+
+/// The output, or a named tuple with what was asked for.
+nb::object attention_result(AttentionResult&& result, Family family, bool weights, bool log_sum_exp);
+
+}  // namespace attend::python

@@ -1,0 +1,144 @@
+"""Threads, forks, interrupts, and arrays that die while they are used."""
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import attend
+
+
+def rows(n, *, d=16, dtype=np.float32):
+    return np.random.default_rng(n).standard_normal((1, 2, n, d)).astype(dtype)
+
+
+@pytest.fixture
+def threads():
+    yield attend.set_num_threads
+    attend.set_num_threads(0)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name,call", [
+    ("float32", lambda: attend.attention(*[rows(1_000_000)] * 3)),
+    ("float64", lambda: attend.attention(*[rows(200_000, dtype=np.float64)] * 3)),
+    ("matmul", lambda: attend.matmul(*[np.ones((12_000, 12_000), np.float32)] * 2)),
+    ("layer", lambda: attend.MultiHeadAttention(16, 1)(np.ones((1, 1_000_000, 16), np.float32))),
+], ids=lambda x: x if isinstance(x, str) else "")
+def test_interrupt_ends_a_long_call(threads, name, call, count):
+    threads(count)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    timer.join()
+    x = rows(64)
+    np.testing.assert_array_equal(attend.attention(x, x, x), attend.attention(x, x, x))
+
+
+def test_handlers_run_during_a_call():
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        x = rows(20_000)
+        begin = time.monotonic()
+        while not seen and time.monotonic() < begin + 60:
+            attend.attention(x, x, x)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert seen
+
+
+def test_other_threads_run_during_a_call():
+    x, count, done = rows(30_000), [0], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            count[0] += 1
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    while count[0] == 0:
+        time.sleep(0.001)
+    before = count[0]
+    attend.attention(x, x, x)
+    assert count[0] > before
+    done.set()
+    thread.join()
+
+
+def test_many_threads_have_the_same_bits():
+    inputs = [rows(n) for n in (1, 3, 100, 257)]
+    want = [attend.attention(x, x, x, causal=True) for x in inputs]
+    wrong = []
+
+    def work():
+        for _ in range(20):
+            for x, y in zip(inputs, want):
+                if not np.array_equal(attend.attention(x, x, x, causal=True), y):
+                    wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_children_compute(threads):
+    threads(2)
+    x = rows(500)
+    want = attend.attention(x, x, x)  # the pool has begun
+    done = threading.Event()
+
+    def busy():
+        while not done.is_set():
+            attend.attention(x, x, x)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if np.array_equal(attend.attention(x, x, x), want) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_arrays_die_while_they_are_used():
+    holder = [rows(3000)]
+    want = attend.attention(*holder * 3)
+    for _ in range(5):
+        holder = [rows(3000)]
+        result = []
+        # The call alone keeps its arrays.
+        thread = threading.Thread(target=lambda: result.append(attend.attention(*[holder.pop()] * 3)))
+        thread.start()
+        while holder:
+            time.sleep(0)
+        gc.collect()
+        trash = [np.full((1, 2, 3000, 16), np.nan, np.float32) for _ in range(20)]
+        thread.join()
+        del trash
+        np.testing.assert_array_equal(result[0], want)
+
+
+def test_results_live_without_their_inputs():
+    count = sys.getrefcount(None)
+    for _ in range(200):
+        result = attend.attention(rows(8), rows(8), rows(8), return_weights=True)
+        mask = attend.Mask.boolean(np.ones((8, 8), bool))
+        gc.collect(0)
+        attend.attention(rows(8), rows(8), rows(8), mask=mask)
+    assert np.isfinite(result.weights).all() and sys.getrefcount(None) < count + 100
