@@ -71,9 +71,12 @@ def grid(count, seed):
     random.seed(seed)
     choices = {"num_beams": [1, 2, 3, 4, 6], "length_penalty": [0.0, 0.6, 1.0, 2.0], "early_stopping": [False, True, "never"],
                "max_length": [6, 12, 25], "min_length": [0, 5], "no_repeat_ngram_size": [0, 1, 2, 3],
-               "repetition_penalty": [1.0, 1.3, 0.8], "renormalize_logits": [False, True]}
+               "repetition_penalty": [1.0, 1.3, 0.8], "renormalize_logits": [False, True],
+               "prefix": ["", "", "gato", "o velho"]}
     for _ in range(count):
-        yield {name: random.choice(values) for name, values in choices.items()}
+        options = {name: random.choice(values) for name, values in choices.items()}
+        options["max_length"] += 10 if options["prefix"] else 0
+        yield options
 
 
 def ours(attend, folder, options, lines, compute_type="float32", batch=1000):
@@ -83,6 +86,8 @@ def ours(attend, folder, options, lines, compute_type="float32", batch=1000):
                str(options["max_length"]), "--min-length", str(options["min_length"]), "--no-repeat-ngram-size",
                str(options["no_repeat_ngram_size"]), "--repetition-penalty", str(options["repetition_penalty"]), "--n-best",
                str(options["num_beams"])] + (["--renormalize-logits"] if options["renormalize_logits"] else [])
+    if options["prefix"]:
+        command += ["--target-prefix", options["prefix"]]
     found = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True)
     if found.returncode != 0:
         sys.exit(f"{' '.join(command)}: {found.stderr}")
@@ -92,6 +97,10 @@ def ours(attend, folder, options, lines, compute_type="float32", batch=1000):
 def theirs(model, tokenizer, options, line):
     inputs = tokenizer([line], return_tensors="pt")
     beams = options["num_beams"]
+    options = dict(options)
+    if prefix := options.pop("prefix"):
+        given = tokenizer(text_target=prefix).input_ids[:-1]
+        inputs["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id] + given])
     found = model.generate(**inputs, **options, num_return_sequences=beams, return_dict_in_generate=True, output_scores=True)
     ids = [[i for i in row.tolist()[1:]] for row in found.sequences]
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id

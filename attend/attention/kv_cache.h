@@ -134,7 +134,7 @@ private:
     void reserve(std::int64_t pages);
     std::int64_t take_page();
     void give_back(std::int64_t page);
-    void copy_page(std::int64_t from, std::int64_t to);
+    void copy_page(std::int64_t from, std::int64_t to, std::int64_t slots);
 
     PagedKvCacheOptions options_;
     Tensor keys_;

@@ -105,9 +105,11 @@ void PagedKvCache::give_back(std::int64_t page) {
     if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
 }
 
-void PagedKvCache::copy_page(std::int64_t from, std::int64_t to) {
+void PagedKvCache::copy_page(std::int64_t from, std::int64_t to, std::int64_t slots) {
     const auto copy = [&](Tensor& tensor) {
-        if (tensor.numel() > 0) tensor.view().select(0, to).copy_from(tensor.view().select(0, from));
+        if (tensor.numel() == 0) return;
+        const auto used = [&](std::int64_t page) { return tensor.view().select(0, page).slice(1, 0, slots); };
+        used(to).copy_from(used(from));
     };
     copy(keys_);
     copy(values_);
@@ -151,7 +153,7 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
         State& own = state(sequences[static_cast<std::size_t>(b)]);
         if (own.length % size != 0 && references_[static_cast<std::size_t>(own.pages.back())] > 1) {
             const std::int64_t page = take_page();
-            copy_page(own.pages.back(), page);
+            copy_page(own.pages.back(), page, own.length % size);
             --references_[static_cast<std::size_t>(own.pages.back())];
             own.pages.back() = page;
         }

@@ -128,7 +128,7 @@ Tensor Block::mix(const TensorView& x, const TensorView& residual, const BlockIn
     const MultiHeadAttention& attention = *parts_.self_attention;
     MultiHeadAttentionResult result;
     if (inputs.cache != nullptr) {
-        const std::int64_t sequences = std::max<std::int64_t>(inputs.cache->options().batch, 1);
+        const std::int64_t sequences = std::max<std::int64_t>(inputs.cache->rows(), 1);
         const Shape rows = {sequences, x.size(0) * x.size(1) / sequences, d_model()};
         if (rows.numel() != x.numel()) {
             throw ShapeError(kModule, "expected tokens for each of " + std::to_string(sequences) +
@@ -181,9 +181,13 @@ StateDict Block::state_dict() const {
     return state;
 }
 
-KvCache Block::make_cache(std::int64_t batch, std::int64_t capacity, DType dtype) const {
+ForkingCache Block::make_cache(std::int64_t rows, DType dtype) const {
     if (!parts_.self_attention) throw ValueError(kModule, "expected a block with self-attention, found a recurrence");
-    return parts_.self_attention->make_cache(batch, capacity, dtype);
+    const MultiHeadAttention& attention = *parts_.self_attention;
+    return {rows, {.kv_heads = attention.num_heads(),
+                   .head_dim = attention.head_dim(),
+                   .pages = std::max<std::int64_t>(rows, 1),
+                   .dtype = dtype}};
 }
 
 }  // namespace attend::nn

@@ -52,7 +52,7 @@ struct BlockInputs {
     const ProjectedMemory* memory = nullptr;  ///< keys and values of the cross attention, see Block::project
     AttentionOptions cross = {};              ///< of the cross attention
     TensorView positions = {};                ///< of rotary self-attention, int64 [batch, L]; else 0, 1, ...
-    KvCache* cache = nullptr;  ///< of the self-attention: x are the next tokens, see MultiHeadAttention::forward_next
+    ForkingCache* cache = nullptr;  ///< of the self-attention: x are the next tokens, see MultiHeadAttention::forward_next
     Tensor* state = nullptr;   ///< of the recurrence, [batch, d]
     Tensor* self_weights = nullptr;   ///< receives them where self.return_weights is set: [batch, heads, L, L]
     Tensor* cross_weights = nullptr;  ///< the same of cross.return_weights: [batch, heads, L, Lk]
@@ -74,8 +74,9 @@ public:
     /// @throws ValueError in an encoder's block
     ProjectedMemory project(const TensorView& memory) const;
 
-    /// A cache for the self-attention, see MultiHeadAttention::make_cache. @throws ValueError where there is none
-    KvCache make_cache(std::int64_t batch, std::int64_t capacity = 256, DType dtype = DType::float32) const;
+    /// A cache for the self-attention of so many rows. @param dtype of what it keeps @throws ValueError where there is
+    /// no self-attention
+    ForkingCache make_cache(std::int64_t rows, DType dtype = DType::float32) const;
 
     /// Parameters by the names that load_block takes; attention whose heads are not d_model wide together as
     /// W_q.weight,

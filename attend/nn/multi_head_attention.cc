@@ -17,6 +17,13 @@ void check_input(const std::string& name, const TensorView& view, std::int64_t w
     }
 }
 
+std::int64_t rows_of(const KvCache& cache) {
+    return cache.options().batch;
+}
+std::int64_t rows_of(const ForkingCache& cache) {
+    return cache.rows();
+}
+
 }  // namespace
 
 TensorView MultiHeadAttention::heads_of(const Tensor& projected) const {
@@ -101,9 +108,9 @@ KvCache MultiHeadAttention::make_cache(std::int64_t batch, std::int64_t capacity
         {.batch = batch, .kv_heads = num_heads_, .head_dim = head_dim(), .capacity = capacity, .dtype = dtype});
 }
 
-MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, KvCache& cache,
-                                                          const AttentionOptions& options,
-                                                          const TensorView& residual) const {
+template <typename Cache, typename AttendNext>
+MultiHeadAttentionResult MultiHeadAttention::next(const TensorView& x, Cache& cache, const AttentionOptions& options,
+                                                  const TensorView& residual, const AttendNext& attend) const {
     check_input("x", x, d_model());
     if (key_.in_features() != d_model() || value_.in_features() != d_model()) {
         throw ShapeError(kModule, "expected keys and values of width " + std::to_string(d_model()) +
@@ -112,9 +119,9 @@ MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, K
     }
     const std::int64_t batch = x.size(0);
     const std::int64_t length = x.size(1);
-    if (cache.options().batch != batch) {
+    if (rows_of(cache) != batch) {
         throw ShapeError(kModule, "expected a cache of " + std::to_string(batch) + " sequences, found one of " +
-                                      std::to_string(cache.options().batch));
+                                      std::to_string(rows_of(cache)));
     }
     Tensor positions({batch, length}, DType::int64);
     // Slots, padding included: only differences count, whenever padding is declared.
@@ -128,7 +135,7 @@ MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, K
     cache.append(heads_of(added.key), heads_of(added.value));
     AttentionOptions own = options;
     own.mask = options.mask & Mask::causal_bottom_right();
-    AttentionResult attended = attention(heads_of(query), cache, own);
+    AttentionResult attended = attend(heads_of(query), own);
     const TensorView joined = attended.output.view().transpose(1, 2);
     // One token's heads lie side by side already.
     const Shape shape = {batch, length, inner_dim()};
@@ -138,6 +145,21 @@ MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, K
     result.weights = std::move(attended.weights);
     result.log_sum_exp = std::move(attended.log_sum_exp);
     return result;
+}
+
+MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, KvCache& cache,
+                                                          const AttentionOptions& options,
+                                                          const TensorView& residual) const {
+    return next(x, cache, options, residual, [&](const TensorView& query, const AttentionOptions& own) {
+        return attention(query, cache, own);
+    });
+}
+
+MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, ForkingCache& cache,
+                                                          const AttentionOptions& options,
+                                                          const TensorView& residual) const {
+    return next(x, cache, options, residual,
+                [&](const TensorView& query, const AttentionOptions& own) { return cache.attend(query, own); });
 }
 
 Tensor mean_over_heads(const TensorView& weights) {

@@ -6,6 +6,7 @@
 #include <attend/attention/kv_cache.h>
 #include <attend/core/tensor.h>
 #include <attend/core/torch_random.h>
+#include <attend/nn/forking_cache.h>
 #include <attend/nn/linear.h>
 #include <attend/nn/module.h>
 #include <attend/nn/rotary.h>
@@ -98,6 +99,9 @@ public:
     /// attend_to @throws ShapeError, DTypeError, ValueError; tokens may be appended then
     MultiHeadAttentionResult forward_next(const TensorView& x, KvCache& cache, const AttentionOptions& options = {},
                                           const TensorView& residual = {}) const;
+    /// The same with a cache whose rows a search forks. @throws ShapeError, DTypeError, ValueError
+    MultiHeadAttentionResult forward_next(const TensorView& x, ForkingCache& cache,
+                                          const AttentionOptions& options = {}, const TensorView& residual = {}) const;
     /// The projections around another attention: calls attend(output, query, key, value) once, with the projected heads
     /// [batch, heads, L, d] and where their outputs go, and returns the projected output.
     /// @throws ShapeError, DTypeError
@@ -140,6 +144,9 @@ private:
     void check_heads(std::int64_t inner) const;
     TensorView heads_of(const Tensor& projected) const;
     Tensor rotated(Tensor projected, const TensorView& positions) const;
+    template <typename Cache, typename AttendNext>
+    MultiHeadAttentionResult next(const TensorView& x, Cache& cache, const AttentionOptions& options,
+                                  const TensorView& residual, const AttendNext& attend) const;
     Tensor around(const TensorView& query, const ProjectedMemory& memory, const Attend& attend,
                   const TensorView& residual, const TensorView& positions) const;
 

@@ -57,7 +57,7 @@ void StackState::reorder(std::span<const std::int64_t> sources) {
         throw ValueError(kModule, "expected sequences from 0 to " + std::to_string(sequences - 1) + ", found " +
                                       std::to_string(source));
     }
-    for (std::optional<KvCache>& cache : caches) {
+    for (std::optional<ForkingCache>& cache : caches) {
         if (cache) cache->reorder(sources);
     }
     for (Tensor& cell : cells) {
@@ -95,7 +95,7 @@ RelativeBias TransformerStack::relative_bias(const TensorView& x, const StackInp
     const StackState& state = *inputs.state;
     std::vector<std::int64_t> offsets(static_cast<std::size_t>(state.sequences), 0);
     std::int64_t longest = 0;
-    for (const std::optional<KvCache>& cache : state.caches) {
+    for (const std::optional<ForkingCache>& cache : state.caches) {
         if (!cache) continue;
         for (std::size_t s = 0; s < offsets.size(); ++s) {
             offsets[s] = cache->length(static_cast<std::int64_t>(s));
@@ -143,7 +143,7 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
     for (std::size_t b = 0; b < count; ++b) {
         if (is_decoder()) own.memory = &inputs.memory[b];
         if (inputs.state != nullptr) {
-            std::optional<KvCache>& cache = inputs.state->caches[b];
+            std::optional<ForkingCache>& cache = inputs.state->caches[b];
             own.cache = cache ? &*cache : nullptr;
             own.state = &inputs.state->cells[b];
         }
@@ -168,14 +168,14 @@ std::vector<ProjectedMemory> TransformerStack::project(const TensorView& memory)
     return projected;
 }
 
-StackState TransformerStack::start(std::int64_t sequences, std::int64_t capacity, DType dtype) const {
+StackState TransformerStack::start(std::int64_t sequences, DType dtype) const {
     StackState state;
     state.sequences = sequences;
     for (const Block& block : parts_.blocks) {
         const bool recurrent = block.is_recurrent();
         state.cells.push_back(recurrent ? Tensor({sequences, d_model()}) : Tensor());
         state.caches.emplace_back();
-        if (!recurrent) state.caches.back().emplace(block.make_cache(sequences, capacity, dtype));
+        if (!recurrent) state.caches.back().emplace(block.make_cache(sequences, dtype));
     }
     return state;
 }

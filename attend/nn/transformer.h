@@ -32,8 +32,8 @@ TransformerStackParts load_stack(const StateDict& state, const BlockOptions& opt
 
 /// Where a stack stands between tokens: a cache for each block with self-attention, a state for each recurrence.
 struct StackState {
-    std::vector<std::optional<KvCache>> caches = {};  ///< of each block
-    std::vector<Tensor> cells = {};                   ///< of each block: [sequences, d], or without elements
+    std::vector<std::optional<ForkingCache>> caches = {};  ///< of each block
+    std::vector<Tensor> cells = {};                        ///< of each block: [sequences, d], or without elements
     std::int64_t sequences = 0;                       ///< how many
 
     /// Sequence s becomes what sequence sources[s] was: beams, or those that go on. @throws ValueError
@@ -73,8 +73,8 @@ public:
     Tensor forward(const TensorView& x, const TensorView& memory, StackInputs inputs = {}) const;
     /// Keys and values of each block's cross attention, once for all steps. @throws ValueError in an encoder
     std::vector<ProjectedMemory> project(const TensorView& memory) const;
-    /// Before the first token. @param capacity tokens of a sequence to begin with @param dtype of what caches keep
-    StackState start(std::int64_t sequences, std::int64_t capacity = 256, DType dtype = DType::float32) const;
+    /// Before the first token. @param dtype of what caches keep
+    StackState start(std::int64_t sequences, DType dtype = DType::float32) const;
 
     /// Parameters by the names that load_stack takes. @throws ValueError where a block has a recurrence
     StateDict state_dict() const;

@@ -36,8 +36,8 @@ public:
     static Tokenizer open(const std::string& path);
 
     /// The same with ids from a dictionary, as OPUS-MT's checkpoints have them: "</s>" is the end, "<unk>" what is
-    /// unknown. A language's mark in front (">>de<<") is one piece. Marks of ends, of padding and of the unknown are
-    /// left out by `decode`. @throws FileError, naming `dictionary_path` where a mark is missing
+    /// unknown. A language's mark in front (">>de<<") is one piece, and so is "</s>", "<unk>" or "<pad>" anywhere in a
+    /// text (as in Transformers); `decode` leaves those three out. @throws FileError, naming `dictionary_path` where a mark is missing
     static Tokenizer open(const std::string& path, const Vocabulary& dictionary, const std::string& dictionary_path);
 
     /// Ids of the pieces of UTF-8 text, without any that mark its beginning or end.

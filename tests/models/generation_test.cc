@@ -143,6 +143,18 @@ TEST(Generation, TextsBecomeTransformersIds) {
     EXPECT_EQ(translator.target_language(), "xx");
 }
 
+// Pieces as Transformers 4.57 has them.
+TEST(Generation, MarksInTextsArePieces) {
+    const Translator translator = Translator::from_pretrained(kFolder);
+    const auto pieces = [&](const std::string& text) { return translator.source_pieces(translator.encode(text)); };
+    using Pieces = std::vector<std::string>;
+    EXPECT_EQ(pieces("a </s> on"), (Pieces{"▁a", "</s>", "▁", "on", "</s>"}));
+    EXPECT_EQ(pieces("<unk> a<pad>"), (Pieces{"<unk>", "▁a", "<pad>", "</s>"}));
+    EXPECT_EQ(pieces("a</s>>>xx<< b"), (Pieces{"▁a", "</s>", ">>xx<<", "▁b", "</s>"}));
+    EXPECT_EQ(pieces(">>yy<< the"), (Pieces{"<unk>", "▁the", "</s>"}));
+    EXPECT_EQ(pieces("the >>xx<< a"), (Pieces{"▁the", "▁", ">>xx<<", "▁a", "</s>"}));
+}
+
 // int8 and bfloat16 stay near float32.
 TEST(Generation, NarrowWeightsStayNear) {
     const JsonConfig config = JsonConfig::open(kFolder + "/config.json");

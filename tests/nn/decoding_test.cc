@@ -169,7 +169,7 @@ TEST(TransformerStack, StepsEqualTheWholeSequenceAndBeamsMove) {
             const double bound = kept == DType::float32 ? 1e-5 : 0.06;
             const Tensor want = decoder.forward(x, memory, {.self = {.mask = Mask::causal()}});
             std::vector<nn::ProjectedMemory> projected = decoder.project(memory);
-            nn::StackState state = decoder.start(3, 4);
+            nn::StackState state = decoder.start(3);
             std::int64_t begin = 0;
             for (const std::int64_t count : {5, 1, 1}) {
                 const Tensor found = decoder.forward(tokens(x, begin, begin + count),

@@ -18,6 +18,7 @@ struct Dictionary {
     std::vector<std::string> pieces;       // by id
     std::vector<std::int64_t> ids;         // by SentencePiece's id; what it does not have is unknown
     std::vector<std::int64_t> left_out{};  // by decode
+    std::vector<std::string> marks{};      // what they are spelt as
     std::int64_t end = -1;
     std::int64_t unknown = -1;
 };
@@ -52,6 +53,18 @@ PieceText with_ranges(const sentencepiece::ImmutableSentencePieceText& found) {
 std::size_t mark_bytes(std::string_view text) {
     const std::size_t end = text.starts_with(">>") ? text.find("<<") : std::string_view::npos;
     return end == std::string_view::npos ? 0 : end + 2;
+}
+
+/// The next of some marks in a text from `begin` on, the longest where several begin: its place and bytes; none: 0
+/// bytes at the end.
+std::pair<std::size_t, std::size_t> next_mark(std::string_view text, std::size_t begin,
+                                              const std::vector<std::string>& marks) {
+    std::pair<std::size_t, std::size_t> found = {text.size(), 0};
+    for (const std::string& mark : marks) {
+        const std::size_t at = text.find(mark, begin);
+        if (at < found.first || (at == found.first && mark.size() > found.second)) found = {at, mark.size()};
+    }
+    return found;
 }
 
 /// The sign for a space that pieces unknown to a model keep becomes one, and spaces at the ends go, as in Transformers.
@@ -107,23 +120,39 @@ struct Tokenizer::Model {
     }
 
     PieceText encode_by_dictionary(std::string_view text) const;
+    void add_pieces(std::string_view text, std::size_t begin, std::size_t end, PieceText& result) const;
     PieceText decode_by_dictionary(std::span<const std::int64_t> ids) const;
 };
 
-// A piece that the model does not know may be in the dictionary nevertheless, which both languages may share.
+// Marks of ends and padding that stand in the text are the pieces that they spell, and cut it (as in Transformers).
 PieceText Tokenizer::Model::encode_by_dictionary(std::string_view text) const {
     PieceText result;
     result.text = text;
-    const auto add = [&](std::int64_t id, std::size_t begin, std::size_t end) {
+    for (std::size_t begin = 0; begin < text.size();) {
+        const auto [at, bytes] = next_mark(text, begin, dictionary->marks);
+        add_pieces(text, begin, at, result);
+        if (bytes > 0) {
+            result.ids.push_back(*dictionary->words.find(std::string(text.substr(at, bytes))));
+            result.ranges.push_back({static_cast<std::int64_t>(at), static_cast<std::int64_t>(at + bytes)});
+        }
+        begin = at + bytes;
+    }
+    return result;
+}
+
+// A piece that the model does not know may be in the dictionary nevertheless, which both languages may share.
+void Tokenizer::Model::add_pieces(std::string_view text, std::size_t begin, std::size_t end, PieceText& result) const {
+    const std::string_view part = text.substr(begin, end - begin);
+    const auto add = [&](std::int64_t id, std::size_t first, std::size_t last) {
         result.ids.push_back(id);
-        result.ranges.push_back({static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)});
+        result.ranges.push_back({static_cast<std::int64_t>(begin + first), static_cast<std::int64_t>(begin + last)});
     };
-    const std::size_t mark = mark_bytes(text);
+    const std::size_t mark = mark_bytes(part);
     if (mark > 0) {
-        add(dictionary->words.find(std::string(text.substr(0, mark))).value_or(dictionary->unknown), 0, mark);
+        add(dictionary->words.find(std::string(part.substr(0, mark))).value_or(dictionary->unknown), 0, mark);
     }
     sentencepiece::ImmutableSentencePieceText found;
-    check_encoded(processor.Encode({text.data() + mark, text.size() - mark}, found.mutable_proto()));
+    check_encoded(processor.Encode({part.data() + mark, part.size() - mark}, found.mutable_proto()));
     for (const auto& piece : found.pieces()) {
         std::int64_t id = dictionary->ids[piece.id()];
         if (static_cast<int>(piece.id()) == processor.unk_id()) {
@@ -131,7 +160,6 @@ PieceText Tokenizer::Model::encode_by_dictionary(std::string_view text) const {
         }
         add(id, mark + piece.begin(), mark + piece.end());
     }
-    return result;
 }
 
 PieceText Tokenizer::Model::decode_by_dictionary(std::span<const std::int64_t> ids) const {
@@ -174,7 +202,11 @@ Tokenizer Tokenizer::open(const std::string& path, const Vocabulary& words, cons
     dictionary.end = mark("</s>");
     dictionary.unknown = mark("<unk>");
     dictionary.left_out = {dictionary.end, dictionary.unknown};
-    if (const auto padding = words.find("<pad>")) dictionary.left_out.push_back(*padding);
+    dictionary.marks = {"</s>", "<unk>"};
+    if (const auto padding = words.find("<pad>")) {
+        dictionary.left_out.push_back(*padding);
+        dictionary.marks.emplace_back("<pad>");
+    }
     for (int id = 0; id < model->processor.GetPieceSize(); ++id) {
         dictionary.ids.push_back(words.find(model->processor.IdToPiece(id)).value_or(dictionary.unknown));
     }
