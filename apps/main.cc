@@ -5,8 +5,7 @@
 #include <attend/io/file.h>
 #include <attend/version.h>
 
-#include <signal.h>
-
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <iostream>

@@ -66,7 +66,7 @@ std::string pair_of(const std::string& path) {
     constexpr std::size_t kLetters = 4;
     const std::string name = std::filesystem::path(path).filename().string();
     for (std::size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) {
-        const std::string part = name.substr(dot + 1, name.find('.', dot + 1) - dot - 1);
+        std::string part = name.substr(dot + 1, name.find('.', dot + 1) - dot - 1);
         const bool letters = std::all_of(part.begin(), part.end(), [](char c) { return c >= 'a' && c <= 'z'; });
         if (part.size() == kLetters && letters) return part;
     }
