@@ -2,8 +2,10 @@
 #include "messages.h"
 
 #include <attend/core/error.h>
+#include <attend/io/file.h>
 #include <attend/version.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <iostream>
@@ -29,6 +31,23 @@ std::string usage_message(const CLI::ParseError& error) {
     std::string option = message.substr(0, expected);
     while (!option.empty() && (option.back() == ' ' || option.back() == ':')) option.pop_back();
     return message.substr(expected) + (option.empty() ? "" : " for " + option);
+}
+
+/// Ends the process as the signal would have, without half-written files.
+void end_by_signal(int signal) {
+    attend::remove_unfinished_files();
+    raise(signal);  // its default action, once this returns
+}
+
+void remove_files_on_signals() {
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+        struct sigaction before {};
+        if (sigaction(signal, nullptr, &before) != 0 || before.sa_handler != SIG_DFL) continue;  // nohup ignores one
+        struct sigaction action {};
+        action.sa_handler = end_by_signal;
+        action.sa_flags = static_cast<int>(SA_RESETHAND);
+        sigaction(signal, &action, nullptr);
+    }
 }
 
 /// What was printed is there, or the command failed.
@@ -58,6 +77,7 @@ std::string unknown_word(const CLI::App& app, int argc, char** argv) {
 }  // namespace
 
 int attend::apps::run_command(int argc, char** argv) {
+    remove_files_on_signals();
     std::ios::sync_with_stdio(false);
     CLI::App app{"attend: attention for C++, from the kernel to the application", "attend"};
     app.set_version_flag("--version", "attend " + std::string(attend::version()), "Print the version and exit");

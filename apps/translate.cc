@@ -6,22 +6,27 @@
 
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
+#include <attend/io/file.h>
+#include <attend/io/json_config.h>
 #include <attend/tasks/translator.h>
-
 #include <attend/viz/figure.h>
 
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <sstream>
+#include <streambuf>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,7 +54,23 @@ struct TranslateArguments {
     bool wants_attention() const { return !attention.empty() || !plot.path.empty(); }
 };
 
-constexpr std::size_t kChunkBytes = std::size_t{256} << 10;  // of lines that are in memory at once
+constexpr std::size_t kFirstChunkBytes = std::size_t{8} << 10;  // of lines, so that what goes wrong shows soon
+constexpr std::size_t kChunkBytes = std::size_t{256} << 10;     // of lines that are in memory at once
+constexpr std::size_t kMostLineBytes = std::size_t{16} << 20;   // of one line
+
+/// Whether a folder looks like one of Firefox Translations or of Hugging Face's Marian.
+bool holds_model(const std::filesystem::path& folder) {
+    std::error_code ignored;
+    for (const auto& file : std::filesystem::directory_iterator(folder, ignored)) {
+        const std::string name = file.path().filename().string();
+        if (name.starts_with("model") && name.ends_with(".bin")) return true;
+    }
+    try {
+        return JsonConfig::open((folder / "config.json").string()).text("model_type") == "marian";
+    } catch (const Error&) {
+        return false;
+    }
+}
 
 /// "en-pt, pt-en" where folders with models are looked for.
 std::string models_at_hand() {
@@ -60,10 +81,7 @@ std::string models_at_hand() {
         std::error_code ignored;
         for (const auto& entry : std::filesystem::directory_iterator(place, ignored)) {
             if (!entry.is_directory(ignored)) continue;
-            for (const auto& file : std::filesystem::directory_iterator(entry.path(), ignored)) {
-                const std::string name = file.path().filename().string();
-                if (name.starts_with("model") && name.ends_with(".bin")) found.push_back(entry.path().string());
-            }
+            if (holds_model(entry.path())) found.push_back(entry.path().string());
         }
     }
     std::sort(found.begin(), found.end());
@@ -80,18 +98,23 @@ models::ComputeType parse_compute_type(const std::string& name) {
 /// Lines as they come, a bounded part of them at a time.
 class LineReader {
 public:
-    LineReader(std::istream& in, bool one_by_one) : in_(in), one_by_one_(one_by_one) {}
+    /// @param name of the input, for messages
+    LineReader(std::istream& in, std::string name, bool one_by_one)
+        : in_(*in.rdbuf()), name_(std::move(name)), one_by_one_(one_by_one) {}
 
+    /// None at the end. @throws FileError when they cannot be read, or one is too long
     std::vector<std::string> next() {
         std::vector<std::string> lines;
         std::size_t bytes = 0;
         std::string line;
-        while (bytes < kChunkBytes && std::getline(in_, line)) {
+        while (bytes < chunk_bytes_ && read(line)) {
+            ++number_;
             bytes += line.size() + 1;
-            ended_with_break_ = !in_.eof();
             lines.push_back(std::move(line));
+            line.clear();
             if (one_by_one_) break;
         }
+        chunk_bytes_ = std::min(2 * chunk_bytes_, kChunkBytes);
         return lines;
     }
 
@@ -99,9 +122,35 @@ public:
     bool ended_with_break() const { return ended_with_break_; }
 
 private:
-    std::istream& in_;
+    /// std::getline would take an error for the end, and a line of any length.
+    bool read(std::string& line) {
+        constexpr int kEnd = std::char_traits<char>::eof();
+        try {
+            errno = 0;
+            int c = in_.sbumpc();
+            if (c == kEnd) return false;
+            for (; c != kEnd && c != '\n'; c = in_.sbumpc()) {
+                if (line.size() == kMostLineBytes) {
+                    throw FileError("translate", "expected lines of at most " + std::to_string(kMostLineBytes) +
+                                                     " bytes in " + name_ + ", found a longer one at line " +
+                                                     std::to_string(number_ + 1));
+                }
+                line += static_cast<char>(c);
+            }
+            ended_with_break_ = c == '\n';
+            return true;
+        } catch (const std::ios_base::failure&) {
+            throw FileError("translate", "expected to read " + name_ +
+                                             ", found: " + (errno != 0 ? std::strerror(errno) : "an error"));
+        }
+    }
+
+    std::streambuf& in_;
+    std::string name_;
     bool one_by_one_;
     bool ended_with_break_ = true;
+    std::size_t number_ = 0;
+    std::size_t chunk_bytes_ = kFirstChunkBytes;
 };
 
 /// Bytes of a regular file; 0: not known.
@@ -111,47 +160,60 @@ std::uint64_t bytes_of(int descriptor) {
     return static_cast<std::uint64_t>(found.st_size);
 }
 
-/// Lines, words, speed and time left, on a terminal.
+/// Lines, words, speed and time left, on a terminal that shows nothing else.
 class Progress {
 public:
-    /// @param all bytes of the input; 0: not known
-    explicit Progress(std::uint64_t all) : all_(all) {}
+    /// @param all bytes of the input; 0: not known @param output where translations go
+    Progress(std::uint64_t all, const std::string& output)
+        : all_(all),
+          shown_(isatty(STDERR_FILENO) != 0 && (!is_standard_output(output) || isatty(STDOUT_FILENO) == 0)) {}
 
     void add(const std::vector<std::string>& lines, std::int64_t words) {
         for (const std::string& line : lines) bytes_ += line.size() + 1;
         lines_ += lines.size();
         words_ += words;
-        if (isatty(STDERR_FILENO) == 0) return;
+        if (!shown_) return;
         const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin_;
-        std::cerr << '\r' << lines_ << " lines, " << words_ << " words, "
-                  << std::llround(static_cast<double>(words_) / std::max(time.count(), 1e-3)) << " words/s";
+        std::ostringstream text;
+        text << counted(lines_, "line") << ", " << counted(static_cast<std::uint64_t>(words_), "word") << ", "
+             << std::llround(static_cast<double>(words_) / std::max(time.count(), 1e-3)) << " words/s";
         if (all_ > bytes_) {
             const double left = time.count() * static_cast<double>(all_ - bytes_) / static_cast<double>(bytes_);
-            std::cerr << ", " << 100 * bytes_ / all_ << "%, " << std::llround(left) << " s left";
+            text << ", " << 100 * bytes_ / all_ << "%, " << std::llround(left) << " s left";
         }
-        std::cerr << "      " << std::flush;
-        shown_ = true;
+        erase();
+        std::cerr << text.str() << std::flush;
+        width_ = text.str().size();
     }
-    ~Progress() {
-        if (shown_) std::cerr << '\n';
+    /// Makes room for a message.
+    void erase() {
+        if (width_ > 0) std::cerr << '\r' << std::string(width_, ' ') << '\r' << std::flush;
+        width_ = 0;
     }
+    ~Progress() { erase(); }
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
 
 private:
+    static std::string counted(std::uint64_t count, const char* name) {
+        return std::to_string(count) + " " + name + (count == 1 ? "" : "s");
+    }
+
     std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
     std::uint64_t all_ = 0;
+    bool shown_ = false;
     std::uint64_t bytes_ = 0;
     std::size_t lines_ = 0;
     std::int64_t words_ = 0;
-    bool shown_ = false;
+    std::size_t width_ = 0;  // of what stands there
 };
 
 /// Some lines after one translator or two in a row.
 struct ChainedLines {
     TranslatedLines last;
-    std::vector<std::string> inputs;  // as they were read
-    std::vector<std::string> pivots;  // what the second translator read
+    std::vector<std::string> inputs;    // as they were read
+    std::vector<std::size_t> repaired;  // indices of lines that were no UTF-8
+    std::vector<std::string> pivots;    // what the second translator read
 };
 
 /// The command's translators, one or two in a row.
@@ -167,21 +229,13 @@ public:
         options_.alignment = arguments.format.json;
         options_.attention = arguments.wants_attention();
         options_.n_best = arguments.format.n_best;
+        check_options();
     }
 
-    /// @param first number of the first line, for messages
-    ChainedLines translate(const std::vector<std::string>& lines, std::size_t first) const {
+    ChainedLines translate(const std::vector<std::string>& lines) const {
         ChainedLines result;
-        TranslationOptions options = options_;
-        if (translators_.size() > 1) {
-            options.n_best = 1;
-            options.alignment = false;
-            options.attention = false;
-        }
-        result.last = translators_.front().translate_lines(lines, !arguments_.no_split, options);
-        for (const std::size_t line : result.last.repaired) {
-            warn("line " + std::to_string(first + line) + " is not UTF-8; U+FFFD takes the place of its other bytes");
-        }
+        result.last = translators_.front().translate_lines(lines, !arguments_.no_split, first_options());
+        result.repaired = std::move(result.last.repaired);
         result.inputs = std::move(result.last.sources);
         if (translators_.size() == 1) return result;
         for (Translation& translation : result.last.lines) result.pivots.push_back(std::move(translation.text));
@@ -194,20 +248,58 @@ public:
     const Translator& last() const { return translators_.back(); }
 
 private:
+    /// What the first translator is asked for.
+    TranslationOptions first_options() const {
+        TranslationOptions options = options_;
+        if (translators_.size() > 1) {
+            options.n_best = 1;
+            options.alignment = false;
+            options.attention = false;
+        }
+        return options;
+    }
+
+    /// Options that only models can tell to be wrong are wrong usage too, found before anything is written.
+    void check_options() const {
+        try {
+            const std::vector<std::string> nothing;
+            translators_.front().translate(nothing, first_options());
+            translators_.back().translate(nothing, options_);
+            if (!arguments_.plot.layer && !arguments_.plot.head) return;
+            TranslationOptions shortest;
+            shortest.attention = true;
+            shortest.max_new_tokens = 1;
+            check_plot(arguments_.plot, translators_.back().translate("a", shortest).attention.at(0));
+        } catch (const ValueError& error) {
+            throw CLI::ValidationError(error.detail());
+        }
+    }
+
     const TranslateArguments& arguments_;
     std::vector<Translator> translators_;
     TranslationOptions options_;
 };
 
-/// @param bytes of the input; 0: not known
-void translate_stream(std::istream& in, std::uint64_t bytes, std::ostream& out, const TranslateArguments& arguments,
-                      const Chain& chain, AttentionOutput& attention) {
-    LineReader reader(in, arguments.stream);
-    Progress progress(bytes);
+/// What is translated.
+struct Input {
+    std::istream& stream;
+    std::string name;         // for messages
+    std::uint64_t bytes = 0;  // 0: not known
+};
+
+void translate_stream(const Input& input, std::ostream& out, const TranslateArguments& arguments, const Chain& chain,
+                      AttentionOutput& attention) {
+    LineReader reader(input.stream, input.name, arguments.stream);
+    Progress progress(input.bytes, arguments.output);
     std::size_t number = 0;
     bool first = true;
     for (std::vector<std::string> lines = reader.next(); !lines.empty(); lines = reader.next()) {
-        ChainedLines translated = chain.translate(lines, number + 1);
+        ChainedLines translated = chain.translate(lines);
+        if (!translated.repaired.empty()) progress.erase();
+        for (const std::size_t line : translated.repaired) {
+            warn("line " + std::to_string(number + 1 + line) +
+                 " is not UTF-8; U+FFFD takes the place of its other bytes");
+        }
         for (std::size_t i = 0; i < lines.size(); ++i) {
             if (!first) out << '\n';
             first = false;
@@ -218,9 +310,10 @@ void translate_stream(std::istream& in, std::uint64_t bytes, std::ostream& out, 
             attention.add(translated.last.lines[i]);
         }
         if (arguments.stream) {
-            out << '\n' << std::flush;
+            out << '\n';
             first = true;
         }
+        check_written(out, arguments.output);
         number += lines.size();
         progress.add(lines, translated.last.words);
     }
@@ -233,17 +326,35 @@ void translate_input(std::ostream& out, const TranslateArguments& arguments, con
         std::string all;
         for (const std::string& text : arguments.texts) all += text + '\n';
         std::istringstream in(all);
-        translate_stream(in, all.size(), out, arguments, chain, attention);
+        translate_stream({in, "TEXT", all.size()}, out, arguments, chain, attention);
     } else if (arguments.input.empty() || arguments.input == "-") {
-        translate_stream(std::cin, bytes_of(STDIN_FILENO), out, arguments, chain, attention);
+        translate_stream({std::cin, "standard input", bytes_of(STDIN_FILENO)}, out, arguments, chain, attention);
     } else {
+        std::error_code unknown;
         std::ifstream in(arguments.input, std::ios::binary);
-        if (!in || std::filesystem::is_directory(arguments.input)) {
+        if (!in || std::filesystem::is_directory(arguments.input, unknown)) {
             throw FileError("translate", "expected a readable file, found none at '" + arguments.input + "'");
         }
-        std::error_code unknown;
         const std::uintmax_t bytes = std::filesystem::file_size(arguments.input, unknown);
-        translate_stream(in, unknown ? 0 : bytes, out, arguments, chain, attention);
+        translate_stream({in, "'" + arguments.input + "'", unknown ? 0 : bytes}, out, arguments, chain, attention);
+    }
+}
+
+/// Files that would replace one another.
+void check_files(const TranslateArguments& arguments) {
+    if (!arguments.texts.empty() && !arguments.input.empty()) {
+        throw CLI::ValidationError("--input", "expected either TEXT or --input, found both");
+    }
+    const std::pair<const char*, const std::string&> files[] = {
+        {"--output", arguments.output}, {"--attention", arguments.attention}, {"--plot", arguments.plot.path}};
+    for (const auto& [option, file] : files) {
+        for (const auto& [other, found] : files) {
+            if (option == other) break;
+            if (!file.empty() && file != "/dev/null" && same_file(file, found)) {
+                throw CLI::ValidationError(
+                    option, "expected another file than that of " + std::string(other) + ", found '" + file + "'");
+            }
+        }
     }
 }
 
@@ -262,6 +373,7 @@ void check(const TranslateArguments& arguments) {
         throw CLI::ValidationError(arguments.attention == "-" ? "--attention" : "--plot",
                                    "expected a file, since translations take standard output, found '-'");
     }
+    check_files(arguments);
     if (arguments.plot.path.empty()) {
         if (arguments.plot.layer || arguments.plot.head || arguments.plot.encoder) {
             throw CLI::ValidationError("--layer, --head and --encoder", "expected them with --plot, found it missing");
@@ -281,10 +393,17 @@ void run(const TranslateArguments& arguments) {
     // The process ends behind: giving a model's memory back piece by piece would be a tenth of a short translation.
     static const Chain* const kept = new Chain(arguments);
     const Chain& chain = *kept;
-    AttentionOutput attention;
-    write_output(arguments.output, [&](std::ostream& out) { translate_input(out, arguments, chain, attention); });
-    if (!arguments.attention.empty()) attention.save(arguments.attention);
-    if (!arguments.plot.path.empty()) attention.plot(arguments.plot);
+    for (const std::string& path : {arguments.attention, arguments.plot.path}) {
+        if (!path.empty()) check_writable(path);
+    }
+    AttentionOutput attention(!arguments.attention.empty());
+    write_output(arguments.output, [&](std::ostream& out) {
+        translate_input(out, arguments, chain, attention);
+        // Before what stood at --output is replaced: these may fail.
+        check_written(out, arguments.output);
+        if (!arguments.attention.empty()) attention.save(arguments.attention);
+        if (!arguments.plot.path.empty()) attention.plot(arguments.plot);
+    });
 }
 
 void add_search_options(CLI::App& command, TranslateArguments& arguments) {

@@ -72,7 +72,29 @@ std::int64_t index_in(std::int64_t count, std::optional<std::int64_t> asked, std
                                       ", found " + std::to_string(index));
 }
 
+/// What is drawn.
+struct Chosen {
+    TensorView weights;
+    std::int64_t layer;
+    std::int64_t head;
+};
+
+Chosen chosen(const TranslationPlot& plot, const TranslationAttention& attention) {
+    const TensorView all = plot.encoder ? attention.encoder.view() : attention.cross.view();
+    return {all, index_in(all.size(0), plot.layer, all.size(0) - 1, "--layer"),
+            index_in(all.size(1), plot.head, 0, "--head")};
+}
+
+/// Tokens as JSON; pieces of a hostile vocabulary may be no UTF-8.
+std::string as_text(const std::vector<std::string>& tokens) {
+    return json(tokens).dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
 }  // namespace
+
+void check_plot(const TranslationPlot& plot, const TranslationAttention& attention) {
+    static_cast<void>(chosen(plot, attention));
+}
 
 void write_translation(std::ostream& out, const TranslationFormat& format, const Translator& translator,
                        const TranslatedLine& line) {
@@ -87,7 +109,11 @@ void write_translation(std::ostream& out, const TranslationFormat& format, const
 }
 
 void AttentionOutput::add(Translation& translation) {
-    for (TranslationAttention& attention : translation.attention) sentences_.push_back(std::move(attention));
+    for (TranslationAttention& attention : translation.attention) {
+        if (all_ || sentences_.empty()) sentences_.push_back(std::move(attention));
+        ++count_;
+    }
+    translation.attention.clear();
     translation.attention.clear();
 }
 
@@ -96,11 +122,11 @@ void AttentionOutput::save(const std::string& path) const {
     std::map<std::string, std::string> metadata;
     for (std::size_t n = 0; n < sentences_.size(); ++n) {
         const TranslationAttention& sentence = sentences_[n];
-        const std::string source = json(sentence.source_tokens).dump();
+        const std::string source = as_text(sentence.source_tokens);
         const std::string cross = std::to_string(n) + ".cross_attention";
         const std::string encoder = std::to_string(n) + ".encoder_attention";
         tensors.emplace(cross, sentence.cross);
-        metadata[cross + ".query_tokens"] = json(sentence.target_tokens).dump();
+        metadata[cross + ".query_tokens"] = as_text(sentence.target_tokens);
         metadata[cross + ".key_tokens"] = source;
         tensors.emplace(encoder, sentence.encoder);
         metadata[encoder + ".query_tokens"] = source;
@@ -113,14 +139,12 @@ void AttentionOutput::plot(const TranslationPlot& plot) const {
     if (sentences_.empty()) {
         throw ValueError("translate", "expected a sentence to draw the attention of, found none");
     }
-    if (sentences_.size() > 1) {
-        warn("the picture shows the first of " + std::to_string(sentences_.size()) +
+    if (count_ > 1) {
+        warn("the picture shows the first of " + std::to_string(count_) +
              " sentences; --attention FILE writes all, for `attend plot`");
     }
     const TranslationAttention& sentence = sentences_.front();
-    const TensorView all = plot.encoder ? sentence.encoder.view() : sentence.cross.view();
-    const std::int64_t layer = index_in(all.size(0), plot.layer, all.size(0) - 1, "--layer");
-    const std::int64_t head = index_in(all.size(1), plot.head, 0, "--head");
+    const auto [weights, layer, head] = chosen(plot, sentence);
     viz::HeatmapOptions options;
     options.rows = plot.encoder ? sentence.source_tokens : sentence.target_tokens;
     options.columns = sentence.source_tokens;
@@ -128,7 +152,7 @@ void AttentionOutput::plot(const TranslationPlot& plot) const {
                     std::to_string(layer) + ", head " + std::to_string(head) + ")";
     options.x_label = "Source";
     options.y_label = plot.encoder ? "Source" : "Translation";
-    save_figure(viz::heatmap(all.select(0, layer).select(0, head), options), plot.path);
+    save_figure(viz::heatmap(weights.select(0, layer).select(0, head), options), plot.path);
 }
 
 }  // namespace attend::apps

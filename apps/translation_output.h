@@ -39,9 +39,15 @@ struct TranslatedLine {
 void write_translation(std::ostream& out, const TranslationFormat& format, const Translator& translator,
                        const TranslatedLine& line);
 
-/// Attention of all sentences so far, in the order of the input.
+/// Whether the model whose attention this is has the layer and the head that are asked for. @throws ValueError
+void check_plot(const TranslationPlot& plot, const TranslationAttention& attention);
+
+/// Attention of sentences, in the order of the input.
 class AttentionOutput {
 public:
+    /// @param all keep that of all sentences; else of the first, which is drawn
+    explicit AttentionOutput(bool all) : all_(all) {}
+
     /// Keeps the attention of a translation.
     void add(Translation& translation);
     /// Writes tensors "N.encoder_attention" [layers, heads, source, source] and "N.cross_attention" [layers, heads,
@@ -51,7 +57,9 @@ public:
     void plot(const TranslationPlot& plot) const;
 
 private:
+    bool all_;
     std::vector<TranslationAttention> sentences_;
+    std::size_t count_ = 0;  // with those that are not kept
 };
 
 }  // namespace attend::apps

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -49,6 +50,69 @@ std::string read_all(int descriptor, const std::string& path) {
         if (count == 0) return content;
     }
 }
+
+/// Where a file's bytes go.
+struct Target {
+    std::string path;
+    bool special = false;  // a device or a pipe, which cannot be replaced and is written
+};
+
+/// A symbolic link stays one: what it points to is replaced. What the system makes up (/dev/stdout, /proc/self/fd/1)
+/// only seems to point to a path. @throws FileError for a folder
+Target target_of(const std::string& path) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    const auto made_up = [](const std::string& name) {
+        return (name.starts_with("/dev/") && !name.starts_with("/dev/shm/")) || name.starts_with("/proc/");
+    };
+    if (fs::is_directory(path, error)) fail("to write the file", path, "a directory");
+    if (fs::exists(path, error) && !fs::is_regular_file(path, error)) return {path, true};
+    fs::path target = path;
+    for (int links = 0; !made_up(target.string()) && fs::is_symlink(target, error) && links < 40; ++links) {
+        target = target.parent_path() / fs::read_symlink(target, error);
+    }
+    return {target.string(), made_up(target.string())};
+}
+
+std::string temporary_name(const std::string& target) {
+    static std::atomic<unsigned> counter{0};
+    return target + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(counter++);
+}
+
+constexpr int kFree = 0;
+constexpr int kTaken = 1;
+constexpr int kNamed = 2;
+
+/// A temporary file that is being written. The memory stays where it is, for signal handlers.
+struct Unfinished {
+    std::atomic<int> state = kFree;
+    std::array<char, 4096> path = {};
+};
+std::array<Unfinished, 16> unfinished;  // files at once; more are not removed by signals
+
+/// Registers a temporary file while it is there; an empty name: none.
+class Temporary {
+public:
+    explicit Temporary(const std::string& path) {
+        if (path.empty() || path.size() >= unfinished.front().path.size()) return;
+        for (Unfinished& slot : unfinished) {
+            int expected = kFree;
+            if (!slot.state.compare_exchange_strong(expected, kTaken)) continue;
+            std::memcpy(slot.path.data(), path.c_str(), path.size() + 1);
+            slot.state = kNamed;
+            slot_ = &slot;
+            return;
+        }
+    }
+    Temporary(const Temporary&) = delete;
+    Temporary& operator=(const Temporary&) = delete;
+    ~Temporary() {
+        if (slot_ != nullptr) slot_->state = kFree;
+    }
+
+private:
+    Unfinished* slot_ = nullptr;
+};
 
 }  // namespace
 
@@ -114,20 +178,23 @@ std::string read_file(const std::string& path) {
     return read_all(file.get(), path);
 }
 
-void write_file(const std::string& path, const std::function<void(std::ostream&)>& write) {
-    namespace fs = std::filesystem;
-    static std::atomic<unsigned> counter{0};
-    std::error_code error;
-    // A symbolic link stays one: what it points to is replaced. Devices and pipes cannot be replaced and are written.
-    fs::path target = path;
-    for (int links = 0; fs::is_symlink(target, error) && links < 40; ++links) {
-        target = target.parent_path() / fs::read_symlink(target, error);
+void check_writable(const std::string& path) {
+    const Target target = target_of(path);
+    if (target.special) {
+        if (::access(target.path.c_str(), W_OK) != 0) fail("to write", path, std::strerror(errno));
+        return;
     }
-    if (fs::is_directory(target, error)) fail("to write the file", path, "a directory");
-    const bool special = fs::exists(target, error) && !fs::is_regular_file(target, error);
-    const std::string temporary =
-        special ? target.string()
-                : target.string() + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(counter++);
+    const std::string temporary = temporary_name(target.path);
+    const Temporary registered(temporary);
+    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (file.get() < 0) fail("to write", path, std::strerror(errno));
+    ::unlink(temporary.c_str());
+}
+
+void write_file(const std::string& path, const std::function<void(std::ostream&)>& write) {
+    const Target target = target_of(path);
+    const std::string temporary = target.special ? target.path : temporary_name(target.path);
+    const Temporary registered(target.special ? std::string() : temporary);
     try {
         errno = 0;
         std::ofstream stream(temporary, std::ios::binary | std::ios::trunc);
@@ -136,16 +203,24 @@ void write_file(const std::string& path, const std::function<void(std::ostream&)
         stream.flush();
         if (!stream) fail("to write", path, errno != 0 ? std::strerror(errno) : "an error");
         stream.close();
-        if (special) return;
+        if (target.special) return;
         const Descriptor file(::open(temporary.c_str(), O_RDONLY | O_CLOEXEC));
         // Who may read what is replaced may read what replaces it, and nobody else.
         struct stat before {};
-        if (::stat(target.c_str(), &before) == 0) static_cast<void>(::fchmod(file.get(), before.st_mode & 07777U));
+        if (::stat(target.path.c_str(), &before) == 0) {
+            static_cast<void>(::fchmod(file.get(), before.st_mode & 07777U));
+        }
         if (file.get() < 0 || ::fsync(file.get()) != 0) fail("to write", path, std::strerror(errno));
-        if (::rename(temporary.c_str(), target.c_str()) != 0) fail("to write", path, std::strerror(errno));
+        if (::rename(temporary.c_str(), target.path.c_str()) != 0) fail("to write", path, std::strerror(errno));
     } catch (...) {
-        if (!special) fs::remove(temporary, error);
+        if (!target.special) ::unlink(temporary.c_str());
         throw;
+    }
+}
+
+void remove_unfinished_files() noexcept {
+    for (const Unfinished& slot : unfinished) {
+        if (slot.state.load() == kNamed) ::unlink(slot.path.data());
     }
 }
 

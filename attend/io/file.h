@@ -49,12 +49,21 @@ private:
 std::string read_file(const std::string& path);
 
 /// Writes a file by way of a temporary one beside it, renamed when `write` has returned and all bytes are on disk; when
-/// anything fails the temporary file is removed and what stood at `path` stays as it was.
+/// anything fails the temporary file is removed and what stood at `path` stays as it was. Devices and pipes, and what
+/// lies under /dev and /proc, are written as they are.
 /// @param write puts the content into the stream it is given; may throw
 /// @throws FileError when the file cannot be created, written or renamed
 void write_file(const std::string& path, const std::function<void(std::ostream&)>& write);
 
 /// The same for content that is there already. @throws FileError
 void write_file(const std::string& path, std::string_view content);
+
+/// Whether write_file can begin to write there, so that nobody computes for hours before it cannot. Leaves nothing.
+/// @throws FileError as write_file
+void check_writable(const std::string& path);
+
+/// Removes the temporary files of write_file that are there at this moment: for handlers of signals that end the
+/// process (it is async-signal-safe).
+void remove_unfinished_files() noexcept;
 
 }  // namespace attend

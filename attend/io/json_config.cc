@@ -12,6 +12,7 @@ namespace {
 
 constexpr const char* kOperation = "JsonConfig";
 constexpr std::size_t kSpelt = 60;  // of a value in a message
+constexpr int kDeepest = 64;
 
 /// The whole numbers of a list; nothing where there is something else.
 std::optional<std::vector<std::int64_t>> whole_numbers(const nlohmann::json& list) {
@@ -31,7 +32,13 @@ JsonConfig JsonConfig::open(const std::string& path) {
 }
 
 JsonConfig JsonConfig::parse(std::string_view json, const std::string& name) {
-    const nlohmann::json object = nlohmann::json::parse(json, nullptr, false);
+    // What spells and destroys values calls itself for each level.
+    const auto shallow = [&](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) {
+        if (depth <= kDeepest) return true;
+        throw FileError(kOperation, "expected at most " + std::to_string(kDeepest) + " levels of JSON in '" + name +
+                                        "', found more");
+    };
+    const nlohmann::json object = nlohmann::json::parse(json, shallow, false);
     if (!object.is_object()) throw FileError(kOperation, "expected a JSON object in '" + name + "', found none");
     JsonConfig config;
     config.name_ = name;

@@ -13,6 +13,7 @@ namespace attend::models {
 namespace {
 
 constexpr const char* kOperation = "load_marian";
+constexpr std::int64_t kMostExtent = std::int64_t{1} << 24;
 constexpr float kEpsilon = 1e-6F;  // of Marian's layer norms
 
 /// The configuration's values that decide what the network is.
@@ -30,11 +31,26 @@ public:
         const std::string text = value(name, "");
         std::int64_t result = 0;
         const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), result);
-        if (error != std::errc() || end != text.data() + text.size() || result < 1) {
-            throw FileError(kOperation, "expected a number above 0 for '" + name + "' in the configuration of '" +
-                                            file_ + "', found '" + text + "'");
+        if (error != std::errc() || end != text.data() + text.size() || result < 1 || result > kMostExtent) {
+            throw FileError(kOperation, "expected a number from 1 to " + std::to_string(kMostExtent) + " for '" + name +
+                                            "' in the configuration of '" + file_ + "', found '" + text + "'");
         }
         return result;
+    }
+
+    /// Where the vocabularies' sizes are given (0: they are not), the embeddings have as many rows.
+    void require_rows(const std::string& source, std::int64_t source_rows, const std::string& target,
+                      std::int64_t target_rows) const {
+        const auto sizes = values_.find("dim-vocabs");
+        if (sizes == values_.end() || sizes->second.size() != 2) return;
+        const auto check = [&](const std::string& text, const std::string& embedding, std::int64_t rows) {
+            if (text == "0" || text == std::to_string(rows)) return;
+            throw FileError(kOperation, "expected 'dim-vocabs' of " + std::to_string(rows) + ", the rows of '" +
+                                            embedding + "', in the configuration of '" + file_ + "', found '" + text +
+                                            "'");
+        };
+        check(sizes->second[0], source, source_rows);
+        check(sizes->second[1], target, target_rows);
     }
 
     /// @param expected what is built, where the file says nothing too
@@ -200,6 +216,19 @@ nn::EmbeddingRows embedding(const std::shared_ptr<const MarianFile>& file, const
     return {.rows = found.values, .factor = std::sqrt(static_cast<float>(d)) / found.multiplier, .owner = file};
 }
 
+/// Refuses layers beyond those that the configuration has: the model would be another one than was trained.
+void check_depth(const MarianFile& file, const std::string& prefix, std::int64_t depth) {
+    for (const std::string& name : file.names()) {
+        if (!name.starts_with(prefix)) continue;
+        std::int64_t layer = 0;
+        std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
+        if (layer <= depth) continue;
+        throw FileError(kOperation, "expected tensors '" + prefix + "N' of the " + std::to_string(depth) +
+                                        " layers in the configuration of '" + file.file_name() + "', found '" + name +
+                                        "'");
+    }
+}
+
 }  // namespace
 
 bool has_shared_vocabulary(const MarianFile& file) {
@@ -222,21 +251,26 @@ nn::EncoderDecoder load_marian(std::shared_ptr<const MarianFile> file, ComputeTy
     const bool shared = has_shared_vocabulary(*file);
 
     nn::EncoderDecoderParts parts;
+    const std::string source = shared ? "Wemb" : "encoder_Wemb";
+    const std::string tied = shared ? "Wemb" : "decoder_Wemb";
+    parts.source.rows = embedding(file, source, d);
+    parts.target.rows = embedding(file, tied, d);
+    configuration.require_rows(source, parts.source.rows.rows.size(0), tied, parts.target.rows.rows.size(0));
+    // Tables of positions are made once d is known to be what the embeddings have.
     const nn::Positions positions(nn::SinusoidalLayout::halves_last, d);
-    parts.source.rows = embedding(file, shared ? "Wemb" : "encoder_Wemb", d);
     parts.source.positions = positions;
-    parts.target.rows = embedding(file, shared ? "Wemb" : "decoder_Wemb", d);
     parts.target.positions = positions;
     const std::int64_t encoder = configuration.number("enc-depth");
+    check_depth(*file, "encoder_l", encoder);
     for (std::int64_t i = 1; i <= encoder; ++i) {
         parts.encoder.blocks.push_back(loader.block("encoder_l" + std::to_string(i), false, width));
     }
     const std::int64_t decoder = configuration.number("dec-depth");
+    check_depth(*file, "decoder_l", decoder);
     const std::int64_t decoder_width = configuration.number("transformer-decoder-dim-ffn", width);
     for (std::int64_t i = 1; i <= decoder; ++i) {
         parts.decoder.blocks.push_back(loader.block("decoder_l" + std::to_string(i), true, decoder_width));
     }
-    const std::string tied = shared ? "Wemb" : "decoder_Wemb";
     const std::string alpha = file->contains("none_QuantMultA") ? "none_QuantMultA" : tied + "_QuantMultA";
     parts.output = loader.output(file, tied, "decoder_ff_logit_out_b", alpha, parts.target.rows.rows.shape());
     return nn::EncoderDecoder(std::move(parts));

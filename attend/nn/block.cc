@@ -184,10 +184,11 @@ StateDict Block::state_dict() const {
 ForkingCache Block::make_cache(std::int64_t rows, DType dtype) const {
     if (!parts_.self_attention) throw ValueError(kModule, "expected a block with self-attention, found a recurrence");
     const MultiHeadAttention& attention = *parts_.self_attention;
-    return {rows, {.kv_heads = attention.num_heads(),
-                   .head_dim = attention.head_dim(),
-                   .pages = std::max<std::int64_t>(rows, 1),
-                   .dtype = dtype}};
+    return {rows,
+            {.kv_heads = attention.num_heads(),
+             .head_dim = attention.head_dim(),
+             .pages = std::max<std::int64_t>(rows, 1),
+             .dtype = dtype}};
 }
 
 }  // namespace attend::nn

@@ -52,8 +52,9 @@ struct BlockInputs {
     const ProjectedMemory* memory = nullptr;  ///< keys and values of the cross attention, see Block::project
     AttentionOptions cross = {};              ///< of the cross attention
     TensorView positions = {};                ///< of rotary self-attention, int64 [batch, L]; else 0, 1, ...
-    ForkingCache* cache = nullptr;  ///< of the self-attention: x are the next tokens, see MultiHeadAttention::forward_next
-    Tensor* state = nullptr;   ///< of the recurrence, [batch, d]
+    ForkingCache* cache =
+        nullptr;              ///< of the self-attention: x are the next tokens, see MultiHeadAttention::forward_next
+    Tensor* state = nullptr;  ///< of the recurrence, [batch, d]
     Tensor* self_weights = nullptr;   ///< receives them where self.return_weights is set: [batch, heads, L, L]
     Tensor* cross_weights = nullptr;  ///< the same of cross.return_weights: [batch, heads, L, Lk]
 };

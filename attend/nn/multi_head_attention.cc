@@ -150,9 +150,8 @@ MultiHeadAttentionResult MultiHeadAttention::next(const TensorView& x, Cache& ca
 MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, KvCache& cache,
                                                           const AttentionOptions& options,
                                                           const TensorView& residual) const {
-    return next(x, cache, options, residual, [&](const TensorView& query, const AttentionOptions& own) {
-        return attention(query, cache, own);
-    });
+    return next(x, cache, options, residual,
+                [&](const TensorView& query, const AttentionOptions& own) { return attention(query, cache, own); });
 }
 
 MultiHeadAttentionResult MultiHeadAttention::forward_next(const TensorView& x, ForkingCache& cache,

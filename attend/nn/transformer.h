@@ -34,7 +34,7 @@ TransformerStackParts load_stack(const StateDict& state, const BlockOptions& opt
 struct StackState {
     std::vector<std::optional<ForkingCache>> caches = {};  ///< of each block
     std::vector<Tensor> cells = {};                        ///< of each block: [sequences, d], or without elements
-    std::int64_t sequences = 0;                       ///< how many
+    std::int64_t sequences = 0;                            ///< how many
 
     /// Sequence s becomes what sequence sources[s] was: beams, or those that go on. @throws ValueError
     void reorder(std::span<const std::int64_t> sources);

@@ -15,8 +15,8 @@
 
 namespace attend::search {
 
-/// A hypothesis of n tokens (the end included, start and prefix not) scores log_probability / n^length_penalty. Sums are
-/// float32, as there.
+/// A hypothesis of n tokens (the end included, start and prefix not) scores log_probability / n^length_penalty. Sums
+/// are float32, as there.
 class GenerationSearch final : public Search {
 public:
     /// @throws ValueError for options that make no search

@@ -1,6 +1,6 @@
 /// @file
-/// Sampling of one sequence, or of several for one source, as Transformers does it (generate with do_sample): processors
-/// of scores, then temperature, top-k and top-p. Its random numbers are the library's own.
+/// Sampling of one sequence, or of several for one source, as Transformers does it (generate with do_sample):
+/// processors of scores, then temperature, top-k and top-p. Its random numbers are the library's own.
 #pragma once
 
 #include <attend/core/tensor.h>

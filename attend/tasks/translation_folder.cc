@@ -4,6 +4,7 @@
 #include <attend/io/flat_yaml.h>
 #include <attend/tasks/translation_folder.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
@@ -31,8 +32,19 @@ std::optional<std::string> file_named(const std::string& folder, const std::stri
     return found;
 }
 
+/// The same; what is there as it was downloaded is not taken for absent. @throws FileError
+std::optional<std::string> unpacked_file(const std::string& folder, const std::string& begin, const std::string& end) {
+    std::optional<std::string> found = file_named(folder, begin, end);
+    if (found) return found;
+    if (const auto packed = file_named(folder, begin, end + ".gz")) {
+        throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found '" + *packed +
+                                        "': unpack it first (gunzip)");
+    }
+    return found;
+}
+
 std::string required_file(const std::string& folder, const std::string& begin, const std::string& end) {
-    if (const std::optional<std::string> found = file_named(folder, begin, end)) return *found;
+    if (const std::optional<std::string> found = unpacked_file(folder, begin, end)) return *found;
     throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found none");
 }
 
@@ -49,13 +61,36 @@ void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, st
     }
 }
 
-/// "en" and "pt" of ".../model.enpt.intgemm.alphas.bin".
-std::pair<std::string, std::string> languages_of(const std::string& path) {
+/// "enpt" of ".../model.enpt.intgemm.alphas.bin" and ".../lex.50.50.enpt.s2t.bin"; empty where the name does not tell.
+std::string pair_of(const std::string& path) {
+    constexpr std::size_t kLetters = 4;
     const std::string name = std::filesystem::path(path).filename().string();
-    const std::size_t dot = name.find('.');
-    const std::size_t next = dot == std::string::npos ? dot : name.find('.', dot + 1);
-    if (next == std::string::npos || next - dot != 5) return {};
-    return {name.substr(dot + 1, 2), name.substr(dot + 3, 2)};
+    for (std::size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) {
+        std::string part = name.substr(dot + 1, name.find('.', dot + 1) - dot - 1);
+        const bool letters = std::all_of(part.begin(), part.end(), [](char c) { return c >= 'a' && c <= 'z'; });
+        if (part.size() == kLetters && letters) return part;
+    }
+    return {};
+}
+
+/// @throws FileError where both names tell their languages, and not the same
+void check_pair(const std::string& file, const std::string& model) {
+    const std::string expected = pair_of(model);
+    const std::string found = pair_of(file);
+    if (expected.empty() || found.empty() || found == expected) return;
+    throw FileError(kOperation, "expected a file for '" + expected + "', as '" + model + "' is, found '" + file + "'");
+}
+
+/// A folder has files; to open a pipe in one would wait for somebody to write into it.
+void check_files(const std::string& folder) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        const std::filesystem::file_type type = entry.status().type();
+        if (type == std::filesystem::file_type::fifo || type == std::filesystem::file_type::socket ||
+            type == std::filesystem::file_type::character) {
+            throw FileError(kOperation, "expected files in '" + folder + "', found a pipe or a device at '" +
+                                            entry.path().string() + "'");
+        }
+    }
 }
 
 /// The number under `name`, where it is there. @throws FileError unless it lies in [least, most]
@@ -82,27 +117,29 @@ TranslationDefaults read_defaults(const std::string& path) {
     double beam = 1.0;
     read_number(yaml, path, "beam-size", 1, 10000, beam);
     defaults.beam_size = std::llround(beam);
+    if (static_cast<double>(defaults.beam_size) != beam) {
+        throw FileError(kOperation, "expected 'beam-size' in '" + path + "' to be a whole number, found '" +
+                                        yaml.at("beam-size").front() + "'");
+    }
     read_number(yaml, path, "normalize", 0, 1000, defaults.normalize);
     read_number(yaml, path, "word-penalty", -1000, 1000, defaults.word_penalty);
     read_number(yaml, path, "max-length-factor", 0, 1000, defaults.max_length_factor);
+    if (defaults.max_length_factor == 0.0) {
+        throw FileError(kOperation, "expected 'max-length-factor' in '" + path + "' to be above 0, found 0");
+    }
     return defaults;
 }
 
-}  // namespace
-
-TranslationFolder open_translation_folder(const std::string& folder, models::ComputeType type, bool shortlist) {
-    if (!std::filesystem::is_directory(folder)) {
-        throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
-    }
-    if (std::filesystem::exists(folder + "/config.json")) return open_hugging_face_folder(folder, type);
+TranslationFolder open_marian_folder(const std::string& folder, models::ComputeType type, bool shortlist) {
     const std::string path = required_file(folder, "model", ".bin");
     auto file = std::make_shared<const MarianFile>(MarianFile::open(path));
     const bool shared = models::has_shared_vocabulary(*file);
     const std::string source = required_file(folder, shared ? "vocab" : "srcvocab", ".spm");
     const std::string target = shared ? source : required_file(folder, "trgvocab", ".spm");
     const std::optional<std::string> lexical =
-        shortlist ? file_named(folder, "lex", ".bin") : std::optional<std::string>();
+        shortlist ? unpacked_file(folder, "lex", ".bin") : std::optional<std::string>();
     const std::optional<std::string> yaml = file_named(folder, "config", ".yml");
+    for (const std::string& other : {source, target, lexical.value_or("")}) check_pair(other, path);
 
     // SentencePiece builds its trie while another thread packs weights: each takes about half the time of loading.
     std::optional<text::Tokenizer> opened;
@@ -133,8 +170,27 @@ TranslationFolder open_translation_folder(const std::string& folder, models::Com
         }
     }
     if (yaml) result.defaults = read_defaults(*yaml);
-    std::tie(result.source_language, result.target_language) = languages_of(path);
+    if (const std::string pair = pair_of(path); !pair.empty()) {
+        result.source_language = pair.substr(0, 2);
+        result.target_language = pair.substr(2);
+    }
     return result;
+}
+
+}  // namespace
+
+TranslationFolder open_translation_folder(const std::string& folder, models::ComputeType type, bool shortlist) {
+    try {
+        if (!std::filesystem::is_directory(folder)) {
+            throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
+        }
+        check_files(folder);
+        if (std::filesystem::exists(folder + "/config.json")) return open_hugging_face_folder(folder, type);
+        return open_marian_folder(folder, type, shortlist);
+    } catch (const std::filesystem::filesystem_error& error) {
+        throw FileError(kOperation, "expected a readable folder with a model at '" + folder +
+                                        "', found: " + error.code().message());
+    }
 }
 
 }  // namespace attend

@@ -32,6 +32,14 @@ std::int64_t words_of(const std::string& text) {
     return words;
 }
 
+/// Line breaks, which a piece may hold, as spaces: a line's translation is a line.
+std::string without_breaks(std::string text) {
+    for (char& c : text) {
+        if (c == '\n' || c == '\r') c = ' ';
+    }
+    return text;
+}
+
 std::vector<text::TextRange> moved(std::vector<text::TextRange> ranges, std::int64_t by) {
     for (text::TextRange& range : ranges) range = {range.begin + by, range.end + by};
     return ranges;
@@ -211,7 +219,7 @@ std::vector<Translation> Translator::Parts::found(const TranslationSequence& seq
         translation.score = hypothesis.score;
         std::span<const std::int64_t> ids = translation.ids;
         if (!ids.empty() && ids.back() == folder.target.end()) ids = ids.first(ids.size() - 1);
-        translation.text = folder.target.decode(ids);
+        translation.text = without_breaks(folder.target.decode(ids));
         if (options.alignment || (options.attention && all.empty())) {
             Tensor weights = cross_weights(sequence, hypothesis);
             // Students learn alignments in the first head of the last layer (Marian's guided-alignment-layer: last).

@@ -14,16 +14,17 @@ namespace attend::text {
 /// sentences and bytes that were no UTF-8.
 struct Line {
     std::string text;                    ///< the line, with U+FFFD in place of bytes that were no UTF-8
-    std::string prefix;                  ///< spaces and a list's marker ("- ", "* ", "3. ")
-    std::vector<std::string> sentences;  ///< without spaces around them
+    std::string prefix;                  ///< byte order mark, spaces and a list's marker ("- ", "* ", "3. ")
+    std::vector<std::string> sentences;  ///< without spaces around them; vertical tabs and form feeds are spaces
     std::vector<TextRange> ranges;       ///< of the sentences in text
     std::string suffix;                  ///< spaces at the end, and a carriage return
     bool repaired = false;               ///< bytes that are no UTF-8 were replaced by U+FFFD
 };
 
-/// Takes a line apart. Sentences end where Unicode's rules (UAX 29) and the language's abbreviations (CLDR) say.
+/// Takes a line apart. Sentences end where Unicode's rules (UAX 29) and the language's abbreviations (CLDR) say, but
+/// not behind initials ("J. R. R. Tolkien", "the U.S. Army").
 /// @param language two letters, "en"; unknown ones have no abbreviations @param split false: the line is one sentence
-/// @throws UnsupportedError in a build without translation
+/// @throws ValueError for a line of more than 2^30 bytes @throws UnsupportedError in a build without translation
 Line split_line(std::string_view line, const std::string& language, bool split);
 
 /// Where the words of a text are, by Unicode's rules (UAX 29; dictionaries for Chinese, Japanese and the like): all

@@ -37,7 +37,8 @@ public:
 
     /// The same with ids from a dictionary, as OPUS-MT's checkpoints have them: "</s>" is the end, "<unk>" what is
     /// unknown. A language's mark in front (">>de<<") is one piece, and so is "</s>", "<unk>" or "<pad>" anywhere in a
-    /// text (as in Transformers); `decode` leaves those three out. @throws FileError, naming `dictionary_path` where a mark is missing
+    /// text (as in Transformers); `decode` leaves those three out. @throws FileError, naming `dictionary_path` where a
+    /// mark is missing
     static Tokenizer open(const std::string& path, const Vocabulary& dictionary, const std::string& dictionary_path);
 
     /// Ids of the pieces of UTF-8 text, without any that mark its beginning or end.

@@ -88,13 +88,13 @@ std::optional<std::int64_t> Vocabulary::find(const std::string& word) const {
 }
 
 std::vector<std::string> Vocabulary::words() const {
-    std::int64_t count = 0;
-    for (const auto& [word, index] : indices_) count = std::max(count, index + 1);
-    if (count > 16 * (size() + 1)) {
+    std::int64_t largest = -1;
+    for (const auto& [word, index] : indices_) largest = std::max(largest, index);
+    if (largest >= 16 * (size() + 1)) {  // before anything is added to it: it may be the largest number there is
         throw ValueError("Vocabulary", "expected indices below 16 times the number of words, " +
-                                           std::to_string(size()) + ", found " + std::to_string(count - 1));
+                                           std::to_string(size()) + ", found " + std::to_string(largest));
     }
-    std::vector<std::string> found(static_cast<std::size_t>(count));
+    std::vector<std::string> found(static_cast<std::size_t>(largest + 1));
     for (const auto& [word, index] : indices_) found[static_cast<std::size_t>(index)] = word;
     return found;
 }

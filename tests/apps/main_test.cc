@@ -23,9 +23,9 @@ TEST(Command, HelpAndVersion) {
 }
 
 TEST(Command, WrongWordsAreNamed) {
-    EXPECT_EQ(
-        attend("foo").err,
-        "attend: error: expected a command of explain, compute, convert, plot, translate, --help or --version, found 'foo'\n");
+    EXPECT_EQ(attend("foo").err,
+              "attend: error: expected a command of explain, compute, convert, plot, translate, --help or --version, "
+              "found 'foo'\n");
     EXPECT_EQ(attend("compute a --output b --algorithm fast").err,
               "attend: error: expected auto, reference or flash, found 'fast' for --algorithm\n");
     EXPECT_EQ(attend("plot a --output b.png --dpi 10001").err,

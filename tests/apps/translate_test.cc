@@ -9,6 +9,12 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 #include <string>
@@ -34,6 +40,8 @@ protected:
         EXPECT_EQ(outcome.err, "");
         return outcome.out;
     }
+    /// What a shell makes of a command of its own.
+    static Outcome in_shell(const std::string& command) { return attend("--version >/dev/null; { " + command + "; }"); }
     /// The error of one that must fail.
     static std::string error(const std::string& arguments, int status) {
         const Outcome outcome = attend(arguments);
@@ -176,7 +184,7 @@ TEST_F(TranslateCommand, BeamsAndTheirNBest) {
     EXPECT_EQ(run(command_ + search, lines), best);
     EXPECT_EQ(run(command_ + search + "--n-best 3", lines), all);
     EXPECT_NE(error(command_ + "--beam-size 2 --n-best 3 hello", 2).find("--n-best"), std::string::npos);
-    EXPECT_EQ(error(command_ + "--n-best 3 hello", 1),
+    EXPECT_EQ(error(command_ + "--n-best 3 hello", 2),
               "attend: error: expected n_best from 1 to the size of the beam, 1, found 3\n");
 }
 
@@ -271,6 +279,11 @@ TEST_F(TranslateCommand, WithoutAModelItNamesThoseAtHand) {
     std::filesystem::create_directory(folder.path("xx-yy"));
     std::filesystem::create_directory(folder.path("empty"));
     std::filesystem::copy(small_.model, folder.path("xx-yy"));
+    std::filesystem::copy(small_.model, folder.path("xx-yy/model.2.bin"));
+    std::filesystem::create_directory(folder.path("hugging"));
+    write_file(folder.path("hugging/config.json"), R"({"model_type": "marian"})");
+    std::filesystem::create_directory(folder.path("other"));
+    write_file(folder.path("other/config.json"), R"({"model_type": "bert"})");
     const auto within = [](const std::string& models) {
         return attend("--version >/dev/null; cd / && ATTEND_MODELS=" + models + " " + ATTEND_COMMAND +
                       " translate hello");
@@ -279,6 +292,9 @@ TEST_F(TranslateCommand, WithoutAModelItNamesThoseAtHand) {
     EXPECT_EQ(found.status, 2);
     EXPECT_NE(found.err.find(folder.path("xx-yy")), std::string::npos) << found.err;
     EXPECT_EQ(found.err.find("empty"), std::string::npos) << found.err;
+    EXPECT_NE(found.err.find(folder.path("hugging")), std::string::npos) << found.err;
+    EXPECT_EQ(found.err.find("other"), std::string::npos) << found.err;
+    EXPECT_EQ(found.err.find("xx-yy"), found.err.rfind("xx-yy")) << "once: " << found.err;
     EXPECT_EQ(within("").err,
               "attend: error: expected a folder with a model, found none; there are: none in models/ or "
               "$ATTEND_MODELS for --model\n");
@@ -302,6 +318,111 @@ TEST_F(TranslateCommand, FailuresAreOneLineAndLeaveNoFile) {
     write_file(temporary("kept.txt"), "kept");
     error(command_ + "--input /nowhere.txt --output " + temporary("kept.txt"), 1);
     EXPECT_EQ(read_file(temporary("kept.txt")), "kept");
+}
+
+TEST_F(TranslateCommand, InputThatCannotBeReadIsNoEnd) {
+    const auto shell = [&](const std::string& rest) {
+        const Outcome found = in_shell(ATTEND_COMMAND " " + command_ + rest);
+        EXPECT_EQ(found.status, 1) << rest;
+        EXPECT_EQ(found.out, "") << rest;
+        return found.err;
+    };
+    EXPECT_EQ(shell("--input /proc/self/mem"),
+              "attend: error: expected to read '/proc/self/mem', found: Input/output error\n");
+    EXPECT_EQ(shell("<" + small_.folder), "attend: error: expected to read standard input, found: Is a directory\n");
+    EXPECT_EQ(shell("<&-"), "attend: error: expected to read standard input, found: Bad file descriptor\n");
+}
+
+TEST_F(TranslateCommand, LinesAreBounded) {
+    const std::string line(std::size_t{16} << 20U, ' ');
+    EXPECT_EQ(run(command_, line), line);
+    const Outcome found = attend(command_, "the cat\n" + line + " \n");
+    EXPECT_EQ(found.status, 1);
+    EXPECT_EQ(
+        found.err,
+        "attend: error: expected lines of at most 16777216 bytes in standard input, found a longer one at line 2\n");
+}
+
+// The input never ends: only an error at once ends the run.
+TEST_F(TranslateCommand, OutputThatCannotBeWrittenEndsIt) {
+    const std::string endless = "yes ' ' | " ATTEND_COMMAND " " + command_;
+    EXPECT_EQ(in_shell(endless + ">/dev/full").err,
+              "attend: error: expected to write standard output, found it closed or full\n");
+    EXPECT_EQ(in_shell(endless + "--output /dev/full").err,
+              "attend: error: expected to write '/dev/full', found: No space left on device\n");
+    EXPECT_EQ(in_shell("trap '' PIPE; { yes ' ' 2>/dev/null | " ATTEND_COMMAND " " + command_ + "; } | true").err,
+              "attend: error: expected to write standard output, found it closed or full\n");
+}
+
+TEST_F(TranslateCommand, StandardOutputByItsPathIsNotReplaced) {
+    for (const char* path : {"/dev/stdout", "/proc/self/fd/1", "/dev/fd/1"}) {
+        EXPECT_EQ(run(command_ + "--output " + path + " 'the cat'"), translated("the cat") + "\n") << path;
+        const Outcome piped = in_shell(ATTEND_COMMAND " " + command_ + "--output " + path + " 'the cat' | cat");
+        EXPECT_EQ(piped.out, translated("the cat") + "\n") << path << piped.err;
+    }
+}
+
+// A signal ends the run as it would have, without a half-written file.
+TEST_F(TranslateCommand, SignalsLeaveNoFile) {
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+        const TemporaryFolder folder;
+        const std::string output = folder.path("out.txt");
+        std::array<int, 2> ends{};
+        ASSERT_EQ(pipe(ends.data()), 0);
+        const pid_t child = fork();
+        if (child == 0) {
+            dup2(ends[0], STDIN_FILENO);
+            close(ends[0]);
+            close(ends[1]);
+            execl(ATTEND_COMMAND, "attend", "translate", "--model", small_.folder.c_str(), "--output", output.c_str(),
+                  nullptr);
+            _exit(127);
+        }
+        close(ends[0]);
+        int status = 0;
+        while (std::filesystem::is_empty(folder.path("")) && waitpid(child, &status, WNOHANG) == 0) usleep(1000);
+        EXPECT_FALSE(std::filesystem::is_empty(folder.path(""))) << "no temporary file was made";
+        kill(child, signal);
+        ASSERT_EQ(waitpid(child, &status, 0), child);
+        EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == signal) << status;
+        EXPECT_TRUE(std::filesystem::is_empty(folder.path("")));
+        close(ends[1]);
+    }
+}
+
+// What is wrong is found before anything is translated or replaced.
+TEST_F(TranslateCommand, WrongOptionsLeaveTheOutputAsItWas) {
+    const std::string kept = temporary("untouched.txt");
+    write_file(kept, "kept");
+    const std::string command = command_ + "--output " + kept + " ";
+    EXPECT_EQ(error(command + "--min-length 3 hello", 2).find("attend: error: expected options of Marian's search"),
+              0U);
+    EXPECT_EQ(error(command + "--n-best 2 hello", 2).find("attend: error: expected n_best from 1 to "), 0U);
+    EXPECT_EQ(error(command + "--head 9 --plot " + temporary("a.svg") + " hello", 2),
+              "attend: error: expected --head below the model's 2, found 9\n");
+    EXPECT_NE(error(command + "--attention /nowhere/a hello", 1).find("'/nowhere/a'"), std::string::npos);
+    EXPECT_NE(error(command + "--plot /nowhere/a.svg hello", 1).find("'/nowhere/a.svg'"), std::string::npos);
+    EXPECT_EQ(error(command + "--input in.txt hello", 2),
+              "attend: error: expected either TEXT or --input, found both for --input\n");
+    EXPECT_EQ(error(command + "--attention " + kept + " hello", 2),
+              "attend: error: expected another file than that of --output, found '" + kept + "' for --attention\n");
+    EXPECT_EQ(error(command_ + "--output " + temporary("b.svg") + " --plot " + temporary("./b.svg") + " hello", 2)
+                  .find("attend: error: expected another file than that of --output"),
+              0U);
+    EXPECT_EQ(read_file(kept), "kept");
+}
+
+// script(1) gives the command a terminal for its output and its errors.
+TEST_F(TranslateCommand, ProgressDoesNotShareTheTerminalWithTranslations) {
+    if (std::system("script --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "no script(1)";
+    const auto on_terminal = [&](const std::string& rest) {
+        return shell_output("script -qec \"" ATTEND_COMMAND " " + command_ + rest + "\" /dev/null </dev/null");
+    };
+    EXPECT_EQ(on_terminal("rain"), translated("rain") + "\r\n");
+    const std::string shown = on_terminal("rain > " + temporary("shown.txt"));
+    EXPECT_EQ(shown.find("1 line, 1 word, "), 0U) << shown;
+    EXPECT_TRUE(shown.ends_with(" \r")) << "the line is erased: " << shown;
+    EXPECT_EQ(read_file(temporary("shown.txt")), translated("rain") + "\n");
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 #include "targets.h"
 
 #include <attend/core/error.h>
+#include <attend/io/json_config.h>
 #include <attend/io/marian_file.h>
 #include <attend/io/marian_shortlist.h>
 #include <attend/io/safetensors.h>
+#include <attend/text/normalizers.h>
 #include <attend/text/vocabulary.h>
 
 #include <array>
@@ -83,6 +85,37 @@ void vocabulary(const std::uint8_t* data, std::size_t size) {
     try {
         const auto words = text::Vocabulary::from_json({reinterpret_cast<const char*>(data), size}, "fuzz");
         static_cast<void>(words.nearest("word"));
+        static_cast<void>(words.words().size());
+    } catch (const Error&) {
+    }
+}
+
+void json_config(const std::uint8_t* data, std::size_t size) {
+    try {
+        const JsonConfig config = JsonConfig::parse({reinterpret_cast<const char*>(data), size}, "fuzz");
+        const auto ask = [&](const auto& question) {
+            try {
+                static_cast<void>(question());
+            } catch (const Error&) {
+            }
+        };
+        for (const char* name : {"a", "b", ""}) {
+            static_cast<void>(config.has(name));
+            ask([&] { return config.number(name); });
+            ask([&] { return config.integer(name); });
+            ask([&] { return config.flag(name); });
+            ask([&] { return config.text(name); });
+            ask([&] { return config.integers(name); });
+            ask([&] { return config.integer_lists(name); });
+            ask([&] { return config.required(name, 0, 7); });
+        }
+    } catch (const Error&) {
+    }
+}
+
+void normalizers(const std::uint8_t* data, std::size_t size) {
+    try {
+        text::check_normalizers({reinterpret_cast<const char*>(data), size}, "fuzz");
     } catch (const Error&) {
     }
 }

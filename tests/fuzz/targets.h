@@ -8,8 +8,10 @@
 
 namespace attend::fuzz {
 
+void json_config(const std::uint8_t* data, std::size_t size);
 void marian_file(const std::uint8_t* data, std::size_t size);
 void marian_shortlist(const std::uint8_t* data, std::size_t size);
+void normalizers(const std::uint8_t* data, std::size_t size);
 void safetensors(const std::uint8_t* data, std::size_t size);
 void vocabulary(const std::uint8_t* data, std::size_t size);
 

@@ -20,12 +20,20 @@ void replay(const std::string& name, void (*target)(const std::uint8_t*, std::si
     EXPECT_GT(files, 5) << name;
 }
 
+TEST(Corpus, JsonConfig) {
+    replay("json_config", fuzz::json_config);
+}
+
 TEST(Corpus, MarianFile) {
     replay("marian_file", fuzz::marian_file);
 }
 
 TEST(Corpus, MarianShortlist) {
     replay("marian_shortlist", fuzz::marian_shortlist);
+}
+
+TEST(Corpus, Normalizers) {
+    replay("normalizers", fuzz::normalizers);
 }
 
 TEST(Corpus, Safetensors) {

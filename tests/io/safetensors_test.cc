@@ -181,6 +181,35 @@ TEST(File, WritesWholeOrNotAtAll) {
     EXPECT_THROW(MappedFile::open(::testing::TempDir()), FileError);
 }
 
+TEST(File, WhatCanBeWrittenIsKnownBefore) {
+    const TemporaryFolder folder;
+    check_writable(folder.path("new"));
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path("")));
+    write_file(folder.path("old"), "old");
+    check_writable(folder.path("old"));
+    EXPECT_EQ(read_file(folder.path("old")), "old");
+    check_writable("/dev/null");
+    EXPECT_THROW(check_writable(folder.path("no/where")), FileError);
+    EXPECT_THROW(check_writable(folder.path("")), FileError);
+    EXPECT_THROW(check_writable(folder.path(std::string(5000, 'x'))), FileError);
+}
+
+TEST(File, UnfinishedOnesAreRemoved) {
+    const TemporaryFolder folder;
+    const std::string path = folder.path("a");
+    EXPECT_THROW(write_file(path,
+                            [&](std::ostream& stream) {
+                                stream << "half" << std::flush;
+                                EXPECT_FALSE(std::filesystem::is_empty(folder.path("")));
+                                remove_unfinished_files();
+                                EXPECT_TRUE(std::filesystem::is_empty(folder.path("")));
+                            }),
+                 FileError);
+    write_file(path, "whole");
+    remove_unfinished_files();
+    EXPECT_EQ(read_file(path), "whole");
+}
+
 TEST(File, LinksStayLinks) {
     const std::string target = ::testing::TempDir() + "attend_target.txt";
     const std::string link = ::testing::TempDir() + "attend_link.txt";

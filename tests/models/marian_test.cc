@@ -11,9 +11,11 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/stat.h>
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -391,6 +393,11 @@ TEST(Marian, OtherArchitecturesAreNamed) {
         {"transformer-heads: 2", "transformer-heads: 7"},
         {"enc-depth: 2", "enc-depth: 3"},
         {"dec-depth: 2", "dec-depth: 2000000000"},
+        {"enc-depth: 2", "enc-depth: 1"},
+        {"dec-depth: 2", "dec-depth: 1"},
+        {"dim-emb: 24", "dim-emb: 4000000"},
+        {"  - 96\n  - 96", "  - 95\n  - 96"},
+        {"  - 96\n  - 96", "  - 96\n  - x"},
         {"type: transformer", "type: [transformer"},
         {"type: transformer", "- transformer"},
     };
@@ -446,6 +453,7 @@ TEST(Translator, FoldersThatDoNotFitAreNamed) {
         items.at("Wemb").shape[0] = 88;
         items.at("Wemb").data.erase(0, 8 * 24);
         items.at("decoder_ff_logit_out_b").shape[1] = 88;
+        replace(items, "  - 96\n  - 96", "  - 88\n  - 88");
         copy.write(items);
         EXPECT_EQ(message(copy.folder()), "[Translator] expected at most 88 pieces, the rows of 'Wemb' in '" +
                                               copy.path("model.xxyy.intgemm.alphas.bin") + "', in '" +
@@ -461,6 +469,108 @@ TEST(Translator, FoldersThatDoNotFitAreNamed) {
                                               copy.path("lex.50.50.xxyy.s2t.bin") + "', found one of 72");
         EXPECT_NO_THROW(Translator::from_pretrained(copy.folder(), {.shortlist = false}));
     }
+}
+
+TEST(Translator, LayersThatTheConfigurationLeavesOutAreNamed) {
+    EXPECT_EQ(refusal(SmallModel("tiny"), [](MarianItems& items) { replace(items, "dec-depth: 2", "dec-depth: 1"); })
+                  .find("[load_marian] expected tensors 'decoder_lN' of the 1 layers in the configuration of 'm.bin', "
+                        "found 'decoder_l2_"),
+              0U);
+}
+
+TEST(Translator, FilesOfOtherLanguagesAreNamed) {
+    const SmallModel small("tiny");
+    for (const auto& [from, to] : {std::pair("lex.50.50.xxyy.s2t.bin", "lex.50.50.yyxx.s2t.bin"),
+                                   std::pair("vocab.xxyy.spm", "vocab.aabb.spm")}) {
+        const ModelCopy copy(small);
+        std::filesystem::rename(copy.path(from), copy.path(to));
+        EXPECT_EQ(message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); }),
+                  "[Translator] expected a file for 'xxyy', as '" + copy.path("model.xxyy.intgemm.alphas.bin") +
+                      "' is, found '" + copy.path(to) + "'");
+        // A name that does not tell is fine.
+        std::filesystem::rename(copy.path(to),
+                                copy.path(std::string(from).substr(0, 3) + (from[0] == 'l' ? ".bin" : "ab.spm")));
+        EXPECT_EQ(Translator::from_pretrained(copy.folder()).target_language(), "yy");
+    }
+}
+
+TEST(Translator, FilesAsTheyWereDownloadedAreNamed) {
+    const SmallModel small("tiny");
+    for (const char* name : {"model.xxyy.intgemm.alphas.bin", "lex.50.50.xxyy.s2t.bin", "vocab.xxyy.spm"}) {
+        const ModelCopy copy(small);
+        std::filesystem::rename(copy.path(name), copy.path(name) + ".gz");
+        const std::string found = message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); });
+        EXPECT_NE(found.find("found '" + copy.path(name) + ".gz': unpack it first (gunzip)"), std::string::npos)
+            << found;
+    }
+}
+
+TEST(Translator, FoldersThatCannotBeReadAreNamed) {
+    const ModelCopy copy(SmallModel("tiny"));
+    const auto message = [](const std::string& folder) {
+        return message_of<FileError>([&] { Translator::from_pretrained(folder); });
+    };
+    const std::string loop = copy.path("loop");
+    std::filesystem::create_symlink(loop, loop);
+    for (const std::string& folder : {loop, std::string(5000, 'x')}) {
+        EXPECT_EQ(
+            message(folder).find("[Translator] expected a readable folder with a model at '" + folder + "', found: "),
+            0U)
+            << message(folder);
+    }
+    std::filesystem::remove(loop);
+    ASSERT_EQ(mkfifo(copy.path("config.yml").c_str(), 0600), 0);
+    EXPECT_EQ(message(copy.folder()), "[Translator] expected files in '" + copy.folder() +
+                                          "', found a pipe or a device at '" + copy.path("config.yml") + "'");
+}
+
+TEST(Translator, YamlOfDefaults) {
+    const ModelCopy copy(SmallModel("tiny"));
+    const auto opened = [&](const std::string& yaml) {
+        write_file(copy.path("config.yml"), yaml);
+        return Translator::from_pretrained(copy.folder()).source_language();
+    };
+    for (const char* fine : {"", "# nothing\n", "---\n", "beam-size: 2.0", "max-length-factor: 0.5"}) {
+        EXPECT_EQ(opened(fine), "xx") << fine;
+    }
+    for (const char* wrong :
+         {"beam-size: 1.7", "beam-size: 0", "max-length-factor: 0", "max-length-factor: -1", "- 1"}) {
+        EXPECT_THROW(opened(wrong), FileError) << wrong;
+    }
+}
+
+// A piece of a translation, not of its source, is made to end with a line break where the vocabulary spells it.
+TEST(Translator, LineBreaksInPiecesAreSpaces) {
+    const SmallModel small("tiny");
+    const Translator original = Translator::from_pretrained(small.folder);
+    const std::string spelt = read_file(small.folder + "/vocab.xxyy.spm");
+    int tried = 0;
+    for (std::size_t i = 0; i < small.sentences(); ++i) {
+        const std::vector<std::int64_t> source = original.encode(small.text(i));
+        const Translation want = original.translate(small.text(i));
+        for (const std::int64_t id : want.ids) {
+            const std::string piece = original.pieces({id}).front();
+            const std::string entry = std::string{'\n', static_cast<char>(piece.size())} + piece + '\x15';
+            const std::size_t at = spelt.find(entry);
+            const bool letter = piece.back() >= 'a' && piece.back() <= 'z';
+            if (!letter || at == std::string::npos || std::find(source.begin(), source.end(), id) != source.end())
+                continue;
+            for (const char end : {'\n', '\r'}) {
+                const ModelCopy copy(small);
+                std::string bytes = spelt;
+                bytes[at + 1 + piece.size()] = end;
+                write_file(copy.path("vocab.xxyy.spm"), bytes);
+                const Translation found = Translator::from_pretrained(copy.folder()).translate(small.text(i));
+                if (found.ids != want.ids) continue;
+                EXPECT_EQ(found.text.find_first_of("\r\n"), std::string::npos);
+                EXPECT_EQ(found.text.size(), want.text.size());
+                EXPECT_NE(found.text, want.text);
+                ++tried;
+            }
+            break;
+        }
+    }
+    EXPECT_GT(tried, 0);
 }
 
 }  // namespace

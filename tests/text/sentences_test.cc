@@ -62,6 +62,18 @@ TEST(Sentences, AbbreviationsOfTheLanguageDoNotEndThem) {
     EXPECT_EQ(split("One. Two.", ""), (Sentences{"One.", "Two."}));
 }
 
+TEST(Sentences, InitialsDoNotEndThem) {
+    EXPECT_EQ(split("The U.S. Army came. It left."), (Sentences{"The U.S. Army came.", "It left."}));
+    EXPECT_EQ(split("J. R. R. Tolkien wrote. People read."), (Sentences{"J. R. R. Tolkien wrote.", "People read."}));
+    EXPECT_EQ(split("(J. Smith) and \"W. H. Auden\" met."), (Sentences{"(J. Smith) and \"W. H. Auden\" met."}));
+    EXPECT_EQ(split("\u042F. \u0418. \u0418\u0432\u0430\u043D\u043E\u0432", "ru").size(), 1U);
+    EXPECT_EQ(split("Gen. Lee of Smith Inc. Boston met Lt. Hook."),
+              (Sentences{"Gen. Lee of Smith Inc. Boston met Lt. Hook."}));
+    // Words, numbers and small letters still end sentences, and so does the line.
+    EXPECT_EQ(split("We saw 5. They saw us. And x. Then y. U.S."),
+              (Sentences{"We saw 5.", "They saw us.", "And x.", "Then y.", "U.S."}));
+}
+
 TEST(Sentences, EllipsesGoOnInLowerCase) {
     EXPECT_EQ(split("Well... maybe. Yes."), (Sentences{"Well... maybe.", "Yes."}));
     EXPECT_EQ(split("Well\u2026 maybe. Yes."), (Sentences{"Well\u2026 maybe.", "Yes."}));
@@ -107,6 +119,20 @@ TEST(Sentences, PrefixAndSuffixKeepWhatIsAround) {
             EXPECT_FALSE(found.repaired);
         }
     }
+}
+
+TEST(Sentences, AByteOrderMarkIsLayout) {
+    const Line found = split_line("\uFEFF  - item", "en", true);
+    EXPECT_EQ(found.prefix, "\uFEFF  - ");
+    EXPECT_EQ(found.sentences, Sentences{"item"});
+    EXPECT_EQ(split_line("\uFEFFitem", "en", false).sentences, Sentences{"item"});
+}
+
+TEST(Sentences, VerticalTabsAndFormFeedsAreSpaces) {
+    const Line found = split_line("\fHello\vworld\fagain", "en", true);
+    EXPECT_EQ(found.prefix, "\f");
+    EXPECT_EQ(found.sentences, Sentences{"Hello world again"});
+    EXPECT_EQ(found.text, "\fHello\vworld\fagain");
 }
 
 TEST(Sentences, BlankLinesHaveNone) {

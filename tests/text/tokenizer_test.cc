@@ -87,5 +87,48 @@ TEST(Tokenizer, RefusesIdsAndFiles) {
     EXPECT_THROW(Tokenizer::open("/nowhere.spm"), FileError);
 }
 
+// SentencePiece itself would read where such a trie or its values lead.
+TEST(Tokenizer, RefusesReplacementsThatLeadOutOfThemselves) {
+    const auto delimited = [](char field, const std::string& bytes) {
+        std::string size;
+        for (std::size_t left = bytes.size();; left >>= 7U) {
+            size += static_cast<char>(left < 128 ? left : (left & 127U) | 128U);
+            if (left < 128) return std::string(1, static_cast<char>(field << 3U | 2)) + size + bytes;
+        }
+    };
+    const auto opened = [&](std::vector<std::uint32_t> units, const std::string& strings, char field) {
+        const auto bytes = static_cast<std::uint32_t>(units.size() * sizeof(std::uint32_t));
+        units.insert(units.begin(), bytes);
+        const std::string map(reinterpret_cast<const char*>(units.data()), bytes + sizeof bytes);
+        const attend::testing::TemporaryFolder folder;
+        const std::string path = folder.path("a.spm");
+        // A message that comes twice is merged.
+        write_file(path, read_file(kPath) + delimited(field, delimited(2, map + strings)));
+        return Tokenizer::open(path).encode("the cat").size();
+    };
+    constexpr std::uint32_t kValue = std::uint32_t{1} << 31U;
+    std::vector<std::uint32_t> good(256);
+    good['a'] = 'a' | 256U | 1U << 10U;  // has a value, in the unit beside it
+    good['a' ^ 1U] = kValue | 1U;
+    for (const char field : {char{3}, char{5}}) {
+        EXPECT_GT(opened(good, {"x\0", 2}, field), 0U);
+        std::vector<std::uint32_t> bad = good;
+        bad['a' ^ 1U] = kValue | 2U;
+        EXPECT_THROW(opened(bad, {"x\0", 2}, field), FileError) << "a value beyond the strings";
+        bad = good;
+        bad['b'] = 'b' | 300U << 10U;
+        EXPECT_THROW(opened(bad, {"x\0", 2}, field), FileError) << "children beyond the trie";
+        EXPECT_THROW(opened(good, "x", field), FileError) << "no end";
+        EXPECT_THROW(opened({kValue}, {"x\0", 2}, field), FileError) << "a block that is cut";
+    }
+}
+
+TEST(Tokenizer, ADictionarysIndicesAreBounded) {
+    const Vocabulary words = Vocabulary::from_json(R"({"</s>": 0, "<unk>": 9223372036854775807})", "d.json");
+    EXPECT_EQ(attend::testing::message_of<FileError>([&] { Tokenizer::open(kPath, words, "d.json"); }),
+              "[Tokenizer] expected indices below 16 times the number of words, 2, found 9223372036854775807, in "
+              "'d.json'");
+}
+
 }  // namespace
 }  // namespace attend::text

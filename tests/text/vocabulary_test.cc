@@ -63,6 +63,14 @@ TEST(Vocabulary, RefusesOtherJson) {
     EXPECT_THROW(Vocabulary({{"a", -1}}), ValueError);
 }
 
+TEST(Vocabulary, WordsByIndex) {
+    EXPECT_EQ(Vocabulary({{"a", 0}, {"b", 2}}).words(), (std::vector<std::string>{"a", "", "b"}));
+    EXPECT_TRUE(Vocabulary().words().empty());
+    for (const std::int64_t index : {std::int64_t{48}, INT64_MAX - 1, INT64_MAX}) {
+        EXPECT_THROW(Vocabulary({{"a", 0}, {"b", index}}).words(), ValueError) << index;
+    }
+}
+
 TEST(Vocabulary, SplitsAtSingleSpaces) {
     EXPECT_EQ(text::split_at_spaces("a b"), (std::vector<std::string>{"a", "b"}));
     EXPECT_EQ(text::split_at_spaces(" a  b"), (std::vector<std::string>{"", "a", "", "b"}));

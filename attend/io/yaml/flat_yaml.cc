@@ -8,6 +8,7 @@ namespace attend {
 FlatYaml parse_flat_yaml(std::string_view text, const std::string& name) {
     try {
         const YAML::Node root = YAML::Load(std::string(text));
+        if (root.IsNull()) return {};  // nothing, or nothing but comments
         if (!root.IsMap()) {
             throw FileError("yaml", "expected names and values in '" + name + "', found another kind of document");
         }

@@ -8,6 +8,10 @@
 #include <unicode/unistr.h>
 #include <unicode/utf16.h>
 #include <unicode/utf8.h>
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
 #include <memory>
 
 namespace attend::text {
@@ -15,10 +19,23 @@ namespace attend::text {
 namespace {
 
 constexpr char16_t kReplacement = 0xFFFD;
+constexpr char16_t kByteOrderMark = 0xFEFF;
 
-/// Titles before names, which CLDR's abbreviations leave out in some languages.
-constexpr const char16_t* kTitles[] = {u"Dr.", u"Dra.", u"Mr.",  u"Mrs.",  u"Ms.", u"Prof.",
-                                       u"Sr.", u"Sra.", u"Sta.", u"Srta.", u"St."};
+/// Titles before names and what is behind those of companies, which CLDR's abbreviations leave out in some languages.
+/// ("Lt." is there for English, but ICU does not see it beside "Lt.Cdr.".)
+constexpr const char16_t* kAbbreviations[] = {u"Capt.", u"Col.", u"Corp.", u"Dr.",   u"Dra.", u"Gen.",  u"Inc.",
+                                              u"Lt.",   u"Ltd.", u"Mr.",   u"Mrs.",  u"Ms.",  u"Prof.", u"Sgt.",
+                                              u"Sr.",   u"Sra.", u"Sta.",  u"Srta.", u"St."};
+
+/// @throws ValueError for more than ICU's indices reach
+icu::UnicodeString utf16(std::string_view text, const char* operation) {
+    constexpr std::size_t kMost = std::numeric_limits<std::int32_t>::max() / 2;
+    if (text.size() > kMost) {
+        throw ValueError(operation, "expected a text of at most " + std::to_string(kMost) + " bytes, found " +
+                                        std::to_string(text.size()));
+    }
+    return icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())));
+}
 
 std::string utf8(const icu::UnicodeString& text) {
     std::string bytes;
@@ -33,6 +50,7 @@ bool is_space(char16_t c) {
 /// Where the text behind indentation and a list's marker begins.
 std::int32_t text_begin(const icu::UnicodeString& line) {
     std::int32_t at = 0;
+    if (line.length() > 0 && line[0] == kByteOrderMark) ++at;
     const auto skip_spaces = [&] {
         while (at < line.length() && is_space(line[at])) ++at;
     };
@@ -51,6 +69,31 @@ std::int32_t text_begin(const icu::UnicodeString& line) {
     return at;
 }
 
+/// "J." and "U.S.": letters with a stop behind each; a single one is a capital.
+bool are_initials(const icu::UnicodeString& word) {
+    std::int32_t letters = 0;
+    UChar32 letter = 0;
+    for (std::int32_t at = 0; at < word.length(); ++letters) {
+        letter = word.char32At(at);
+        at += U16_LENGTH(letter);
+        if (u_isalpha(letter) == 0 || at >= word.length() || word[at] != u'.') return false;
+        ++at;
+    }
+    return letters > 1 || (letters == 1 && u_isupper(letter) != 0);
+}
+
+/// Whether the text before `end` closes with initials or an abbreviation, which end a sentence seldom. (ICU's own
+/// filter lets some of CLDR's through: "U.S." beside "U.S.A.".)
+bool ends_abbreviated(const icu::UnicodeString& text, std::int32_t begin, std::int32_t end) {
+    while (end > begin && is_space(text[end - 1])) --end;
+    std::int32_t first = end;
+    while (first > begin && !is_space(text[first - 1])) --first;
+    while (first < end && u_isalnum(text.char32At(first)) == 0) ++first;  // quotation marks and brackets
+    const icu::UnicodeString word = text.tempSubStringBetween(first, end);
+    return are_initials(word) || std::any_of(std::begin(kAbbreviations), std::end(kAbbreviations),
+                                             [&](const char16_t* known) { return word == known; });
+}
+
 /// The break iterator of a language, made once for each thread.
 icu::BreakIterator& iterator_of(const std::string& language) {
     thread_local std::string made_for;
@@ -66,7 +109,6 @@ icu::BreakIterator& iterator_of(const std::string& language) {
         }
         icu::BreakIterator* rules = icu::BreakIterator::createSentenceInstance(locale, status);
         if (abbreviations && U_SUCCESS(status) != 0) {
-            for (const char16_t* title : kTitles) abbreviations->suppressBreakAfter(title, status);
             rules = abbreviations->wrapIteratorWithFilter(rules, status);
         }
         iterator.reset(rules);
@@ -124,8 +166,7 @@ std::int32_t count_of(const icu::UnicodeString& text, char16_t c) {
 
 Line split_line(std::string_view line, const std::string& language, bool split) {
     Line result;
-    const icu::UnicodeString all =
-        icu::UnicodeString::fromUTF8(icu::StringPiece(line.data(), static_cast<std::int32_t>(line.size())));
+    const icu::UnicodeString all = utf16(line, "split_line");
     // Only what was not there before was put in for bytes that are no UTF-8.
     result.repaired = count_of(all, kReplacement) > 0 && utf8(all) != line;
     const std::int32_t begin = text_begin(all);
@@ -141,7 +182,11 @@ Line split_line(std::string_view line, const std::string& language, bool split) 
         if (from == to) return;
         const std::int64_t first = offsets.before(from);
         result.ranges.push_back({first, offsets.before(to)});
-        result.sentences.push_back(utf8(all.tempSubStringBetween(from, to)));
+        std::string sentence = utf8(all.tempSubStringBetween(from, to));
+        // SentencePiece's normalisation drops these two, which would join the words beside them.
+        std::replace(sentence.begin(), sentence.end(), '\v', ' ');
+        std::replace(sentence.begin(), sentence.end(), '\f', ' ');
+        result.sentences.push_back(std::move(sentence));
     };
     if (!split) {
         add(begin, end);
@@ -152,15 +197,16 @@ Line split_line(std::string_view line, const std::string& language, bool split) 
     icu::BreakIterator& iterator = iterator_of(language);
     iterator.setText(text);
     std::int32_t from = iterator.first();
-    for (std::int32_t to = iterator.next(); to != icu::BreakIterator::DONE; from = to, to = iterator.next()) {
+    for (std::int32_t to = iterator.next(); to != icu::BreakIterator::DONE; to = iterator.next()) {
+        if (to < text.length() && ends_abbreviated(text, from, to)) continue;
         add(begin + from, begin + to);
+        from = to;
     }
     return result;
 }
 
 std::vector<TextRange> words(std::string_view text, const std::string& language) {
-    const icu::UnicodeString all =
-        icu::UnicodeString::fromUTF8(icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())));
+    const icu::UnicodeString all = utf16(text, "words");
     icu::BreakIterator& iterator = words_of(language);
     iterator.setText(all);
     Utf8Offsets offsets(all);

@@ -1,10 +1,13 @@
 #include <attend/core/error.h>
 #include <attend/io/file.h>
+#include <attend/text/normalizers.h>
 #include <attend/text/tokenizer.h>
 
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <exception>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -47,6 +50,15 @@ PieceText with_ranges(const sentencepiece::ImmutableSentencePieceText& found) {
         result.ranges.push_back({piece.begin(), piece.end()});
     }
     return result;
+}
+
+/// The dictionary's words by their indices. @throws FileError naming the dictionary
+std::vector<std::string> by_index(const Vocabulary& words, const std::string& path) {
+    try {
+        return words.words();
+    } catch (const ValueError& error) {
+        throw FileError("Tokenizer", error.detail() + ", in '" + path + "'");
+    }
 }
 
 /// Bytes of the mark of a language in front of a text, ">>de<<"; 0: there is none.
@@ -99,9 +111,16 @@ struct Tokenizer::Model {
         const MappedFile file = MappedFile::open(path);
         auto model = std::make_shared<Model>();
         const std::string bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (const auto status = model->processor.LoadFromSerializedProto(bytes); !status.ok() || bytes.empty()) {
-            throw FileError("Tokenizer", "expected a SentencePiece model in '" + path + "', found other bytes");
+        check_normalizers(bytes, path);
+        bool loaded = false;
+        try {
+            loaded = !bytes.empty() && model->processor.LoadFromSerializedProto(bytes).ok();
+        } catch (const std::bad_alloc&) {
+            throw;
+        } catch (const std::exception&) {  // its trie's, of pieces that cannot be in one
         }
+        if (!loaded)
+            throw FileError("Tokenizer", "expected a SentencePiece model in '" + path + "', found other bytes");
         return model;
     }
 
@@ -194,7 +213,7 @@ Tokenizer Tokenizer::open(const std::string& path) {
 
 Tokenizer Tokenizer::open(const std::string& path, const Vocabulary& words, const std::string& dictionary_path) {
     std::shared_ptr<Model> model = Model::load(path);
-    Dictionary dictionary{words, words.words(), {}};
+    Dictionary dictionary{words, by_index(words, dictionary_path), {}};
     const auto mark = [&](const std::string& piece) {
         if (const auto id = words.find(piece)) return *id;
         throw FileError("Tokenizer", "expected a piece '" + piece + "' in '" + dictionary_path + "', found none");
