@@ -16,6 +16,7 @@ NATIVE = {"attend": {"ATTEND_ISA": "avx2"}, "onednn": {"DNNL_MAX_CPU_ISA": "AVX2
 TORCH_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2",
               "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 PEERS = {
+    "attend_python": ("torch", {**TORCH_AVX2, "ATTEND_ISA": "avx2"}),
     "torch": ("torch", TORCH_AVX2),
     "zentorch": ("zentorch", None),
     "onnxruntime": ("torch", None),
@@ -114,6 +115,14 @@ def contestants_of(workload):
     return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
 
 
+def extension_of(program):
+    """The folder of attend's Python package in the build tree of attend_benchmark. @raises Refused when it has none"""
+    folder = Path(program).absolute().parents[1] / "python"
+    if not any(folder.glob("attend/_core.*.so")):
+        raise Refused("missing", f"{folder}/attend has no extension: run make python")
+    return str(folder)
+
+
 def start(name, workload, threads, options, environment=None):
     """Starts the worker of a contestant, in its environment or another one. @raises Refused when it is not installed"""
     if name in NATIVE:
@@ -121,6 +130,7 @@ def start(name, workload, threads, options, environment=None):
         if not program.exists():
             raise Refused("missing", f"{program} is not there: build the target attend_benchmark")
         return Worker(name, [program, "worker", workload, name], threads, NATIVE[name] if options.isa else {})
+    paths = {"PYTHONPATH": extension_of(options.program)} if name == "attend_python" else {}
     own, held = PEERS.get(name, (name, None))
     python = Path(options.environments) / (environment or own) / "bin" / "python"
     if not python.exists():
@@ -128,7 +138,8 @@ def start(name, workload, threads, options, environment=None):
     if options.isa and held is None:
         raise Refused("missing", f"{name} has no switch that holds it to {options.isa}")
     peer = ROOT / "benchmarks" / "harness" / "peer.py"
-    return Worker(name, [python, peer, workload, name, str(threads)], threads, held if options.isa else {})
+    return Worker(name, [python, peer, workload, name, str(threads)], threads,
+                  {**paths, **(held if options.isa else {})})
 
 
 class Team:

@@ -6,10 +6,11 @@ is imported unless asked for. Calls may be made by any threads at once; Ctrl-C e
 were to write hold anything.
 """
 from ._core import (Explanation, Heatmap, KvCache, Mask, MultiHeadAttention, Translation, Translator, __version__,
-                    attention, attention_backward, explain, get_num_threads, heatmap, linear_attention, matmul,
-                    set_num_threads)
-from ._results import AttentionGradients, AttentionResult
+                    attention, attention_backward, convert, explain, get_num_threads, heatmap, linear_attention,
+                    matmul, set_num_threads)
+from ._results import AttentionGradients, AttentionResult, TranslationAttention, WordAlignment
 
 __all__ = ["AttentionGradients", "AttentionResult", "Explanation", "Heatmap", "KvCache", "Mask", "MultiHeadAttention",
-           "Translation", "Translator", "__version__", "attention", "attention_backward", "explain", "get_num_threads",
-           "heatmap", "linear_attention", "matmul", "set_num_threads"]
+           "Translation", "TranslationAttention", "Translator", "WordAlignment", "__version__", "attention",
+           "attention_backward", "convert", "explain", "get_num_threads", "heatmap", "linear_attention", "matmul",
+           "set_num_threads"]

@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeVar, overload
 from numpy import float32, int64
 from numpy.typing import NDArray
 
-from ._results import AttentionGradients, AttentionResult
+from ._results import AttentionGradients, AttentionResult, TranslationAttention, WordAlignment
 
 # Arrays of NumPy, tensors of PyTorch, or what else speaks DLPack; results are of the query's kind.
 _Array = TypeVar("_Array")
@@ -13,6 +13,7 @@ _Causal = Literal["top-left", "bottom-right"] | bool | None
 _Algorithm = Literal["auto", "reference", "flash"]
 _CacheType = Literal["float32", "bfloat16", "float16", "int8"]
 _ComputeType = Literal["auto", "float32", "bfloat16", "int8"]
+_EarlyStopping = Literal["never"] | bool | None
 _Integers = int | Sequence[int] | Any
 
 __version__: str
@@ -183,7 +184,17 @@ class Translation:
     @property
     def ids(self) -> list[int]: ...
     @property
+    def log_probability(self) -> float: ...
+    @property
     def score(self) -> float: ...
+    @property
+    def source_ids(self) -> list[int]: ...
+    @property
+    def alignment(self) -> list[tuple[int, int, float]]: ...
+    @property
+    def words(self) -> WordAlignment: ...
+    @property
+    def attention(self) -> list[TranslationAttention]: ...
     @property
     def others(self) -> list[Translation]: ...
 
@@ -193,13 +204,32 @@ class Translator:
                         shortlist: bool = True) -> Translator: ...
     @overload
     def translate(self, texts: str, *,  # type: ignore[overload-overlap]
-                  beam_size: int | None = None, n_best: int = 1,
-                  length_penalty: float | None = None, word_penalty: float | None = None,
-                  max_length_factor: float | None = None, max_new_tokens: int | None = None, batch_tokens: int = ...,
-                  scores: bool = False, split: bool = True) -> Translation: ...
+                  beam_size: int | None = None, n_best: int = 1, length_penalty: float | None = None,
+                  word_penalty: float | None = None, max_length_factor: float | None = None,
+                  max_new_tokens: int | None = None, max_length: int | None = None, min_length: int | None = None,
+                  early_stopping: _EarlyStopping = None, no_repeat_ngram_size: int | None = None,
+                  repetition_penalty: float | None = None, renormalize_logits: bool | None = None,
+                  sampling: bool | None = None, temperature: float | None = None, top_k: int | None = None,
+                  top_p: float | None = None, seed: int = 0, target_prefix: str = "", batch_tokens: int = ...,
+                  max_source_tokens: int | None = None, scores: bool = False, alignment: bool = False,
+                  attention: bool = False, split: bool = True) -> Translation: ...
     @overload
-    def translate(self, texts: Sequence[str], *, beam_size: int | None = None, n_best: int = 1,
-                  length_penalty: float | None = None, word_penalty: float | None = None,
-                  max_length_factor: float | None = None, max_new_tokens: int | None = None, batch_tokens: int = ...,
-                  scores: bool = False, split: bool = True) -> list[Translation]: ...
+    def translate(self, texts: Sequence[str], *,
+                  beam_size: int | None = None, n_best: int = 1, length_penalty: float | None = None,
+                  word_penalty: float | None = None, max_length_factor: float | None = None,
+                  max_new_tokens: int | None = None, max_length: int | None = None, min_length: int | None = None,
+                  early_stopping: _EarlyStopping = None, no_repeat_ngram_size: int | None = None,
+                  repetition_penalty: float | None = None, renormalize_logits: bool | None = None,
+                  sampling: bool | None = None, temperature: float | None = None, top_k: int | None = None,
+                  top_p: float | None = None, seed: int = 0, target_prefix: str = "", batch_tokens: int = ...,
+                  max_source_tokens: int | None = None, scores: bool = False, alignment: bool = False,
+                  attention: bool = False, split: bool = True) -> list[Translation]: ...
     def pieces(self, ids: Sequence[int]) -> list[str]: ...
+    def source_pieces(self, ids: Sequence[int]) -> list[str]: ...
+    @property
+    def source_language(self) -> str: ...
+    @property
+    def target_language(self) -> str: ...
+
+def convert(model: str | PathLike[str], output: str | PathLike[str],
+            compute_type: Literal["float32", "bfloat16", "int8"] = "int8") -> None: ...

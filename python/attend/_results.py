@@ -1,6 +1,9 @@
 """What functions return besides arrays."""
 from typing import Any, NamedTuple
 
+from numpy import float32
+from numpy.typing import NDArray
+
 
 class AttentionResult(NamedTuple):
     """Of attend.attention; what was not asked for is None."""
@@ -15,3 +18,18 @@ class AttentionGradients(NamedTuple):
     key: Any
     value: Any
     bias: Any
+
+
+class WordAlignment(NamedTuple):
+    """Of Translation.words: bytes of each word, from and to, and (source, target, weight) between them."""
+    source: list[tuple[int, int]]
+    target: list[tuple[int, int]]
+    links: list[tuple[int, int, float]]
+
+
+class TranslationAttention(NamedTuple):
+    """Of Translation.attention, for one sentence: [layers, heads, source, source] and [layers, heads, target, source]."""
+    source_tokens: list[str]
+    target_tokens: list[str]
+    encoder: NDArray[float32]
+    cross: NDArray[float32]

@@ -9,6 +9,8 @@ namespace attend::python {
 /// Named tuples that attend/__init__.py makes.
 nanobind::object attention_result_type();
 nanobind::object attention_gradients_type();
+nanobind::object word_alignment_type();
+nanobind::object translation_attention_type();
 
 void bind_attention(nanobind::module_& module);
 void bind_command(nanobind::module_& module);

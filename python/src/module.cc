@@ -30,6 +30,16 @@ nb::object attention_gradients_type() {
     return type;
 }
 
+nb::object word_alignment_type() {
+    static const nb::object& type = result_type("WordAlignment");
+    return type;
+}
+
+nb::object translation_attention_type() {
+    static const nb::object& type = result_type("TranslationAttention");
+    return type;
+}
+
 }  // namespace attend::python
 
 NB_MODULE(_core, module) {

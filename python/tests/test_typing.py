@@ -25,6 +25,13 @@ cache.append(x, x)
 lengths: list[int] = cache.lengths
 layer = attend.MultiHeadAttention.from_state_dict(attend.MultiHeadAttention(8, 2).state_dict(), 2)
 rows: NDArray[np.float32] = layer(np.ones((1, 3, 8), np.float32))
+model = attend.Translator.from_pretrained("models/en-pt")
+found: attend.Translation = model.translate("Hello.", early_stopping="never", sampling=True, top_k=5, alignment=True)
+several: list[attend.Translation] = model.translate(["Hello."], early_stopping=True, seed=1, attention=True)
+cross: NDArray[np.float32] = several[0].attention[0].cross
+first: tuple[int, int] = found.words.source[0]
+source, target, weight = found.alignment[0]
+attend.convert("opus-mt", "smaller", compute_type="bfloat16")
 attend.heatmap(attend.explain().weights, query_tokens=attend.explain().words).save("weights.svg")
 """
 WRONG = """
@@ -32,6 +39,7 @@ import attend
 attend.attention(1, 2, 3, causal="left")
 attend.KvCache(kv_heads=2)
 attend.explain(seed="12")
+attend.convert("opus-mt", "smaller", compute_type="auto")
 """
 
 
@@ -70,7 +78,7 @@ def test_stub_has_every_name():
 
 def test_programs_are_checked(tmp_path):
     pytest.importorskip("mypy")
-    for name, text, errors in (("program", PROGRAM, 0), ("wrong", WRONG, 3)):
+    for name, text, errors in (("program", PROGRAM, 0), ("wrong", WRONG, 4)):
         file = tmp_path / f"{name}.py"
         file.write_text(text)
         found = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(file)],

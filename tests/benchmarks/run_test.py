@@ -109,6 +109,25 @@ class Runs(unittest.TestCase):
         self.assertIsNone(rows[1]["seconds"])
 
 
+    def test_attend_from_python_needs_its_extension_and_an_environment(self):
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder) / "bin/attend_benchmark"
+            program.parent.mkdir()
+            program.symlink_to(PROGRAM)
+            for workload in ("attention", "attention_backward"):
+                chosen = (workload, "--contestants", "attend,attend_python", "--cases", "bh4_causal float32", "--program",
+                          program)
+                output, rows, _ = run(*chosen)
+                self.assertIn(f"missing: attend_python: {folder}/python/attend has no extension: run make python", output)
+                self.assertEqual([(row["contestant"], row["status"]) for row in rows],
+                                 [("attend", "timed"), ("attend_python", "missing")])
+                extension = Path(folder) / "python/attend/_core.cpython-311-x86_64-linux-gnu.so"
+                extension.parent.mkdir(parents=True, exist_ok=True)
+                extension.touch()
+                self.assertIn("run benchmarks/setup.sh", run(*chosen)[0])
+                extension.unlink()
+
+
 class Stub:
     """A worker that answers from a table."""
 
