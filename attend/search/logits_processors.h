@@ -14,6 +14,7 @@ namespace attend::search {
 /// shortest length, forced and suppressed tokens, normalisation. They refer to the options.
 class LogitsProcessors {
 public:
+    /// @param options stay where they are as long as this object
     explicit LogitsProcessors(const GenerationOptions& options) : options_(options) {}
 
     /// Whether there are any.
