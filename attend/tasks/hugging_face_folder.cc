@@ -137,12 +137,12 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     const bool separate = tokenizer.flag("separate_vocabs").value_or(false);
     const std::string target_words = separate ? required(folder, "target_vocab.json") : source_words;
 
-    const text::Vocabulary words = text::Vocabulary::from_json_file(source_words);
-    TranslationFolder result{
-        models::load_hugging_face_marian(config, checkpoint, type),
-        text::Tokenizer::open(source_spm, words, source_words),
-        text::Tokenizer::open(target_spm, separate ? text::Vocabulary::from_json_file(target_words) : words,
-                              target_words)};
+    const auto source =
+        text::Tokenizer::open(source_spm, text::Vocabulary::from_json_file(source_words), source_words);
+    const auto target =
+        separate ? text::Tokenizer::open(target_spm, text::Vocabulary::from_json_file(target_words), target_words)
+                 : text::Tokenizer::open(target_spm, source);
+    TranslationFolder result{models::load_hugging_face_marian(config, checkpoint, type), source, target};
     const std::string& weights = checkpoint->file_of("model.shared.weight");
     check_vocabulary(result.source, source_words, result.model.source_size(), weights);
     check_vocabulary(result.target, target_words, result.model.target_size(), weights);

@@ -39,7 +39,10 @@ public:
     /// unknown. A language's mark in front (">>de<<") is one piece, and so is "</s>", "<unk>" or "<pad>" anywhere in a
     /// text (as in Transformers); `decode` leaves those three out. @throws FileError, naming `dictionary_path` where a
     /// mark is missing
-    static Tokenizer open(const std::string& path, const Vocabulary& dictionary, const std::string& dictionary_path);
+    static Tokenizer open(const std::string& path, Vocabulary dictionary, const std::string& dictionary_path);
+
+    /// The same with the dictionary of another one, which is in memory once. @throws FileError
+    static Tokenizer open(const std::string& path, const Tokenizer& other);
 
     /// Ids of the pieces of UTF-8 text, without any that mark its beginning or end.
     std::vector<std::int64_t> encode(std::string_view text) const;

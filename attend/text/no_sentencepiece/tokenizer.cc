@@ -20,7 +20,11 @@ Tokenizer Tokenizer::open(const std::string&) {
     refuse();
 }
 
-Tokenizer Tokenizer::open(const std::string&, const Vocabulary&, const std::string&) {
+Tokenizer Tokenizer::open(const std::string&, Vocabulary, const std::string&) {
+    refuse();
+}
+
+Tokenizer Tokenizer::open(const std::string&, const Tokenizer&) {
     refuse();
 }
 

@@ -15,11 +15,10 @@ namespace attend::text {
 
 namespace {
 
-/// Ids of pieces from a dictionary.
+/// Ids of pieces from a dictionary, which both languages may share.
 struct Dictionary {
     Vocabulary words;
     std::vector<std::string> pieces;       // by id
-    std::vector<std::int64_t> ids;         // by SentencePiece's id; what it does not have is unknown
     std::vector<std::int64_t> left_out{};  // by decode
     std::vector<std::string> marks{};      // what they are spelt as
     std::int64_t end = -1;
@@ -105,7 +104,8 @@ void tidy(PieceText& text) {
 
 struct Tokenizer::Model {
     sentencepiece::SentencePieceProcessor processor;
-    std::optional<Dictionary> dictionary;
+    std::shared_ptr<const Dictionary> dictionary = {};  // null: ids are SentencePiece's
+    std::vector<std::int64_t> ids = {};  // of the dictionary, by SentencePiece's; what it does not have is unknown
 
     static std::shared_ptr<Model> load(const std::string& path) {
         const MappedFile file = MappedFile::open(path);
@@ -122,6 +122,13 @@ struct Tokenizer::Model {
         if (!loaded)
             throw FileError("Tokenizer", "expected a SentencePiece model in '" + path + "', found other bytes");
         return model;
+    }
+
+    void take(std::shared_ptr<const Dictionary> given) {
+        dictionary = std::move(given);
+        for (int id = 0; id < processor.GetPieceSize(); ++id) {
+            ids.push_back(dictionary->words.find(processor.IdToPiece(id)).value_or(dictionary->unknown));
+        }
     }
 
     std::int64_t size() const {
@@ -173,7 +180,7 @@ void Tokenizer::Model::add_pieces(std::string_view text, std::size_t begin, std:
     sentencepiece::ImmutableSentencePieceText found;
     check_encoded(processor.Encode({part.data() + mark, part.size() - mark}, found.mutable_proto()));
     for (const auto& piece : found.pieces()) {
-        std::int64_t id = dictionary->ids[piece.id()];
+        std::int64_t id = ids[piece.id()];
         if (static_cast<int>(piece.id()) == processor.unk_id()) {
             id = dictionary->words.find(piece.piece()).value_or(dictionary->unknown);
         }
@@ -211,13 +218,13 @@ Tokenizer Tokenizer::open(const std::string& path) {
     return Tokenizer(Model::load(path));
 }
 
-Tokenizer Tokenizer::open(const std::string& path, const Vocabulary& words, const std::string& dictionary_path) {
+Tokenizer Tokenizer::open(const std::string& path, Vocabulary words, const std::string& dictionary_path) {
     std::shared_ptr<Model> model = Model::load(path);
-    Dictionary dictionary{words, by_index(words, dictionary_path), {}};
     const auto mark = [&](const std::string& piece) {
         if (const auto id = words.find(piece)) return *id;
         throw FileError("Tokenizer", "expected a piece '" + piece + "' in '" + dictionary_path + "', found none");
     };
+    Dictionary dictionary;
     dictionary.end = mark("</s>");
     dictionary.unknown = mark("<unk>");
     dictionary.left_out = {dictionary.end, dictionary.unknown};
@@ -226,10 +233,15 @@ Tokenizer Tokenizer::open(const std::string& path, const Vocabulary& words, cons
         dictionary.left_out.push_back(*padding);
         dictionary.marks.emplace_back("<pad>");
     }
-    for (int id = 0; id < model->processor.GetPieceSize(); ++id) {
-        dictionary.ids.push_back(words.find(model->processor.IdToPiece(id)).value_or(dictionary.unknown));
-    }
-    model->dictionary = std::move(dictionary);
+    dictionary.pieces = by_index(words, dictionary_path);
+    dictionary.words = std::move(words);
+    model->take(std::make_shared<const Dictionary>(std::move(dictionary)));
+    return Tokenizer(std::move(model));
+}
+
+Tokenizer Tokenizer::open(const std::string& path, const Tokenizer& other) {
+    std::shared_ptr<Model> model = Model::load(path);
+    if (other.model_->dictionary) model->take(other.model_->dictionary);
     return Tokenizer(std::move(model));
 }
 
