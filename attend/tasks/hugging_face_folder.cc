@@ -137,8 +137,7 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     const bool separate = tokenizer.flag("separate_vocabs").value_or(false);
     const std::string target_words = separate ? required(folder, "target_vocab.json") : source_words;
 
-    const auto source =
-        text::Tokenizer::open(source_spm, text::Vocabulary::from_json_file(source_words), source_words);
+    const auto source = text::Tokenizer::open(source_spm, text::Vocabulary::from_json_file(source_words), source_words);
     const auto target =
         separate ? text::Tokenizer::open(target_spm, text::Vocabulary::from_json_file(target_words), target_words)
                  : text::Tokenizer::open(target_spm, source);
