@@ -98,8 +98,7 @@ def cases(size):
             first_word = case("one_by_one", short, called="first_word")
             first_word["parts"] = len(short)  # seconds are those of one
             result += [first_word, one_by_one, file, case("cold_start", long[:1])]
-    result += opus_cases(size)
     if not result:
         raise FileNotFoundError(f"expected a model that translates from {' or '.join(sorted(texts))} in "
                                 f"$ATTEND_MODELS or models/, found {', '.join(at_hand)}")
-    return result
+    return result + opus_cases(size)
