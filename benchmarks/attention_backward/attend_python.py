@@ -1,21 +1,9 @@
 """attend from Python: the gradient of its scaled_dot_product_attention by PyTorch's autograd. Forward runs once, before
 anything is timed."""
 
-import torch
-
 from benchmarks.attention.attend_python import forward, version  # noqa: F401
+from benchmarks.attention_backward.torch import outputs, prepare as prepare_gradient  # noqa: F401
 
 
 def prepare(case, inputs):
-    grad_output = inputs.pop("grad_output")
-    leaves = [inputs[name].requires_grad_() for name in ("query", "key", "value")]
-    output = forward(case, inputs)()
-
-    def run():
-        return torch.autograd.grad(output, leaves, grad_output, retain_graph=True)
-
-    return run
-
-
-def outputs(result):
-    return dict(zip(("grad_query", "grad_key", "grad_value"), result))
+    return prepare_gradient(case, inputs, forward)

@@ -5,7 +5,7 @@ import torch
 from benchmarks.attention.torch import forward, version  # noqa: F401
 
 
-def prepare(case, inputs):
+def prepare(case, inputs, forward=forward):
     grad_output = inputs.pop("grad_output")
     leaves = [inputs[name].requires_grad_() for name in ("query", "key", "value")]
     output = forward(case, inputs)()
