@@ -20,6 +20,9 @@ INSTANTIATE_TEST_SUITE_P(Isas, DenseTiles, testing::each_isa(), testing::isa_of_
 /// What an instruction set has, compiled.
 std::vector<DenseKernels> compiled_tables(Isa isa) {
 #if defined(__x86_64__)
+    if (isa == Isa::avx2) {
+        return {simd::dense_avx2(Format::floats), simd::dense_avx2(Format::pairs), simd::dense_avx2(Format::quads)};
+    }
     if (isa == Isa::avx512) return {simd::dense_avx512(Format::floats), simd::dense_avx512(Format::quads)};
     if (isa == Isa::avx512_bf16) {
         return {simd::dense_avx512(Format::floats), simd::dense_avx512_bf16(), simd::dense_avx512(Format::quads)};
@@ -41,9 +44,11 @@ TEST_P(DenseTiles, AssembledEqualCompiledBitForBit) {
     for (const DenseKernels& compiled : compiled_tables(GetParam())) {
         const DenseKernels& used = dense_kernels(compiled.format);
         for (const std::int64_t steps : {1, 7, 15, 16, 17, 64, 100}) {
-            const Tensor rows = lanes(kDenseRows * (steps + 5), 1);
+            const std::int64_t row_stride = steps * compiled.row_lane_bytes + 5 * kLaneBytes;
+            const Tensor rows = lanes(kDenseRows * row_stride / kLaneBytes, 1);
             const Tensor columns = lanes(kDensePanels * kDenseColumns * (steps + 3), 2);
             for (int count = 1; count <= kDenseRows; ++count) {
+                if (count > compiled.rows) break;
                 for (const int panels : {1, 2, 4}) {
                     if (count > (panels == 1 ? 12 : panels == 2 ? 6 : 2)) continue;
                     for (const bool fresh : {true, false}) {
@@ -51,7 +56,7 @@ TEST_P(DenseTiles, AssembledEqualCompiledBitForBit) {
                             Tensor sums = lanes(kDensePanels * kSums, 3);
                             DenseArgs args;
                             args.rows = static_cast<const std::byte*>(rows.data());
-                            args.row_stride = (steps + 5) * kLaneBytes;
+                            args.row_stride = row_stride;
                             args.columns = static_cast<const std::byte*>(columns.data());
                             args.panel_stride = (steps + 3) * kStepBytes;
                             args.panels = panels;

@@ -6,7 +6,11 @@ ProductsOfDepth assembled_products(Format) {
     return nullptr;
 }
 
-DenseKernelOf assembled_dense(Format) {
+DenseKernelOf assembled_dense_avx512(Format) {
+    return nullptr;
+}
+
+DenseKernelOf assembled_dense_avx2(Format) {
     return nullptr;
 }
 

@@ -1,5 +1,5 @@
 /// @file
-/// Products assembled at run time for AVX-512: the same as those of simd/, bit for bit. Those of attention have jobs
+/// Products assembled at run time: the same as those of simd/, bit for bit. Those of attention, for AVX-512, have jobs
 /// woven between the multiply-adds, where compilers keep the two apart, which costs five to ten percent of the
 /// machine's limit.
 #pragma once
@@ -20,7 +20,9 @@ ProductsOfDepth assembled_products(Format format);
 /// Finds the tile of dense products, as DenseKernels::kernel.
 using DenseKernelOf = DenseKernel (*)(int count, int panels, bool stream);
 
-/// The same of dense products; the processor must have the format's instructions.
-DenseKernelOf assembled_dense(Format format);
+/// The same of dense products by AVX-512; the processor must have the format's instructions.
+DenseKernelOf assembled_dense_avx512(Format format);
+/// The same by AVX2.
+DenseKernelOf assembled_dense_avx2(Format format);
 
 }  // namespace attend::kernels::cpu

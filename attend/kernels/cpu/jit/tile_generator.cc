@@ -2,34 +2,8 @@
 
 namespace attend::kernels::cpu::jit {
 
-namespace {
-
-constexpr std::size_t kCodeBytes = std::size_t{64} * 1024;
-
-class Nothing final : public TileGenerator {
-public:
-    Nothing() : TileGenerator(Format::floats, 1, 1) { ret(); }
-};
-
-bool try_to_assemble() {
-    try {
-        Nothing nothing;
-        nothing.finish<void (*)()>()();
-        return true;
-    } catch (const Xbyak::Error&) {
-        return false;
-    }
-}
-
-}  // namespace
-
-bool can_assemble() {
-    static const bool possible = try_to_assemble();
-    return possible;
-}
-
 TileGenerator::TileGenerator(Format format, int rows, int vectors)
-    : CodeGenerator(kCodeBytes, Xbyak::DontSetProtectRWE), format_(format), rows_(rows), vectors_(vectors) {}
+    : format_(format), rows_(rows), vectors_(vectors) {}
 
 Xbyak::Address TileGenerator::memory(const Xbyak::Reg64& base, std::int64_t offset) const {
     return ptr[base + static_cast<std::size_t>(offset)];

@@ -1,32 +1,20 @@
 /// @file
-/// What kernels that are assembled around a tile have in common: its registers and instructions.
+/// What AVX-512 kernels that are assembled around a tile have in common: its registers and instructions.
 ///
 /// Accumulators are zmm0 to zmm23 at most, as many vectors a row as the kernel takes; the column operand is in vectors,
 /// of the row operand one 32-bit lane at a time meets them, as an embedded broadcast.
 #pragma once
 
+#include <attend/kernels/cpu/jit/assembly.h>
 #include <attend/kernels/cpu/tile_kernels.h>
-
-#include <xbyak/xbyak.h>
 
 #include <cstddef>
 #include <cstdint>
 
 namespace attend::kernels::cpu::jit {
 
-/// Whether this process may have executable memory: hardened systems refuse it.
-bool can_assemble();
-
-/// A kernel around one tile; code is valid as long as the object lives.
-class TileGenerator : public Xbyak::CodeGenerator {
-public:
-    /// Makes the code executable and returns it. @throws Xbyak::Error where the system refuses
-    template <typename Kernel>
-    Kernel finish() {
-        setProtectModeRE();
-        return getCode<Kernel>();
-    }
-
+/// A kernel around one tile.
+class TileGenerator : public Assembly {
 protected:
     /// @param format of the operands @param rows of the tile @param vectors of a row
     TileGenerator(Format format, int rows, int vectors);

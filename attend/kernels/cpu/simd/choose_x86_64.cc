@@ -23,7 +23,17 @@ DenseTables dense_tables_avx512(bool with_pairs) {
     if (with_bytes) tables.of(Format::quads) = dense_avx512_vnni();
     for (const Format format : {Format::floats, Format::pairs, Format::quads}) {
         const bool native = format == Format::floats || (format == Format::pairs ? with_pairs : with_bytes);
-        const DenseKernelOf assembled = native ? assembled_dense(format) : nullptr;
+        const DenseKernelOf assembled = native ? assembled_dense_avx512(format) : nullptr;
+        if (assembled != nullptr) tables.of(format).kernel = assembled;
+    }
+    return tables;
+}
+
+/// The tables of AVX2, tiles assembled where that can be.
+DenseTables dense_tables_avx2() {
+    DenseTables tables(dense_avx2);
+    for (const Format format : {Format::floats, Format::pairs, Format::quads}) {
+        const DenseKernelOf assembled = assembled_dense_avx2(format);
         if (assembled != nullptr) tables.of(format).kernel = assembled;
     }
     return tables;
@@ -103,7 +113,7 @@ const DenseKernels& choose_dense(Isa isa, Format format) {
         return avx512.of(format);
     }
     if (isa == Isa::avx2) {
-        static const DenseTables avx2(dense_avx2);
+        static const DenseTables avx2 = dense_tables_avx2();
         return avx2.of(format);
     }
     static const DenseTables scalar(dense_scalar);
