@@ -26,8 +26,8 @@ int widest_strip(Format format, int rows) {
 
 }  // namespace
 
-// rsi columns, rdx from panel to panel, r12 three times that; r8 rows, rcx from row to row, r11 three times that, r9 the
-// sixth row; rdi the arguments, rax the steps that are left and then the sums.
+// rsi columns, rdx from panel to panel, r12 three times that; r8 rows, rcx from row to row, r11 three times that, r9
+// the sixth row; rdi the arguments, rax the steps that are left and then the sums.
 DenseAvx2Generator::DenseAvx2Generator(Format format, int rows, int panels, bool /*stream*/)
     : format_(format),
       rows_(rows),
@@ -212,8 +212,8 @@ void DenseAvx2Generator::step_of_few_bytes(const Strip& strip, int index) {
 void DenseAvx2Generator::finish_sums(const Strip& strip) {
     const auto place = [&](int row, int v) {
         const int which = strip.first + v;
-        const std::int64_t at = which / kVectorsOfPanel * kSums * kLaneBytes + row * kStepBytes +
-                                which % kVectorsOfPanel * kVector;
+        const std::int64_t at =
+            which / kVectorsOfPanel * kSums * kLaneBytes + row * kStepBytes + which % kVectorsOfPanel * kVector;
         return ptr[rax + static_cast<std::size_t>(at)];
     };
     const auto for_sums = [&](const auto& use) {

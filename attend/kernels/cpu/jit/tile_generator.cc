@@ -2,8 +2,7 @@
 
 namespace attend::kernels::cpu::jit {
 
-TileGenerator::TileGenerator(Format format, int rows, int vectors)
-    : format_(format), rows_(rows), vectors_(vectors) {}
+TileGenerator::TileGenerator(Format format, int rows, int vectors) : format_(format), rows_(rows), vectors_(vectors) {}
 
 Xbyak::Address TileGenerator::memory(const Xbyak::Reg64& base, std::int64_t offset) const {
     return ptr[base + static_cast<std::size_t>(offset)];

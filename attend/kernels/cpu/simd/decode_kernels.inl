@@ -31,6 +31,13 @@ constexpr int kMostQueries = kWidth < 4 ? kWidth : 4;  // rows that share the lo
 #include <attend/kernels/cpu/simd/elements.inl>
 #include <attend/kernels/cpu/simd/math.inl>
 
+/// Whether loops are written out for common sizes and rows are asked for ahead. Plain loops gain nothing by it, and GCC
+/// compiles them for a minute.
+template <typename S = Simd>
+constexpr bool is_tuned() {
+    return !requires { S::kPlain; };
+}
+
 /// Addresses of rows that are read before they are needed.
 constexpr int kQueued = 8;
 
@@ -328,8 +335,8 @@ void scores_of(const DecodeScores& args) {
         const auto take = [&](auto queries) {
             constexpr int kQueries = decltype(queries)::value;
             for (; r + kQueries <= args.rows; r += kQueries) {
-                if (r == 0 && asks) {
-                    score_keys<Product, kQueries, kSteps, true>(args, r, first, block, ahead);
+                if (is_tuned() && r == 0 && asks) {
+                    score_keys<Product, kQueries, kSteps, is_tuned()>(args, r, first, block, ahead);
                 } else {
                     score_keys<Product, kQueries, kSteps, false>(args, r, first, block, 0);
                 }
@@ -350,19 +357,21 @@ void scores_of(const DecodeScores& args) {
 
 template <typename Product>
 void scores(const DecodeScores& args) {
-    const std::int64_t steps = args.keys.dim % Product::kStep == 0 ? args.keys.dim / Product::kStep : 0;
-    switch (steps) {
-        case 1:
-            return scores_of<Product, 1>(args);
-        case 2:
-            return scores_of<Product, 2>(args);
-        case 4:
-            return scores_of<Product, 4>(args);
-        case 8:
-            return scores_of<Product, 8>(args);
-        default:
-            return scores_of<Product, 0>(args);
+    if constexpr (is_tuned()) {
+        switch (args.keys.dim % Product::kStep == 0 ? args.keys.dim / Product::kStep : 0) {
+            case 1:
+                return scores_of<Product, 1>(args);
+            case 2:
+                return scores_of<Product, 2>(args);
+            case 4:
+                return scores_of<Product, 4>(args);
+            case 8:
+                return scores_of<Product, 8>(args);
+            default:
+                break;
+        }
     }
+    return scores_of<Product, 0>(args);
 }
 
 // ------------------------------------------------------------------------------------------------------------ softmax
@@ -573,7 +582,7 @@ void add_rows(Block block, std::int64_t rows, bool ask, const Add& add) {
         }
     };
     if (ask) {
-        take(std::true_type{});
+        take(std::bool_constant<is_tuned()>{});
     } else {
         take(std::false_type{});
     }

@@ -20,6 +20,7 @@ namespace {
 struct Simd {
     static constexpr int kWidth = 4;
     static constexpr int kRows = 4;
+    static constexpr bool kPlain = true;  ///< here alone
     /// Four lanes.
     struct Vec {
         float lane[kWidth];
