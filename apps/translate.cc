@@ -240,7 +240,7 @@ public:
         if (translators_.size() == 1) return result;
         for (Translation& translation : result.last.lines) result.pivots.push_back(std::move(translation.text));
         const std::int64_t words = result.last.words;
-        result.last = translators_.back().translate_lines(result.pivots, !arguments_.no_split, options_);
+        result.last = translators_.back().translate_lines(result.pivots, !arguments_.no_split, last_options());
         result.last.words = words;
         return result;
     }
@@ -248,24 +248,31 @@ public:
     const Translator& last() const { return translators_.back(); }
 
 private:
+    /// Of models of two families, each takes the options that its own knows.
+    TranslationOptions options_of(const Translator& translator) const {
+        const bool mixed = translators_.front().search_family() != translators_.back().search_family();
+        return mixed ? known_options(translator.search_family(), options_) : options_;
+    }
     /// What the first translator is asked for.
     TranslationOptions first_options() const {
-        TranslationOptions options = options_;
+        TranslationOptions options = options_of(translators_.front());
         if (translators_.size() > 1) {
+            options.target_prefix.clear();
             options.n_best = 1;
             options.alignment = false;
             options.attention = false;
         }
         return options;
     }
+    TranslationOptions last_options() const { return options_of(translators_.back()); }
 
     /// Options that only models can tell to be wrong are wrong usage too, found before anything is written.
     void check_options() const {
         try {
             const std::vector<std::string> nothing;
             translators_.front().translate(nothing, first_options());
-            translators_.back().translate(nothing, options_);
-            if (!arguments_.plot.layer && !arguments_.plot.head) return;
+            translators_.back().translate(nothing, last_options());
+            if (!arguments_.plot.layer && !arguments_.plot.head && !arguments_.plot.decoder) return;
             TranslationOptions shortest;
             shortest.attention = true;
             shortest.max_new_tokens = 1;
@@ -307,7 +314,7 @@ void translate_stream(const Input& input, std::ostream& out, const TranslateArgu
                                       translated.pivots.empty() ? nullptr : &translated.pivots[i],
                                       &translated.last.lines[i]};
             write_translation(out, arguments.format, chain.last(), line);
-            attention.add(translated.last.lines[i]);
+            attention.add(translated.last.lines[i], number + i);
         }
         if (arguments.stream) {
             out << '\n';
@@ -504,8 +511,9 @@ void add_sampling_options(CLI::App& command, TranslateArguments& arguments) {
 void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
     command
         .add_option("--attention", arguments.attention,
-                    "Write attention weights of all layers and heads as FILE.safetensors: N.cross_attention and "
-                    "N.encoder_attention of sentence N (they are kept in memory until the end)")
+                    "Write attention weights of all layers and heads as FILE.safetensors: N.cross_attention, "
+                    "N.encoder_attention and (OPUS-MT) N.decoder_attention of sentence N, with their tokens and N.line "
+                    "as metadata (they are kept in memory until the end)")
         ->type_name("FILE")
         ->check(file_name());
     command
@@ -513,7 +521,12 @@ void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
                     "Draw the cross attention of the first sentence: FILE.png, FILE.svg or FILE.pdf")
         ->type_name("FILE")
         ->check(file_name());
-    command.add_flag("--encoder", arguments.plot.encoder, "With --plot: draw the encoder's self-attention instead");
+    auto* encoder =
+        command.add_flag("--encoder", arguments.plot.encoder, "With --plot: draw the encoder's self-attention instead");
+    command
+        .add_flag("--decoder", arguments.plot.decoder,
+                  "With --plot: draw the decoder's self-attention instead (OPUS-MT; Firefox's have none)")
+        ->excludes(encoder);
     command.add_option("--layer", arguments.plot.layer, "With --plot: this layer, from 0 (default: the last)")
         ->type_name("N")
         ->check(whole_number(0));

@@ -80,7 +80,13 @@ struct Chosen {
 };
 
 Chosen chosen(const TranslationPlot& plot, const TranslationAttention& attention) {
-    const TensorView all = plot.encoder ? attention.encoder.view() : attention.cross.view();
+    if (plot.decoder && attention.decoder.numel() == 0) {
+        throw ValueError("translate",
+                         "expected a model whose decoder has self-attention for --decoder, found a recurrent one");
+    }
+    const TensorView all = plot.encoder   ? attention.encoder.view()
+                           : plot.decoder ? attention.decoder.view()
+                                          : attention.cross.view();
     return {all, index_in(all.size(0), plot.layer, all.size(0) - 1, "--layer"),
             index_in(all.size(1), plot.head, 0, "--head")};
 }
@@ -108,12 +114,11 @@ void write_translation(std::ostream& out, const TranslationFormat& format, const
     }
 }
 
-void AttentionOutput::add(Translation& translation) {
+void AttentionOutput::add(Translation& translation, std::size_t line) {
     for (TranslationAttention& attention : translation.attention) {
-        if (all_ || sentences_.empty()) sentences_.push_back(std::move(attention));
+        if (all_ || sentences_.empty()) sentences_.push_back({std::move(attention), line});
         ++count_;
     }
-    translation.attention.clear();
     translation.attention.clear();
 }
 
@@ -121,16 +126,20 @@ void AttentionOutput::save(const std::string& path) const {
     TensorViewMap tensors;
     std::map<std::string, std::string> metadata;
     for (std::size_t n = 0; n < sentences_.size(); ++n) {
-        const TranslationAttention& sentence = sentences_[n];
-        const std::string source = as_text(sentence.source_tokens);
-        const std::string cross = std::to_string(n) + ".cross_attention";
-        const std::string encoder = std::to_string(n) + ".encoder_attention";
-        tensors.emplace(cross, sentence.cross);
-        metadata[cross + ".query_tokens"] = as_text(sentence.target_tokens);
-        metadata[cross + ".key_tokens"] = source;
-        tensors.emplace(encoder, sentence.encoder);
-        metadata[encoder + ".query_tokens"] = source;
-        metadata[encoder + ".key_tokens"] = source;
+        const auto& [sentence, line] = sentences_[n];
+        const std::string number = std::to_string(n);
+        const auto add = [&](const char* name, const Tensor& weights, const std::vector<std::string>& queries,
+                             const std::vector<std::string>& keys) {
+            if (weights.numel() == 0) return;
+            const std::string whole = number + "." + name;
+            tensors.emplace(whole, weights);
+            metadata[whole + ".query_tokens"] = as_text(queries);
+            metadata[whole + ".key_tokens"] = as_text(keys);
+        };
+        add("cross_attention", sentence.cross, sentence.target_tokens, sentence.source_tokens);
+        add("encoder_attention", sentence.encoder, sentence.source_tokens, sentence.source_tokens);
+        add("decoder_attention", sentence.decoder, sentence.target_tokens, sentence.decoder_tokens);
+        metadata[number + ".line"] = std::to_string(line + 1);
     }
     write_output(path, [&](std::ostream& out) { write_safetensors(out, tensors, metadata); });
 }
@@ -143,14 +152,14 @@ void AttentionOutput::plot(const TranslationPlot& plot) const {
         warn("the picture shows the first of " + std::to_string(count_) +
              " sentences; --attention FILE writes all, for `attend plot`");
     }
-    const TranslationAttention& sentence = sentences_.front();
+    const TranslationAttention& sentence = sentences_.front().attention;
     const auto [weights, layer, head] = chosen(plot, sentence);
     viz::HeatmapOptions options;
     options.rows = plot.encoder ? sentence.source_tokens : sentence.target_tokens;
-    options.columns = sentence.source_tokens;
-    options.title = std::string(plot.encoder ? "Self-Attention" : "Cross Attention") + " (layer " +
+    options.columns = plot.decoder ? sentence.decoder_tokens : sentence.source_tokens;
+    options.title = std::string(plot.encoder || plot.decoder ? "Self-Attention" : "Cross Attention") + " (layer " +
                     std::to_string(layer) + ", head " + std::to_string(head) + ")";
-    options.x_label = "Source";
+    options.x_label = plot.decoder ? "Translation before" : "Source";
     options.y_label = plot.encoder ? "Source" : "Translation";
     save_figure(viz::heatmap(weights.select(0, layer).select(0, head), options), plot.path);
 }

@@ -22,7 +22,8 @@ struct TranslationFormat {
 /// Which attention is drawn: by default what alignments are read from.
 struct TranslationPlot {
     std::string path;
-    bool encoder = false;
+    bool encoder = false;  // its self-attention in place of the cross attention
+    bool decoder = false;  // likewise
     std::optional<std::int64_t> layer;
     std::optional<std::int64_t> head;
 };
@@ -48,17 +49,23 @@ public:
     /// @param all keep that of all sentences; else of the first, which is drawn
     explicit AttentionOutput(bool all) : all_(all) {}
 
-    /// Keeps the attention of a translation.
-    void add(Translation& translation);
-    /// Writes tensors "N.encoder_attention" [layers, heads, source, source] and "N.cross_attention" [layers, heads,
-    /// target, source] of sentence N, with their tokens as metadata. @throws FileError
+    /// Keeps the attention of a line's translation. @param line from 0
+    void add(Translation& translation, std::size_t line);
+    /// Writes tensors "N.encoder_attention" [layers, heads, source, source], "N.cross_attention" [layers, heads,
+    /// target, source] and, where the decoder has self-attention, "N.decoder_attention" [layers, heads, target, target]
+    /// of sentence N, with their tokens and the sentence's line ("N.line", from 1) as metadata. @throws FileError
     void save(const std::string& path) const;
     /// Draws one map of the first sentence. @throws Error
     void plot(const TranslationPlot& plot) const;
 
 private:
+    struct Sentence {
+        TranslationAttention attention;
+        std::size_t line;
+    };
+
     bool all_;
-    std::vector<TranslationAttention> sentences_;
+    std::vector<Sentence> sentences_;
     std::size_t count_ = 0;  // with those that are not kept
 };
 

@@ -21,7 +21,8 @@ kCases = 60
 
 def main():
     folder = make_model(OUT / "tiny", 3, d=16, ffn=24, layers=2, heads=2)
-    model, tokenizer = MarianMTModel.from_pretrained(folder).eval(), MarianTokenizer.from_pretrained(folder)
+    model = MarianMTModel.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = MarianTokenizer.from_pretrained(folder)
     tensors, metadata = {}, {"transformers": transformers.__version__, "cases": str(kCases)}
     lines = LINES + [">>xx<< the cat", "", "the cat \u4e2d"]
     for i, line in enumerate(lines):
@@ -43,7 +44,22 @@ def main():
         tensors["encoder"] = model.get_encoder()(**inputs).last_hidden_state[0].numpy()
         decoder_ids = torch.tensor([[tokenizer.pad_token_id, 5, 9, 20]])
         tensors["logits"] = model(**inputs, decoder_input_ids=decoder_ids).logits[0].numpy()
+        tensors |= attention(model, tokenizer, lines, metadata, tensors)
     write_safetensors(OUT / "tiny.safetensors", tensors, metadata)
+
+
+def attention(model, tokenizer, lines, metadata, tensors):
+    """Weights [layers, heads, queries, keys] along the best translation of a case with a beam."""
+    case = next(c for c in range(kCases)
+                if int(metadata[f"case.{c}"].split()[0]) > 2 and len(tensors[f"{c}.0.ids"]) > 5)
+    ids = [int(i) for i in tensors[f"{case}.0.ids"]]
+    inputs = tokenizer([lines[int(metadata[f"case.{case}.line"])]], return_tensors="pt")
+    found = model(**inputs, decoder_input_ids=torch.tensor([[tokenizer.pad_token_id] + ids[:-1]]),
+                  output_attentions=True)
+    metadata["attention.case"] = str(case)
+    return {f"attention.{name}": torch.stack([layer[0] for layer in layers]).numpy()
+            for name, layers in (("encoder", found.encoder_attentions), ("decoder", found.decoder_attentions),
+                                 ("cross", found.cross_attentions))}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 #include <attend/dense/packed_layout.h>
 #include <attend/dense/packed_matrix.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -21,6 +22,14 @@ using kernels::cpu::dense::ColumnSource;
 using kernels::cpu::dense::PackedColumns;
 
 constexpr const char* kOperation = "PackedMatrix";
+
+/// Panels whose weights take some megabytes.
+std::int64_t panels_of_part(DType dtype, std::int64_t depth) {
+    constexpr std::int64_t kPartBytes = std::int64_t{8} << 20;
+    const std::int64_t bytes =
+        kDenseColumns * std::max<std::int64_t>(depth, 1) * static_cast<std::int64_t>(size_of(dtype));
+    return std::max<std::int64_t>(1, kPartBytes / bytes);
+}
 
 /// Memory for an image. Large blocks are given huge pages.
 std::shared_ptr<std::byte> allocate_image(std::int64_t bytes) {
@@ -89,7 +98,7 @@ PackedMatrix::PackedMatrix(const TensorView& weight, const PackOptions& options)
     : PackedMatrix(make(weight, nullptr, options)) {}
 
 PackedMatrix PackedMatrix::quantized(const TensorView& weight, const TensorView& scales, bool transposed) {
-    return make(weight, &scales, {.dtype = DType::int8, .transposed = transposed, .scale = {}});
+    return make(weight, &scales, {.dtype = DType::int8, .transposed = transposed, .scale = {}, .part_done = {}});
 }
 
 PackedMatrix PackedMatrix::make(const TensorView& weight, const TensorView* scales, const PackOptions& options) {
@@ -107,11 +116,17 @@ PackedMatrix PackedMatrix::make(const TensorView& weight, const TensorView* scal
     const ColumnSource source = source_of(weight, options.transposed, copy);
     const float given = options.scale.value_or(0.0F);
     const auto need = static_cast<std::size_t>(kernels::cpu::dense::pack_scratch(depth));
-    parallel_for(packed.panel_count(), [&](std::int64_t panel) {
-        kernels::cpu::dense::pack_panel(
-            source, packed, panel, given, image.get() + layout.panels + panel * packed.panel_bytes(),
-            to_scales == nullptr ? nullptr : to_scales + panel * kDenseColumns, thread_scratch(need));
-    });
+    const std::int64_t panels = packed.panel_count();
+    const std::int64_t part = options.part_done ? panels_of_part(weight.dtype(), depth) : panels;
+    for (std::int64_t first = 0; first < panels; first += part) {
+        parallel_for(std::min(part, panels - first), [&](std::int64_t task) {
+            const std::int64_t panel = first + task;
+            kernels::cpu::dense::pack_panel(
+                source, packed, panel, given, image.get() + layout.panels + panel * packed.panel_bytes(),
+                to_scales == nullptr ? nullptr : to_scales + panel * kDenseColumns, thread_scratch(need));
+        });
+        if (options.part_done) options.part_done();
+    }
     if (scales != nullptr) {
         const std::int64_t stride = scales->size(0) == columns ? scales->stride(0) : 0;
         convert_elements(to_scales, DType::float32, 1, scales->data(), scales->dtype(), stride, columns);

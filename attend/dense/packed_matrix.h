@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,6 +20,9 @@ struct PackOptions {
     /// int8: what one step is worth, for all columns (W / scale is rounded to nearest even, within [-127, 127]).
     /// Without it each column's largest magnitude is 127 steps.
     std::optional<float> scale = {};
+    /// Called when some megabytes more of the weight were packed and are not read again: who mapped them from a file
+    /// can let them go.
+    std::function<void()> part_done = {};
 };
 
 /// The weight W of y = x W^T, packed once: `out` columns of y, `in` numbers deep, as float32, bfloat16 or int8.

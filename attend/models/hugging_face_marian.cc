@@ -84,7 +84,7 @@ public:
         const TensorView found = view(name, shape, true);
         PackedMatrix result;
         if (found.dtype() != DType::int8) {
-            result = PackedMatrix(found, {.dtype = kept_});
+            result = PackedMatrix(found, {.dtype = kept_, .part_done = [this] { file_->drop_pages(); }});
         } else {
             result = PackedMatrix::quantized(found, tensor(name + "_scale", {shape[0]}));
             if (kept_ != DType::int8) result = PackedMatrix(result.unpack(), {.dtype = kept_});

@@ -53,6 +53,17 @@ public:
         check(sizes->second[1], target, target_rows);
     }
 
+    /// transformer-guided-alignment-layer: "last", or a layer counted from 1.
+    std::int64_t alignment_block(std::int64_t layers) const {
+        constexpr const char* kName = "transformer-guided-alignment-layer";
+        if (value(kName, "last") == "last") return layers - 1;
+        const std::int64_t layer = number(kName);
+        if (layer <= layers) return layer - 1;
+        throw FileError(kOperation, "expected 'last' or a layer from 1 to " + std::to_string(layers) + " for '" +
+                                        std::string(kName) + "' in the configuration of '" + file_ + "', found '" +
+                                        std::to_string(layer) + "'");
+    }
+
     /// @param expected what is built, where the file says nothing too
     void require(const std::string& name, const std::string& expected) const {
         const std::string found = value(name, expected);
@@ -273,6 +284,7 @@ nn::EncoderDecoder load_marian(std::shared_ptr<const MarianFile> file, ComputeTy
     }
     const std::string alpha = file->contains("none_QuantMultA") ? "none_QuantMultA" : tied + "_QuantMultA";
     parts.output = loader.output(file, tied, "decoder_ff_logit_out_b", alpha, parts.target.rows.rows.shape());
+    parts.alignment_block = configuration.alignment_block(decoder);
     return nn::EncoderDecoder(std::move(parts));
 }
 

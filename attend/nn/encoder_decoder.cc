@@ -35,6 +35,12 @@ EncoderDecoder::EncoderDecoder(EncoderDecoderParts parts)
       target_(std::move(parts.target)),
       network_(TransformerStack(std::move(parts.encoder)), TransformerStack(std::move(parts.decoder))),
       output_(std::move(parts.output)) {
+    const auto blocks = static_cast<std::int64_t>(network_.decoder().blocks().size());
+    alignment_block_ = parts.alignment_block.value_or(blocks - 1);
+    if (parts.alignment_block && (alignment_block_ < 0 || alignment_block_ >= blocks)) {
+        throw ValueError(kModule, "expected an alignment_block from 0 to " + std::to_string(blocks - 1) + ", found " +
+                                      std::to_string(alignment_block_));
+    }
     for (const std::int64_t width : {source_.d_model(), target_.d_model(), network_.decoder().d_model()}) {
         if (width == d_model()) continue;
         throw ShapeError(kModule, "expected embeddings and blocks of width " + std::to_string(d_model()) +
@@ -60,13 +66,14 @@ DecoderState EncoderDecoder::start(const Tensor& encoded, std::vector<std::int64
 }
 
 Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> previous,
-                            AttentionRecord* record) const {
+                            const DecoderRecords& records) const {
     const auto count = static_cast<std::int64_t>(previous.size());
     if (count != state.row_starts.back()) {
         throw ValueError(kModule, "expected a token for each of " + std::to_string(state.row_starts.back()) +
                                       " rows, found " + std::to_string(count));
     }
-    StackInputs inputs{.memory = state.memory, .state = &state.blocks, .cross_record = record};
+    StackInputs inputs{
+        .memory = state.memory, .state = &state.blocks, .self_record = records.self, .cross_record = records.cross};
     inputs.cross.mask = Mask::packed(state.row_starts, state.starts);
     Tensor x = network_.decoder().forward(target_.step(previous, state.position), inputs);
     ++state.position;

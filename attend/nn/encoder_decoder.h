@@ -9,6 +9,7 @@
 #include <attend/nn/transformer.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -21,6 +22,14 @@ struct EncoderDecoderParts {
     TransformerStackParts encoder;  ///< blocks without cross attention
     TransformerStackParts decoder;  ///< blocks with cross attention, and self-attention or a recurrence
     Linear output;                  ///< from the decoder's rows to logits
+    /// The decoder's block whose cross attention learned alignments, in its first head; without it the last.
+    std::optional<std::int64_t> alignment_block = {};
+};
+
+/// Attention weights of the decoder on their way out; null: they are not computed.
+struct DecoderRecords {
+    AttentionRecord* self = nullptr;   ///< of self-attention: [rows, heads, 1, keys]; nothing of a recurrence
+    AttentionRecord* cross = nullptr;  ///< of cross attention: [1, heads, rows, source tokens]
 };
 
 /// Where a decoder stands: rows for each of n sources, one or, in a beam, several.
@@ -47,15 +56,16 @@ public:
     /// A decoder before its first token, with one row for each source.
     DecoderState start(const Tensor& encoded, std::vector<std::int64_t> starts) const;
     /// The decoder's rows [1, rows, d] for the next position. @param previous the last token of each row; -1: none, a
-    /// row of zeros takes its embedding's place @param record receives the weights of cross attention; null: they are
-    /// not computed @throws ValueError
-    Tensor step(DecoderState& state, std::span<const std::int64_t> previous, AttentionRecord* record = nullptr) const;
+    /// row of zeros takes its embedding's place @throws ValueError
+    Tensor step(DecoderState& state, std::span<const std::int64_t> previous, const DecoderRecords& records = {}) const;
     /// Chooses the rows to go on with. @param parents the row that each new one continues, source by source
     /// @param counts new rows of each source; sources without any leave the batch @throws ValueError
     void choose(DecoderState& state, std::span<const std::int64_t> parents, std::span<const std::int64_t> counts) const;
 
     /// The output layer: logits of all target tokens.
     const Linear& output() const noexcept { return output_; }
+    /// The decoder's block that tells alignments.
+    std::int64_t alignment_block() const noexcept { return alignment_block_; }
     /// Width of the rows.
     std::int64_t d_model() const noexcept { return output_.in_features(); }
     /// Tokens of the source.
@@ -68,6 +78,7 @@ private:
     InputEmbedding target_;
     Transformer network_;
     Linear output_;
+    std::int64_t alignment_block_;
 };
 
 }  // namespace attend::nn

@@ -136,7 +136,8 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
         if (record != nullptr) record->weights.clear();
     }
     const auto place = [&](AttentionRecord* record, std::size_t b, AttentionOptions& options) -> Tensor* {
-        options.return_weights = record != nullptr && (!record->last_only || b + 1 == count);
+        options.return_weights =
+            record != nullptr && record->only.value_or(static_cast<std::int64_t>(b)) == static_cast<std::int64_t>(b);
         return options.return_weights ? &record->weights.emplace_back() : nullptr;
     };
     Tensor y;

@@ -42,8 +42,8 @@ struct StackState {
 
 /// Attention weights on their way out, for who wants to look at them.
 struct AttentionRecord {
-    bool last_only = false;            ///< of the last block alone
-    std::vector<Tensor> weights = {};  ///< of each block, or the last, [batch, heads, queries, keys]
+    std::optional<std::int64_t> only = {};  ///< of this block alone
+    std::vector<Tensor> weights = {};       ///< of each block, or the one, [batch, heads, queries, keys]
 };
 
 /// What a stack works with besides x.

@@ -66,6 +66,33 @@ Tensor stacked(const std::vector<Tensor>& all) {
     return result;
 }
 
+/// Its own rows of weights of self-attention [rows, heads, 1, keys], as [heads, rows, keys].
+Tensor rows_of(const Tensor& weights, std::int64_t begin, std::int64_t end) {
+    return weights.view().slice(0, begin, end).select(2, 0).transpose(0, 1).clone();
+}
+
+/// The rows of weights that a hypothesis went through, [blocks, heads, tokens, keys]; behind the keys of a step 0.
+Tensor on_the_way(const std::vector<std::vector<Tensor>>& steps, const search::Hypothesis& hypothesis,
+                  std::int64_t keys) {
+    if (steps.empty() || steps.front().empty()) return {};
+    const auto blocks = static_cast<std::int64_t>(steps.front().size());
+    const std::int64_t heads = steps.front().front().size(0);
+    const auto tokens = static_cast<std::int64_t>(hypothesis.tokens.size());
+    Tensor result({blocks, heads, tokens, keys});
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        for (std::int64_t h = 0; h < heads; ++h) {
+            for (std::int64_t t = 0; t < tokens; ++t) {
+                const auto step = static_cast<std::size_t>(t);
+                const Tensor& weights = steps[step][static_cast<std::size_t>(b)];
+                const std::int64_t row = h * weights.size(1) + hypothesis.rows[step];
+                std::copy_n(weights.data<float>() + row * weights.size(2), weights.size(2),
+                            result.data<float>() + ((b * heads + h) * tokens + t) * keys);
+            }
+        }
+    }
+    return result;
+}
+
 }  // namespace
 
 void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSequence*> batch,
@@ -90,13 +117,17 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
         batch[i]->encoder_weights = stacked(blocks);
     }
 
-    const bool recorded = options.all_weights || options.last_weights;
-    record.last_only = !options.all_weights;
+    const bool recorded = options.all_weights || options.alignment_weights;
+    if (!options.all_weights) record.only = model.alignment_block();
+    nn::AttentionRecord own;
+    nn::DecoderRecords records;
+    if (recorded) records.cross = &record;
+    if (options.all_weights) records.self = &own;
     std::vector<std::size_t> active(batch.size());
     std::iota(active.begin(), active.end(), std::size_t{0});
     std::vector<std::int64_t> previous(batch.size(), options.start);
     while (!active.empty()) {
-        const Tensor rows = model.step(state, previous, recorded ? &record : nullptr);
+        const Tensor rows = model.step(state, previous, records);
         std::vector<std::int64_t> parents;
         std::vector<std::int64_t> counts;
         std::vector<std::size_t> left;
@@ -111,6 +142,11 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
                     batch[active[i]]->cross_steps.back().push_back(
                         block_of(weights, begin, end, state.starts[i], state.starts[i + 1]));
                 }
+                batch[active[i]]->self_steps.emplace_back();
+                for (const Tensor& weights : own.weights) {
+                    if (weights.numel() == 0) continue;  // of a recurrence
+                    batch[active[i]]->self_steps.back().push_back(rows_of(weights, begin, end));
+                }
             }
             for (const std::int64_t parent : next.parents) parents.push_back(begin + parent);
             previous.insert(previous.end(), next.tokens.begin(), next.tokens.end());
@@ -124,22 +160,11 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
 }
 
 Tensor cross_weights(const TranslationSequence& sequence, const search::Hypothesis& hypothesis) {
-    const auto blocks = static_cast<std::int64_t>(sequence.cross_steps.front().size());
-    const std::int64_t heads = sequence.cross_steps.front().front().size(0);
-    const auto tokens = static_cast<std::int64_t>(hypothesis.tokens.size());
-    const auto source = static_cast<std::int64_t>(sequence.ids.size());
-    Tensor result = Tensor::empty({blocks, heads, tokens, source});
-    for (std::int64_t b = 0; b < blocks; ++b) {
-        for (std::int64_t h = 0; h < heads; ++h) {
-            for (std::int64_t t = 0; t < tokens; ++t) {
-                const auto step = static_cast<std::size_t>(t);
-                const Tensor& weights = sequence.cross_steps[step][static_cast<std::size_t>(b)];
-                std::copy_n(weights.data<float>() + (h * weights.size(1) + hypothesis.rows[step]) * source, source,
-                            result.data<float>() + ((b * heads + h) * tokens + t) * source);
-            }
-        }
-    }
-    return result;
+    return on_the_way(sequence.cross_steps, hypothesis, static_cast<std::int64_t>(sequence.ids.size()));
+}
+
+Tensor decoder_weights(const TranslationSequence& sequence, const search::Hypothesis& hypothesis) {
+    return on_the_way(sequence.self_steps, hypothesis, static_cast<std::int64_t>(hypothesis.tokens.size()));
 }
 
 }  // namespace attend

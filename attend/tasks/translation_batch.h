@@ -22,6 +22,7 @@ struct TranslationSequence {
     std::vector<std::int64_t> ids = {};                 ///< with the end
     std::vector<search::Hypothesis> hypotheses = {};    ///< best first
     std::vector<std::vector<Tensor>> cross_steps = {};  ///< of each step and block: [heads, rows, source]
+    std::vector<std::vector<Tensor>> self_steps = {};   ///< likewise: [heads, rows, tokens so far]; or no blocks
     Tensor encoder_weights = {};                        ///< [blocks, heads, source, source]
 };
 
@@ -32,7 +33,7 @@ struct TranslationBatchOptions {
     std::int64_t start = -1;                     ///< token before the first; -1: none
     std::int64_t n_best = 1;                     ///< hypotheses to keep
     bool all_weights = false;                    ///< record the weights of all blocks
-    bool last_weights = false;                   ///< record those of the last block's cross attention
+    bool alignment_weights = false;              ///< record those of the cross attention that tells alignments
     const MarianShortlist* shortlist = nullptr;  ///< candidates of each sequence; null: all tokens
     bool shared_vocabulary = true;               ///< source ids are candidates too
 };
@@ -43,5 +44,8 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
 
 /// Weights of the cross attention on the way of a hypothesis, float32 [blocks recorded, heads, tokens, source].
 Tensor cross_weights(const TranslationSequence& sequence, const search::Hypothesis& hypothesis);
+/// The same of the decoder's self-attention, float32 [blocks, heads, tokens, tokens]: keys are the tokens before, the
+/// start first. Without elements where nothing was recorded, or there is a recurrence in its place.
+Tensor decoder_weights(const TranslationSequence& sequence, const search::Hypothesis& hypothesis);
 
 }  // namespace attend

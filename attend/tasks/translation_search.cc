@@ -32,6 +32,28 @@ void check_whole(const char* name, std::optional<std::int64_t> found, std::int64
                                      std::to_string(kMostTokens) + ", found " + std::to_string(*found));
 }
 
+/// Calls use(option) for those that only Transformers' search knows.
+template <typename Options, typename Use>
+void for_options_of_transformers(Options& options, const Use& use) {
+    use(options.max_length);
+    use(options.min_length);
+    use(options.early_stopping);
+    use(options.no_repeat_ngram_size);
+    use(options.repetition_penalty);
+    use(options.renormalize_logits);
+    use(options.sampling);
+    use(options.temperature);
+    use(options.top_k);
+    use(options.top_p);
+}
+
+/// Calls use(option) for those that only Marian's search knows.
+template <typename Options, typename Use>
+void for_options_of_marian(Options& options, const Use& use) {
+    use(options.word_penalty);
+    use(options.max_length_factor);
+}
+
 /// Marian's search, and the size of its beam.
 std::pair<MakeSearch, std::int64_t> marian_search(const TranslationFolder& folder, const TranslationOptions& options) {
     search::BeamSearchOptions search;
@@ -41,9 +63,9 @@ std::pair<MakeSearch, std::int64_t> marian_search(const TranslationFolder& folde
     search.length_penalty = options.length_penalty.value_or(folder.defaults.normalize);
     search.word_penalty = options.word_penalty.value_or(folder.defaults.word_penalty);
     search.log_probabilities = options.scores;
-    if (options.max_length || options.min_length || options.early_stopping || options.no_repeat_ngram_size ||
-        options.repetition_penalty || options.renormalize_logits || options.sampling || options.temperature ||
-        options.top_k || options.top_p) {
+    bool foreign = false;
+    for_options_of_transformers(options, [&](const auto& option) { foreign = foreign || option.has_value(); });
+    if (foreign) {
         throw ValueError(kOperation,
                          "expected options of Marian's search for a model of Firefox Translations, found "
                          "some of Hugging Face's (lengths with the start, early stopping, n-grams, "
@@ -67,7 +89,9 @@ std::pair<MakeSearch, std::int64_t> marian_search(const TranslationFolder& folde
 std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& folder,
                                                       const TranslationOptions& options) {
     search::GenerationOptions search = *folder.generation;
-    if (options.word_penalty || options.max_length_factor) {
+    bool foreign = false;
+    for_options_of_marian(options, [&](const auto& option) { foreign = foreign || option.has_value(); });
+    if (foreign) {
         throw ValueError(kOperation,
                          "expected options of Hugging Face's search for its model, found some of Marian's "
                          "(word penalty, longest length by that of the source)");
@@ -119,6 +143,15 @@ std::pair<MakeSearch, std::int64_t> translation_search(const TranslationFolder& 
     check_whole("min_length", options.min_length, 0);
     check_whole("batch_tokens", options.batch_tokens, 1);
     return folder.generation ? generation_search(folder, options) : marian_search(folder, options);
+}
+
+TranslationOptions known_options(SearchFamily family, TranslationOptions options) {
+    if (family == SearchFamily::marian) {
+        for_options_of_transformers(options, [](auto& option) { option.reset(); });
+    } else {
+        for_options_of_marian(options, [](auto& option) { option.reset(); });
+    }
+    return options;
 }
 
 }  // namespace attend

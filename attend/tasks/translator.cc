@@ -178,7 +178,7 @@ TranslationBatchOptions Translator::Parts::batch_options(const TranslationOption
     batch.start = folder.generation ? folder.generation->start : -1;
     batch.n_best = options.n_best;
     batch.all_weights = options.attention;
-    batch.last_weights = options.alignment;
+    batch.alignment_weights = options.alignment;
     batch.shortlist = folder.shortlist ? &*folder.shortlist : nullptr;
     batch.shared_vocabulary = folder.shared;
     if (options.n_best < 1 || options.n_best > most) {
@@ -222,9 +222,10 @@ std::vector<Translation> Translator::Parts::found(const TranslationSequence& seq
         translation.text = without_breaks(folder.target.decode(ids));
         if (options.alignment || (options.attention && all.empty())) {
             Tensor weights = cross_weights(sequence, hypothesis);
-            // Students learn alignments in the first head of the last layer (Marian's guided-alignment-layer: last).
+            // Marian learns alignments in the first head of one layer.
             if (options.alignment) {
-                align(sequence, weights.view().select(0, weights.size(0) - 1).select(0, 0), source, translation);
+                const std::int64_t block = options.attention ? folder.model.alignment_block() : 0;
+                align(sequence, weights.view().select(0, block).select(0, 0), source, translation);
             }
             if (options.attention && all.empty()) {
                 TranslationAttention attention;
@@ -232,7 +233,13 @@ std::vector<Translation> Translator::Parts::found(const TranslationSequence& seq
                 for (const std::int64_t id : hypothesis.tokens) {
                     attention.target_tokens.push_back(folder.target.piece(id));
                 }
+                for (std::size_t t = 0; t < hypothesis.tokens.size(); ++t) {
+                    const std::int64_t start = folder.generation ? folder.generation->start : -1;
+                    const std::int64_t id = t == 0 ? start : hypothesis.tokens[t - 1];
+                    attention.decoder_tokens.push_back(id < 0 ? "" : folder.target.piece(id));
+                }
                 attention.encoder = sequence.encoder_weights;
+                attention.decoder = decoder_weights(sequence, hypothesis);
                 attention.cross = std::move(weights);
                 translation.attention.push_back(std::move(attention));
             }
@@ -272,8 +279,18 @@ std::vector<std::int64_t> Translator::encode(const std::string& source) const {
     return ids;
 }
 
+SearchFamily Translator::search_family() const noexcept {
+    return parts_->folder.generation ? SearchFamily::transformers : SearchFamily::marian;
+}
+
 std::vector<Translation> Translator::translate(const std::vector<std::string>& sources,
                                                const TranslationOptions& options) const {
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+        const std::size_t valid = text::valid_utf8(sources[s]);
+        if (valid == sources[s].size()) continue;
+        throw ValueError(kOperation, "expected UTF-8, found other bytes in source " + std::to_string(s) +
+                                         " from byte " + std::to_string(valid) + " on");
+    }
     const TranslationBatchOptions batch_options = parts_->batch_options(options);
     std::vector<TranslationSequence> sequences = parts_->sequences(sources, options);
     std::vector<TranslationSequence*> order;

@@ -51,12 +51,22 @@ struct TranslationOptions {
     bool attention = false;  ///< also Translation::attention
 };
 
+/// Whose rules a search follows: Marian's for Firefox's models, Transformers' for folders of Hugging Face.
+enum class SearchFamily : std::uint8_t { marian, transformers };
+
+/// The options without those that only the other family knows, and translate() refuses: for two models in a row.
+TranslationOptions known_options(SearchFamily family, TranslationOptions options);
+
 /// Attention weights of one sequence as the model saw it: a sentence, or a part of one that is too long.
 struct TranslationAttention {
     std::vector<std::string> source_tokens;  ///< with the end
     std::vector<std::string> target_tokens;  ///< with the end, if it was reached
-    Tensor encoder;                          ///< self-attention, float32 [layers, heads, source, source]
-    Tensor cross;  ///< of the translation to its source, float32 [layers, heads, target, source]
+    std::vector<std::string>
+        decoder_tokens;  ///< what the decoder read for each of them: the start, then the one before
+    Tensor encoder;      ///< self-attention, float32 [layers, heads, source, source]
+    Tensor decoder;  ///< self-attention, float32 [layers, heads, target, decoder_tokens], 0 for those that come later;
+                     ///< without elements where the decoder is recurrent, as Firefox's are
+    Tensor cross;    ///< of the translation to its source, float32 [layers, heads, target, source]
 };
 
 /// One translation, of a sentence or a line.
@@ -89,7 +99,8 @@ public:
     static Translator from_pretrained(const std::string& folder, const TranslatorOptions& options = {});
 
     /// Translates sentences; a line break in one is a space. Sentences of similar lengths are worked on together; each
-    /// has the same bits as alone. @param sources UTF-8 @return one for each source, in their order @throws ValueError
+    /// has the same bits as alone. @param sources UTF-8; translate_lines takes other bytes too @return one for each
+    /// source, in their order @throws ValueError
     std::vector<Translation> translate(const std::vector<std::string>& sources,
                                        const TranslationOptions& options = {}) const;
     /// One sentence. (A template, so that a list in braces is always the list above.) @throws ValueError
@@ -115,6 +126,8 @@ public:
 
     /// Encoder rows, steps and logits for who wants to look inside.
     const nn::EncoderDecoder& model() const noexcept;
+    /// Whose search the model takes.
+    SearchFamily search_family() const noexcept;
     /// Ids of a source with its end.
     std::vector<std::int64_t> encode(const std::string& source) const;
 

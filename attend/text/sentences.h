@@ -4,6 +4,7 @@
 
 #include <attend/text/tokenizer.h>
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,10 @@ struct Line {
 /// @param language two letters, "en"; unknown ones have no abbreviations @param split false: the line is one sentence
 /// @throws ValueError for a line of more than 2^30 bytes @throws UnsupportedError in a build without translation
 Line split_line(std::string_view line, const std::string& language, bool split);
+
+/// How many bytes there are before the first that is no UTF-8; all of them: text.size().
+/// @throws UnsupportedError in a build without translation
+std::size_t valid_utf8(std::string_view text);
 
 /// Where the words of a text are, by Unicode's rules (UAX 29; dictionaries for Chinese, Japanese and the like): all
 /// between its limits that is not space, so marks of punctuation are words too.

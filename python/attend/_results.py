@@ -28,8 +28,11 @@ class WordAlignment(NamedTuple):
 
 
 class TranslationAttention(NamedTuple):
-    """Of Translation.attention, for one sentence: [layers, heads, source, source] and [layers, heads, target, source]."""
+    """Of Translation.attention, for one sentence: encoder [layers, heads, source, source], cross [layers, heads, target,
+    source] and decoder [layers, heads, target, target], whose keys are decoder_tokens."""
     source_tokens: list[str]
     target_tokens: list[str]
     encoder: NDArray[float32]
     cross: NDArray[float32]
+    decoder_tokens: list[str]
+    decoder: NDArray[float32]

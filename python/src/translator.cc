@@ -63,7 +63,8 @@ nb::list attention_of(const Translation& self) {
     for (const TranslationAttention& one : self.attention) {
         result.append(translation_attention_type()(one.source_tokens, one.target_tokens,
                                                    as_array(Tensor(one.encoder), Family::numpy),
-                                                   as_array(Tensor(one.cross), Family::numpy)));
+                                                   as_array(Tensor(one.cross), Family::numpy), one.decoder_tokens,
+                                                   as_array(Tensor(one.decoder), Family::numpy)));
     }
     return result;
 }
@@ -115,7 +116,9 @@ What the call did not ask for is an empty list. Each access to a list or an arra
             "attention", &attention_of,
             "With attention: a list with a named tuple for each sentence (or part of a long one): source_tokens "
             "and target_tokens, lists of str with the end; encoder, float32 [layers, heads, source, source]; "
-            "cross, float32 [layers, heads, target, source].")
+            "cross, float32 [layers, heads, target, source]; decoder_tokens, what the decoder read for each of "
+            "target_tokens, and decoder, float32 [layers, heads, target, target], its self-attention (Firefox's "
+            "decoders are recurrent: no elements).")
         .def_ro("others", &Translation::others, "With n_best: a list of the next best ones, best first.")
         .def("__repr__", [](const Translation& self) {
             return "Translation(" + nb::cast<std::string>(nb::repr(nb::cast(self.text))) + ")";

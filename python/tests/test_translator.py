@@ -70,6 +70,11 @@ def test_attention_and_alignment(model, request):
     assert attention.cross.shape[2:] == (targets, sources)
     assert attention.encoder.shape[2:] == (sources, sources)
     assert attention.cross.shape[1] == attention.encoder.shape[1] == 2
+    assert attention.decoder_tokens[1:] == attention.target_tokens[:-1]
+    if attention.decoder.size:
+        assert attention.decoder.shape[2:] == (targets, targets)
+        np.testing.assert_allclose(attention.decoder.sum(-1), 1.0, atol=targets * 2.0**-23)
+        assert not np.triu(attention.decoder, 1).any()
     # Rows of a softmax of n float32 terms.
     np.testing.assert_allclose(attention.cross.sum(-1), 1.0, atol=sources * 2.0**-23)
     np.testing.assert_allclose(attention.encoder.sum(-1), 1.0, atol=sources * 2.0**-23)

@@ -195,6 +195,8 @@ TEST_F(TranslateCommand, AttentionGoesToAFileAndAPicture) {
     EXPECT_EQ(run(command_ + "--no-split --attention " + path, text), run(command_ + "--no-split", text));
     const SafetensorsFile file = SafetensorsFile::open(path);
     EXPECT_EQ(file.names().size(), 4U);
+    EXPECT_EQ(file.metadata().at("0.line"), "1");
+    EXPECT_EQ(file.metadata().at("1.line"), "3");
     for (std::size_t i = 0; i < 2; ++i) {
         const Translation want = translator_.translate(small_.text(i), {.attention = true});
         const std::string number = std::to_string(i);
@@ -232,6 +234,41 @@ TEST_F(TranslateCommand, AttentionGoesToAFileAndAPicture) {
               "attend: error: expected --layer below the model's 2, found 2\n");
     EXPECT_EQ(attend(command_ + "--plot " + picture, "\n").err,
               "attend: error: expected a sentence to draw the attention of, found none\n");
+}
+
+TEST_F(TranslateCommand, DecodersOfHuggingFaceHaveSelfAttention) {
+    const std::string opus = "translate --model " ATTEND_TEST_DATA "/hugging_face/tiny ";
+    const std::string path = temporary("attention.safetensors");
+    run(opus + "--attention " + path + " 'the cat'");
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    EXPECT_EQ(file.names().size(), 3U);
+    const nlohmann::json keys = nlohmann::json::parse(file.metadata().at("0.decoder_attention.key_tokens"));
+    EXPECT_EQ(keys.at(0), "<pad>");
+    EXPECT_EQ(file.view("0.decoder_attention").size(3), static_cast<std::int64_t>(keys.size()));
+    EXPECT_EQ(
+        error(command_ + "--decoder --plot " + temporary("a.svg") + " hello", 2),
+        "attend: error: expected a model whose decoder has self-attention for --decoder, found a recurrent one\n");
+    error(opus + "--decoder --encoder --plot " + temporary("a.svg") + " hello", 2);
+    if (!ATTEND_TEST_DRAWING) return;
+    run(opus + "--decoder --plot " + temporary("a.svg") + " 'the cat'");
+    EXPECT_NE(read_file(temporary("a.svg")).find("Self-Attention (layer 1, head 0)"), std::string::npos);
+}
+
+// Each of two models takes the options of its family; those that none knows are refused.
+TEST_F(TranslateCommand, OptionsOfTwoFamilies) {
+    const std::string opus = ATTEND_TEST_DATA "/hugging_face/tiny";
+    const std::string mixed = command_ + "--then " + opus + " ";
+    const std::string line = small_.text(0);
+    const Translator second = Translator::from_pretrained(opus);
+    const auto want = [&](const TranslationOptions& first, const TranslationOptions& options) {
+        const std::string pivot = translator_.translate_lines({line}, true, first).lines.front().text;
+        return second.translate_lines({pivot}, true, options).lines.front().text + "\n";
+    };
+    EXPECT_EQ(run(mixed + "--beam-size 3 --max-length 5 --word-penalty 2", line + "\n"),
+              want({.beam_size = 3, .word_penalty = 2.0}, {.beam_size = 3, .max_length = 5}));
+    EXPECT_EQ(run(mixed + "--target-prefix a", line + "\n"), want({}, {.target_prefix = "a"}));
+    error(command_ + "--then " + small_.folder + " --max-length 5 hello", 2);
+    error("translate --model " + opus + " --then " + opus + " --word-penalty 2 hello", 2);
 }
 
 TEST_F(TranslateCommand, AttentionOptionsThatDoNotFitAreRefused) {

@@ -62,6 +62,8 @@ public:
         options.no_repeat_ngram_size = numbers[3];
         options.repetition_penalty = penalties[1];
         options.renormalize_logits = renormalize == "true";
+        words.get();  // the space between
+        std::getline(words, options.target_prefix);
         return options;
     }
 
@@ -129,6 +131,43 @@ TEST_P(GenerationOnIsa, SearchEqualsTransformers) {
         const Tensor scores = goldens.tensor(std::to_string(c) + ".scores");
         ASSERT_EQ(scores.numel(), static_cast<std::int64_t>(found.size()));
         for (std::size_t n = 0; n < found.size(); ++n) EXPECT_NEAR(found[n].score, scores.data<float>()[n], 1e-4);
+    }
+}
+
+// Of the beam that won, encoder, decoder and cross attention; alignments are those of the last layer's first head.
+TEST_P(GenerationOnIsa, AttentionEqualsTransformers) {
+    const Goldens goldens;
+    const Translator translator = Translator::from_pretrained(kFolder, {.compute_type = ComputeType::float32});
+    const std::size_t c = goldens.count("attention.case");
+    TranslationOptions options = goldens.options(c);
+    options.attention = true;
+    options.alignment = true;
+    const std::string line = goldens.text("line." + goldens.text("case." + std::to_string(c) + ".line"));
+    const std::vector<Translation> all = translator.translate({line, "the cat", line}, options);
+    ASSERT_EQ(all[0].ids, goldens.ids(std::to_string(c) + ".0.ids"));
+    const TranslationAttention& found = all[0].attention.front();
+    const auto expect_near = [](const Tensor& weights, const Tensor& want) {
+        ASSERT_EQ(weights.shape(), want.shape());
+        for (std::int64_t i = 0; i < want.numel(); ++i) {
+            ASSERT_NEAR(weights.data<float>()[i], want.data<float>()[i], 1e-5) << i;
+        }
+    };
+    expect_near(found.encoder, goldens.tensor("attention.encoder"));
+    expect_near(found.decoder, goldens.tensor("attention.decoder"));
+    expect_near(found.cross, goldens.tensor("attention.cross"));
+    ASSERT_EQ(found.decoder_tokens.size(), found.target_tokens.size());
+    EXPECT_EQ(found.decoder_tokens.front(), "<pad>");
+    EXPECT_TRUE(std::equal(found.decoder_tokens.begin() + 1, found.decoder_tokens.end(), found.target_tokens.begin()));
+    EXPECT_TRUE(same_bits(all[2].attention.front().decoder, found.decoder));
+    const Tensor last = found.cross.view().select(0, found.cross.size(0) - 1).select(0, 0).clone();
+    const std::vector<AlignmentLink> links = strong_links(last);
+    options.attention = false;
+    const Translation aligned = translator.translate(line, options);
+    ASSERT_EQ(aligned.tokens.size(), links.size());
+    for (std::size_t i = 0; i < links.size(); ++i) {
+        EXPECT_EQ(aligned.tokens[i].source, links[i].source);
+        EXPECT_EQ(aligned.tokens[i].target, links[i].target);
+        EXPECT_NEAR(aligned.tokens[i].weight, links[i].weight, 1e-6);  // recorded weights have a loop of their own
     }
 }
 

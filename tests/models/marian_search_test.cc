@@ -195,7 +195,7 @@ TEST(MarianSearch, AttentionOfABeamFollowsTheHypothesisThatWon) {
         nn::DecoderState state = translator.model().start(translator.model().encode(source, starts, &record), starts);
         std::int64_t previous = -1;
         for (std::size_t t = 0; t < found.ids.size(); ++t) {
-            translator.model().step(state, {&previous, 1}, &record);
+            translator.model().step(state, {&previous, 1}, {.cross = &record});
             previous = found.ids[t];
             for (std::size_t b = 0; b < record.weights.size(); ++b) {
                 const TensorView want = record.weights[b].view().select(0, 0);

@@ -198,6 +198,21 @@ TEST_P(MarianOnIsa, BatchesAndThreadsChangeNoBit) {
     }
 }
 
+TEST(Translator, BytesThatAreNoUtf8AreRefusedInSentences) {
+    const SmallModel small("tiny");
+    const Translator translator = Translator::from_pretrained(small.folder);
+    try {
+        translator.translate({"a cat", "a c\xC3 t"});
+        FAIL() << "no exception";
+    } catch (const ValueError& error) {
+        EXPECT_STREQ(error.what(), "[Translator] expected UTF-8, found other bytes in source 1 from byte 3 on");
+    }
+    for (const char* wrong : {"\xFF", "\xC3", "a\xED\xA0\x80", "\xF5\x80\x80\x80", "\xC0\x80"}) {
+        EXPECT_THROW(translator.translate(wrong), ValueError);
+    }
+    for (const char* right : {"\u00e9", "\u4e2d", "\U0001F600", "\uFFFD"}) EXPECT_NO_THROW(translator.translate(right));
+}
+
 TEST(Translator, EmptyInputGivesEmptyOutput) {
     const Translator translator = Translator::from_pretrained(SmallModel("tiny").folder);
     EXPECT_TRUE(translator.translate({}).empty());
@@ -362,6 +377,34 @@ void replace(MarianItems& items, const std::string& from, const std::string& to)
     item.shape[0] = static_cast<std::int32_t>(item.data.size());
 }
 
+// transformer-guided-alignment-layer counts from 1; the last unless given.
+TEST(Translator, AlignmentsComeFromTheLayerThatLearnedThem) {
+    const SmallModel small("tiny");
+    const auto links_of = [&](const std::string& layer) {
+        const ModelCopy copy(small);
+        MarianItems items = copy.items;
+        if (!layer.empty()) replace(items, "ulr: false", "transformer-guided-alignment-layer: " + layer);
+        copy.write(items);
+        return Translator::from_pretrained(copy.folder()).translate(small.text(0), {.alignment = true}).tokens;
+    };
+    const Translation all = Translator::from_pretrained(small.folder).translate(small.text(0), {.attention = true});
+    const auto expect = [&](const std::string& layer, std::int64_t block) {
+        const std::vector<AlignmentLink> want =
+            strong_links(all.attention.front().cross.view().select(0, block).select(0, 0).clone());
+        const std::vector<AlignmentLink> found = links_of(layer);
+        ASSERT_EQ(found.size(), want.size()) << layer;
+        for (std::size_t i = 0; i < want.size(); ++i) {
+            EXPECT_EQ(found[i].source, want[i].source) << layer;
+            EXPECT_EQ(found[i].weight, want[i].weight) << layer;
+        }
+    };
+    expect("", 1);
+    expect("last", 1);
+    expect("2", 1);
+    expect("1", 0);
+    EXPECT_NE(strong_links(all.attention.front().cross.view().select(0, 0).select(0, 0).clone()).size(), 0U);
+}
+
 TEST(Marian, OtherArchitecturesAreNamed) {
     const SmallModel small("tiny");
     const std::pair<const char*, const char*> changes[] = {
@@ -379,6 +422,9 @@ TEST(Marian, OtherArchitecturesAreNamed) {
         {"output-omit-bias: false", "output-omit-bias: true"},
         {"lemma-dim-emb: 0", "lemma-dim-emb: 64"},
         {"ulr: false", "ulr: true"},
+        {"ulr: false", "transformer-guided-alignment-layer: 3"},
+        {"ulr: false", "transformer-guided-alignment-layer: 0"},
+        {"ulr: false", "transformer-guided-alignment-layer: first"},
         {"ulr: false", "transformer-tied-layers: [1, 1]"},
         {"ulr: false", "transformer-decoder-ffn-depth: 1"},
         {"ulr: false", "transformer-decoder-dim-ffn: 16"},

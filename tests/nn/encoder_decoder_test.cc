@@ -105,7 +105,7 @@ TEST(EncoderDecoder, SentencesOfABatchEqualTheStacksOnEach) {
             for (const std::size_t s : steps[t].sources) previous.push_back(kTargets[s][t]);
             const bool wrong = t == 1;
             if (wrong) previous[0] = 11;
-            const Tensor found = model.step(state, previous, &record);
+            const Tensor found = model.step(state, previous, {.cross = &record});
             ASSERT_EQ(record.weights.size(), 2U);
             const auto rows_of_step = static_cast<std::int64_t>(previous.size());
             EXPECT_EQ(record.weights[1].shape(), (Shape{1, 2, rows_of_step, state.starts.back()}));  // of the sources

@@ -139,7 +139,7 @@ TEST(Transformer, GivesTheWeightsOfEachBlock) {
     EXPECT_EQ(self.weights[0].item({0, 0, 0, 0}), 1.0);
     EXPECT_FALSE(same_bits(cross.weights[0], cross.weights[1]));
     const Tensor last = cross.weights[1];
-    cross.last_only = true;
+    cross.only = 1;
     inputs.self_record = nullptr;
     EXPECT_TRUE(same_bits(network.decoder().forward(file.view("target"), memory, inputs), y));
     ASSERT_EQ(cross.weights.size(), 1U);

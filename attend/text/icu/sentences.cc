@@ -205,6 +205,21 @@ Line split_line(std::string_view line, const std::string& language, bool split) 
     return result;
 }
 
+std::size_t valid_utf8(std::string_view text) {
+    std::size_t at = 0;
+    while (at < text.size()) {
+        // Four bytes at most, so that ICU's 32-bit indices reach.
+        const auto* bytes = reinterpret_cast<const std::uint8_t*>(text.data()) + at;
+        const auto left = static_cast<std::int32_t>(std::min<std::size_t>(text.size() - at, 4));
+        std::int32_t read = 0;
+        UChar32 c = 0;
+        U8_NEXT(bytes, read, left, c);
+        if (c < 0) return at;
+        at += static_cast<std::size_t>(read);
+    }
+    return at;
+}
+
 std::vector<TextRange> words(std::string_view text, const std::string& language) {
     const icu::UnicodeString all = utf16(text, "words");
     icu::BreakIterator& iterator = words_of(language);
