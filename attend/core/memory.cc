@@ -23,7 +23,8 @@ constexpr std::size_t kStep = std::size_t{64} << 10U;
 /// What is allocated for `bytes`.
 std::size_t rounded(std::size_t bytes) {
     if (bytes < kLeastKept) return bytes;
-    const std::size_t unit = bytes < kHugePage ? kStep : kHugePage;
+    // A huge page that is used by less than half would be memory for nothing: a weight of 4 MB and its header have two.
+    const std::size_t unit = bytes < kHugePage || bytes % kHugePage < kHugePage / 2 ? kStep : kHugePage;
     return (bytes + unit - 1) / unit * unit;
 }
 
@@ -93,7 +94,7 @@ std::byte* allocate_memory(std::size_t bytes) {
     auto* pointer = static_cast<std::byte*>(::operator new[](size, alignment_of(size)));
 #if defined(__linux__)
     // Advice only: where it is refused, ordinary pages do.
-    if (size >= kHugePage) static_cast<void>(::madvise(pointer, size, MADV_HUGEPAGE));
+    if (size >= kHugePage) static_cast<void>(::madvise(pointer, size / kHugePage * kHugePage, MADV_HUGEPAGE));
 #endif
     return pointer;
 }

@@ -239,6 +239,21 @@ TEST_P(Dense, TransposedAndStridedWeightsPackAlike) {
     }
 }
 
+TEST(DenseImage, WeightsArePackedInParts) {
+    const Tensor weight = testing::normal({5000, 512}, 3);  // 10 MB
+    for (const DType dtype : {DType::float32, DType::int8}) {
+        int parts = 0;
+        const PackedMatrix whole(weight, {.dtype = dtype});
+        const PackedMatrix packed(weight, {.dtype = dtype, .part_done = [&] { ++parts; }});
+        EXPECT_EQ(parts, 2);
+        ASSERT_EQ(packed.image().size(), whole.image().size());
+        EXPECT_EQ(std::memcmp(packed.image().data(), whole.image().data(), whole.image().size()), 0);
+    }
+    int parts = 0;
+    const PackedMatrix nothing(Tensor({0, 4}), {.part_done = [&] { ++parts; }});
+    EXPECT_EQ(parts, 0);
+}
+
 TEST_P(Dense, WeightsOfInt8AreTakenAsTheyAre) {
     Tensor weight({40, 21}, DType::int8);
     for (std::int64_t i = 0; i < weight.numel(); ++i) {
