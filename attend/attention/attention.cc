@@ -34,9 +34,8 @@ void check_floating_target(const std::string& name, const MutableTensorView& vie
 }
 
 /// The fast path: units of tiles that share their packed keys, and sequences of a few queries key by key. The latter
-/// gives no weights.
+/// gives no weights: where they are asked for, tiles give them, and the result keeps the bits that it has without.
 void run_flash(const kernels::AttentionProblem& problem, const kernels::AttentionOutputs& outputs) {
-    if (!outputs.weights) detail::run_decode(problem, kernels::cpu::flash::TensorSource(problem), outputs);
     const kernels::cpu::TileKernels& tile_kernels = flash::forward_kernels(problem);
     const std::vector<flash::Unit> units =
         flash::forward_units(problem, tile_kernels, num_threads(), outputs.weights.has_value());
@@ -52,6 +51,7 @@ void run_flash(const kernels::AttentionProblem& problem, const kernels::Attentio
                            thread_scratch(bytes));
         }
     });
+    detail::run_decode(problem, kernels::cpu::flash::TensorSource(problem), outputs);
 }
 
 void run(const detail::CheckedProblem& checked, const kernels::AttentionOutputs& outputs, Algorithm algorithm) {

@@ -63,8 +63,8 @@ struct AttentionResult {
 /// a strip of packed keys and values and a block of queries and outputs, 1 to 4 MiB whatever the lengths (`reference`:
 /// O(Lk)). float32, bfloat16 and float16 accumulate in float32; float64, and scales or soft caps outside of [1e-6,
 /// 1e6], take a plainer path in double. Sequences of up to 4 queries (64 rows with the heads that share keys) are
-/// computed key by key (flash-decoding) unless weights, dropout or a mask by blocks are asked for: the same within
-/// rounding.
+/// computed key by key (flash-decoding) unless dropout or a mask by blocks are asked for: the same within rounding.
+/// Weights come from a second pass and change no bit of the output.
 /// @throws ShapeError, DTypeError, ValueError
 AttentionResult attention(const TensorView& query, const TensorView& key, const TensorView& value,
                           const AttentionOptions& options = {});

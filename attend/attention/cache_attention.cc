@@ -77,16 +77,16 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
         sequences[static_cast<std::size_t>(b)].key_begin = contents.padding[static_cast<std::size_t>(b)];
     }
     problem.sequences = sequences;
-    const bool few = contents.in_place && !options.return_weights && options.algorithm != Algorithm::reference &&
-                     flash::supports(problem) &&
+    const bool few = contents.in_place && options.algorithm != Algorithm::reference && flash::supports(problem) &&
                      std::all_of(sequences.begin(), sequences.begin() + batch,
                                  [&](const kernels::Sequence& sequence) { return flash::decodes(problem, sequence); });
+    AttentionResult few_result;
     if (few) {
-        AttentionResult result;
-        result.output = Tensor::empty(checked.output_shape(), query.dtype());
-        result.log_sum_exp = Tensor::empty(checked.log_sum_exp_shape(), checked.log_sum_exp_dtype());
-        detail::run_decode(problem, source, {.output = result.output.view(), .log_sum_exp = result.log_sum_exp.view()});
-        return result;
+        few_result.output = Tensor::empty(checked.output_shape(), query.dtype());
+        few_result.log_sum_exp = Tensor::empty(checked.log_sum_exp_shape(), checked.log_sum_exp_dtype());
+        detail::run_decode(problem, source,
+                           {.output = few_result.output.view(), .log_sum_exp = few_result.log_sum_exp.view()});
+        if (!options.return_weights) return few_result;
     }
     if (padded > 0 && (options.bias || !problem.allowed.empty() || !problem.blocks.empty())) {
         throw ValueError("attention",
@@ -107,10 +107,17 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
             contents.copy(b, head, contents.padding[s], contents.lengths[s], rows(keys), rows(values));
         }
     }
-    if (!wider) return attention(query, keys, values, own);
-    AttentionResult result = attention(query.to(DType::float32), keys, values, own);
-    result.output = result.output.to(query.dtype());
-    if (options.return_weights) result.weights = result.weights.to(query.dtype());
+    Tensor wide_query;
+    if (wider) wide_query = query.to(DType::float32);
+    AttentionResult result = attention(wider ? wide_query.view() : query, keys, values, own);
+    if (wider) {
+        result.output = result.output.to(query.dtype());
+        if (options.return_weights) result.weights = result.weights.to(query.dtype());
+    }
+    if (few) {  // weights change no bit of the rest
+        few_result.weights = std::move(result.weights);
+        return few_result;
+    }
     return result;
 }
 

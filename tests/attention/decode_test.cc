@@ -144,6 +144,32 @@ TEST_P(Decode, BitsDoNotDependOnThreadsBatchOrCache) {
     }
 }
 
+TEST_P(Decode, WeightsChangeNoBit) {
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+        for (const std::int64_t queries : {1, 4, 5, 40}) {
+            const Tensor q = normal({2, 4, queries, 40}, 1, dtype);
+            const Tensor k = normal({2, 2, 600, 40}, 2, dtype);
+            const Tensor v = normal({2, 2, 600, 40}, 3, dtype);
+            AttentionOptions options{.mask = Mask::causal_bottom_right()};
+            const AttentionResult without = attention(q, k, v, options);
+            for (const DType cached : {dtype, DType::int8}) {
+                KvCache cache({.batch = 2, .kv_heads = 2, .head_dim = 40, .dtype = cached});
+                cache.append(k, v);
+                options.return_weights = false;
+                const AttentionResult plain = attention(q, cache, options);
+                options.return_weights = true;
+                const AttentionResult found = attention(q, cache, options);
+                EXPECT_TRUE(same_bits(found.output, plain.output)) << queries;
+                EXPECT_TRUE(same_bits(found.log_sum_exp, plain.log_sum_exp)) << queries;
+                EXPECT_EQ(found.weights.shape(), (Shape{2, 4, queries, 600}));
+            }
+            const AttentionResult with = attention(q, k, v, options);
+            EXPECT_TRUE(same_bits(with.output, without.output)) << queries;
+            EXPECT_TRUE(same_bits(with.log_sum_exp, without.log_sum_exp)) << queries;
+        }
+    }
+}
+
 TEST_P(Decode, StepByStepEqualsAllAtOnce) {
     const Tensor q = normal({2, 4, 40, 32}, 1);
     const Tensor k = normal({2, 2, 40, 32}, 2);
