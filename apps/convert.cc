@@ -26,10 +26,7 @@ void add_convert(CLI::App& app) {
         ->type_name("TYPE")
         ->check(one_of({"float32", "bfloat16", "int8"}));
     command->callback([arguments] {
-        const models::ComputeType type = arguments->compute_type == "float32"    ? models::ComputeType::float32
-                                         : arguments->compute_type == "bfloat16" ? models::ComputeType::bfloat16
-                                                                                 : models::ComputeType::int8;
-        convert_folder(arguments->model, arguments->output, type);
+        convert_folder(arguments->model, arguments->output, *models::compute_type_named(arguments->compute_type));
     });
 }
 

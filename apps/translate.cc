@@ -90,11 +90,6 @@ std::string models_at_hand() {
     return names.empty() ? "none in models/ or $ATTEND_MODELS" : names;
 }
 
-models::ComputeType parse_compute_type(const std::string& name) {
-    if (name == "float32") return models::ComputeType::float32;
-    return name == "bfloat16" ? models::ComputeType::bfloat16 : models::ComputeType::int8;
-}
-
 /// Lines as they come, a bounded part of them at a time.
 class LineReader {
 public:
@@ -221,7 +216,7 @@ class Chain {
 public:
     explicit Chain(const TranslateArguments& arguments) : arguments_(arguments), options_(arguments.options) {
         TranslatorOptions options;
-        options.compute_type = parse_compute_type(arguments.compute_type);
+        options.compute_type = models::compute_type_named(arguments.compute_type).value_or(models::ComputeType::int8);
         options.shortlist = !arguments.no_shortlist;
         translators_.push_back(Translator::from_pretrained(arguments.model, options));
         if (!arguments.then.empty()) translators_.push_back(Translator::from_pretrained(arguments.then, options));

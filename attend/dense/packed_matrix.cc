@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace attend {
@@ -213,6 +214,25 @@ Tensor PackedMatrix::unpack() const {
         }
     });
     return result;
+}
+
+std::pair<Tensor, Tensor> PackedMatrix::integers() const {
+    if (dtype() != DType::int8) {
+        throw DTypeError("PackedMatrix.integers",
+                         "expected a matrix of int8, found one of " + std::string(name_of(dtype())));
+    }
+    const PackedColumns packed = detail::packed_columns(*this);
+    Tensor bytes = Tensor::empty({packed.columns, packed.depth}, DType::int8);
+    Tensor scales = Tensor::empty({packed.columns});
+    std::copy_n(packed.scales, packed.columns, scales.data<float>());
+    auto* out = bytes.data<std::int8_t>();
+    parallel_for(packed.panel_count(), [&](std::int64_t panel) {
+        const std::int64_t first = panel * kDenseColumns;
+        for (std::int64_t c = first; c < std::min(packed.columns, first + kDenseColumns); ++c) {
+            kernels::cpu::dense::unpack_integers(packed, c, out + c * packed.depth);
+        }
+    });
+    return {std::move(bytes), std::move(scales)};
 }
 
 }  // namespace attend

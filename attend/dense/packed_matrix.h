@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 
 namespace attend {
 
@@ -60,6 +61,9 @@ public:
     Tensor row(std::int64_t column) const;
     /// The weight as the products see it, float32 [out, in].
     Tensor unpack() const;
+    /// Of int8: its integers, [out, in], and what they are worth, float32 [out]: what quantized() takes.
+    /// @throws DTypeError of others
+    std::pair<Tensor, Tensor> integers() const;
 
 private:
     static PackedMatrix make(const TensorView& weight, const TensorView* scales, const PackOptions& options);

@@ -1,14 +1,14 @@
 #include <attend/core/error.h>
+#include <attend/dense/packed_matrix.h>
 #include <attend/io/checkpoint.h>
 #include <attend/io/file.h>
 #include <attend/io/json_config.h>
 #include <attend/models/hugging_face_marian.h>
 #include <attend/tasks/conversion.h>
 
-#include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <memory>
+#include <tuple>
 #include <utility>
 
 #include <unistd.h>
@@ -19,27 +19,6 @@ namespace {
 
 constexpr const char* kOperation = "convert";
 constexpr const char* kQuantization = R"({"quant_method": "attend_int8"})";
-
-/// As PackedMatrix rounds: what is loaded has the same bits as what is rounded on loading.
-std::pair<Tensor, Tensor> quantized(const TensorView& weight) {
-    const std::int64_t rows = weight.size(0);
-    const std::int64_t width = weight.size(1);
-    const Tensor floats = weight.to(DType::float32);
-    Tensor bytes = Tensor::empty(weight.shape(), DType::int8);
-    Tensor scales = Tensor::empty({rows});
-    for (std::int64_t r = 0; r < rows; ++r) {
-        const float* x = floats.data<float>() + r * width;
-        float largest = 0.0F;
-        for (std::int64_t c = 0; c < width; ++c) largest = std::max(largest, std::fabs(x[c]));
-        const bool zero = largest <= 1e-36F;
-        const float factor = zero ? 0.0F : 127.0F / largest;
-        scales.data<float>()[r] = zero ? 0.0F : largest * (1.0F / 127.0F);
-        for (std::int64_t c = 0; c < width; ++c) {
-            bytes.data<std::int8_t>()[r * width + c] = static_cast<std::int8_t>(std::nearbyint(x[c] * factor));
-        }
-    }
-    return {std::move(bytes), std::move(scales)};
-}
 
 bool ends_with_weight(const std::string& name) {
     return name.ends_with(".weight");
@@ -75,7 +54,7 @@ TensorMap converted(const Checkpoint& checkpoint, const std::string& output, mod
                             ? PackedMatrix::quantized(checkpoint.view(name), checkpoint.view(name + "_scale")).unpack()
                             : checkpoint.view(name).clone();
         if (type == models::ComputeType::int8 && is_weight(name, tensor, output)) {
-            std::tie(result[name], result[name + "_scale"]) = quantized(tensor);
+            std::tie(result[name], result[name + "_scale"]) = PackedMatrix(tensor, {.dtype = DType::int8}).integers();
         } else if (type == models::ComputeType::bfloat16 && tensor.rank() == 2 && ends_with_weight(name)) {
             result[name] = tensor.to(DType::bfloat16);
         } else {

@@ -23,9 +23,8 @@ std::string path_of(nb::handle path) {
 }
 
 models::ComputeType compute_type_of(const std::string& name, const char* operation, bool automatic) {
-    if (name == "float32") return models::ComputeType::float32;
-    if (name == "bfloat16") return models::ComputeType::bfloat16;
-    if (name == "int8" || (automatic && name == "auto")) return models::ComputeType::int8;
+    if (const auto type = models::compute_type_named(name)) return *type;
+    if (automatic && name == "auto") return models::ComputeType::int8;
     throw ValueError(operation, std::string("expected compute_type of 'float32', 'bfloat16'") +
                                     (automatic ? ", 'int8' or 'auto'" : " or 'int8'") + ", found '" + name + "'");
 }

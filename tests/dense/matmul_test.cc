@@ -247,7 +247,7 @@ TEST(DenseImage, WeightsArePackedInParts) {
         const PackedMatrix packed(weight, {.dtype = dtype, .part_done = [&] { ++parts; }});
         EXPECT_EQ(parts, 2);
         ASSERT_EQ(packed.image().size(), whole.image().size());
-        EXPECT_EQ(std::memcmp(packed.image().data(), whole.image().data(), whole.image().size()), 0);
+        EXPECT_TRUE(std::ranges::equal(packed.image(), whole.image()));
     }
     int parts = 0;
     const PackedMatrix nothing(Tensor({0, 4}), {.part_done = [&] { ++parts; }});
@@ -268,6 +268,10 @@ TEST_P(Dense, WeightsOfInt8AreTakenAsTheyAre) {
             EXPECT_EQ(row.data<float>()[k], want);
         }
     }
+    const auto [integers, worth] = packed.integers();
+    EXPECT_TRUE(testing::same_bits(integers, weight));
+    EXPECT_TRUE(testing::same_bits(worth, scales));
+    EXPECT_THROW(PackedMatrix(scales.view().reshape({8, 5})).integers(), DTypeError);
     const Tensor turned = weight.view().transpose(0, 1).clone();
     EXPECT_TRUE(std::ranges::equal(packed.image(), PackedMatrix::quantized(turned, scales, true).image()));
     const Tensor one = Tensor::from<float>({0.25F});

@@ -42,6 +42,13 @@ void add_128(std::byte* rows, std::int64_t bytes) {
     }
 }
 
+/// Element k of a column.
+const std::byte* element_of(const PackedColumns& from, std::int64_t column, std::int64_t k) {
+    const std::int64_t elements = lane_elements(from.format);
+    return from.panels + column / kDenseColumns * from.panel_bytes() + k / elements * kStepBytes +
+           column % kDenseColumns * kLaneBytes + k % elements * (kLaneBytes / elements);
+}
+
 }  // namespace
 
 std::int64_t pack_scratch(std::int64_t depth) {
@@ -134,12 +141,8 @@ void select_panel(const PackedColumns& from, std::span<const std::int64_t> colum
 }
 
 void unpack_column(const PackedColumns& from, std::int64_t column, float* out) {
-    const std::byte* lanes =
-        from.panels + column / kDenseColumns * from.panel_bytes() + column % kDenseColumns * kLaneBytes;
-    const std::int64_t elements = lane_elements(from.format);
-    const std::int64_t bytes = kLaneBytes / elements;
     for (std::int64_t k = 0; k < from.depth; ++k) {
-        const std::byte* at = lanes + k / elements * kStepBytes + k % elements * bytes;
+        const std::byte* at = element_of(from, column, k);
         if (from.format == Format::floats) {
             std::memcpy(out + k, at, sizeof(float));
         } else if (from.format == Format::pairs) {
@@ -149,6 +152,12 @@ void unpack_column(const PackedColumns& from, std::int64_t column, float* out) {
         } else {
             out[k] = static_cast<float>(static_cast<int>(*at) - 128) * from.scales[column];
         }
+    }
+}
+
+void unpack_integers(const PackedColumns& from, std::int64_t column, std::int8_t* out) {
+    for (std::int64_t k = 0; k < from.depth; ++k) {
+        out[k] = static_cast<std::int8_t>(static_cast<int>(*element_of(from, column, k)) - 128);
     }
 }
 

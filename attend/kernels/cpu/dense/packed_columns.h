@@ -55,4 +55,7 @@ void select_panel(const PackedColumns& from, std::span<const std::int64_t> colum
 /// out[depth] = one column, as floats.
 void unpack_column(const PackedColumns& from, std::int64_t column, float* out);
 
+/// out[depth] = the integers of one column. Of quads.
+void unpack_integers(const PackedColumns& from, std::int64_t column, std::int8_t* out);
+
 }  // namespace attend::kernels::cpu::dense
