@@ -5,7 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace attend::testing {
 namespace {
@@ -20,6 +23,37 @@ TEST(JsonConfig, LevelsAreBounded) {
         EXPECT_EQ(message_of<FileError>([&] { JsonConfig::parse(json, "x.json"); }),
                   "[JsonConfig] expected at most 64 levels of JSON in 'x.json', found more");
     }
+}
+
+TEST(JsonConfig, ReadsKindsAndNamesWhatDoesNotFit) {
+    const JsonConfig config = JsonConfig::parse(
+        R"({"a": 3, "b": 0.5, "c": true, "d": "x", "e": [1, 2], "f": [[1], [2, 3]], "g": null, "h": {"i": 1}, "j": []})",
+        "c.json");
+    EXPECT_EQ(config.integer("a"), 3);
+    EXPECT_EQ(config.number("b"), 0.5);
+    EXPECT_EQ(config.flag("c"), true);
+    EXPECT_EQ(config.text("d"), "x");
+    EXPECT_EQ(config.integers("e"), (std::vector<std::int64_t>{1, 2}));
+    EXPECT_EQ(config.integers("a"), (std::vector<std::int64_t>{3}));
+    EXPECT_EQ(config.integer_lists("f"), (std::vector<std::vector<std::int64_t>>{{1}, {2, 3}}));
+    EXPECT_TRUE(config.integer_lists("j").empty());
+    EXPECT_FALSE(config.has("g"));
+    EXPECT_EQ(config.integer("g"), std::nullopt);
+    EXPECT_EQ(config.required("a", 1, 3), 3);
+    EXPECT_EQ(message_of<FileError>([&] { config.required("a", 4, 5); }),
+              "[JsonConfig] expected 'a' in 'c.json' to be a whole number from 4 to 5, found 3");
+    EXPECT_EQ(message_of<FileError>([&] { config.required("g", 4, 5); }),
+              "[JsonConfig] expected 'g' in 'c.json' to be a whole number from 4 to 5, found none");
+    EXPECT_EQ(message_of<FileError>([&] { config.integer("b"); }),
+              "[JsonConfig] expected 'b' in 'c.json' to be a whole number, found 0.5");
+    EXPECT_EQ(message_of<FileError>([&] { config.text("h"); }),
+              "[JsonConfig] expected 'h' in 'c.json' to be a text, found {\"i\":1}");
+    EXPECT_THROW(config.number("d"), FileError);
+    EXPECT_THROW(config.flag("a"), FileError);
+    EXPECT_THROW(config.integers("f"), FileError);
+    EXPECT_THROW(config.integer_lists("a"), FileError);
+    EXPECT_EQ(message_of<FileError>([] { JsonConfig::parse("[1]", "c.json"); }),
+              "[JsonConfig] expected a JSON object in 'c.json', found none");
 }
 
 }  // namespace

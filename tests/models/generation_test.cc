@@ -1,23 +1,19 @@
 // OPUS-MT folders and the search of Transformers against what it finds itself (scripts/make_generation_goldens.py).
 #include "tests/support/compare.h"
 #include "tests/support/each_isa.h"
-#include "tests/support/shell.h"
+#include "tests/support/opus_files.h"
 
 #include <attend/core/error.h>
 #include <attend/io/checkpoint.h>
-#include <attend/io/file.h>
 #include <attend/io/json_config.h>
 #include <attend/io/safetensors.h>
 #include <attend/models/hugging_face_marian.h>
-#include <attend/tasks/conversion.h>
 #include <attend/tasks/translator.h>
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <limits>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -25,51 +21,6 @@ namespace attend::testing {
 namespace {
 
 using models::ComputeType;
-namespace fs = std::filesystem;
-
-const std::string kFolder = ATTEND_TEST_DATA "/hugging_face/tiny";
-
-class Goldens {
-public:
-    Goldens() : file_(SafetensorsFile::open(ATTEND_TEST_DATA "/hugging_face/tiny.safetensors")) {}
-
-    std::size_t count(const std::string& of) const { return std::stoul(file_.metadata().at(of)); }
-    const std::string& text(const std::string& name) const { return file_.metadata().at(name); }
-    bool has(const std::string& name) const { return file_.contains(name); }
-    Tensor tensor(const std::string& name) const { return file_.load(name); }
-    std::vector<std::int64_t> ids(const std::string& name) const {
-        const Tensor found = file_.load(name);
-        return {found.data<std::int64_t>(), found.data<std::int64_t>() + found.numel()};
-    }
-    /// Options of a case, in the order in which the script writes them.
-    TranslationOptions options(std::size_t c) const {
-        std::istringstream words(text("case." + std::to_string(c)));
-        std::string early;
-        std::string renormalize;
-        std::int64_t numbers[4];
-        double penalties[2];
-        words >> numbers[0] >> penalties[0] >> early >> numbers[1] >> numbers[2] >> numbers[3] >> penalties[1] >>
-            renormalize;
-        TranslationOptions options;
-        options.beam_size = numbers[0];
-        options.n_best = numbers[0];
-        options.length_penalty = penalties[0];
-        options.early_stopping = early == "true"    ? search::EarlyStopping::yes
-                                 : early == "never" ? search::EarlyStopping::never
-                                                    : search::EarlyStopping::heuristic;
-        options.max_length = numbers[1];
-        options.min_length = numbers[2];
-        options.no_repeat_ngram_size = numbers[3];
-        options.repetition_penalty = penalties[1];
-        options.renormalize_logits = renormalize == "true";
-        words.get();  // the space between
-        std::getline(words, options.target_prefix);
-        return options;
-    }
-
-private:
-    SafetensorsFile file_;
-};
 
 std::vector<Translation> list_of(const Translation& translation) {
     std::vector<Translation> all = translation.others;
@@ -78,15 +29,15 @@ std::vector<Translation> list_of(const Translation& translation) {
 }
 
 std::shared_ptr<const Checkpoint> checkpoint() {
-    return std::make_shared<const Checkpoint>(Checkpoint::open(kFolder));
+    return std::make_shared<const Checkpoint>(Checkpoint::open(opus_folder()));
 }
 
 class GenerationOnIsa : public EachIsa {};
 INSTANTIATE_TEST_SUITE_P(Isas, GenerationOnIsa, each_isa(), isa_of_test);
 
 TEST_P(GenerationOnIsa, RowsAndLogitsEqualTransformers) {
-    const Goldens goldens;
-    const nn::EncoderDecoder model = models::load_hugging_face_marian(JsonConfig::open(kFolder + "/config.json"),
+    const OpusGoldens goldens;
+    const nn::EncoderDecoder model = models::load_hugging_face_marian(JsonConfig::open(opus_folder() + "/config.json"),
                                                                       checkpoint(), ComputeType::float32);
     const std::vector<std::int64_t> source = goldens.ids("source.0");
     const std::vector<std::int64_t> starts = {0, static_cast<std::int64_t>(source.size())};
@@ -106,10 +57,9 @@ TEST_P(GenerationOnIsa, RowsAndLogitsEqualTransformers) {
 
 // Alone and with all other sentences: every option of the grid, ids and scores.
 TEST_P(GenerationOnIsa, SearchEqualsTransformers) {
-    const Goldens goldens;
-    const Translator translator = Translator::from_pretrained(kFolder, {.compute_type = ComputeType::float32});
-    std::vector<std::string> lines;
-    for (std::size_t i = 0; i < goldens.count("lines"); ++i) lines.push_back(goldens.text("line." + std::to_string(i)));
+    const OpusGoldens goldens;
+    const Translator translator = Translator::from_pretrained(opus_folder(), {.compute_type = ComputeType::float32});
+    const std::vector<std::string> lines = goldens.lines();
     for (std::size_t c = 0; c < goldens.count("cases"); ++c) {
         SCOPED_TRACE("case " + std::to_string(c) + ": " + goldens.text("case." + std::to_string(c)));
         const std::size_t line = std::stoul(goldens.text("case." + std::to_string(c) + ".line"));
@@ -136,8 +86,8 @@ TEST_P(GenerationOnIsa, SearchEqualsTransformers) {
 
 // Of the beam that won, encoder, decoder and cross attention; alignments are those of the last layer's first head.
 TEST_P(GenerationOnIsa, AttentionEqualsTransformers) {
-    const Goldens goldens;
-    const Translator translator = Translator::from_pretrained(kFolder, {.compute_type = ComputeType::float32});
+    const OpusGoldens goldens;
+    const Translator translator = Translator::from_pretrained(opus_folder(), {.compute_type = ComputeType::float32});
     const std::size_t c = goldens.count("attention.case");
     TranslationOptions options = goldens.options(c);
     options.attention = true;
@@ -172,8 +122,8 @@ TEST_P(GenerationOnIsa, AttentionEqualsTransformers) {
 }
 
 TEST(Generation, TextsBecomeTransformersIds) {
-    const Goldens goldens;
-    const Translator translator = Translator::from_pretrained(kFolder);
+    const OpusGoldens goldens;
+    const Translator translator = Translator::from_pretrained(opus_folder());
     for (std::size_t i = 0; i < goldens.count("lines"); ++i) {
         EXPECT_EQ(translator.encode(goldens.text("line." + std::to_string(i))),
                   goldens.ids("source." + std::to_string(i)));
@@ -184,7 +134,7 @@ TEST(Generation, TextsBecomeTransformersIds) {
 
 // Pieces as Transformers 4.57 has them.
 TEST(Generation, MarksInTextsArePieces) {
-    const Translator translator = Translator::from_pretrained(kFolder);
+    const Translator translator = Translator::from_pretrained(opus_folder());
     const auto pieces = [&](const std::string& text) { return translator.source_pieces(translator.encode(text)); };
     using Pieces = std::vector<std::string>;
     EXPECT_EQ(pieces("a </s> on"), (Pieces{"▁a", "</s>", "▁", "on", "</s>"}));
@@ -196,8 +146,8 @@ TEST(Generation, MarksInTextsArePieces) {
 
 // int8 and bfloat16 stay near float32.
 TEST(Generation, NarrowWeightsStayNear) {
-    const JsonConfig config = JsonConfig::open(kFolder + "/config.json");
-    const Goldens goldens;
+    const JsonConfig config = JsonConfig::open(opus_folder() + "/config.json");
+    const OpusGoldens goldens;
     const std::vector<std::int64_t> source = goldens.ids("source.0");
     const std::vector<std::int64_t> starts = {0, static_cast<std::int64_t>(source.size())};
     for (const ComputeType type : {ComputeType::bfloat16, ComputeType::int8}) {
@@ -210,160 +160,16 @@ TEST(Generation, NarrowWeightsStayNear) {
 }
 
 TEST(Generation, MarianOptionsAreRefused) {
-    const Translator translator = Translator::from_pretrained(kFolder);
+    const Translator translator = Translator::from_pretrained(opus_folder());
     EXPECT_THROW(translator.translate("a", {.word_penalty = 0.1}), ValueError);
     EXPECT_THROW(translator.translate("a", {.max_length_factor = 2.0}), ValueError);
     const Translator marian = Translator::from_pretrained(ATTEND_TEST_DATA "/marian/tiny");
     EXPECT_THROW(marian.translate("a", {.min_length = 3}), ValueError);
 }
 
-/// A copy of the folder that tests may change.
-class FolderCopy {
-public:
-    FolderCopy() {
-        for (const auto& entry : fs::directory_iterator(kFolder)) {
-            fs::copy(entry.path(), folder_.path(entry.path().filename().string()));
-        }
-    }
-    std::string path(const std::string& name) const { return folder_.path(name); }
-    std::string folder() const { return folder_.path(""); }
-    void replace(const std::string& name, const std::string& from, const std::string& to) const {
-        std::string text(read_file(path(name)));
-        const std::size_t at = text.find(from);
-        ASSERT_NE(at, std::string::npos) << from;
-        write_file(path(name), text.replace(at, from.size(), to));
-    }
-    std::string message() const {
-        return message_of<FileError>([&] { Translator::from_pretrained(folder()); });
-    }
-
-private:
-    TemporaryFolder folder_;
-};
-
-TEST(Generation, FoldersThatDoNotFitAreNamed) {
-    for (const std::string name : {"model.safetensors", "source.spm", "target.spm", "vocab.json"}) {
-        const FolderCopy copy;
-        fs::remove(copy.path(name));
-        EXPECT_NE(copy.message().find("expected a file '" + name + "'"), std::string::npos) << copy.message();
-        EXPECT_NE(copy.message().find(" in '" + copy.folder() + "', found none"), std::string::npos);
-        write_file(copy.path(name), "{");
-        EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
-    }
-    {
-        const FolderCopy copy;
-        fs::rename(copy.path("model.safetensors"), copy.path("pytorch_model.bin"));
-        EXPECT_NE(copy.message().find("found 'pytorch_model.bin', which holds Python's objects: convert it"),
-                  std::string::npos);
-    }
-    const std::pair<const char*, const char*> changes[] = {
-        {"\"activation_function\": \"swish\"", "\"activation_function\": \"mish\""},
-        {"\"model_type\": \"marian\"", "\"model_type\": \"bart\""},
-        {"\"d_model\": 16", "\"d_model\": 32"},
-        {"\"d_model\": 16", "\"d_model\": \"16\""},
-        {"\"d_model\": 16", "\"d_model\": 0"},
-        {"\"encoder_layers\": 2", "\"encoder_layers\": 3"},
-        {"\"decoder_ffn_dim\": 24", "\"decoder_ffn_dim\": 25"},
-        {"\"encoder_attention_heads\": 2", "\"encoder_attention_heads\": 3"},
-        {"{", "{\"normalize_before\": true,"},
-        {"\"encoder_layers\": 2", "\"encoder_layers\": 1"},
-        {"\"vocab_size\": ", "\"vocab_size\": 1"},
-        {"{", "["},
-    };
-    for (const auto& [from, to] : changes) {
-        const FolderCopy copy;
-        copy.replace("config.json", from, to);
-        const std::string message = copy.message();
-        EXPECT_TRUE(message.find("config.json") != std::string::npos ||
-                    message.find("model.safetensors") != std::string::npos)
-            << to << ": " << message;
-        EXPECT_EQ(message.find("another exception"), std::string::npos) << to << ": " << message;
-        EXPECT_NE(message.find("expected"), std::string::npos);
-    }
-    {
-        const FolderCopy copy;
-        copy.replace("vocab.json", "\"<pad>\": ", "\"<more>\": 900, \"<pad>\": ");
-        EXPECT_NE(copy.message().find("vocab.json"), std::string::npos) << copy.message();
-    }
-    {
-        const FolderCopy copy;
-        copy.replace("vocab.json", "\"<unk>\"", "\"<unknown>\"");
-        EXPECT_EQ(copy.message(),
-                  "[Tokenizer] expected a piece '<unk>' in '" + copy.folder() + "/vocab.json', found none");
-    }
-}
-
-/// ids of the lines with their scores.
-std::vector<Translation> translated(const std::string& folder, ComputeType type, const TranslationOptions& options) {
-    const Goldens goldens;
-    std::vector<std::string> lines;
-    for (std::size_t i = 0; i < goldens.count("lines"); ++i) lines.push_back(goldens.text("line." + std::to_string(i)));
-    return Translator::from_pretrained(folder, {.compute_type = type}).translate(lines, options);
-}
-
-void expect_equal(const std::vector<Translation>& found, const std::vector<Translation>& want) {
-    ASSERT_EQ(found.size(), want.size());
-    for (std::size_t i = 0; i < want.size(); ++i) {
-        EXPECT_EQ(found[i].ids, want[i].ids);
-        EXPECT_EQ(found[i].score, want[i].score);
-    }
-}
-
-TEST(Generation, WeightsInPartsAreFound) {
-    const FolderCopy copy;
-    const SafetensorsFile whole = SafetensorsFile::open(copy.path("model.safetensors"));
-    TensorViewMap parts[2];
-    std::string map;
-    for (const std::string& name : whole.names()) {
-        const std::size_t part = name.find("decoder") == std::string::npos ? 0 : 1;
-        parts[part][name] = whole.view(name);
-        map += (map.empty() ? "\"" : ", \"") + name + "\": \"model-" + std::to_string(part + 1) + ".safetensors\"";
-    }
-    for (int i = 0; i < 2; ++i) {
-        save_safetensors(copy.path("model-" + std::to_string(i + 1) + ".safetensors"), parts[i]);
-    }
-    fs::remove(copy.path("model.safetensors"));
-    const std::string index = copy.path("model.safetensors.index.json");
-    write_file(index, "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {" + map + "}}");
-    const TranslationOptions options{.scores = true};
-    expect_equal(translated(copy.folder(), ComputeType::float32, options),
-                 translated(kFolder, ComputeType::float32, options));
-    fs::rename(copy.path("model-2.safetensors"), copy.path("model-3.safetensors"));
-    EXPECT_NE(copy.message().find("model-2.safetensors"), std::string::npos) << copy.message();
-    fs::rename(copy.path("model-3.safetensors"), copy.path("model-2.safetensors"));
-    copy.replace("model.safetensors.index.json", "\"weight_map\": {",
-                 "\"weight_map\": {\"more\": \"model-1.safetensors\", ");
-    EXPECT_NE(copy.message().find("expected a tensor 'more'"), std::string::npos) << copy.message();
-    write_file(index, R"({"weight_map": {"a": "../model.safetensors"}})");
-    EXPECT_NE(copy.message().find("expected files of the same folder"), std::string::npos) << copy.message();
-    write_file(index, R"({"weight_map": {"a": 3}})");
-    EXPECT_NE(copy.message().find("weight_map"), std::string::npos) << copy.message();
-}
-
-// What is saved rounded gives what is rounded on loading, bit for bit.
-TEST(Generation, ConvertedFoldersGiveTheSame) {
-    const TemporaryFolder folder;
-    const TranslationOptions options{.scores = true};
-    for (const ComputeType type : {ComputeType::int8, ComputeType::bfloat16, ComputeType::float32}) {
-        const std::string to = folder.path("converted" + std::to_string(static_cast<int>(type)));
-        convert_folder(kFolder, to, type);
-        expect_equal(translated(to, type, options), translated(kFolder, type, options));
-        EXPECT_THROW(convert_folder(kFolder, to, type), FileError);
-        // And once more from there, to what it was.
-        convert_folder(to, to + "again", type);
-        expect_equal(translated(to + "again", type, options), translated(kFolder, type, options));
-    }
-    const SafetensorsFile bytes = SafetensorsFile::open(folder.path("converted0/model.safetensors"));
-    EXPECT_EQ(bytes.entry("model.shared.weight").dtype, "I8");
-    EXPECT_EQ(bytes.entry("model.encoder.layers.0.fc1.weight").dtype, "I8");
-    EXPECT_EQ(bytes.entry("model.encoder.layers.0.fc1.bias").dtype, "F32");
-    EXPECT_THROW(convert_folder(ATTEND_TEST_DATA "/marian/tiny", folder.path("other"), ComputeType::int8), FileError);
-    EXPECT_FALSE(fs::exists(folder.path("other")));
-}
-
 TEST(Generation, TranslationsBeginWithTheirPrefix) {
-    const Translator translator = Translator::from_pretrained(kFolder, {.compute_type = ComputeType::float32});
-    const std::string line = Goldens().text("line.0");
+    const Translator translator = Translator::from_pretrained(opus_folder(), {.compute_type = ComputeType::float32});
+    const std::string line = OpusGoldens().text("line.0");
     for (const std::int64_t beams : {1, 3}) {
         const TranslationOptions options{.beam_size = beams, .max_length = 15, .scores = true};
         const Translation free = translator.translate(line, options);
@@ -387,9 +193,9 @@ TEST(Generation, TranslationsBeginWithTheirPrefix) {
 TEST(Generation, SamplesFollowTheirSeed) {
     TranslationOptions options{.n_best = 5, .sampling = true, .scores = true};
     options.batch_tokens = 10000;
-    const std::vector<Translation> all = translated(kFolder, ComputeType::float32, options);
+    const std::vector<Translation> all = translated(opus_folder(), ComputeType::float32, options);
     options.batch_tokens = 1;
-    const std::vector<Translation> alone = translated(kFolder, ComputeType::float32, options);
+    const std::vector<Translation> alone = translated(opus_folder(), ComputeType::float32, options);
     expect_equal(alone, all);
     for (std::size_t i = 0; i < all.size(); ++i) {
         if (all[i].ids.empty()) continue;
@@ -399,7 +205,7 @@ TEST(Generation, SamplesFollowTheirSeed) {
     }
     options.seed = 1;
     bool other = false;
-    const std::vector<Translation> again = translated(kFolder, ComputeType::float32, options);
+    const std::vector<Translation> again = translated(opus_folder(), ComputeType::float32, options);
     for (std::size_t i = 0; i < all.size(); ++i) other = other || again[i].ids != all[i].ids;
     EXPECT_TRUE(other);
     const TranslationOptions greedy{.beam_size = 1, .scores = true};
@@ -407,65 +213,16 @@ TEST(Generation, SamplesFollowTheirSeed) {
          {TranslationOptions{.sampling = true, .top_k = 1, .scores = true},
           TranslationOptions{.sampling = true, .temperature = 1e-4, .scores = true},
           TranslationOptions{.sampling = true, .top_k = 0, .top_p = 1e-6, .scores = true}}) {
-        const std::vector<Translation> found = translated(kFolder, ComputeType::float32, one);
-        const std::vector<Translation> want = translated(kFolder, ComputeType::float32, greedy);
+        const std::vector<Translation> found = translated(opus_folder(), ComputeType::float32, one);
+        const std::vector<Translation> want = translated(opus_folder(), ComputeType::float32, greedy);
         for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(found[i].ids, want[i].ids);
     }
-    const Translator translator = Translator::from_pretrained(kFolder);
+    const Translator translator = Translator::from_pretrained(opus_folder());
     EXPECT_THROW(translator.translate("a", {.top_k = 3}), ValueError);
     EXPECT_THROW(translator.translate("a", {.beam_size = 2, .sampling = true}), ValueError);
     EXPECT_THROW(translator.translate("a", {.sampling = true, .temperature = 0.0}), ValueError);
     EXPECT_THROW(translator.translate("a", {.sampling = true, .top_p = 1.5}), ValueError);
     EXPECT_THROW(translator.translate("a", {.max_new_tokens = std::numeric_limits<std::int64_t>::max()}), ValueError);
-}
-
-TEST(Generation, ConfigurationsOfOtherSearchesAreNamed) {
-    const std::pair<const char*, const char*> changes[] = {
-        {"num_beam_groups", "2"}, {"penalty_alpha", "0.6"}, {"sequence_bias", "[[[1], 2.0]]"},
-        {"num_beams", "1000000"}, {"num_beams", "0"},       {"forced_bos_token_id", "100000"},
-        {"max_length", "-3"},     {"top_k", "1.5"},
-    };
-    for (const auto& [name, value] : changes) {
-        const FolderCopy copy;
-        write_file(copy.path("generation_config.json"), "{\"" + std::string(name) + "\": " + value + "}");
-        EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
-        EXPECT_NE(copy.message().find("generation_config.json"), std::string::npos) << copy.message();
-    }
-    const FolderCopy copy;
-    copy.replace("generation_config.json", "{", "{\"max_new_tokens\": 3,");
-    const Translation found = Translator::from_pretrained(copy.folder()).translate(Goldens().text("line.0"));
-    EXPECT_LE(found.ids.size(), 3U);
-}
-
-TEST(JsonConfig, ReadsKindsAndNamesWhatDoesNotFit) {
-    const JsonConfig config = JsonConfig::parse(
-        R"({"a": 3, "b": 0.5, "c": true, "d": "x", "e": [1, 2], "f": [[1], [2, 3]], "g": null, "h": {"i": 1}, "j": []})",
-        "c.json");
-    EXPECT_EQ(config.integer("a"), 3);
-    EXPECT_EQ(config.number("b"), 0.5);
-    EXPECT_EQ(config.flag("c"), true);
-    EXPECT_EQ(config.text("d"), "x");
-    EXPECT_EQ(config.integers("e"), (std::vector<std::int64_t>{1, 2}));
-    EXPECT_EQ(config.integers("a"), (std::vector<std::int64_t>{3}));
-    EXPECT_EQ(config.integer_lists("f"), (std::vector<std::vector<std::int64_t>>{{1}, {2, 3}}));
-    EXPECT_TRUE(config.integer_lists("j").empty());
-    EXPECT_FALSE(config.has("g"));
-    EXPECT_EQ(config.integer("g"), std::nullopt);
-    EXPECT_EQ(config.required("a", 1, 3), 3);
-    EXPECT_EQ(message_of<FileError>([&] { config.required("a", 4, 5); }),
-              "[JsonConfig] expected 'a' in 'c.json' to be a whole number from 4 to 5, found 3");
-    EXPECT_EQ(message_of<FileError>([&] { config.required("g", 4, 5); }),
-              "[JsonConfig] expected 'g' in 'c.json' to be a whole number from 4 to 5, found none");
-    EXPECT_EQ(message_of<FileError>([&] { config.integer("b"); }),
-              "[JsonConfig] expected 'b' in 'c.json' to be a whole number, found 0.5");
-    EXPECT_EQ(message_of<FileError>([&] { config.text("h"); }),
-              "[JsonConfig] expected 'h' in 'c.json' to be a text, found {\"i\":1}");
-    EXPECT_THROW(config.number("d"), FileError);
-    EXPECT_THROW(config.flag("a"), FileError);
-    EXPECT_THROW(config.integers("f"), FileError);
-    EXPECT_THROW(config.integer_lists("a"), FileError);
-    EXPECT_EQ(message_of<FileError>([] { JsonConfig::parse("[1]", "c.json"); }),
-              "[JsonConfig] expected a JSON object in 'c.json', found none");
 }
 
 }  // namespace
