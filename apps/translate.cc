@@ -1,32 +1,27 @@
 #include "commands.h"
 #include "files.h"
+#include "line_reader.h"
 #include "messages.h"
+#include "models_at_hand.h"
 #include "options.h"
+#include "progress.h"
 #include "translation_output.h"
 
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 #include <attend/io/file.h>
-#include <attend/io/json_config.h>
 #include <attend/tasks/translator.h>
 #include <attend/viz/figure.h>
 
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <chrono>
-#include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <sstream>
-#include <streambuf>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,155 +47,6 @@ struct TranslateArguments {
     bool no_shortlist = false;
 
     bool wants_attention() const { return !attention.empty() || !plot.path.empty(); }
-};
-
-constexpr std::size_t kFirstChunkBytes = std::size_t{8} << 10;  // of lines, so that what goes wrong shows soon
-constexpr std::size_t kChunkBytes = std::size_t{256} << 10;     // of lines that are in memory at once
-constexpr std::size_t kMostLineBytes = std::size_t{16} << 20;   // of one line
-
-/// Whether a folder looks like one of Firefox Translations or of Hugging Face's Marian.
-bool holds_model(const std::filesystem::path& folder) {
-    std::error_code ignored;
-    for (const auto& file : std::filesystem::directory_iterator(folder, ignored)) {
-        const std::string name = file.path().filename().string();
-        if (name.starts_with("model") && name.ends_with(".bin")) return true;
-    }
-    try {
-        return JsonConfig::open((folder / "config.json").string()).text("model_type") == "marian";
-    } catch (const Error&) {
-        return false;
-    }
-}
-
-/// "en-pt, pt-en" where folders with models are looked for.
-std::string models_at_hand() {
-    std::vector<std::string> found;
-    std::vector<std::string> places = {"models"};
-    if (const char* folder = std::getenv("ATTEND_MODELS")) places.emplace_back(folder);
-    for (const std::string& place : places) {
-        std::error_code ignored;
-        for (const auto& entry : std::filesystem::directory_iterator(place, ignored)) {
-            if (!entry.is_directory(ignored)) continue;
-            if (holds_model(entry.path())) found.push_back(entry.path().string());
-        }
-    }
-    std::sort(found.begin(), found.end());
-    std::string names;
-    for (const std::string& name : found) names += (names.empty() ? "" : ", ") + name;
-    return names.empty() ? "none in models/ or $ATTEND_MODELS" : names;
-}
-
-/// Lines as they come, a bounded part of them at a time.
-class LineReader {
-public:
-    /// @param name of the input, for messages
-    LineReader(std::istream& in, std::string name, bool one_by_one)
-        : in_(*in.rdbuf()), name_(std::move(name)), one_by_one_(one_by_one) {}
-
-    /// None at the end. @throws FileError when they cannot be read, or one is too long
-    std::vector<std::string> next() {
-        std::vector<std::string> lines;
-        std::size_t bytes = 0;
-        std::string line;
-        while (bytes < chunk_bytes_ && read(line)) {
-            ++number_;
-            bytes += line.size() + 1;
-            lines.push_back(std::move(line));
-            line.clear();
-            if (one_by_one_) break;
-        }
-        chunk_bytes_ = std::min(2 * chunk_bytes_, kChunkBytes);
-        return lines;
-    }
-
-    /// Whether the last line had a line break: the output then has one too.
-    bool ended_with_break() const { return ended_with_break_; }
-
-private:
-    /// std::getline would take an error for the end, and a line of any length.
-    bool read(std::string& line) {
-        constexpr int kEnd = std::char_traits<char>::eof();
-        try {
-            errno = 0;
-            int c = in_.sbumpc();
-            if (c == kEnd) return false;
-            for (; c != kEnd && c != '\n'; c = in_.sbumpc()) {
-                if (line.size() == kMostLineBytes) {
-                    throw FileError("translate", "expected lines of at most " + std::to_string(kMostLineBytes) +
-                                                     " bytes in " + name_ + ", found a longer one at line " +
-                                                     std::to_string(number_ + 1));
-                }
-                line += static_cast<char>(c);
-            }
-            ended_with_break_ = c == '\n';
-            return true;
-        } catch (const std::ios_base::failure&) {
-            throw FileError("translate", "expected to read " + name_ +
-                                             ", found: " + (errno != 0 ? std::strerror(errno) : "an error"));
-        }
-    }
-
-    std::streambuf& in_;
-    std::string name_;
-    bool one_by_one_;
-    bool ended_with_break_ = true;
-    std::size_t number_ = 0;
-    std::size_t chunk_bytes_ = kFirstChunkBytes;
-};
-
-/// Bytes of a regular file; 0: not known.
-std::uint64_t bytes_of(int descriptor) {
-    struct stat found {};
-    if (fstat(descriptor, &found) != 0 || !S_ISREG(found.st_mode)) return 0;
-    return static_cast<std::uint64_t>(found.st_size);
-}
-
-/// Lines, words, speed and time left, on a terminal that shows nothing else.
-class Progress {
-public:
-    /// @param all bytes of the input; 0: not known @param output where translations go
-    Progress(std::uint64_t all, const std::string& output)
-        : all_(all),
-          shown_(isatty(STDERR_FILENO) != 0 && (!is_standard_output(output) || isatty(STDOUT_FILENO) == 0)) {}
-
-    void add(const std::vector<std::string>& lines, std::int64_t words) {
-        for (const std::string& line : lines) bytes_ += line.size() + 1;
-        lines_ += lines.size();
-        words_ += words;
-        if (!shown_) return;
-        const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin_;
-        std::ostringstream text;
-        text << counted(lines_, "line") << ", " << counted(static_cast<std::uint64_t>(words_), "word") << ", "
-             << std::llround(static_cast<double>(words_) / std::max(time.count(), 1e-3)) << " words/s";
-        if (all_ > bytes_) {
-            const double left = time.count() * static_cast<double>(all_ - bytes_) / static_cast<double>(bytes_);
-            text << ", " << 100 * bytes_ / all_ << "%, " << std::llround(left) << " s left";
-        }
-        erase();
-        std::cerr << text.str() << std::flush;
-        width_ = text.str().size();
-    }
-    /// Makes room for a message.
-    void erase() {
-        if (width_ > 0) std::cerr << '\r' << std::string(width_, ' ') << '\r' << std::flush;
-        width_ = 0;
-    }
-    ~Progress() { erase(); }
-    Progress(const Progress&) = delete;
-    Progress& operator=(const Progress&) = delete;
-
-private:
-    static std::string counted(std::uint64_t count, const char* name) {
-        return std::to_string(count) + " " + name + (count == 1 ? "" : "s");
-    }
-
-    std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-    std::uint64_t all_ = 0;
-    bool shown_ = false;
-    std::uint64_t bytes_ = 0;
-    std::size_t lines_ = 0;
-    std::int64_t words_ = 0;
-    std::size_t width_ = 0;  // of what stands there
 };
 
 /// Some lines after one translator or two in a row.
@@ -281,6 +127,13 @@ private:
     std::vector<Translator> translators_;
     TranslationOptions options_;
 };
+
+/// Bytes of a regular file; 0: not known.
+std::uint64_t bytes_of(int descriptor) {
+    struct stat found {};
+    if (fstat(descriptor, &found) != 0 || !S_ISREG(found.st_mode)) return 0;
+    return static_cast<std::uint64_t>(found.st_size);
+}
 
 /// What is translated.
 struct Input {
@@ -377,8 +230,9 @@ void check(const TranslateArguments& arguments) {
     }
     check_files(arguments);
     if (arguments.plot.path.empty()) {
-        if (arguments.plot.layer || arguments.plot.head || arguments.plot.encoder) {
-            throw CLI::ValidationError("--layer, --head and --encoder", "expected them with --plot, found it missing");
+        if (arguments.plot.layer || arguments.plot.head || arguments.plot.encoder || arguments.plot.decoder) {
+            throw CLI::ValidationError("--layer, --head, --encoder and --decoder",
+                                       "expected them with --plot, found it missing");
         }
         return;
     }

@@ -272,9 +272,9 @@ TEST_F(TranslateCommand, OptionsOfTwoFamilies) {
 }
 
 TEST_F(TranslateCommand, AttentionOptionsThatDoNotFitAreRefused) {
-    for (const char* wrong :
-         {"--attention -", "--plot -", "--plot a.txt", "--layer 1", "--encoder", "--head 0", "--plot a.png --layer -1",
-          "--beam-size 0", "--n-best 0", "--length-penalty x", "--word-penalty x", "--max-new-tokens 0"}) {
+    for (const char* wrong : {"--attention -", "--plot -", "--plot a.txt", "--layer 1", "--encoder", "--decoder",
+                              "--head 0", "--plot a.png --layer -1", "--beam-size 0", "--n-best 0",
+                              "--length-penalty x", "--word-penalty x", "--max-new-tokens 0"}) {
         error(command_ + wrong + " hello", 2);
     }
     EXPECT_NE(error(command_ + "--attention /nowhere/a.safetensors --output " + temporary("x.txt") + " hello", 1)

@@ -1,6 +1,6 @@
 /// @file
-/// The small OPUS-MT folder of tests/data/hugging_face, what Transformers makes of it, and folders like it with something
-/// changed.
+/// The small OPUS-MT folder of tests/data/hugging_face, what Transformers makes of it, and folders like it with
+/// something changed.
 #pragma once
 
 #include "tests/support/shell.h"
