@@ -37,10 +37,9 @@ def train(lines, size):
     return model.getvalue()
 
 
-def make_model(folder, seed, *, d=32, ffn=48, layers=2, heads=4, activation="swish", scale=True, separate=False):
-    """A checkpoint of random weights with its tokenizer."""
+def write_tokenizers(folder, source, target):
+    """Files of MarianTokenizer for two SentencePiece models; the words of the vocabulary, <pad> last."""
     folder.mkdir(parents=True, exist_ok=True)
-    source, target = train(SOURCE + LINES, 90), train(TARGET + LINES, 80)
     (folder / "source.spm").write_bytes(source)
     (folder / "target.spm").write_bytes(target)
     pieces = lambda proto: [p for p in (lambda s: [s.id_to_piece(i) for i in range(s.vocab_size())])(
@@ -48,14 +47,25 @@ def make_model(folder, seed, *, d=32, ffn=48, layers=2, heads=4, activation="swi
     words = ["</s>", "<unk>"] + sorted(set(pieces(source)) | set(pieces(target))) + [">>xx<<", "<pad>"]
     (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}, ensure_ascii=False))
     (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "xx"}))
-    torch.manual_seed(seed)
+    return words
+
+
+def config_of(words, *, d, ffn, layers, heads, activation="swish", scale=True, **others):
+    """Of a model with such a vocabulary, as OPUS-MT's are."""
     pad = len(words) - 1
-    config = MarianConfig(vocab_size=len(words), d_model=d, encoder_layers=layers, decoder_layers=layers, encoder_ffn_dim=ffn,
-                          decoder_ffn_dim=ffn, encoder_attention_heads=heads, decoder_attention_heads=heads,
-                          activation_function=activation, scale_embedding=scale, pad_token_id=pad, eos_token_id=0,
-                          decoder_start_token_id=pad, forced_eos_token_id=0, bad_words_ids=[[pad]], max_position_embeddings=64,
-                          num_beams=4, max_length=40, init_std=0.3)
-    model = MarianMTModel(config).eval()
+    return MarianConfig(vocab_size=len(words), d_model=d, encoder_layers=layers, decoder_layers=layers, encoder_ffn_dim=ffn,
+                        decoder_ffn_dim=ffn, encoder_attention_heads=heads, decoder_attention_heads=heads,
+                        activation_function=activation, scale_embedding=scale, pad_token_id=pad, eos_token_id=0,
+                        decoder_start_token_id=pad, forced_eos_token_id=0, bad_words_ids=[[pad]], max_position_embeddings=64,
+                        num_beams=4, max_length=40, **others)
+
+
+def make_model(folder, seed, *, d=32, ffn=48, layers=2, heads=4, activation="swish", scale=True):
+    """A checkpoint of random weights with its tokenizer."""
+    words = write_tokenizers(folder, train(SOURCE + LINES, 90), train(TARGET + LINES, 80))
+    torch.manual_seed(seed)
+    model = MarianMTModel(config_of(words, d=d, ffn=ffn, layers=layers, heads=heads, activation=activation, scale=scale,
+                                    init_std=0.3)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "layer_norm" in name:
