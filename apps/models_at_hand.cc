@@ -19,6 +19,7 @@ bool holds_model(const std::filesystem::path& folder) {
         const std::string name = file.path().filename().string();
         if (name.starts_with("model") && name.ends_with(".bin")) return true;
     }
+    if (!std::filesystem::is_regular_file(folder / "config.json", ignored)) return false;
     try {
         return JsonConfig::open((folder / "config.json").string()).text("model_type") == "marian";
     } catch (const Error&) {

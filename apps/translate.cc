@@ -99,6 +99,9 @@ private:
         TranslationOptions options = options_of(translators_.front());
         if (translators_.size() > 1) {
             options.target_prefix.clear();
+            if (translators_.front().search_family() == translators_.back().search_family()) {
+                options.target_language.reset();
+            }
             options.n_best = 1;
             options.alignment = false;
             options.attention = false;
@@ -266,7 +269,7 @@ void add_search_options(CLI::App& command, TranslateArguments& arguments) {
     TranslationOptions& options = arguments.options;
     command
         .add_option("--beam-size", options.beam_size,
-                    "Translations that are followed at once; 1: greedy (default: the model's YAML, else 1)")
+                    "Translations that are followed at once; 1: greedy (default: the folder's, else 1)")
         ->type_name("N")
         ->check(whole_number(1, 10000));
     command
@@ -276,7 +279,7 @@ void add_search_options(CLI::App& command, TranslateArguments& arguments) {
         ->check(whole_number(1, 10000));
     command
         .add_option("--length-penalty", options.length_penalty,
-                    "Scores are divided by length^X (default: normalize of the model's YAML, else 1)")
+                    "Scores are divided by length^X (default: the folder's, else 1)")
         ->type_name("X")
         ->check(number_in(-1000.0, 1000.0));
     command
@@ -297,6 +300,10 @@ void add_search_options(CLI::App& command, TranslateArguments& arguments) {
     command
         .add_option("--target-prefix", options.target_prefix, "Text that the translation of each sentence begins with")
         ->type_name("TEXT");
+    command
+        .add_option("--target-language", options.target_language,
+                    "OPUS-MT models of several languages: put the mark >>LANGUAGE<< in front of each sentence")
+        ->type_name("LANGUAGE");
 }
 
 void add_hugging_face_options(CLI::App& command, TranslateArguments& arguments) {
@@ -341,7 +348,8 @@ void add_sampling_options(CLI::App& command, TranslateArguments& arguments) {
     TranslationOptions& options = arguments.options;
     command.add_flag_callback(
         "--sampling", [&options] { options.sampling = true; },
-        "Hugging Face folders: draw each token by its probability; --n-best draws so many translations");
+        "Hugging Face folders: draw each token by its probability, without beams; --n-best draws so many "
+        "translations");
     command.add_option("--temperature", options.temperature, "With --sampling: logits are divided by it (default: 1)")
         ->type_name("X")
         ->check(number_above(0.0));
@@ -354,7 +362,8 @@ void add_sampling_options(CLI::App& command, TranslateArguments& arguments) {
         ->type_name("P")
         ->check(number_above(0.0));
     command.add_option("--seed", options.seed, "With --sampling: another seed, other translations (default: 0)")
-        ->type_name("N");
+        ->type_name("N")
+        ->check(seed_number());
 }
 
 void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
@@ -418,7 +427,7 @@ void add_translate(CLI::App& app) {
     command->add_flag("--scores", arguments->format.scores, "Write the score and a tab before each line");
     command->add_flag(
         "--json", arguments->format.json,
-        "Write an object a line: input, source_tokens, and outputs with text, tokens, ids, score, "
+        "Write an object a line: input, pivot (with --then), source_tokens, and outputs with text, tokens, ids, score, "
         "alignment (source token, target token, weight) and words (offsets in bytes, and their alignment)");
     add_search_options(*command, *arguments);
     add_hugging_face_options(*command, *arguments);

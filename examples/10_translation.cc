@@ -1,4 +1,4 @@
-// Translation with a model of Firefox Translations, as Mozilla publishes it:
+// Translation with a model of Firefox Translations, as Mozilla publishes it, or a folder of OPUS-MT:
 //
 //     example_10_translation models/en-pt "Hello world."
 #include <attend/core/error.h>

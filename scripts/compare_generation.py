@@ -101,7 +101,7 @@ def ours(attend, folder, options, lines, compute_type="float32", batch=1000):
     found = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True)
     if found.returncode != 0:
         sys.exit(f"{' '.join(command)}: {found.stderr}")
-    return [json.loads(line) for line in found.stdout.splitlines()]
+    return [json.loads(line) for line in found.stdout.rstrip("\n").split("\n")]
 
 
 def theirs(model, tokenizer, options, line):
@@ -144,7 +144,7 @@ def main():
                 if scores is not None and same:
                     worst = max([worst] + [abs(o["score"] - s) for o, s in zip(outputs, scores)])
                 # Hypotheses whose scores differ by less than float32 sums can tell may change places.
-                tie = not same and scores is not None and all(
+                tie = not same and scores is not None and len(outputs) == len(scores) and all(
                     abs(o["score"] - s) < 1e-6 for o, s in zip(outputs, scores))
                 equal, ties, different = equal + same, ties + tie, different + (not same and not tie)
                 if not same and not tie and different <= 5:

@@ -74,7 +74,7 @@ def translations(folder, lines, compute_type, attend):
     """Ids of each line's translation."""
     found = subprocess.run([attend, "translate", "--model", folder, "--compute-type", compute_type, "--no-split", "--json"],
                            input="\n".join(lines) + "\n", capture_output=True, text=True, check=True).stdout
-    return [json.loads(line)["outputs"][0]["ids"] for line in found.splitlines()]
+    return [json.loads(line)["outputs"][0]["ids"] for line in found.rstrip("\n").split("\n")]
 
 
 @torch.no_grad()

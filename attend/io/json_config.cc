@@ -24,6 +24,21 @@ std::optional<std::vector<std::int64_t>> whole_numbers(const nlohmann::json& lis
     return found;
 }
 
+nlohmann::ordered_json parsed(std::string_view json) {
+    nlohmann::ordered_json value = nlohmann::ordered_json::parse(json, nullptr, false);
+    if (value.is_discarded()) throw FileError(kOperation, "expected JSON, found other text");
+    return value;
+}
+
+/// An object after edit(object), as text.
+template <typename Edit>
+std::string edited(std::string_view json, const Edit& edit) {
+    nlohmann::ordered_json object = parsed(json);
+    if (!object.is_object()) throw FileError(kOperation, "expected a JSON object, found other text");
+    edit(object);
+    return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
 }  // namespace
 
 JsonConfig JsonConfig::open(const std::string& path) {
@@ -144,13 +159,11 @@ std::int64_t JsonConfig::required(const std::string& name, std::int64_t least, s
 }
 
 std::string with_json_entry(std::string_view json, const std::string& name, std::string_view value) {
-    nlohmann::ordered_json object = nlohmann::ordered_json::parse(json, nullptr, false);
-    const nlohmann::ordered_json added = nlohmann::ordered_json::parse(value, nullptr, false);
-    if (!object.is_object() || added.is_discarded()) {
-        throw FileError(kOperation, "expected a JSON object, found other text");
-    }
-    object[name] = added;
-    return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    return edited(json, [&](nlohmann::ordered_json& object) { object[name] = parsed(value); });
+}
+
+std::string without_json_entry(std::string_view json, const std::string& name) {
+    return edited(json, [&](nlohmann::ordered_json& object) { object.erase(name); });
 }
 
 }  // namespace attend

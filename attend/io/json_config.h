@@ -64,5 +64,7 @@ private:
 /// The same object with one more entry, or another value for it. @param json an object @param value JSON
 /// @throws FileError unless both are JSON
 std::string with_json_entry(std::string_view json, const std::string& name, std::string_view value);
+/// The same object without an entry, be it there or not. @throws FileError unless it is JSON
+std::string without_json_entry(std::string_view json, const std::string& name);
 
 }  // namespace attend

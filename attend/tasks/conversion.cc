@@ -3,8 +3,8 @@
 #include <attend/io/checkpoint.h>
 #include <attend/io/file.h>
 #include <attend/io/json_config.h>
-#include <attend/models/hugging_face_marian.h>
 #include <attend/tasks/conversion.h>
+#include <attend/tasks/translation_folder.h>
 
 #include <filesystem>
 #include <memory>
@@ -79,14 +79,20 @@ void write_folder(const std::string& from, const std::string& to, const Checkpoi
     save_safetensors(to + "/model.safetensors", converted(checkpoint, output_of(checkpoint, config), type),
                      {{"format", "pt"}});
     std::string json = read_file(from + "/config.json");
-    json = with_json_entry(json, "quantization_config", type == models::ComputeType::int8 ? kQuantization : "null");
-    json = with_json_entry(json, "torch_dtype", type == models::ComputeType::bfloat16 ? "\"bfloat16\"" : "\"float32\"");
+    json = type == models::ComputeType::int8 ? with_json_entry(json, "quantization_config", kQuantization)
+                                             : without_json_entry(json, "quantization_config");
+    // Transformers has called it "dtype" since 4.56, and reads both.
+    json = without_json_entry(json, "torch_dtype");
+    json = with_json_entry(json, config.has("dtype") ? "dtype" : "torch_dtype",
+                           type == models::ComputeType::bfloat16 ? "\"bfloat16\"" : "\"float32\"");
     write_file(to + "/config.json", json);
 }
 
 }  // namespace
 
-void convert_folder(const std::string& from, const std::string& to, models::ComputeType type) {
+void convert_folder(const std::string& from, const std::string& output, models::ComputeType type) {
+    std::string to = output;
+    while (to.size() > 1 && to.back() == '/') to.pop_back();  // the temporary folder lies beside it
     try {
         if (std::filesystem::exists(to)) {
             throw FileError(kOperation, "expected nothing at '" + to + "', found a file or folder");
@@ -95,10 +101,10 @@ void convert_folder(const std::string& from, const std::string& to, models::Comp
             throw FileError(kOperation,
                             "expected a Hugging Face folder with 'config.json', found none in '" + from + "'");
         }
+        // Says in one message what is wrong with a folder, before anything is written.
+        static_cast<void>(open_translation_folder(from, models::ComputeType::bfloat16, false));
         const JsonConfig config = JsonConfig::open(from + "/config.json");
         const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(from));
-        // Says in one message what is wrong with a folder, before anything is written.
-        static_cast<void>(models::load_hugging_face_marian(config, checkpoint, models::ComputeType::bfloat16));
         const std::string temporary = to + ".tmp." + std::to_string(::getpid());
         std::filesystem::create_directories(temporary);
         try {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <utility>
 
 namespace attend {
@@ -28,15 +29,22 @@ JsonConfig optional_config(const std::string& folder, const std::string& name) {
     return std::filesystem::exists(path) ? JsonConfig::open(path) : JsonConfig();
 }
 
-/// An entry of generation_config.json or, as in older folders, of config.json.
+/// Entries of generation_config.json or, in older folders that have none, of config.json.
 class Generation {
 public:
-    Generation(JsonConfig own, JsonConfig model) : own_(std::move(own)), model_(std::move(model)) {}
+    Generation(std::optional<JsonConfig> own, JsonConfig model) : own_(std::move(own)), model_(std::move(model)) {}
 
-    const JsonConfig& of(const std::string& name) const { return own_.has(name) ? own_ : model_; }
+    const JsonConfig& of(const std::string& name) const {
+        if (!own_) return model_;
+        // Without these there is no search.
+        const bool needed = name == "decoder_start_token_id" || name == "pad_token_id" || name == "eos_token_id";
+        return needed && !own_->has(name) ? model_ : *own_;
+    }
+    /// Whether config.json is asked, where MarianConfig has defaults of its own.
+    bool of_model() const { return !own_; }
 
 private:
-    JsonConfig own_;
+    std::optional<JsonConfig> own_;
     JsonConfig model_;
 };
 
@@ -64,8 +72,13 @@ void check_unknown(const Generation& from) {
                              "eta_cutoff", "min_p"}) {
         if (from.of(name).number(name).value_or(0.0) != 0.0) refuse(name, "0");
     }
-    for (const char* name : {"exponential_decay_length_penalty", "sequence_bias", "force_words_ids", "constraints"}) {
+    for (const char* name : {"exponential_decay_length_penalty", "sequence_bias", "force_words_ids", "constraints",
+                             "max_time", "watermarking_config"}) {
         if (from.of(name).has(name)) refuse(name, "null");
+    }
+    if (from.of("do_sample").flag("do_sample").value_or(false) &&
+        from.of("num_beams").integer("num_beams").value_or(1) != 1) {
+        refuse("num_beams", "1 with do_sample");
     }
 }
 
@@ -84,9 +97,7 @@ search::GenerationOptions generation_of(const Generation& from) {
     const auto flag = [&](const char* name) { return from.of(name).flag(name).value_or(false); };
     options.num_beams = integer("num_beams", options.num_beams, 1, kMostBeams);
     options.max_length = length("max_length", options.max_length);
-    if (const std::int64_t most = length("max_new_tokens", 0); most > 0) options.max_length = most + 1;
     options.min_length = length("min_length", options.min_length);
-    if (const std::int64_t least = length("min_new_tokens", 0); least > 0) options.min_length = least + 1;
     options.length_penalty = number("length_penalty", options.length_penalty);
     options.early_stopping = early_stopping_of(from.of("early_stopping"));
     options.ends = from.of("eos_token_id").integers("eos_token_id");
@@ -98,6 +109,7 @@ search::GenerationOptions generation_of(const Generation& from) {
     options.repetition_penalty = number("repetition_penalty", 1.0);
     options.forced_first = from.of("forced_bos_token_id").integer("forced_bos_token_id");
     options.forced_last = from.of("forced_eos_token_id").integers("forced_eos_token_id");
+    if (from.of_model() && options.forced_last.empty()) options.forced_last = {0};  // MarianConfig's
     options.suppressed = from.of("suppress_tokens").integers("suppress_tokens");
     options.suppressed_first = from.of("begin_suppress_tokens").integers("begin_suppress_tokens");
     options.renormalize_logits = flag("renormalize_logits");
@@ -146,20 +158,31 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     check_vocabulary(result.source, source_words, result.model.source_size(), weights);
     check_vocabulary(result.target, target_words, result.model.target_size(), weights);
     result.shared = !separate;
-    const Generation generation(optional_config(folder, "generation_config.json"), config);
+    std::optional<JsonConfig> own;
+    if (std::filesystem::exists(folder + "/generation_config.json")) {
+        own = JsonConfig::open(folder + "/generation_config.json");
+    }
+    const Generation generation(std::move(own), config);
     for (const char* name : {"eos_token_id", "forced_bos_token_id", "forced_eos_token_id"}) {
         check_tokens(generation, name, result.model.target_size());
     }
     result.generation = generation_of(generation);
+    const auto new_tokens = [&](const char* name) -> std::optional<std::int64_t> {
+        if (!generation.of(name).has(name)) return {};
+        return generation.of(name).required(name, 1, kMostTokens);
+    };
+    result.max_new_tokens = new_tokens("max_new_tokens");
+    result.min_new_tokens = new_tokens("min_new_tokens");
     if (result.generation->ends.empty()) result.generation->ends = {result.target.end()};
     const std::int64_t start = result.generation->start;
     if (start < 0 || start >= result.model.target_size()) {
         throw FileError(kOperation, "expected 'decoder_start_token_id' below " +
-                                        std::to_string(result.model.target_size()) + " in '" + config.file_name() +
-                                        "', found " + std::to_string(start));
+                                        std::to_string(result.model.target_size()) + " in '" +
+                                        generation.of("decoder_start_token_id").file_name() + "', found " +
+                                        std::to_string(start));
     }
-    const std::int64_t positions = config.integer("max_position_embeddings").value_or(512);
-    result.max_source_tokens = std::min(std::max<std::int64_t>(positions, 2), kMostTokens);
+    result.max_source_tokens =
+        config.has("max_position_embeddings") ? config.required("max_position_embeddings", 2, kMostTokens) : 512;
     result.source_language = tokenizer.text("source_lang").value_or("");
     result.target_language = tokenizer.text("target_lang").value_or("");
     return result;

@@ -1,6 +1,9 @@
 #include <attend/tasks/translation_batch.h>
 
+#include <attend/core/error.h>
+
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -49,6 +52,20 @@ void for_logits(const nn::EncoderDecoder& model, const Tensor& rows, const nn::D
             values += shape.numel();
         }
     }
+}
+
+/// @throws ValueError: a search among NaN would end at once, with nothing
+void check_finite(const Tensor& rows) {
+    const auto* values = rows.data<float>();
+    std::uint32_t largest = 0;  // magnitudes have the order of their bits
+    for (std::int64_t i = 0; i < rows.numel(); ++i) {
+        std::uint32_t bits = 0;
+        std::memcpy(&bits, values + i, sizeof bits);
+        largest = std::max(largest, bits & 0x7FFFFFFFU);
+    }
+    if (largest < 0x7F800000U) return;
+    throw ValueError("Translator",
+                     "expected finite numbers from the model, found NaN or infinity: its weights are damaged");
 }
 
 /// Its own block of weights [1, heads, all queries, all keys], as [heads, queries, keys].
@@ -108,7 +125,9 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
         searches.push_back(options.search(static_cast<std::int64_t>(sequence->ids.size())));
     }
     nn::AttentionRecord record;
-    nn::DecoderState state = model.start(model.encode(ids, starts, options.all_weights ? &record : nullptr), starts);
+    const Tensor encoded = model.encode(ids, starts, options.all_weights ? &record : nullptr);
+    check_finite(encoded);
+    nn::DecoderState state = model.start(encoded, starts);
     for (std::size_t i = 0; i < batch.size() && options.all_weights; ++i) {
         std::vector<Tensor> blocks;
         for (const Tensor& weights : record.weights) {
@@ -128,6 +147,7 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
     std::vector<std::int64_t> previous(batch.size(), options.start);
     while (!active.empty()) {
         const Tensor rows = model.step(state, previous, records);
+        check_finite(rows);
         std::vector<std::int64_t> parents;
         std::vector<std::int64_t> counts;
         std::vector<std::size_t> left;

@@ -20,6 +20,7 @@ struct TranslationSequence {
     std::size_t source = 0;                             ///< which it belongs to
     std::size_t begin = 0;                              ///< its first piece among those of the source
     std::vector<std::int64_t> ids = {};                 ///< with the end
+    std::size_t given = 0;                              ///< of ids, those in front that are not in the source's text
     std::vector<search::Hypothesis> hypotheses = {};    ///< best first
     std::vector<std::vector<Tensor>> cross_steps = {};  ///< of each step and block: [heads, rows, source]
     std::vector<std::vector<Tensor>> self_steps = {};   ///< likewise: [heads, rows, tokens so far]; or no blocks

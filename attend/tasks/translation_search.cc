@@ -17,6 +17,7 @@ namespace {
 constexpr const char* kOperation = "Translator";
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 20;
 constexpr std::int64_t kMostSamples = 10000;
+constexpr std::int64_t kMostBeams = 10000;
 
 /// @throws ValueError unless it is a number in (least, most]
 void check_number(const char* name, std::optional<double> found, double least, double most) {
@@ -25,11 +26,12 @@ void check_number(const char* name, std::optional<double> found, double least, d
                                      std::to_string(most) + ", found " + std::to_string(*found));
 }
 
-/// @throws ValueError unless it is at least `least`
-void check_whole(const char* name, std::optional<std::int64_t> found, std::int64_t least) {
-    if (!found || (*found >= least && *found <= kMostTokens)) return;
+/// @throws ValueError unless it is in [least, most]
+void check_whole(const char* name, std::optional<std::int64_t> found, std::int64_t least,
+                 std::int64_t most = kMostTokens) {
+    if (!found || (*found >= least && *found <= most)) return;
     throw ValueError(kOperation, "expected " + std::string(name) + " from " + std::to_string(least) + " to " +
-                                     std::to_string(kMostTokens) + ", found " + std::to_string(*found));
+                                     std::to_string(most) + ", found " + std::to_string(*found));
 }
 
 /// Calls use(option) for those that only Transformers' search knows.
@@ -45,6 +47,7 @@ void for_options_of_transformers(Options& options, const Use& use) {
     use(options.temperature);
     use(options.top_k);
     use(options.top_p);
+    use(options.target_language);
 }
 
 /// Calls use(option) for those that only Marian's search knows.
@@ -69,7 +72,7 @@ std::pair<MakeSearch, std::int64_t> marian_search(const TranslationFolder& folde
         throw ValueError(kOperation,
                          "expected options of Marian's search for a model of Firefox Translations, found "
                          "some of Hugging Face's (lengths with the start, early stopping, n-grams, "
-                         "repetition, renormalisation, sampling)");
+                         "repetition, renormalisation, sampling, target language)");
     }
     check_number("max_length_factor", options.max_length_factor, 0.0, 1e6);
     search.prefix = folder.target.encode(options.target_prefix);
@@ -98,12 +101,18 @@ std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& f
     }
     search.num_beams = options.beam_size.value_or(search.num_beams);
     search.length_penalty = options.length_penalty.value_or(search.length_penalty);
-    search.max_length = options.max_length.value_or(search.max_length);
     if (!options.target_prefix.empty()) search.prefix = folder.target.encode(options.target_prefix);
-    if (options.max_new_tokens) {
-        search.max_length = *options.max_new_tokens + 1 + static_cast<std::int64_t>(search.prefix.size());
+    const std::int64_t given = 1 + static_cast<std::int64_t>(search.prefix.size());
+    if (options.max_new_tokens || (folder.max_new_tokens && !options.max_length)) {
+        search.max_length = given + options.max_new_tokens.value_or(folder.max_new_tokens.value_or(0));
+    } else if (options.max_length) {
+        search.max_length = *options.max_length;
+    } else if (search.max_length == search::GenerationOptions().max_length) {
+        // Where nothing is said there are so many new tokens.
+        search.max_length = std::max(given + 1, std::min(given + search.max_length, folder.max_source_tokens));
     }
     search.min_length = options.min_length.value_or(search.min_length);
+    if (folder.min_new_tokens) search.min_length = std::max(search.min_length, given + *folder.min_new_tokens);
     search.early_stopping = options.early_stopping.value_or(search.early_stopping);
     search.no_repeat_ngram_size = options.no_repeat_ngram_size.value_or(search.no_repeat_ngram_size);
     search.repetition_penalty = options.repetition_penalty.value_or(search.repetition_penalty);
@@ -138,6 +147,8 @@ std::pair<MakeSearch, std::int64_t> translation_search(const TranslationFolder& 
     constexpr double kMost = 1e6;
     check_number("length_penalty", options.length_penalty, -kMost, kMost);
     check_number("word_penalty", options.word_penalty, -kMost, kMost);
+    check_whole("beam_size", options.beam_size, 1, kMostBeams);
+    check_whole("max_source_tokens", options.max_source_tokens, 2);
     check_whole("max_new_tokens", options.max_new_tokens, 1);
     check_whole("max_length", options.max_length, 2);
     check_whole("min_length", options.min_length, 0);

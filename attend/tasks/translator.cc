@@ -32,6 +32,14 @@ std::int64_t words_of(const std::string& text) {
     return words;
 }
 
+/// @throws ValueError naming `what`, where its other bytes are
+void check_utf8(const std::string& what, const std::string& text) {
+    const std::size_t valid = text::valid_utf8(text);
+    if (valid == text.size()) return;
+    throw ValueError(kOperation,
+                     "expected UTF-8, found other bytes in " + what + " from byte " + std::to_string(valid) + " on");
+}
+
 /// Line breaks, which a piece may hold, as spaces: a line's translation is a line.
 std::string without_breaks(std::string text) {
     for (char& c : text) {
@@ -162,7 +170,9 @@ struct Translator::Parts {
     TranslationFolder folder;
 
     TranslationBatchOptions batch_options(const TranslationOptions& options) const;
+    std::int64_t language_mark(const TranslationOptions& options) const;
     std::vector<TranslationSequence> sequences(const std::vector<std::string>& sources,
+                                               const std::vector<std::int64_t>& marks,
                                                const TranslationOptions& options) const;
     std::vector<Translation> found(const TranslationSequence& sequence, const TranslationOptions& options,
                                    const SourceWords& source) const;
@@ -188,22 +198,39 @@ TranslationBatchOptions Translator::Parts::batch_options(const TranslationOption
     return batch;
 }
 
+/// That of options.target_language, or -1. @throws ValueError for a language that the model does not know
+std::int64_t Translator::Parts::language_mark(const TranslationOptions& options) const {
+    if (!options.target_language) return -1;
+    const std::string mark = ">>" + *options.target_language + "<<";
+    const std::int64_t id = folder.source.find(mark);
+    if (id >= 0) return id;
+    throw ValueError(kOperation,
+                     "expected a target_language whose mark the vocabulary has, found none for '" + mark + "'");
+}
+
+/// @param marks of each source's language, or -1: each part of it begins with one
 std::vector<TranslationSequence> Translator::Parts::sequences(const std::vector<std::string>& sources,
+                                                              const std::vector<std::int64_t>& marks,
                                                               const TranslationOptions& options) const {
     std::vector<TranslationSequence> all;
-    const std::size_t most = static_cast<std::size_t>(std::max<std::int64_t>(
-                                 options.max_source_tokens.value_or(folder.max_source_tokens), 2)) -
-                             1;
+    const auto longest = static_cast<std::size_t>(options.max_source_tokens.value_or(folder.max_source_tokens));
     for (std::size_t s = 0; s < sources.size(); ++s) {
         const std::vector<std::int64_t> ids = folder.source.encode(sources[s]);
-        for (std::size_t begin = 0; begin < ids.size(); begin += most) {
-            const auto first = ids.begin() + static_cast<std::ptrdiff_t>(begin);
+        const std::int64_t own = folder.source.language_mark(sources[s]);
+        const std::int64_t mark = own >= 0 ? own : marks[s];
+        const std::size_t most = std::max<std::size_t>(longest - 1, mark >= 0 ? 2 : 1);  // the mark and one piece
+        for (std::size_t begin = 0; begin < ids.size();) {
             TranslationSequence sequence;
             sequence.source = s;
             sequence.begin = begin;
-            sequence.ids.assign(first, first + static_cast<std::ptrdiff_t>(std::min(most, ids.size() - begin)));
+            sequence.given = mark >= 0 && (own < 0 || begin > 0) ? 1 : 0;
+            sequence.ids.assign(sequence.given, mark);
+            const std::size_t end = std::min(ids.size(), begin + most - sequence.given);
+            sequence.ids.insert(sequence.ids.end(), ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                                ids.begin() + static_cast<std::ptrdiff_t>(end));
             sequence.ids.push_back(folder.source.end());
             all.push_back(std::move(sequence));
+            begin = end;
         }
     }
     return all;
@@ -258,8 +285,9 @@ void Translator::Parts::align(const TranslationSequence& sequence, const TensorV
                               Translation& translation) const {
     translation.source_ids = sequence.ids;
     translation.tokens = strong_links(weights);
-    const std::span<const text::TextRange> pieces =
-        std::span(source.pieces).subspan(sequence.begin, sequence.ids.size() - 1);
+    std::vector<text::TextRange> pieces(sequence.given);  // of no word
+    const auto first = source.pieces.begin() + static_cast<std::ptrdiff_t>(sequence.begin);
+    pieces.insert(pieces.end(), first, first + static_cast<std::ptrdiff_t>(sequence.ids.size() - 1 - sequence.given));
     const std::vector<text::TextRange> targets = folder.target.decode_with_ranges(translation.ids).ranges;
     translation.words.target = text::words(translation.text, folder.target_language);
     translation.words.links =
@@ -285,14 +313,19 @@ SearchFamily Translator::search_family() const noexcept {
 
 std::vector<Translation> Translator::translate(const std::vector<std::string>& sources,
                                                const TranslationOptions& options) const {
-    for (std::size_t s = 0; s < sources.size(); ++s) {
-        const std::size_t valid = text::valid_utf8(sources[s]);
-        if (valid == sources[s].size()) continue;
-        throw ValueError(kOperation, "expected UTF-8, found other bytes in source " + std::to_string(s) +
-                                         " from byte " + std::to_string(valid) + " on");
-    }
+    return translate_marked(sources, std::vector<std::int64_t>(sources.size(), -1), options);
+}
+
+std::vector<Translation> Translator::translate_marked(const std::vector<std::string>& sources,
+                                                      const std::vector<std::int64_t>& marks,
+                                                      const TranslationOptions& options) const {
+    check_utf8("target_prefix", options.target_prefix);
+    for (std::size_t s = 0; s < sources.size(); ++s) check_utf8("source " + std::to_string(s), sources[s]);
+    std::vector<std::int64_t> own = marks;
+    const std::int64_t asked = parts_->language_mark(options);
+    for (std::int64_t& mark : own) mark = mark >= 0 ? mark : asked;
     const TranslationBatchOptions batch_options = parts_->batch_options(options);
-    std::vector<TranslationSequence> sequences = parts_->sequences(sources, options);
+    std::vector<TranslationSequence> sequences = parts_->sequences(sources, own, options);
     std::vector<TranslationSequence*> order;
     for (TranslationSequence& sequence : sequences) order.push_back(&sequence);
     const std::vector<std::span<TranslationSequence*>> batches = batches_of(order, options.batch_tokens);
@@ -325,13 +358,16 @@ TranslatedLines Translator::translate_lines(const std::vector<std::string>& line
     TranslatedLines result;
     std::vector<text::Line> taken;
     std::vector<std::string> sentences;
+    std::vector<std::int64_t> marks;
     for (std::size_t i = 0; i < lines.size(); ++i) {
         taken.push_back(text::split_line(lines[i], parts_->folder.source_language, split));
         if (taken.back().repaired) result.repaired.push_back(i);
         sentences.insert(sentences.end(), taken.back().sentences.begin(), taken.back().sentences.end());
+        const std::vector<std::string>& own = taken.back().sentences;
+        marks.resize(sentences.size(), own.empty() ? -1 : parts_->folder.source.language_mark(own.front()));
         result.words += words_of(lines[i]);
     }
-    std::vector<Translation> translated = translate(sentences, options);
+    std::vector<Translation> translated = translate_marked(sentences, marks, options);
     std::size_t next = 0;
     for (text::Line& line : taken) {
         std::vector<std::vector<Translation>> parts;

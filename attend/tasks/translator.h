@@ -22,7 +22,8 @@ struct TranslatorOptions {
     bool shortlist = true;  ///< take the folder's lexical shortlist, where it has one
 };
 
-/// Options of Translator::translate. What is not given comes from the folder's YAML, or is as said here.
+/// Options of Translator::translate. What is not given comes from the folder (Firefox's YAML, Hugging Face's
+/// generation_config.json), or is as said here.
 struct TranslationOptions {
     std::optional<std::int64_t> beam_size = {};       ///< hypotheses that are followed; 1: greedy (else 1)
     std::int64_t n_best = 1;                          ///< translations of each source, up to beam_size
@@ -41,11 +42,13 @@ struct TranslationOptions {
     std::optional<std::int64_t> top_k = {};                    ///< samples: of so many tokens; 0: of all (else 50)
     std::optional<double> top_p = {};  ///< samples: of the fewest with this probability (else 1)
     std::uint64_t seed = 0;            ///< samples: the same seed, the same texts
-    std::string target_prefix = {};    ///< every translation of a sentence begins with it
-    std::int64_t batch_tokens = 128;   ///< source tokens that are worked on at once
-    bool scores = false;               ///< also compute scores; beams always have them
-    /// Longer sources are cut and translated in parts (else 128, Bergamot's max-length-break; Hugging Face: as in its
-    /// config.json).
+    std::string target_prefix = {};    ///< every translation of a sentence begins with it, UTF-8
+    /// Hugging Face, models of several languages: "de" puts the mark ">>de<<" in front of every sentence without one.
+    std::optional<std::string> target_language = {};
+    std::int64_t batch_tokens = 128;  ///< source tokens that are worked on at once
+    bool scores = false;              ///< also compute scores; beams always have them
+    /// Longer sources are cut and translated in parts, from 2 on (else 128, Bergamot's max-length-break; Hugging Face:
+    /// as in its config.json).
     std::optional<std::int64_t> max_source_tokens = {};
     bool alignment = false;  ///< also Translation::tokens and words
     bool attention = false;  ///< also Translation::attention
@@ -95,6 +98,8 @@ class Translator {
 public:
     /// Loads a folder as Mozilla publishes it: model*.bin, one vocab*.spm or srcvocab*.spm and trgvocab*.spm, lex*.bin
     /// or none, and config*.yml or none, whose beam-size, normalize, word-penalty and max-length-factor are defaults.
+    /// Or, where there is a config.json, one of Hugging Face with model_type "marian" (OPUS-MT): model.safetensors or
+    /// its parts, source.spm, target.spm, vocab.json, and generation_config.json and tokenizer_config.json or none.
     /// @throws FileError naming the file, and what was expected and found
     static Translator from_pretrained(const std::string& folder, const TranslatorOptions& options = {});
 
@@ -110,7 +115,8 @@ public:
     const { return translate(std::vector<std::string>{std::string(source)}, options).front(); }
 
     /// Translates lines of text: indentation, list markers and blank lines stay, the rest is split into sentences.
-    /// Offsets of words are into the lines. @param split false: a line is one sentence @throws ValueError
+    /// Offsets of words are into the lines. A mark of a language in front of a line (">>de<<") is one of each of its
+    /// sentences. @param split false: a line is one sentence @throws ValueError
     TranslatedLines translate_lines(const std::vector<std::string>& lines, bool split = true,
                                     const TranslationOptions& options = {}) const;
 
@@ -118,8 +124,8 @@ public:
     std::vector<std::string> pieces(const std::vector<std::int64_t>& ids) const;
     /// Pieces as the source's vocabulary spells them. @throws ValueError
     std::vector<std::string> source_pieces(const std::vector<std::int64_t>& ids) const;
-    /// Language of the sources, two letters, from the model's file name ("model.enpt.*"); empty where that does not
-    /// tell.
+    /// Language of the sources, two letters, from the model's file name ("model.enpt.*") or tokenizer_config.json;
+    /// empty where that does not tell.
     const std::string& source_language() const noexcept;
     /// Language of the translations, likewise.
     const std::string& target_language() const noexcept;
@@ -133,6 +139,9 @@ public:
 
 private:
     struct Parts;
+    std::vector<Translation> translate_marked(const std::vector<std::string>& sources,
+                                              const std::vector<std::int64_t>& marks,
+                                              const TranslationOptions& options) const;
     explicit Translator(std::shared_ptr<const Parts> parts);
     std::shared_ptr<const Parts> parts_;
 };

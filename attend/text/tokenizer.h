@@ -54,6 +54,10 @@ public:
     PieceText decode_with_ranges(std::span<const std::int64_t> ids) const;
     /// One piece as the model spells it. @throws ValueError for an id out of range
     std::string piece(std::int64_t id) const;
+    /// Id of the language's mark in front of a text (">>de<<"), or -1: there is none, or no dictionary.
+    std::int64_t language_mark(std::string_view text) const;
+    /// Id of a piece of the dictionary, or -1.
+    std::int64_t find(const std::string& piece) const;
     /// Number of ids.
     std::int64_t size() const noexcept;
     /// Id of the piece for the end of a sentence, or -1.

@@ -12,6 +12,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <string>
@@ -145,6 +146,59 @@ TEST(Generation, MarksInTextsArePieces) {
 }
 
 // int8 and bfloat16 stay near float32.
+// A language's mark is one of every sentence of a line, and of every part of a long one.
+TEST(Generation, MarksOfLanguagesReachEverySentence) {
+    const Translator translator = Translator::from_pretrained(opus_folder());
+    const std::int64_t mark = translator.encode(">>xx<<").front();
+    TranslationOptions options{.beam_size = 1, .max_new_tokens = 3, .alignment = true};
+    const auto line_of = [&](const std::string& line) {
+        return translator.translate_lines({line}, true, options).lines[0];
+    };
+    const auto ids_of = [&](const std::string& text) { return translator.translate(text, options).source_ids; };
+    std::vector<std::int64_t> want = ids_of(">>xx<< The cat sits.");
+    const std::vector<std::int64_t> second = ids_of(">>xx<< The man rows.");
+    want.insert(want.end(), second.begin(), second.end());
+    const Translation marked = line_of(">>xx<< The cat sits. The man rows.");
+    EXPECT_EQ(std::count(marked.source_ids.begin(), marked.source_ids.end(), mark), 2);
+    EXPECT_EQ(marked.text, translator.translate(">>xx<< The cat sits.", options).text + " " +
+                               translator.translate(">>xx<< The man rows.", options).text);
+    options.target_language = "xx";
+    EXPECT_EQ(line_of("The cat sits. The man rows.").source_ids, marked.source_ids);
+    EXPECT_EQ(line_of("The cat sits. The man rows.").text, marked.text);
+    EXPECT_EQ(line_of(">>xx<< The cat sits. The man rows.").source_ids, marked.source_ids);
+    // Words are those of the line, whatever was put in front of its sentences.
+    const std::string line = "The cat sits. The man rows.";
+    const WordAlignment words = line_of(line).words;
+    ASSERT_EQ(words.source.size(), 8U);
+    EXPECT_EQ(line.substr(static_cast<std::size_t>(words.source[4].begin), 3), "The");
+    for (const AlignmentLink& link : words.links) EXPECT_LT(link.source, 8);
+
+    options.max_source_tokens = 6;
+    const Translation parts = translator.translate("the old man and the cat sit by the mill", options);
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < parts.source_ids.size(); ++i) {
+        if (parts.source_ids[i] != 0) continue;
+        EXPECT_EQ(parts.source_ids[begin], mark);
+        EXPECT_LE(i + 1 - begin, 6U);
+        begin = i + 1;
+    }
+    EXPECT_EQ(begin, parts.source_ids.size());
+    options.target_language = "yy";
+    EXPECT_EQ(message_of<ValueError>([&] { translator.translate("a", options); }),
+              "[Translator] expected a target_language whose mark the vocabulary has, found none for '>>yy<<'");
+    const Translator marian = Translator::from_pretrained(ATTEND_TEST_DATA "/marian/tiny");
+    EXPECT_THROW(marian.translate("a", {.target_language = "xx"}), ValueError);
+}
+
+TEST(Generation, OptionsHaveBounds) {
+    const Translator translator = Translator::from_pretrained(opus_folder());
+    EXPECT_EQ(message_of<ValueError>([&] { translator.translate("a", {.beam_size = 0}); }),
+              "[Translator] expected beam_size from 1 to 10000, found 0");
+    EXPECT_THROW(translator.translate("a", {.beam_size = std::int64_t{1} << 61}), ValueError);
+    EXPECT_THROW(translator.translate("a", {.max_source_tokens = 1}), ValueError);
+    EXPECT_THROW(translator.translate("a", {.target_prefix = "\xFF"}), ValueError);
+}
+
 TEST(Generation, NarrowWeightsStayNear) {
     const JsonConfig config = JsonConfig::open(opus_folder() + "/config.json");
     const OpusGoldens goldens;

@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -125,11 +126,102 @@ TEST(HuggingFaceFolder, ConvertedFoldersGiveTheSame) {
     EXPECT_FALSE(fs::exists(folder.path("other")));
 }
 
+// What other programs read of a converted folder.
+TEST(HuggingFaceFolder, ConvertedConfigurationsSayWhatTheyHold) {
+    const TemporaryFolder folder;
+    convert_folder(opus_folder(), folder.path("narrow") + "/", ComputeType::bfloat16);  // as tab completion writes it
+    const JsonConfig narrow = JsonConfig::open(folder.path("narrow/config.json"));
+    EXPECT_EQ(narrow.text("dtype"), "bfloat16");
+    EXPECT_EQ(read_file(folder.path("narrow/config.json")).find("quantization_config"), std::string::npos);
+    EXPECT_EQ(read_file(folder.path("narrow/config.json")).find("torch_dtype"), std::string::npos);
+    const OpusCopy old;
+    old.replace("config.json", "\"dtype\"", "\"torch_dtype\"");
+    convert_folder(old.folder(), folder.path("bytes"), ComputeType::int8);
+    EXPECT_EQ(JsonConfig::open(folder.path("bytes/config.json")).text("torch_dtype"), "float32");
+    EXPECT_NE(read_file(folder.path("bytes/config.json")).find("attend_int8"), std::string::npos);
+    for (const std::string name : {"vocab.json", "source.spm", "model.safetensors"}) {
+        const OpusCopy copy;
+        fs::remove(copy.path(name));
+        EXPECT_THROW(convert_folder(copy.folder(), folder.path("none"), ComputeType::int8), FileError) << name;
+        EXPECT_FALSE(fs::exists(folder.path("none"))) << name;
+    }
+}
+
+/// Ids of a line's translation by a folder whose two configurations were changed.
+std::vector<std::int64_t> ids_with(const std::string& generation, const std::string& model,
+                                   const TranslationOptions& options = {}) {
+    const OpusCopy copy;
+    if (generation.empty()) {
+        fs::remove(copy.path("generation_config.json"));
+    } else {
+        write_file(copy.path("generation_config.json"), generation);
+    }
+    copy.replace("config.json", "\"max_length\": null,", "");
+    copy.replace("config.json", "\"num_beams\": null,", "");
+    copy.replace("config.json", "\"eos_token_id\": 0,\n  \"forced_eos_token_id\": 0,", "\"eos_token_id\": 0," + model);
+    return Translator::from_pretrained(copy.folder(), {.compute_type = ComputeType::float32})
+        .translate("rain falls", options)
+        .ids;
+}
+
+// As Transformers: config.json is asked only where there is no generation_config.json, and then has MarianConfig's
+// default of a forced end; without a longest length there are 20 new tokens.
+TEST(HuggingFaceFolder, GenerationComesFromOneFile) {
+    const std::string never = R"({"suppress_tokens": [0], "decoder_start_token_id": 111)";
+    EXPECT_EQ(ids_with(never + "}", "").size(), 20U);
+    EXPECT_EQ(ids_with(never + "}", "\"max_length\": 7,").size(), 20U);
+    EXPECT_EQ(ids_with(never + "}", "", {.target_prefix = "gato"}).size(),
+              20U +
+                  Translator::from_pretrained(opus_folder())
+                      .translate("a", {.max_new_tokens = 1, .target_prefix = "gato"})
+                      .ids.size() -
+                  1);
+    EXPECT_EQ(ids_with(never + R"(, "max_length": 7})", "").size(), 6U);
+    EXPECT_EQ(ids_with(never + R"(, "max_new_tokens": 3})", "").size(), 3U);
+    EXPECT_EQ(ids_with(never + R"(, "max_new_tokens": 3})", "", {.max_length = 6}).size(), 5U);
+    // The suppressed end is forced by MarianConfig's default, and by none of generation_config.json's.
+    const std::vector<std::int64_t> forced = ids_with("", "\"max_length\": 7, \"suppress_tokens\": [0],");
+    ASSERT_EQ(forced.size(), 6U);
+    EXPECT_EQ(forced.back(), 0);
+    EXPECT_NE(ids_with(never + R"(, "max_length": 7})", "\"forced_eos_token_id\": 0,").back(), 0);
+    const std::vector<std::int64_t> plain = ids_with(R"({"max_length": 9})", "");
+    EXPECT_EQ(ids_with(R"({"max_length": 9})", "\"repetition_penalty\": 5.0,"), plain);
+    EXPECT_NE(ids_with(R"({"max_length": 9, "repetition_penalty": 5.0})", ""), plain);
+}
+
+TEST(HuggingFaceFolder, NewTokensAreCountedBehindThePrefix) {
+    const OpusCopy copy;
+    copy.replace("generation_config.json", "{", "{\"max_new_tokens\": 2,");
+    const Translator translator = Translator::from_pretrained(copy.folder());
+    const std::string line = OpusGoldens().text("line.0");
+    const std::vector<std::int64_t> ids = translator.translate(line, {.target_prefix = "o velho gato"}).ids;
+    EXPECT_EQ(ids, translator.translate(line, {.max_new_tokens = 2, .target_prefix = "o velho gato"}).ids);
+    EXPECT_GT(ids.size(), 2U);
+}
+
+TEST(HuggingFaceFolder, WeightsOfNaNAreNoEmptyTranslation) {
+    for (const std::string name : {"model.encoder.layers.0.fc1.bias", "model.decoder.layers.1.fc2.bias"}) {
+        const OpusCopy copy;
+        TensorMap tensors;
+        {
+            const SafetensorsFile file = SafetensorsFile::open(copy.path("model.safetensors"));
+            for (const std::string& each : file.names()) tensors[each] = file.load(each);
+        }
+        tensors[name].data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+        save_safetensors(copy.path("model.safetensors"), tensors);
+        const Translator translator = Translator::from_pretrained(copy.folder());
+        EXPECT_EQ(
+            message_of<ValueError>([&] { translator.translate("the cat"); }),
+            "[Translator] expected finite numbers from the model, found NaN or infinity: its weights are damaged");
+    }
+}
+
 TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     const std::pair<const char*, const char*> changes[] = {
         {"num_beam_groups", "2"}, {"penalty_alpha", "0.6"}, {"sequence_bias", "[[[1], 2.0]]"},
         {"num_beams", "1000000"}, {"num_beams", "0"},       {"forced_bos_token_id", "100000"},
-        {"max_length", "-3"},     {"top_k", "1.5"},
+        {"max_length", "-3"},     {"top_k", "1.5"},         {"max_time", "1.0"},
+        {"max_new_tokens", "0"},
     };
     for (const auto& [name, value] : changes) {
         const OpusCopy copy;

@@ -279,6 +279,16 @@ std::string Tokenizer::piece(std::int64_t id) const {
     return model_->processor.IdToPiece(static_cast<int>(id));
 }
 
+std::int64_t Tokenizer::language_mark(std::string_view text) const {
+    const std::size_t mark = model_->dictionary ? mark_bytes(text) : 0;
+    if (mark == 0) return -1;
+    return model_->dictionary->words.find(std::string(text.substr(0, mark))).value_or(model_->dictionary->unknown);
+}
+
+std::int64_t Tokenizer::find(const std::string& piece) const {
+    return model_->dictionary ? model_->dictionary->words.find(piece).value_or(-1) : -1;
+}
+
 std::int64_t Tokenizer::size() const noexcept {
     return model_->size();
 }
