@@ -25,7 +25,7 @@ def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_
         options["softcap"] = softcap
     if alibi_slopes is not None:
         options["alibi_slopes"] = alibi_slopes
-    if dropout_p > 0.0:
+    if dropout_p != 0.0:
         options["dropout"] = dropout_p
         options["seed"] = int(_torch.randint(0, 2**62, (), device="cpu"))
     return options

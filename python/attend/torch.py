@@ -221,7 +221,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
         if attn_mask.dim() > 4:
             attn_mask = attn_mask.expand(*leading, *attn_mask.shape[-3:]).flatten(0, -4)
         mask, bias = (attn_mask, None) if attn_mask.dtype == _torch.bool else (None, attn_mask)
-    seed = _torch.randint(0, 2**62, (), device="cpu") if dropout_p > 0.0 else None
+    seed = _torch.randint(0, 2**62, (), device="cpu") if dropout_p != 0.0 else None
     if _transformed(query, key, value, attn_mask):
         _refuse_forward_mode()
         output = _operator(query, key, value, mask, bias, seed, is_causal, scale, dropout_p)[0]

@@ -76,7 +76,7 @@ std::string text_of(nb::handle object) {
 struct TorchNames {
     nb::object tensor, parameter, empty, cpu, dtypes[8];
     nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"},
-        untyped_storage{"untyped_storage"};
+        untyped_storage{"untyped_storage"}, storage_offset{"storage_offset"}, nbytes{"nbytes"};
 
     static const TorchNames& get() {
         static const TorchNames* names = new TorchNames;
@@ -94,7 +94,8 @@ private:
             const std::string name(name_of(static_cast<DType>(d)));
             dtypes[d] = torch.attr(name.c_str());
         }
-        for (nb::str* name : {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage}) {
+        for (nb::str* name :
+             {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage, &storage_offset, &nbytes}) {
             PyObject* interned = name->release().ptr();
             PyUnicode_InternInPlace(&interned);
             *name = nb::steal<nb::str>(interned);
@@ -175,6 +176,13 @@ void Array::take_torch(nb::handle object, const std::string& operation, const st
         }
         // The tensor may be given other memory meanwhile (x.data = ..., x.set_()).
         object_ = called(object, names.untyped_storage);
+        // Storage may have been made smaller than the tensors in it.
+        std::int64_t end = nb::cast<std::int64_t>(called(object, names.storage_offset)) + 1;
+        for (int d = 0; d < view_.rank(); ++d) end += (view_.size(d) - 1) * view_.stride(d);
+        if (view_.numel() > 0 && end * static_cast<std::int64_t>(size_of(view_.dtype())) >
+                                     nb::cast<std::int64_t>(called(object_, names.nbytes))) {
+            refuse(operation, what, "one that is larger than its storage");
+        }
         return;
     }
     refuse(operation, what, "a tensor of " + text_of(type));
