@@ -216,9 +216,9 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
 
     q [batch, Lq, heads, d]; k_cache, v_cache [cache batch, size, kv_heads, d], or pages [pages, page size, kv_heads, d]
     with block_table int32 [batch, pages of a sequence]; k, v [batch, new, kv_heads, d] go behind cache_seqlens, an int or
-    int32 [batch]. rotary_cos, rotary_sin [positions, rotary dim / 2] turn k and q at their positions. cache_batch_idx:
-    which entries of the cache; cache_leftpad: where each sequence begins. Returns [batch, Lq, heads, d], and with
-    return_softmax_lse the log-sum-exp [batch, heads, Lq]. There are no gradients.
+    int32 [batch]. rotary_cos, rotary_sin [positions, rotary dim / 2] turn k and q at their places in the cache.
+    cache_batch_idx: which entries of the cache; cache_leftpad: where each sequence begins. Returns [batch, Lq, heads, d],
+    and with return_softmax_lse the log-sum-exp [batch, heads, Lq]. There are no gradients.
 
     >>> import torch
     >>> from attend.flash_attn import flash_attn_with_kvcache
@@ -248,9 +248,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
             # Without a causal mask or window all queries stand where the first does.
             moves = causal or tuple(window_size) != (-1, -1)
             steps = _torch.arange(queries) if moves else _torch.zeros(queries, dtype=_torch.long)
-            q = _rotated(q, rotary_cos, rotary_sin, (lengths - starts)[:, None] + steps, rotary_interleaved)
-            k = _rotated(k, rotary_cos, rotary_sin, (lengths - starts)[:, None] + _torch.arange(k.shape[1]),
-                         rotary_interleaved)
+            q = _rotated(q, rotary_cos, rotary_sin, lengths[:, None] + steps, rotary_interleaved)
+            k = _rotated(k, rotary_cos, rotary_sin, lengths[:, None] + _torch.arange(k.shape[1]), rotary_interleaved)
         if k is not None:
             places = lengths[:, None] + _torch.arange(k.shape[1])
             if k.shape[1] > 0 and int(places.max()) >= size:

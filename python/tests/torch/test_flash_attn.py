@@ -235,3 +235,21 @@ def test_kvcache_entries_and_left_padding():
         close(out[s:s + 1], want)
     with pytest.raises(ValueError, match="room for"):
         fa.flash_attn_with_kvcache(q, cache_k[:2], cache_v[:2], q[:, :, :2], q[:, :, :2], cache_seqlens=24)
+
+
+def test_rotary_counts_padding_as_places():
+    q, k, v = tensors(n=2, m=2)
+    _, cache_k, cache_v = tensors(m=16, seed=1)
+    angle = torch.rand(16, 4)
+    lengths, left = torch.tensor([5, 9], dtype=torch.int32), torch.tensor([2, 3], dtype=torch.int32)
+    padded, whole = cache_k.clone(), cache_k.clone()
+    call = lambda cache, **more: fa.flash_attn_with_kvcache(q, cache, cache_v.clone(), k, v, angle.cos(), angle.sin(),
+                                                            cache_seqlens=lengths, causal=True, **more)
+    found = call(padded, cache_leftpad=left)
+    call(whole)
+    assert torch.equal(padded, whole)
+    for i in range(2):
+        begin, end = int(left[i]), int(lengths[i])
+        turned = rotated(q[i:i + 1].double(), angle.cos().double(), angle.sin().double(), torch.arange(end, end + 2)[None], True)
+        values = torch.cat((cache_v[i, :end], v[i]))[begin:]
+        close(found[i], formula(turned, whole[i:i + 1, begin:end + 2].double(), values[None].double(), causal=True)[0][0])
