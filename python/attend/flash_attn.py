@@ -25,15 +25,15 @@ def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_
         options["softcap"] = softcap
     if alibi_slopes is not None:
         options["alibi_slopes"] = alibi_slopes
-    if dropout_p > 0.0:
+    if dropout_p != 0.0:
         options["dropout"] = dropout_p
-        options["seed"] = int(_torch.randint(0, 2**62, ()).item())
+        options["seed"] = int(_torch.randint(0, 2**62, (), device="cpu"))
     return options
 
 
 def _run(q, k, v, options):
     """Output [batch, length, heads, dim], as it lies in memory, and log-sum-exp [batch, heads, length]."""
-    out = _torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype).transpose(1, 2)
+    out = _torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype, device="cpu").transpose(1, 2)
     output, log_sum_exp = _attention_with_log_sum_exp(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), options,
                                                       out)
     return output.transpose(1, 2), log_sum_exp
@@ -54,6 +54,19 @@ def _probabilities(q, k, v, options):
                                    **given).weights
         kept = weights({name: x for name, x in options.items() if name not in ("dropout", "seed")})
         return kept if "dropout" not in options else _torch.where(weights(options) == 0, -kept, kept)
+
+
+def _slices(starts, x):
+    """Where the sequences of x [all, ...] lie."""
+    starts = starts.tolist()
+    if starts[:1] != [0] or starts[-1] != len(x) or sorted(starts) != starts:
+        raise ValueError(f"[flash_attn_varlen_func] expected cu_seqlens that rise from 0 to {len(x)}, found {starts}")
+    return [slice(a, b) for a, b in zip(starts, starts[1:])]
+
+
+def _padded(matrices, rows, columns):
+    """Matrices [heads, Lq, Lk] of many sizes, with zeros behind them, as [matrices, heads, rows, columns]."""
+    return _torch.stack([_torch.nn.functional.pad(x, (0, columns - x.shape[2], 0, rows - x.shape[1])) for x in matrices])
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
@@ -106,10 +119,10 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                            deterministic=False, return_attn_probs=False, block_table=None):
     """flash_attn_func for sequences one after the other: q [all queries, heads, d], k and v [all keys, kv_heads, d].
 
-    cu_seqlens: int32 [sequences + 1], where each begins. block_table: int32 [sequences, pages] of k and v [pages, page
-    size, kv_heads, d], which are read where they lie if all sequences have the same few queries, and there are no
-    gradients. Returns [all queries, heads, d]; with return_attn_probs also the log-sum-exp [heads, all queries] and the
-    probabilities.
+    cu_seqlens: int32 [sequences + 1], where each begins. alibi_slopes: [heads] or [sequences, heads]. block_table: int32
+    [sequences, pages] of k and v [pages, page size, kv_heads, d], which are read where they lie if all sequences have the
+    same few queries, and there are no gradients. Returns [all queries, heads, d]; with return_attn_probs also the
+    log-sum-exp [heads, all queries] and the probabilities [sequences, heads, max_seqlen_q, max_seqlen_k].
 
     >>> import torch
     >>> from attend.flash_attn import flash_attn_varlen_func
@@ -125,12 +138,28 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
             return _run_paged(q.unflatten(0, (-1, max_seqlen_q)), k, v, block_table, lengths, None, options)[0].flatten(0, 1)
         k, v = (_torch.cat([x[row.long()].flatten(0, 1)[:n] for row, n in zip(block_table, lengths.tolist())])
                 for x in (k, v))
+    if alibi_slopes is not None and alibi_slopes.dim() == 2:
+        rows, keys = _slices(cu_seqlens_q, q), _slices(cu_seqlens_k, k)
+        if not len(rows) == len(keys) == len(alibi_slopes):
+            raise ValueError(f"[flash_attn_varlen_func] expected alibi_slopes of {len(rows)} sequences, found "
+                             f"{len(alibi_slopes)}, and cu_seqlens_k of {len(keys)}")
+        # A packed batch is one batch, which has one row of slopes.
+        parts = [flash_attn_func(q[None, a], k[None, b], v[None, b], dropout_p, softmax_scale, causal, window_size, softcap,
+                                 slopes, return_attn_probs=return_attn_probs)
+                 for a, b, slopes in zip(rows, keys, alibi_slopes)]
+        if not return_attn_probs:
+            return _torch.cat(parts, 1)[0]
+        output, log_sum_exp, probabilities = zip(*parts)
+        return (_torch.cat(output, 1)[0], _torch.cat(log_sum_exp, 2)[0],
+                _padded([x[0] for x in probabilities], max_seqlen_q, max_seqlen_k))
     options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p)
     options["mask"] = _core.Mask.packed(cu_seqlens_q, cu_seqlens_k)
     output, log_sum_exp = _run(q[None], k[None], v[None], options)
     if not return_attn_probs:
         return output[0]
-    return output[0], log_sum_exp[0], _probabilities(q[None], k[None], v[None], options)[0]
+    packed = _probabilities(q[None], k[None], v[None], options)[0]
+    places = zip(_slices(cu_seqlens_q, q), _slices(cu_seqlens_k, k))
+    return output[0], log_sum_exp[0], _padded([packed[:, a, b] for a, b in places], max_seqlen_q, max_seqlen_k)
 
 
 def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
@@ -187,9 +216,9 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
 
     q [batch, Lq, heads, d]; k_cache, v_cache [cache batch, size, kv_heads, d], or pages [pages, page size, kv_heads, d]
     with block_table int32 [batch, pages of a sequence]; k, v [batch, new, kv_heads, d] go behind cache_seqlens, an int or
-    int32 [batch]. rotary_cos, rotary_sin [positions, rotary dim / 2] turn k and q at their positions. cache_batch_idx:
-    which entries of the cache; cache_leftpad: where each sequence begins. Returns [batch, Lq, heads, d], and with
-    return_softmax_lse the log-sum-exp [batch, heads, Lq]. There are no gradients.
+    int32 [batch]. rotary_cos, rotary_sin [positions, rotary dim / 2] turn k and q at their places in the cache.
+    cache_batch_idx: which entries of the cache; cache_leftpad: where each sequence begins. Returns [batch, Lq, heads, d],
+    and with return_softmax_lse the log-sum-exp [batch, heads, Lq]. There are no gradients.
 
     >>> import torch
     >>> from attend.flash_attn import flash_attn_with_kvcache
@@ -219,9 +248,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
             # Without a causal mask or window all queries stand where the first does.
             moves = causal or tuple(window_size) != (-1, -1)
             steps = _torch.arange(queries) if moves else _torch.zeros(queries, dtype=_torch.long)
-            q = _rotated(q, rotary_cos, rotary_sin, (lengths - starts)[:, None] + steps, rotary_interleaved)
-            k = _rotated(k, rotary_cos, rotary_sin, (lengths - starts)[:, None] + _torch.arange(k.shape[1]),
-                         rotary_interleaved)
+            q = _rotated(q, rotary_cos, rotary_sin, lengths[:, None] + steps, rotary_interleaved)
+            k = _rotated(k, rotary_cos, rotary_sin, lengths[:, None] + _torch.arange(k.shape[1]), rotary_interleaved)
         if k is not None:
             places = lengths[:, None] + _torch.arange(k.shape[1])
             if k.shape[1] > 0 and int(places.max()) >= size:

@@ -1,11 +1,26 @@
 """PyTorch's attention on this library: the same signature, semantics and gradients, on CPU tensors."""
 import contextlib
+from typing import Optional as _Optional
 
 import torch as _torch
+import torch.autograd.forward_ad as _forward_ad
 
 from . import _core
 
 __all__ = ["MultiheadAttention", "replaced", "scaled_dot_product_attention"]
+
+
+class _Gradients(_torch.autograd.Function):
+    """Those of _Attention where they may be differentiated once more: which is refused, or a part would be missing."""
+
+    @staticmethod
+    def forward(ctx, grad_output, query, key, value, bias, output, log_sum_exp, options):
+        return tuple(_core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **options))
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError("[attention] expected gradients to be differentiated once, found gradients of gradients, which "
+                           "PyTorch has with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)")
 
 
 class _Attention(_torch.autograd.Function):
@@ -15,18 +30,111 @@ class _Attention(_torch.autograd.Function):
     def forward(ctx, query, key, value, bias, options, out):
         given = options if bias is None else {**options, "bias": bias}
         output, _, log_sum_exp = _core.attention(query, key, value, return_log_sum_exp=True, out=out, **given)
-        ctx.options = options
-        ctx.save_for_backward(query, key, value, bias, output, log_sum_exp)
+        # Saved as tensors, so that PyTorch notices if they are written to before backward.
+        ctx.names = [name for name, x in options.items() if isinstance(x, _torch.Tensor)]
+        ctx.options = {name: x for name, x in options.items() if name not in ctx.names}
+        ctx.save_for_backward(query, key, value, bias, output, log_sum_exp, *(options[name] for name in ctx.names))
         ctx.mark_non_differentiable(log_sum_exp)
         return output, log_sum_exp
 
     @staticmethod
-    @_torch.autograd.function.once_differentiable
     def backward(ctx, grad_output, _):
-        query, key, value, bias, output, log_sum_exp = ctx.saved_tensors
-        given = ctx.options if bias is None else {**ctx.options, "bias": bias}
-        gradients = _core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **given)
-        return gradients.query, gradients.key, gradients.value, gradients.bias, None, None
+        query, key, value, bias, output, log_sum_exp, *tensors = ctx.saved_tensors
+        given = {**ctx.options, **dict(zip(ctx.names, tensors))}
+        if bias is not None:
+            given["bias"] = bias
+        if _torch.is_grad_enabled():
+            gradients = _Gradients.apply(grad_output, query, key, value, bias, output, log_sum_exp, given)
+        else:
+            gradients = _core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **given)
+        return *gradients, None, None
+
+
+# What torch.compile, export, trace, fake tensors and function transforms see: an operator of known shapes and gradients.
+# Ordinary calls pass it by, since its dispatch takes longer than a small attention.
+@_torch.library.custom_op("attend::attention", mutates_args=())
+def _operator(query: _torch.Tensor, key: _torch.Tensor, value: _torch.Tensor, mask: _Optional[_torch.Tensor],
+              bias: _Optional[_torch.Tensor], seed: _Optional[_torch.Tensor], causal: bool, scale: _Optional[float],
+              dropout: float) -> tuple[_torch.Tensor, _torch.Tensor]:
+    output, _, log_sum_exp = _core.attention(query, key, value, return_log_sum_exp=True,
+                                             **_operator_options(mask, bias, seed, causal, scale, dropout))
+    return output, log_sum_exp
+
+
+@_torch.library.custom_op("attend::attention_backward", mutates_args=())
+def _operator_backward(grad_output: _torch.Tensor, query: _torch.Tensor, key: _torch.Tensor, value: _torch.Tensor,
+                       output: _torch.Tensor, log_sum_exp: _torch.Tensor, mask: _Optional[_torch.Tensor],
+                       bias: _Optional[_torch.Tensor], seed: _Optional[_torch.Tensor], causal: bool,
+                       scale: _Optional[float], dropout: float) -> list[_torch.Tensor]:
+    gradients = _core.attention_backward(grad_output, query, key, value, output, log_sum_exp,
+                                         **_operator_options(mask, bias, seed, causal, scale, dropout))
+    return [x for x in gradients if x is not None]
+
+
+def _operator_options(mask, bias, seed, causal, scale, dropout):
+    options = {"mask": mask, "bias": bias, "causal": "top-left" if causal else None, "scale": scale, "dropout": dropout}
+    return options if seed is None else {**options, "seed": int(seed)}
+
+
+@_operator.register_fake
+def _(query, key, value, mask, bias, seed, causal, scale, dropout):
+    precise = _torch.float64 if query.dtype == _torch.float64 else _torch.float32
+    return query.new_empty(*query.shape[:3], value.shape[3]), query.new_empty(query.shape[:3], dtype=precise)
+
+
+@_operator_backward.register_fake
+def _(grad_output, query, key, value, output, log_sum_exp, mask, bias, *_):
+    return [x.new_empty(x.shape) for x in (query, key, value, bias) if x is not None]
+
+
+def _save_for_operator_backward(ctx, inputs, output):
+    query, key, value, mask, bias, seed, *ctx.rest = inputs
+    ctx.save_for_backward(query, key, value, *output, mask, bias, seed)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward_of_operator(ctx, grad_output, _):
+    gradients = _operator_backward(grad_output, *ctx.saved_tensors, *ctx.rest)
+    bias = gradients[3] if len(gradients) == 4 else None
+    return *gradients[:3], None, bias, None, None, None, None
+
+
+_operator.register_autograd(_backward_of_operator, setup_context=_save_for_operator_backward)
+
+
+def _one_by_one(operator):
+    """The operator's rule for vmap: a call for each member of the batch."""
+
+    def rule(info, in_dims, *arguments):
+        def member(i):
+            return [x if d is None else x.select(d, i) for x, d in zip(arguments, in_dims)]
+        results = [operator(*member(i)) for i in range(info.batch_size)]
+        together = [_torch.stack(x) for x in zip(*results)]
+        return (tuple(together), (0,) * len(together)) if operator is _operator else (together, [0] * len(together))
+
+    return rule
+
+
+_operator.register_vmap(_one_by_one(_operator))
+_operator_backward.register_vmap(_one_by_one(_operator_backward))
+
+
+def _traced():
+    """Whether PyTorch records what is done to real tensors."""
+    return _torch.jit.is_tracing() or _torch._C._get_dispatch_mode(_torch._C._TorchDispatchModeKey.PROXY) is not None
+
+
+def _transformed(*tensors):
+    """Whether more is asked for than the numbers in these tensors."""
+    return (_torch.compiler.is_compiling() or _torch.jit.is_tracing() or _torch._C._len_torch_dispatch_stack() > 0 or
+            _torch._C._are_functorch_transforms_active() or _forward_ad._current_level >= 0 or
+            any(type(x) is not _torch.Tensor and type(x) is not _torch.nn.Parameter for x in tensors if x is not None))
+
+
+def _refuse_forward_mode():
+    # PyTorch would take the tangents of an operator without gradients for zeros.
+    if _forward_ad._current_level >= 0:
+        raise NotImplementedError("[attention] expected gradients in reverse mode, found forward mode (jvp)")
 
 
 def _wants_gradients(query, key, value, bias):
@@ -44,10 +152,19 @@ def _attention(query, key, value, bias, options, out=None):
 
 
 def _attention_with_log_sum_exp(query, key, value, options, out=None):
+    if _traced():
+        raise RuntimeError("[flash_attn] expected a call that is not traced, found one that is")
+    _refuse_forward_mode()
     if _wants_gradients(query, key, value, None):
         return _Attention.apply(query, key, value, None, options, out)
     output, _, log_sum_exp = _core.attention(query, key, value, return_log_sum_exp=True, out=out, **options)
     return output, log_sum_exp
+
+
+def _autocast(*tensors):
+    """What PyTorch's autocast gives its attention: float64 and bool stay as they are."""
+    dtype = _torch.get_autocast_dtype("cpu")
+    return (x.to(dtype) if x is not None and x.is_floating_point() and x.dtype != _torch.float64 else x for x in tensors)
 
 
 def _four_dimensions(x, name):
@@ -76,6 +193,10 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
     """
     if attn_mask is not None and is_causal:
         raise ValueError("[scaled_dot_product_attention] expected attn_mask or is_causal, found both")
+    if query.is_nested or key.is_nested or value.is_nested:
+        raise TypeError("[scaled_dot_product_attention] expected tensors that are not nested, found nested ones")
+    if _torch.is_autocast_enabled("cpu"):
+        query, key, value, attn_mask = _autocast(query, key, value, attn_mask)
     rank = query.dim()
     leading = None
     if rank != 4 or key.dim() != 4 or value.dim() != 4:
@@ -95,21 +216,24 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
             raise ValueError("[scaled_dot_product_attention] expected as many heads in query, key and value (or "
                              f"enable_gqa=True), found {query.shape[1]}, {key.shape[1]} and {value.shape[1]}")
         query, key, value = (x.expand(x.shape[0], heads, *x.shape[2:]) for x in (query, key, value))
-    options = {"scale": scale}
-    if is_causal:
-        options["causal"] = "top-left"
-    if dropout_p > 0.0:
-        options["dropout"] = dropout_p
-        options["seed"] = int(_torch.randint(0, 2**62, ()).item())
-    bias = None
+    mask = bias = None
     if attn_mask is not None:
         if attn_mask.dim() > 4:
             attn_mask = attn_mask.expand(*leading, *attn_mask.shape[-3:]).flatten(0, -4)
-        if attn_mask.dtype == _torch.bool:
-            options["mask"] = attn_mask
-        else:
-            bias = attn_mask
-    output = _attention(query, key, value, bias, options)
+        mask, bias = (attn_mask, None) if attn_mask.dtype == _torch.bool else (None, attn_mask)
+    seed = _torch.randint(0, 2**62, (), device="cpu") if dropout_p != 0.0 else None
+    if _transformed(query, key, value, attn_mask):
+        _refuse_forward_mode()
+        output = _operator(query, key, value, mask, bias, seed, is_causal, scale, dropout_p)[0]
+    else:
+        options = {"scale": scale}
+        if is_causal:
+            options["causal"] = "top-left"
+        if seed is not None:
+            options["dropout"], options["seed"] = dropout_p, int(seed)
+        if mask is not None:
+            options["mask"] = mask
+        output = _attention(query, key, value, bias, options)
     if rank > 4:
         return output.reshape(*leading, *output.shape[1:])
     for _ in range(4 - rank):
@@ -137,7 +261,8 @@ class MultiheadAttention(_torch.nn.MultiheadAttention):
     parameters, state dicts, arguments, results and gradients.
 
     Queries whose keys are all masked give zeros in place of NaN. PyTorch's own code runs for what is not on the CPU, for
-    nested tensors, add_bias_kv, add_zero_attn, and where dropout is to be seen in the returned weights.
+    nested tensors, add_bias_kv, add_zero_attn, under torch.compile and function transforms, and where dropout is to be
+    seen in the returned weights.
 
     >>> import torch, attend.torch
     >>> layer = attend.torch.MultiheadAttention(8, 2, batch_first=True)
@@ -163,7 +288,7 @@ class MultiheadAttention(_torch.nn.MultiheadAttention):
         """
         dropout = self.dropout if self.training else 0.0
         if (query.is_nested or query.device.type != "cpu" or self.bias_k is not None or self.add_zero_attn or
-                (need_weights and dropout > 0.0)):
+                (need_weights and dropout > 0.0) or _transformed(query, key, value, key_padding_mask, attn_mask)):
             return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights,
                                    is_causal)
         if is_causal and attn_mask is None:
@@ -181,8 +306,8 @@ class MultiheadAttention(_torch.nn.MultiheadAttention):
         options, bias = self._masks(attn_mask, key_padding_mask, is_causal, q, k)
         if dropout > 0.0:
             options["dropout"] = dropout
-            options["seed"] = int(_torch.randint(0, 2**62, ()).item())
-        out = _torch.empty(q.shape[0], q.shape[2], *q.shape[1::2], dtype=q.dtype).transpose(1, 2)
+            options["seed"] = int(_torch.randint(0, 2**62, (), device="cpu"))
+        out = _torch.empty(q.shape[0], q.shape[2], *q.shape[1::2], dtype=q.dtype, device="cpu").transpose(1, 2)
         weights = None
         if need_weights and not _wants_gradients(q, k, v, bias):
             given = options if bias is None else {**options, "bias": bias}
@@ -249,8 +374,8 @@ class MultiheadAttention(_torch.nn.MultiheadAttention):
 
 @contextlib.contextmanager
 def replaced():
-    """Within it torch.nn.functional.scaled_dot_product_attention is this module's, for CPU tensors: a model that calls
-    it runs on attend, unchanged.
+    """Within it torch.nn.functional.scaled_dot_product_attention is this module's, for CPU tensors that are not nested: a model
+    that calls it runs on attend, unchanged.
 
     >>> import torch, attend.torch
     >>> x = torch.ones(1, 2, 3, 4)
@@ -263,7 +388,7 @@ def replaced():
     original = functional.scaled_dot_product_attention
 
     def either(query, *arguments, **keywords):
-        ours = query.device.type == "cpu"
+        ours = query.device.type == "cpu" and not query.is_nested
         return (scaled_dot_product_attention if ours else original)(query, *arguments, **keywords)
 
     functional.scaled_dot_product_attention = either

@@ -74,9 +74,9 @@ std::string text_of(nb::handle object) {
 
 /// Names of PyTorch's that are asked for at every call. Kept for ever: modules may be gone when a program ends.
 struct TorchNames {
-    nb::object tensor, parameter, empty, dtypes[8];
+    nb::object tensor, parameter, empty, cpu, dtypes[8];
     nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"},
-        untyped_storage{"untyped_storage"};
+        untyped_storage{"untyped_storage"}, storage_offset{"storage_offset"}, nbytes{"nbytes"};
 
     static const TorchNames& get() {
         static const TorchNames* names = new TorchNames;
@@ -89,11 +89,13 @@ private:
         tensor = torch.attr("Tensor");
         parameter = torch.attr("nn").attr("Parameter");
         empty = torch.attr("empty");
+        cpu = torch.attr("device")("cpu");
         for (int d = 0; d < 8; ++d) {
             const std::string name(name_of(static_cast<DType>(d)));
             dtypes[d] = torch.attr(name.c_str());
         }
-        for (nb::str* name : {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage}) {
+        for (nb::str* name :
+             {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage, &storage_offset, &nbytes}) {
             PyObject* interned = name->release().ptr();
             PyUnicode_InternInPlace(&interned);
             *name = nb::steal<nb::str>(interned);
@@ -148,7 +150,7 @@ NewArray owning_array(Tensor&& tensor, Family family) {
 }  // namespace
 
 // A quarter of what DLPack takes, and tensors that require gradients need not be detached.
-bool Array::take_torch(nb::handle object, const std::string& operation, const std::string& what) {
+void Array::take_torch(nb::handle object, const std::string& operation, const std::string& what) {
     const TorchNames& names = TorchNames::get();
     const nb::object type = attribute(object, names.dtype);
     for (int d = 0; d < 8; ++d) {
@@ -156,7 +158,11 @@ bool Array::take_torch(nb::handle object, const std::string& operation, const st
         if (attribute(object, names.is_cpu).ptr() != Py_True) {
             refuse(operation, what, "one on device " + text_of(object.attr("device")));
         }
-        if (called(object, names.is_neg).ptr() == Py_True) return false;
+        if (called(object, names.is_neg).ptr() == Py_True) {
+            take_torch(object.attr("resolve_neg")(), operation, what);
+            writable_ = false;  // what is written to the copy would be lost
+            return;
+        }
         try {
             const auto address = nb::cast<std::uintptr_t>(called(object, names.data_ptr));
             view_ = TensorView(reinterpret_cast<const void*>(address), static_cast<DType>(d),
@@ -164,15 +170,29 @@ bool Array::take_torch(nb::handle object, const std::string& operation, const st
         } catch (nb::python_error& error) {
             refuse(operation, what, std::string("a tensor without strides: ") + error.what());
         }
+        // What stands for a tensor while a program is traced or its shapes are worked out has no memory.
+        if (view_.data() == nullptr && view_.numel() > 0) {
+            refuse(operation, what, "one without memory (" + name_of_type(object) + ")");
+        }
         // The tensor may be given other memory meanwhile (x.data = ..., x.set_()).
         object_ = called(object, names.untyped_storage);
-        return true;
+        // Storage may have been made smaller than the tensors in it.
+        std::int64_t end = nb::cast<std::int64_t>(called(object, names.storage_offset)) + 1;
+        for (int d = 0; d < view_.rank(); ++d) end += (view_.size(d) - 1) * view_.stride(d);
+        if (view_.numel() > 0 && end * static_cast<std::int64_t>(size_of(view_.dtype())) >
+                                     nb::cast<std::int64_t>(called(object_, names.nbytes))) {
+            refuse(operation, what, "one that is larger than its storage");
+        }
+        return;
     }
     refuse(operation, what, "a tensor of " + text_of(type));
 }
 
 Array::Array(nb::handle object, const std::string& operation, const std::string& what) {
-    if (family_of(object) == Family::torch && take_torch(object, operation, what)) return;
+    if (family_of(object) == Family::torch) {
+        take_torch(object, operation, what);
+        return;
+    }
     if (!nb::try_cast(object, array_)) refuse(operation, what, name_of_type(object));
     nb::ndarray<> open;  // nanobind gives read-only arrays to read-only takers alone
     writable_ = nb::try_cast(object, open);
@@ -212,8 +232,15 @@ Family family_of(nb::handle object) {
 NewArray new_array(Family family, const Shape& shape, DType dtype) {
     if (family == Family::torch) {
         const TorchNames& names = TorchNames::get();
-        nb::object made = names.empty(tuple_of(shape), nb::arg("dtype") = names.dtypes[static_cast<int>(dtype)]);
+        // Not on torch.set_default_device's.
+        nb::object made = names.empty(tuple_of(shape), nb::arg("dtype") = names.dtypes[static_cast<int>(dtype)],
+                                      nb::arg("device") = names.cpu);
         auto* data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(called(made, names.data_ptr)));
+        if (data == nullptr && shape.numel() > 0) {
+            throw nb::type_error(
+                ("expected PyTorch to give memory for results, found a " + name_of_type(made) + " without any")
+                    .c_str());
+        }
         return {std::move(made), MutableTensorView(data, dtype, shape, contiguous_strides(shape))};
     }
     return owning_array(Tensor::empty(shape, dtype), family);

@@ -34,7 +34,7 @@ public:
     const TensorView& rows();
 
 private:
-    bool take_torch(nb::handle object, const std::string& operation, const std::string& what);
+    void take_torch(nb::handle object, const std::string& operation, const std::string& what);
 
     nb::object object_;  // the memory of a tensor of PyTorch
     nb::ndarray<nb::ro> array_;

@@ -124,6 +124,32 @@ def test_varlen(options):
         assert torch.equal(packed, out)
 
 
+@pytest.mark.parametrize("one_for_each", [False, True])
+def test_varlen_slopes_and_probabilities(one_for_each):
+    lengths_q, lengths_k = [3, 0, 6, 4], [5, 8, 6, 2]
+    starts_q, starts_k = (torch.tensor([0, *itertools.accumulate(x)], dtype=torch.int32) for x in (lengths_q, lengths_k))
+    q, k, v = (x[0].requires_grad_() for x in tensors(b=1, n=sum(lengths_q), m=sum(lengths_k)))
+    slopes = torch.rand(4, 4) if one_for_each else torch.rand(4).expand(4, 4)
+    given = slopes if one_for_each else slopes[0]
+    call = lambda **more: fa.flash_attn_varlen_func(q, k, v, starts_q, starts_k, 7, 9, alibi_slopes=given, causal=True, **more)
+    out, lse, probabilities = call(return_attn_probs=True)
+    assert torch.equal(out, call()) and probabilities.shape == (4, 4, 7, 9)
+    for i, (a, b) in enumerate(zip(starts_q, starts_q[1:])):
+        x = [x[None, c:d].detach().double() for x, c, d in ((q, a, b), (k, starts_k[i], starts_k[i + 1]), (v, starts_k[i], starts_k[i + 1]))]
+        want, want_lse, weights = formula(*x, causal=True, slopes=slopes[i])
+        close(out[a:b], want[0])
+        close(lse[:, a:b], want_lse[0])
+        padded = torch.zeros(4, 7, 9, dtype=torch.float64)
+        padded[:, :weights.shape[2], :weights.shape[3]] = weights[0]
+        close(probabilities[i], padded)
+    assert all(x.isfinite().all() for x in torch.autograd.grad(out.sum(), (q, k, v)))
+    if one_for_each:
+        with pytest.raises(ValueError, match="slopes"):
+            fa.flash_attn_varlen_func(q, k, v, starts_q, starts_k, 7, 9, alibi_slopes=slopes[:2])
+        with pytest.raises(ValueError, match="cu_seqlens"):
+            fa.flash_attn_varlen_func(q[1:], k, v, starts_q, starts_k, 7, 9, alibi_slopes=slopes)
+
+
 def test_dropout_keeps_its_share():
     q, k, v = tensors(n=64, m=64)
     out, lse, weights = fa.flash_attn_func(q, k, v, dropout_p=0.25, return_attn_probs=True)
@@ -209,3 +235,21 @@ def test_kvcache_entries_and_left_padding():
         close(out[s:s + 1], want)
     with pytest.raises(ValueError, match="room for"):
         fa.flash_attn_with_kvcache(q, cache_k[:2], cache_v[:2], q[:, :, :2], q[:, :, :2], cache_seqlens=24)
+
+
+def test_rotary_counts_padding_as_places():
+    q, k, v = tensors(n=2, m=2)
+    _, cache_k, cache_v = tensors(m=16, seed=1)
+    angle = torch.rand(16, 4)
+    lengths, left = torch.tensor([5, 9], dtype=torch.int32), torch.tensor([2, 3], dtype=torch.int32)
+    padded, whole = cache_k.clone(), cache_k.clone()
+    call = lambda cache, **more: fa.flash_attn_with_kvcache(q, cache, cache_v.clone(), k, v, angle.cos(), angle.sin(),
+                                                            cache_seqlens=lengths, causal=True, **more)
+    found = call(padded, cache_leftpad=left)
+    call(whole)
+    assert torch.equal(padded, whole)
+    for i in range(2):
+        begin, end = int(left[i]), int(lengths[i])
+        turned = rotated(q[i:i + 1].double(), angle.cos().double(), angle.sin().double(), torch.arange(end, end + 2)[None], True)
+        values = torch.cat((cache_v[i, :end], v[i]))[begin:]
+        close(found[i], formula(turned, whole[i:i + 1, begin:end + 2].double(), values[None].double(), causal=True)[0][0])

@@ -113,7 +113,8 @@ def test_what_does_not_fit_is_an_exception():
                         (ValueError, lambda: sdpa(q, k[..., :5], v)), (ValueError, lambda: sdpa(q, k, v[:, :, :3])),
                         (ValueError, lambda: sdpa(q, k, v, torch.ones(5, 5).bool())), (TypeError, lambda: sdpa(q.int(), k, v)),
                         (TypeError, lambda: sdpa(q, k.double(), v)), (TypeError, lambda: sdpa(q.to("meta"), k, v)),
-                        (ValueError, lambda: sdpa(q, k, v, dropout_p=1.5)), (TypeError, lambda: sdpa(q.to_sparse(), k, v))]:
+                        (ValueError, lambda: sdpa(q, k, v, dropout_p=1.5)), (ValueError, lambda: sdpa(q, k, v, dropout_p=-0.5)),
+                        (ValueError, lambda: sdpa(q, k, v, dropout_p=float("nan"))), (TypeError, lambda: sdpa(q.to_sparse(), k, v))]:
         with pytest.raises(error):
             call()
 
@@ -143,6 +144,16 @@ def test_addresses_are_the_callers():
             x = x.detach().to(dtype) if dtype != torch.float32 else x
             assert _core._rows_address(x) == x.data_ptr()
     assert _core._rows_address(qkv.detach()[..., ::2]) != qkv.data_ptr()
+
+
+def test_storage_smaller_than_its_tensor_is_refused():
+    for size in (0, 64, 4 * 2 * 4 * 6 * 8 - 4):
+        x = torch.randn(2, 4, 6, 8)
+        x.untyped_storage().resize_(size)
+        whole = torch.randn(2, 4, 6, 8)
+        for call in (lambda: attend.attention(x, whole, whole), lambda: attend.attention(whole, whole, whole, out=x)):
+            with pytest.raises(TypeError, match="storage|memory"):
+                call()
 
 
 def test_tensors_lose_their_memory_while_they_are_used():

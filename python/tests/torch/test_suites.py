@@ -4,6 +4,7 @@ import flash_attn
 import flash_attn.bert_padding as padding
 import flash_attn.flash_attn_interface as interface
 import pytest
+import sample
 import torch
 from flash_attn.layers.rotary import apply_rotary_emb
 
@@ -11,9 +12,32 @@ import attend.flash_attn
 
 
 def test_flash_attn_is_attends():
-    assert flash_attn.flash_attn_func is attend.flash_attn.flash_attn_func
-    assert interface.flash_attn_varlen_func is attend.flash_attn.flash_attn_varlen_func
-    assert set(attend.flash_attn.__all__) <= set(dir(flash_attn))
+    assert set(attend.flash_attn.__all__) == set(flash_attn.__all__)
+    q, k = torch.randn(2, 4, 2, 8), torch.randn(2, 5, 2, 8)
+    output, log_sum_exp, probabilities = attend.flash_attn.flash_attn_func(q, k, k, return_attn_probs=True)
+    assert torch.equal(flash_attn.flash_attn_func(q, k, k), output)
+    found = interface.flash_attn_func(q, k, k, return_attn_probs=True)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / 8**0.5
+    torch.testing.assert_close(found[2], (scores - scores.amax(-1, keepdim=True)).exp())
+    torch.testing.assert_close(found[2] * (scores.amax(-1) - log_sum_exp).exp()[..., None], probabilities)
+
+
+class Case:
+    """An item of pytest's, as the sample sees it."""
+
+    def __init__(self, **parameters):
+        self.callspec = self
+        self.params = parameters
+
+
+def test_samples_have_every_value():
+    cases = [Case(seqlen=n, d=d, causal=c) for n in (8, 16, 512) for d in range(10) for c in (False, True)]
+    kept = sample.sampled(cases, 20, "seed")
+    assert kept == sample.sampled(cases, 20, "seed") and len(kept) == len({id(x) for x in kept}) == 20
+    for name in ("seqlen", "d", "causal"):
+        assert {x.params[name] for x in kept} == {x.params[name] for x in cases}
+    assert sum(x.params["seqlen"] == 512 for x in kept) == 1
+    assert len(sample.sampled(cases, 1, "seed")) >= 10 and len(sample.sampled(cases[:1], 5, "seed")) == 1
 
 
 def test_padding_and_back():

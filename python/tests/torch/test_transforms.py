@@ -1,0 +1,185 @@
+"""attend.torch under what PyTorch does to functions: compiling, tracing, transforming, autocast; a right result or an error."""
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import attend.flash_attn
+import attend.torch
+
+F = torch.nn.functional
+sdpa = attend.torch.scaled_dot_product_attention
+
+
+def inputs(*batch):
+    torch.manual_seed(3)
+    return torch.randn(*batch, 2, 3, 4, 8), torch.randn(*batch, 2, 3, 5, 8), torch.randn(*batch, 2, 3, 5, 6)
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def plain(q, k, v):
+    return sdpa(q, k, v)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiles_as_one_graph(backend):
+    torch._dynamo.reset()
+    bias = torch.randn(4, 5, requires_grad=True)
+    call = torch.compile(lambda q, k, v: sdpa(q * 2, k, v, bias).square(), backend=backend, fullgraph=True)
+    given = [x.requires_grad_() for x in inputs()]
+    want = F.scaled_dot_product_attention(given[0] * 2, *given[1:], bias).square()
+    close(call(*given), want)
+    found = torch.autograd.grad(call(*given).sum(), [*given, bias])
+    for a, b in zip(found, torch.autograd.grad(want.sum(), [*given, bias])):
+        close(a, b)
+
+
+def test_dropout_under_a_compiler_is_drawn_anew():
+    torch._dynamo.reset()
+    call = torch.compile(lambda q, k, v: sdpa(q, k, v, dropout_p=0.5), backend="eager", fullgraph=True)
+    given, results = inputs(), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(call(*given))
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("record", [lambda *x: torch.jit.trace(plain, x), lambda *x: make_fx(plain)(*x),
+                                    lambda *x: make_fx(plain, tracing_mode="fake")(*x),
+                                    lambda *x: torch.jit.trace(plain, (x[0].requires_grad_(), *x[1:]))])
+def test_traces_compute(record):
+    q, k, v = inputs()
+    traced = record(*inputs())
+    close(traced(q * 2, k, v), F.scaled_dot_product_attention(q * 2, k, v))
+
+
+def test_traces_that_would_record_nothing_are_refused():
+    x = torch.randn(1, 4, 2, 8)
+    for record in (torch.jit.trace, lambda f, x: make_fx(f)(*x)):
+        with pytest.raises(RuntimeError, match="not traced"):
+            record(lambda x: attend.flash_attn.flash_attn_func(x, x, x), (x,))
+
+
+def test_tensors_without_memory():
+    q, k, v = inputs()
+    with FakeTensorMode() as mode:
+        fake = [mode.from_tensor(x) for x in (q, k, v)]
+        assert sdpa(*fake).shape == (2, 3, 4, 6)
+        assert sdpa(fake[0].requires_grad_(), *fake[1:]).requires_grad
+        with pytest.raises(TypeError, match="without memory"):
+            attend.flash_attn.flash_attn_func(*fake)
+        with pytest.raises(TypeError, match="without"):
+            attend.attention(q, k, v)  # the result would be fake
+    with pytest.raises(TypeError, match="without memory"):
+        torch.func.functionalize(lambda x: attend.attention(x, x, x))(q)
+    close(torch.func.functionalize(plain)(q, k, v), F.scaled_dot_product_attention(q, k, v))
+
+
+def test_another_default_device():
+    q, k, v = inputs()
+    want = sdpa(q, k, v)
+    layer, x = attend.torch.MultiheadAttention(8, 2, dropout=0.5), torch.randn(4, 1, 8)
+    try:
+        torch.set_default_device("meta")
+        assert torch.equal(sdpa(q, k, v), want)
+        assert sdpa(q, k, v, dropout_p=0.5).isfinite().all()
+        assert layer(x, x, x, need_weights=False)[0].isfinite().all()
+        assert attend.flash_attn.flash_attn_func(q, q, q, 0.5).isfinite().all()
+    finally:
+        torch.set_default_device(None)
+
+
+def test_under_a_dispatch_mode():
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    seen, given = [], inputs()
+    want = sdpa(*given)
+    with Names():
+        assert torch.equal(sdpa(*given), want)
+    assert "attend.attention.default" in seen
+
+
+def test_vmap():
+    q, k, v = inputs(3)
+    close(torch.func.vmap(sdpa)(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    close(torch.func.vmap(sdpa, in_dims=(1, None, None), out_dims=1)(q.transpose(0, 1), k[0], v[0]),
+          F.scaled_dot_product_attention(q, k[:1], v[:1]).transpose(0, 1))
+
+
+def test_forward_mode_is_refused():
+    q, k, v = inputs()
+    for call in (sdpa, lambda q, k, v: attend.flash_attn.flash_attn_func(q, q, q)):
+        with pytest.raises(NotImplementedError, match="forward mode"):
+            torch.func.jvp(lambda q: call(q, k, v), (q,), (q,))
+        with pytest.raises(NotImplementedError, match="forward mode"), torch.autograd.forward_ad.dual_level():
+            call(torch.autograd.forward_ad.make_dual(q, q), k, v)
+
+
+def test_gradients_of_gradients_are_refused():
+    q, k, v = inputs()
+    q.requires_grad_()
+    for loss in (lambda y: y.sum(), lambda y: y.square().sum()):
+        gradient, = torch.autograd.grad(loss(sdpa(q, k, v)), q, create_graph=True)
+        # q stands in it besides: its part alone would be a wrong gradient.
+        with pytest.raises(RuntimeError, match="gradients of gradients"):
+            torch.autograd.grad((gradient * q).sum(), q)
+
+
+def test_a_mask_written_to_before_backward_is_noticed():
+    q, k, v = inputs()
+    mask = torch.ones(4, 5, dtype=torch.bool)
+    y = sdpa(q.requires_grad_(), k, v, mask)
+    mask[:, 0] = False
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_negative_views():
+    q, k, v = inputs()
+    close(sdpa(torch._neg_view(q), k, v), F.scaled_dot_product_attention(-q, k, v))
+    with pytest.raises(ValueError, match="read-only"):
+        attend.attention(q, k, v, out=torch._neg_view(torch.empty(2, 3, 4, 6)))
+
+
+@pytest.mark.parametrize("kinds", [(torch.float32,) * 3, (torch.bfloat16, torch.float32, torch.float32), (torch.float64,) * 3], ids=str)
+def test_autocast(kinds):
+    q, k, v = (x.to(kind) for x, kind in zip(inputs(), kinds))
+    mask = torch.randn(4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        mask = mask.to(kinds[0]) if kinds[0] == torch.float64 else mask
+        found, want = sdpa(q, k, v, mask), F.scaled_dot_product_attention(q, k, v, mask)
+    assert found.dtype == want.dtype
+    torch.testing.assert_close(found, want, atol=3e-2, rtol=3e-2)
+
+
+def test_autocast_reaches_the_parameters_gradients():
+    layer = torch.nn.Linear(8, 8)
+    q, k, v = inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        sdpa(layer(q), k, v).sum().backward()
+    assert layer.weight.grad.dtype == torch.float32 and layer.weight.grad.isfinite().all()
+
+
+def test_nested_tensors():
+    x = torch.nested.nested_tensor([torch.randn(4, 3, 8), torch.randn(6, 3, 8)], layout=torch.jagged).transpose(1, 2)
+    with pytest.raises(TypeError, match="nested"):
+        sdpa(x, x, x)
+    with attend.torch.replaced():
+        assert F.scaled_dot_product_attention(x, x, x).is_nested
+
+
+def test_the_layer_runs_pytorchs_code():
+    layer, x = attend.torch.MultiheadAttention(8, 2), torch.randn(4, 3, 8)
+    want = layer(x, x, x)
+    torch._dynamo.reset()
+    for found in (torch.compile(layer, backend="aot_eager")(x, x, x), torch.jit.trace(layer, (x, x, x))(x, x, x)):
+        close(found, want)
+    tangent = torch.func.jvp(lambda x: layer(x, x, x)[0], (x,), (x,))[1]
+    assert tangent.abs().max() > 0
