@@ -15,6 +15,7 @@ constexpr std::int64_t kTilesToAsk = 8;            // from so many on, each asks
 constexpr std::int64_t kWorthAThread = 200'000;    // lanes times rows of columns, some 4 us
 constexpr std::int64_t kCachedOutput = 512 << 10;  // bytes; asking for lines takes its time too
 constexpr std::int64_t kAskedByTile = kBlockSteps / 4 * 64;
+constexpr std::int64_t kBlockBytes = kBlockSteps * kStepBytes;
 constexpr std::int64_t kSumBytes = kSums * kLaneBytes;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) {
@@ -122,7 +123,9 @@ private:
             const bool stream = tiles_.count < kTilesToAsk && t == 0;
             args.rows = product_.rows + row * product_.row_stride + block * kBlockSteps * kernels_.row_lane_bytes;
             args.sums = sums + (blocks_ == 1 ? 0 : t * panels * kSumBytes);
-            args.ahead = next + (stream ? 0 : t * kAskedByTile);
+            // Of one panel after the other; what a tile asks for lies in one of them.
+            const std::int64_t asked = stream ? 0 : t * kAskedByTile;
+            args.ahead = next + asked / kBlockBytes * args.panel_stride + asked % kBlockBytes;
             if (args.steps > 0) {
                 kernel(tiles_.rows(t), panels, stream)(&args);
             } else {

@@ -13,7 +13,10 @@ using Xbyak::Ymm;
 
 constexpr int kVector = 32;  // bytes
 constexpr int kVectorsOfPanel = static_cast<int>(kStepBytes) / kVector;
-constexpr int kUnrolled = 8;  // steps of the loop's body
+constexpr int kUnrolled = 8;     // steps of the loop's body
+constexpr int kStepsOfLine = 4;  // one line is asked for in as many steps
+constexpr int kRowsToAsk = 5;    // fewer compute so fast that the processor's own prefetchers are best
+constexpr int kLine = 64;        // bytes
 constexpr int kRegisters = 16;
 constexpr int kMask = kRegisters - 1;  // where a register holds it
 
@@ -27,12 +30,15 @@ int widest_strip(Format format, int rows) {
 }  // namespace
 
 // rsi columns, rdx from panel to panel, r12 three times that; r8 rows, rcx from row to row, r11 three times that, r9
-// the sixth row; rdi the arguments, rax the steps that are left and then the sums.
-DenseAvx2Generator::DenseAvx2Generator(Format format, int rows, int panels, bool /*stream*/)
+// the sixth row; rdi the arguments, r10 ahead, rax the steps that are left and then the sums.
+DenseAvx2Generator::DenseAvx2Generator(Format format, int rows, int panels, bool stream)
     : format_(format),
       rows_(rows),
+      panels_(panels),
+      stream_(stream),
       lane_bytes_(static_cast<int>(format == Format::quads ? 2 * kLaneBytes : kLaneBytes)) {
     push(r12);
+    mov(r10, ptr[rdi + offsetof(DenseArgs, ahead)]);
     mov(rdx, ptr[rdi + offsetof(DenseArgs, panel_stride)]);
     mov(rcx, ptr[rdi + offsetof(DenseArgs, row_stride)]);
     lea(r11, ptr[rcx + rcx * 2]);
@@ -112,8 +118,14 @@ void DenseAvx2Generator::multiply_strip(const Strip& strip) {
     jl(few, T_NEAR);
     align(32);
     L(many);
-    for (int s = 0; s < kUnrolled; ++s) whole_step(s);
+    // Bytes take longer to multiply than to arrive.
+    const bool asks = strip.first == 0 && rows_ >= kRowsToAsk && format_ != Format::quads;
+    for (int s = 0; s < kUnrolled; ++s) {
+        if (asks) ask(s);
+        whole_step(s);
+    }
     advance(kUnrolled);
+    if (asks) add(r10, stream_ ? kUnrolled * 2 * kLine : kUnrolled / kStepsOfLine * kLine);
     sub(rax, kUnrolled);
     jge(many, T_NEAR);
     L(few);
@@ -132,6 +144,20 @@ void DenseAvx2Generator::advance(int steps) {
     add(rsi, static_cast<std::uint32_t>(steps * kStepBytes));
     add(r8, static_cast<std::uint32_t>(steps * lane_bytes_));
     if (rows_ == 6) add(r9, static_cast<std::uint32_t>(steps * lane_bytes_));
+}
+
+// Into the second-level cache, while the first strip is computed.
+void DenseAvx2Generator::ask(int index) {
+    if (stream_) {
+        for (int panel = 0; panel < std::min(panels_, 2); ++panel) {
+            const RegExp from = panel == 0 ? RegExp(r10) : r10 + rdx;
+            for (int line = 0; line < 2; ++line) {
+                prefetcht1(ptr[from + static_cast<std::size_t>((2 * index + line) * kLine)]);
+            }
+        }
+    } else if (index % kStepsOfLine == 0) {
+        prefetcht1(ptr[r10 + static_cast<std::size_t>(index / kStepsOfLine * kLine)]);
+    }
 }
 
 void DenseAvx2Generator::load_column(const Strip& strip, const Ymm& to, int vector, int index, int half) {

@@ -17,7 +17,8 @@ namespace attend::kernels::cpu::jit {
 /// One kernel.
 class DenseAvx2Generator : public Assembly {
 public:
-    /// @param rows 1 to 6 @param panels,stream see DenseKernels::kernel; nothing is asked for
+    /// @param rows 1 to 6 @param panels,stream see DenseKernels::kernel; five and six rows of floats or pairs ask, for
+    /// any panels
     DenseAvx2Generator(Format format, int rows, int panels, bool stream);
 
 private:
@@ -32,6 +33,7 @@ private:
     Xbyak::Address column_address(const Strip& strip, int vector, int step) const;
     void multiply_strip(const Strip& strip);
     void advance(int steps);
+    void ask(int index);
     void step(const Strip& strip, int index, int half);
     void step_of_few_bytes(const Strip& strip, int index);
     void load_column(const Strip& strip, const Xbyak::Ymm& to, int vector, int index, int half);
@@ -42,6 +44,8 @@ private:
 
     Format format_;
     int rows_;
+    int panels_;
+    bool stream_;
     int lane_bytes_;  ///< of a step of a row
     Xbyak::Label mask_;
 };
