@@ -47,6 +47,7 @@ void check_generation(const char* operation, const GenerationOptions& options) {
            std::to_string(options.repetition_penalty));
     expect(options.no_repeat_ngram_size >= 0, "no_repeat_ngram_size of at least 0",
            std::to_string(options.no_repeat_ngram_size));
+    if (!options.do_sample) return;
     expect(options.temperature > 0.0, "a temperature above 0", std::to_string(options.temperature));
     expect(options.top_k >= 0, "top_k of at least 0", std::to_string(options.top_k));
     expect(options.top_p > 0.0 && options.top_p <= 1.0, "top_p above 0, at most 1", std::to_string(options.top_p));

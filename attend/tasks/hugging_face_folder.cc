@@ -40,6 +40,8 @@ public:
         const bool needed = name == "decoder_start_token_id" || name == "pad_token_id" || name == "eos_token_id";
         return needed && !own_->has(name) ? model_ : *own_;
     }
+    /// The file that says most of it.
+    const std::string& file_name() const { return own_ ? own_->file_name() : model_.file_name(); }
     /// Whether config.json is asked, where MarianConfig has defaults of its own.
     bool of_model() const { return !own_; }
 
@@ -173,6 +175,11 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     };
     result.max_new_tokens = new_tokens("max_new_tokens");
     result.min_new_tokens = new_tokens("min_new_tokens");
+    try {
+        search::check_generation(kOperation, *result.generation);
+    } catch (const ValueError& error) {
+        throw FileError(kOperation, error.detail() + ", in '" + generation.file_name() + "'");
+    }
     if (result.generation->ends.empty()) result.generation->ends = {result.target.end()};
     const std::int64_t start = result.generation->start;
     if (start < 0 || start >= result.model.target_size()) {

@@ -218,10 +218,17 @@ TEST(HuggingFaceFolder, WeightsOfNaNAreNoEmptyTranslation) {
 
 TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     const std::pair<const char*, const char*> changes[] = {
-        {"num_beam_groups", "2"}, {"penalty_alpha", "0.6"}, {"sequence_bias", "[[[1], 2.0]]"},
-        {"num_beams", "1000000"}, {"num_beams", "0"},       {"forced_bos_token_id", "100000"},
-        {"max_length", "-3"},     {"top_k", "1.5"},         {"max_time", "1.0"},
+        {"num_beam_groups", "2"},
+        {"penalty_alpha", "0.6"},
+        {"sequence_bias", "[[[1], 2.0]]"},
+        {"num_beams", "1000000"},
+        {"num_beams", "0"},
+        {"forced_bos_token_id", "100000"},
+        {"max_length", "-3"},
+        {"top_k", "1.5"},
+        {"max_time", "1.0"},
         {"max_new_tokens", "0"},
+        {"repetition_penalty", "0"},
     };
     for (const auto& [name, value] : changes) {
         const OpusCopy copy;
@@ -233,6 +240,13 @@ TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     copy.replace("generation_config.json", "{", "{\"max_new_tokens\": 3,");
     const Translation found = Translator::from_pretrained(copy.folder()).translate(OpusGoldens().text("line.0"));
     EXPECT_LE(found.ids.size(), 3U);
+    // What only samples have matters to samples.
+    copy.replace("generation_config.json", "{", "{\"temperature\": 0.0,");
+    EXPECT_EQ(Translator::from_pretrained(copy.folder()).translate(OpusGoldens().text("line.0")).ids, found.ids);
+    copy.replace("generation_config.json", "{", "{\"do_sample\": true,");
+    EXPECT_NE(copy.message().find("num_beams"), std::string::npos);
+    copy.replace("generation_config.json", "\"num_beams\": 4", "\"num_beams\": 1");
+    EXPECT_NE(copy.message().find("temperature"), std::string::npos);
 }
 
 }  // namespace
