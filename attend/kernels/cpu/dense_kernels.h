@@ -70,8 +70,9 @@ struct DenseKernels {
     std::int64_t row_lane_bytes = kLaneBytes;
 
     /// The kernel for `count` rows and some panels: up to 2 rows take 1, 2 or 4, up to 6 1 or 2, others 1, since sums
-    /// of few rows would wait for each other. Kernels for one panel ask for what is wanted soon: with `stream` for as
-    /// many lines of `ahead` as they read, else for one line in four steps.
+    /// of few rows would wait for each other. Kernels for one panel (AVX-512) or of five and six rows (AVX2, but quads)
+    /// ask for what is wanted soon: with `stream` for as many lines of `ahead` as they read, up to two panels, else for
+    /// one line in four steps.
     DenseKernel (*kernel)(int count, int panels, bool stream) = nullptr;
     /// See DenseFinish.
     void (*finish)(const DenseFinish& args) = nullptr;
