@@ -198,97 +198,6 @@ TEST_P(MarianOnIsa, BatchesAndThreadsChangeNoBit) {
     }
 }
 
-TEST(Translator, BytesThatAreNoUtf8AreRefusedInSentences) {
-    const SmallModel small("tiny");
-    const Translator translator = Translator::from_pretrained(small.folder);
-    try {
-        translator.translate({"a cat", "a c\xC3 t"});
-        FAIL() << "no exception";
-    } catch (const ValueError& error) {
-        EXPECT_STREQ(error.what(), "[Translator] expected UTF-8, found other bytes in source 1 from byte 3 on");
-    }
-    for (const char* wrong : {"\xFF", "\xC3", "a\xED\xA0\x80", "\xF5\x80\x80\x80", "\xC0\x80"}) {
-        EXPECT_THROW(translator.translate(wrong), ValueError);
-    }
-    for (const char* right : {"\u00e9", "\u4e2d", "\U0001F600", "\uFFFD"}) EXPECT_NO_THROW(translator.translate(right));
-}
-
-TEST(Translator, EmptyInputGivesEmptyOutput) {
-    const Translator translator = Translator::from_pretrained(SmallModel("tiny").folder);
-    EXPECT_TRUE(translator.translate({}).empty());
-    const std::vector<Translation> found = translator.translate({"", " ", "a", "\t"}, {.scores = true});
-    ASSERT_EQ(found.size(), 4U);
-    EXPECT_EQ(found[0].text, "");
-    EXPECT_TRUE(found[0].ids.empty());
-    EXPECT_EQ(found[0].score, 0.0);
-    EXPECT_EQ(found[1].text, "");
-    EXPECT_FALSE(found[2].ids.empty());
-    const TranslatedLines none = translator.translate_lines({});
-    EXPECT_TRUE(none.lines.empty());
-    EXPECT_EQ(none.words, 0);
-}
-
-TEST(Translator, StopsAtTheLongestLength) {
-    const SmallModel small("tiny");
-    const Translator translator = Translator::from_pretrained(small.folder, {.shortlist = false});
-    for (std::size_t i = 0; i < small.sentences(); ++i) {
-        const std::vector<std::int64_t> full = small.ids(i, "int8.full.ids");
-        const std::size_t source = small.ids(i, "source").size();
-        for (const double factor : {0.1, 0.5, 1.0, 1.3}) {
-            const auto longest = static_cast<std::size_t>(std::ceil(factor * static_cast<double>(source)));
-            const std::vector<std::int64_t> found =
-                translator.translate({small.text(i)}, {.max_length_factor = factor}).front().ids;
-            EXPECT_EQ(found,
-                      std::vector<std::int64_t>(
-                          full.begin(), full.begin() + static_cast<std::ptrdiff_t>(std::min(longest, full.size()))));
-        }
-    }
-}
-
-// A source that is longer than max_source_tokens is translated in parts, each as if it stood alone.
-TEST(Translator, LongSourcesAreCut) {
-    const Translator translator = Translator::from_pretrained(SmallModel("tiny").folder, {.shortlist = false});
-    std::string text;
-    for (int i = 0; i < 300; ++i) text += i % 3 == 0 ? "the cat rows. " : "a boat, ";
-    for (const std::int64_t most : {2, 17, 128}) {
-        const Translation found = translator.translate({text}, {.scores = true, .max_source_tokens = most}).front();
-        const auto pieces = static_cast<std::int64_t>(translator.encode(text).size()) - 1;
-        const std::int64_t parts = (pieces + most - 2) / (most - 1);
-        // Each part has an end or its longest length.
-        EXPECT_LE(std::count(found.ids.begin(), found.ids.end(), 0), parts);
-        EXPECT_LE(static_cast<std::int64_t>(found.ids.size()), 3 * (pieces + parts));
-        EXPECT_GE(static_cast<std::int64_t>(found.ids.size()), parts);
-        EXPECT_LT(found.score, 0.0);
-    }
-    // The first part alone.
-    const std::vector<std::int64_t> first = translator.translate({"the cat rows."}).front().ids;
-    const auto length = static_cast<std::int64_t>(translator.encode("the cat rows.").size());
-    const std::vector<std::int64_t> cut =
-        translator.translate({"the cat rows. a boat"}, {.max_source_tokens = length}).front().ids;
-    ASSERT_GT(cut.size(), first.size());
-    EXPECT_TRUE(std::equal(first.begin(), first.end(), cut.begin()));
-}
-
-TEST(Translator, KeepsWhatIsAroundSentences) {
-    const SmallModel small("tiny");
-    const Translator translator = Translator::from_pretrained(small.folder);
-    const std::string one = translator.translate({"the cat."}).front().text;
-    const std::string two = translator.translate({"the boat"}).front().text;
-    const TranslatedLines found =
-        translator.translate_lines({"  - the cat. ", "", "\t", "the cat. The boat\r", "a\377b", "3) the boat"});
-    EXPECT_EQ(found.lines[0].text, "  - " + one + " ");
-    EXPECT_EQ(found.lines[1].text, "");
-    EXPECT_EQ(found.lines[2].text, "\t");
-    EXPECT_EQ(found.lines[3].text, one + " " + translator.translate({"The boat"}).front().text + "\r");
-    EXPECT_EQ(found.repaired, (std::vector<std::size_t>{4}));
-    EXPECT_EQ(found.lines[5].text, "3) " + two);
-    EXPECT_EQ(found.words, 3 + 0 + 0 + 4 + 1 + 3);
-    EXPECT_EQ(translator.source_language(), "xx");
-    EXPECT_EQ(translator.pieces({0, 1}), (std::vector<std::string>{"</s>", "<unk>"}));
-    EXPECT_THROW(translator.pieces({-1}), ValueError);
-    EXPECT_THROW(translator.pieces({100000}), ValueError);
-}
-
 // Without stored scales each row has its own: near float32, but not the stored scales' rows.
 TEST(Marian, ModelsWithoutScalesQuantiseEachRow) {
     const SmallModel small("tiny");
@@ -368,22 +277,13 @@ TEST(Marian, EveryTensorOfAnotherShapeOrTypeIsNamed) {
     }
 }
 
-/// The configuration with something else in it.
-void replace(MarianItems& items, const std::string& from, const std::string& to) {
-    MarianItem& item = items.at("special:model.yml");
-    const std::size_t at = item.data.find(from);
-    ASSERT_NE(at, std::string::npos) << from;
-    item.data.replace(at, from.size(), to);
-    item.shape[0] = static_cast<std::int32_t>(item.data.size());
-}
-
 // transformer-guided-alignment-layer counts from 1; the last unless given.
 TEST(Translator, AlignmentsComeFromTheLayerThatLearnedThem) {
     const SmallModel small("tiny");
     const auto links_of = [&](const std::string& layer) {
         const ModelCopy copy(small);
         MarianItems items = copy.items;
-        if (!layer.empty()) replace(items, "ulr: false", "transformer-guided-alignment-layer: " + layer);
+        if (!layer.empty()) replace_configuration(items, "ulr: false", "transformer-guided-alignment-layer: " + layer);
         copy.write(items);
         return Translator::from_pretrained(copy.folder()).translate(small.text(0), {.alignment = true}).tokens;
     };
@@ -449,174 +349,21 @@ TEST(Marian, OtherArchitecturesAreNamed) {
     };
     for (const auto& [from, to] : changes) {
         const std::string message =
-            refusal(small, [&, from = from, to = to](MarianItems& items) { replace(items, from, to); });
+            refusal(small, [&, from = from, to = to](MarianItems& items) { replace_configuration(items, from, to); });
         EXPECT_NE(message.find("m.bin"), std::string::npos) << to << ": " << message;
         EXPECT_EQ(message.find("another exception"), std::string::npos) << to << ": " << message;
     }
-    EXPECT_EQ(refusal(small, [](MarianItems& items) { replace(items, "dec-cell: ssru", "dec-cell: gru"); }),
-              "[load_marian] expected 'dec-cell' to be 'ssru' in the configuration of 'm.bin', found 'gru'");
-}
-
-TEST(Translator, FoldersThatDoNotFitAreNamed) {
-    const SmallModel small("tiny");
-    const auto message = [](const std::string& folder) {
-        return message_of<FileError>([&] { Translator::from_pretrained(folder); });
-    };
-    EXPECT_EQ(message("/nowhere/en-pt"), "[Translator] expected a folder with a model, found none at '/nowhere/en-pt'");
-    {
-        const TemporaryFolder empty;
-        EXPECT_EQ(message(empty.path("")),
-                  "[Translator] expected a file model*.bin in '" + empty.path("") + "', found none");
-    }
-    {
-        const ModelCopy copy(small);
-        std::filesystem::remove(copy.path("vocab.xxyy.spm"));
-        EXPECT_EQ(message(copy.folder()),
-                  "[Translator] expected a file vocab*.spm in '" + copy.folder() + "', found none");
-        write_file(copy.path("vocab.xxyy.spm"), "no model");
-        EXPECT_EQ(message(copy.folder()), "[Tokenizer] expected a SentencePiece model in '" +
-                                              copy.path("vocab.xxyy.spm") + "', found other bytes");
-        write_file(copy.path("vocab.xxyy.spm"), "");
-        EXPECT_EQ(message(copy.folder()), "[Tokenizer] expected a SentencePiece model in '" +
-                                              copy.path("vocab.xxyy.spm") + "', found other bytes");
-    }
-    {
-        const ModelCopy copy(small);
-        write_file(copy.path("model.other.bin"), "x");
-        EXPECT_NE(message(copy.folder()).find("expected one file model*.bin"), std::string::npos);
-    }
-    {
-        const ModelCopy copy(small);
-        write_file(copy.path("lex.50.50.xxyy.s2t.bin"), "x");
-        EXPECT_NE(message(copy.folder()).find("expected a binary shortlist in '"), std::string::npos);
-        std::filesystem::remove(copy.path("lex.50.50.xxyy.s2t.bin"));
-        EXPECT_FALSE(Translator::from_pretrained(copy.folder()).translate({"the cat"}).front().ids.empty());
-    }
-    {
-        // A vocabulary of 96 pieces and weights for 88.
-        const ModelCopy copy(small);
-        MarianItems items = copy.items;
-        items.at("Wemb").shape[0] = 88;
-        items.at("Wemb").data.erase(0, 8 * 24);
-        items.at("decoder_ff_logit_out_b").shape[1] = 88;
-        replace(items, "  - 96\n  - 96", "  - 88\n  - 88");
-        copy.write(items);
-        EXPECT_EQ(message(copy.folder()), "[Translator] expected at most 88 pieces, the rows of 'Wemb' in '" +
-                                              copy.path("model.xxyy.intgemm.alphas.bin") + "', in '" +
-                                              copy.path("vocab.xxyy.spm") + "', found 96");
-    }
-    {
-        // A shortlist for another vocabulary, of 72 pieces.
-        const ModelCopy copy(small);
-        std::filesystem::copy_file(SmallModel("split").lexical, copy.path("lex.50.50.xxyy.s2t.bin"),
-                                   std::filesystem::copy_options::overwrite_existing);
-        EXPECT_EQ(message(copy.folder()), "[Translator] expected a shortlist of the 96 pieces of '" +
-                                              copy.path("vocab.xxyy.spm") + "' in '" +
-                                              copy.path("lex.50.50.xxyy.s2t.bin") + "', found one of 72");
-        EXPECT_NO_THROW(Translator::from_pretrained(copy.folder(), {.shortlist = false}));
-    }
+    EXPECT_EQ(
+        refusal(small, [](MarianItems& items) { replace_configuration(items, "dec-cell: ssru", "dec-cell: gru"); }),
+        "[load_marian] expected 'dec-cell' to be 'ssru' in the configuration of 'm.bin', found 'gru'");
 }
 
 TEST(Translator, LayersThatTheConfigurationLeavesOutAreNamed) {
-    EXPECT_EQ(refusal(SmallModel("tiny"), [](MarianItems& items) { replace(items, "dec-depth: 2", "dec-depth: 1"); })
+    EXPECT_EQ(refusal(SmallModel("tiny"),
+                      [](MarianItems& items) { replace_configuration(items, "dec-depth: 2", "dec-depth: 1"); })
                   .find("[load_marian] expected tensors 'decoder_lN' of the 1 layers in the configuration of 'm.bin', "
                         "found 'decoder_l2_"),
               0U);
-}
-
-TEST(Translator, FilesOfOtherLanguagesAreNamed) {
-    const SmallModel small("tiny");
-    for (const auto& [from, to] : {std::pair("lex.50.50.xxyy.s2t.bin", "lex.50.50.yyxx.s2t.bin"),
-                                   std::pair("vocab.xxyy.spm", "vocab.aabb.spm")}) {
-        const ModelCopy copy(small);
-        std::filesystem::rename(copy.path(from), copy.path(to));
-        EXPECT_EQ(message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); }),
-                  "[Translator] expected a file for 'xxyy', as '" + copy.path("model.xxyy.intgemm.alphas.bin") +
-                      "' is, found '" + copy.path(to) + "'");
-        // A name that does not tell is fine.
-        std::filesystem::rename(copy.path(to),
-                                copy.path(std::string(from).substr(0, 3) + (from[0] == 'l' ? ".bin" : "ab.spm")));
-        EXPECT_EQ(Translator::from_pretrained(copy.folder()).target_language(), "yy");
-    }
-}
-
-TEST(Translator, FilesAsTheyWereDownloadedAreNamed) {
-    const SmallModel small("tiny");
-    for (const char* name : {"model.xxyy.intgemm.alphas.bin", "lex.50.50.xxyy.s2t.bin", "vocab.xxyy.spm"}) {
-        const ModelCopy copy(small);
-        std::filesystem::rename(copy.path(name), copy.path(name) + ".gz");
-        const std::string found = message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); });
-        EXPECT_NE(found.find("found '" + copy.path(name) + ".gz': unpack it first (gunzip)"), std::string::npos)
-            << found;
-    }
-}
-
-TEST(Translator, FoldersThatCannotBeReadAreNamed) {
-    const ModelCopy copy(SmallModel("tiny"));
-    const auto message = [](const std::string& folder) {
-        return message_of<FileError>([&] { Translator::from_pretrained(folder); });
-    };
-    const std::string loop = copy.path("loop");
-    std::filesystem::create_symlink(loop, loop);
-    for (const std::string& folder : {loop, std::string(5000, 'x')}) {
-        EXPECT_EQ(
-            message(folder).find("[Translator] expected a readable folder with a model at '" + folder + "', found: "),
-            0U)
-            << message(folder);
-    }
-    std::filesystem::remove(loop);
-    ASSERT_EQ(mkfifo(copy.path("config.yml").c_str(), 0600), 0);
-    EXPECT_EQ(message(copy.folder()), "[Translator] expected files in '" + copy.folder() +
-                                          "', found a pipe or a device at '" + copy.path("config.yml") + "'");
-}
-
-TEST(Translator, YamlOfDefaults) {
-    const ModelCopy copy(SmallModel("tiny"));
-    const auto opened = [&](const std::string& yaml) {
-        write_file(copy.path("config.yml"), yaml);
-        return Translator::from_pretrained(copy.folder()).source_language();
-    };
-    for (const char* fine : {"", "# nothing\n", "---\n", "beam-size: 2.0", "max-length-factor: 0.5"}) {
-        EXPECT_EQ(opened(fine), "xx") << fine;
-    }
-    for (const char* wrong :
-         {"beam-size: 1.7", "beam-size: 0", "max-length-factor: 0", "max-length-factor: -1", "- 1"}) {
-        EXPECT_THROW(opened(wrong), FileError) << wrong;
-    }
-}
-
-// A piece of a translation, not of its source, is made to end with a line break where the vocabulary spells it.
-TEST(Translator, LineBreaksInPiecesAreSpaces) {
-    const SmallModel small("tiny");
-    const Translator original = Translator::from_pretrained(small.folder);
-    const std::string spelt = read_file(small.folder + "/vocab.xxyy.spm");
-    int tried = 0;
-    for (std::size_t i = 0; i < small.sentences(); ++i) {
-        const std::vector<std::int64_t> source = original.encode(small.text(i));
-        const Translation want = original.translate(small.text(i));
-        for (const std::int64_t id : want.ids) {
-            const std::string piece = original.pieces({id}).front();
-            const std::string entry = std::string{'\n', static_cast<char>(piece.size())} + piece + '\x15';
-            const std::size_t at = spelt.find(entry);
-            const bool letter = piece.back() >= 'a' && piece.back() <= 'z';
-            if (!letter || at == std::string::npos || std::find(source.begin(), source.end(), id) != source.end())
-                continue;
-            for (const char end : {'\n', '\r'}) {
-                const ModelCopy copy(small);
-                std::string bytes = spelt;
-                bytes[at + 1 + piece.size()] = end;
-                write_file(copy.path("vocab.xxyy.spm"), bytes);
-                const Translation found = Translator::from_pretrained(copy.folder()).translate(small.text(i));
-                if (found.ids != want.ids) continue;
-                EXPECT_EQ(found.text.find_first_of("\r\n"), std::string::npos);
-                EXPECT_EQ(found.text.size(), want.text.size());
-                EXPECT_NE(found.text, want.text);
-                ++tried;
-            }
-            break;
-        }
-    }
-    EXPECT_GT(tried, 0);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <stdexcept>
 
 namespace attend::testing {
 
@@ -108,6 +109,14 @@ ModelCopy::ModelCopy(const SmallModel& original) : items(read_items(read_file(or
 
 void ModelCopy::write(const MarianItems& changed) const {
     write_file(model_, written_items(changed));
+}
+
+void replace_configuration(MarianItems& items, const std::string& from, const std::string& to) {
+    MarianItem& item = items.at("special:model.yml");
+    const std::size_t at = item.data.find(from);
+    if (at == std::string::npos) throw std::invalid_argument("no '" + from + "' in the configuration");
+    item.data.replace(at, from.size(), to);
+    item.shape[0] = static_cast<std::int32_t>(item.data.size());
 }
 
 }  // namespace attend::testing

@@ -72,4 +72,7 @@ private:
     std::string model_;
 };
 
+/// Puts something else into the configuration that a model file holds.
+void replace_configuration(MarianItems& items, const std::string& from, const std::string& to);
+
 }  // namespace attend::testing

@@ -1,6 +1,7 @@
 #include <attend/kernels/cpu/jit/assembly.h>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace attend::kernels::cpu::jit {
 
@@ -28,6 +29,29 @@ bool try_to_assemble() {
 bool can_assemble() {
     static const bool possible = try_to_assemble();
     return possible;
+}
+
+void Assembly::for_steps(const Xbyak::Reg64& left, int unrolled, const std::function<void()>& many,
+                         const std::function<void()>& one) {
+    Xbyak::Label whole;
+    Xbyak::Label few;
+    Xbyak::Label single;
+    Xbyak::Label done;
+    sub(left, static_cast<std::uint32_t>(unrolled));
+    jl(few, T_NEAR);
+    align(32);
+    L(whole);
+    many();
+    sub(left, static_cast<std::uint32_t>(unrolled));
+    jge(whole, T_NEAR);
+    L(few);
+    add(left, static_cast<std::uint32_t>(unrolled));
+    jz(done, T_NEAR);
+    L(single);
+    one();
+    dec(left);
+    jnz(single, T_NEAR);
+    L(done);
 }
 
 Assembly::Assembly() : CodeGenerator(kCodeBytes, Xbyak::DontSetProtectRWE) {}

@@ -4,6 +4,8 @@
 
 #include <xbyak/xbyak.h>
 
+#include <functional>
+
 namespace attend::kernels::cpu::jit {
 
 /// Whether this process may have executable memory: hardened systems refuse it.
@@ -21,6 +23,11 @@ public:
 
 protected:
     Assembly();
+
+    /// A loop over `left` steps: `many` for `unrolled` of them, as often as there are so many, then `one` for each that
+    /// remains. Both write their code once; `left`, which they do not use, is 0 behind.
+    void for_steps(const Xbyak::Reg64& left, int unrolled, const std::function<void()>& many,
+                   const std::function<void()>& one);
 };
 
 }  // namespace attend::kernels::cpu::jit

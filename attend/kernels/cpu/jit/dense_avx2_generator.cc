@@ -110,33 +110,20 @@ void DenseAvx2Generator::multiply_strip(const Strip& strip) {
         for (int half = 0; half < halves; ++half) step(strip, index, half);
     };
     if (few_bytes) vmovdqa(Ymm(kMask), ptr[rip + mask_]);
-    Xbyak::Label many;
-    Xbyak::Label few;
-    Xbyak::Label one;
-    Xbyak::Label done;
-    sub(rax, kUnrolled);
-    jl(few, T_NEAR);
-    align(32);
-    L(many);
     // Bytes take longer to multiply than to arrive.
     const bool asks = strip.first == 0 && rows_ >= kRowsToAsk && format_ != Format::quads;
-    for (int s = 0; s < kUnrolled; ++s) {
-        if (asks) ask(s);
-        whole_step(s);
-    }
-    advance(kUnrolled);
-    if (asks) add(r10, stream_ ? kUnrolled * 2 * kLine : kUnrolled / kStepsOfLine * kLine);
-    sub(rax, kUnrolled);
-    jge(many, T_NEAR);
-    L(few);
-    add(rax, kUnrolled);
-    jz(done, T_NEAR);
-    L(one);
-    whole_step(0);
-    advance(1);
-    dec(rax);
-    jnz(one, T_NEAR);
-    L(done);
+    const auto many = [&] {
+        for (int s = 0; s < kUnrolled; ++s) {
+            if (asks) ask(s);
+            whole_step(s);
+        }
+        advance(kUnrolled);
+        if (asks) add(r10, stream_ ? kUnrolled * 2 * kLine : kUnrolled / kStepsOfLine * kLine);
+    };
+    for_steps(rax, kUnrolled, many, [&] {
+        whole_step(0);
+        advance(1);
+    });
     finish_sums(strip);
 }
 

@@ -44,31 +44,18 @@ DenseGenerator::DenseGenerator(Format format, int rows, int panels, bool stream)
         const Reg64 pointers[] = {r8, r9, r10};
         for (int p = 0; p * kRowsOfPointer < rows; ++p) move(pointers[p], steps * kLaneBytes);
     };
-    Xbyak::Label many;
-    Xbyak::Label few;
-    Xbyak::Label one;
-    Xbyak::Label done;
-    sub(rax, kUnrolled);
-    jl(few, T_NEAR);
-    align(32);
-    L(many);
-    for (int s = 0; s < kUnrolled; ++s) {
-        ask(s);
-        step(s);
-    }
-    advance(kUnrolled);
-    if (panels == 1) move(rbx, stream_ ? kUnrolled * kStepBytes : kUnrolled / kStepsOfLine * kVector);
-    sub(rax, kUnrolled);
-    jge(many, T_NEAR);
-    L(few);
-    add(rax, kUnrolled);
-    jz(done, T_NEAR);
-    L(one);
-    step(0);
-    advance(1);
-    dec(rax);
-    jnz(one, T_NEAR);
-    L(done);
+    const auto many = [&] {
+        for (int s = 0; s < kUnrolled; ++s) {
+            ask(s);
+            step(s);
+        }
+        advance(kUnrolled);
+        if (panels == 1) move(rbx, stream_ ? kUnrolled * kStepBytes : kUnrolled / kStepsOfLine * kVector);
+    };
+    for_steps(rax, kUnrolled, many, [&] {
+        step(0);
+        advance(1);
+    });
     finish_sums();
     pop(r12);
     pop(rbx);

@@ -1,0 +1,142 @@
+// Folders of Firefox's models: which files they may hold, and what is refused.
+#include "tests/support/compare.h"
+#include "tests/support/marian_files.h"
+
+#include <attend/core/error.h>
+#include <attend/io/file.h>
+#include <attend/tasks/translator.h>
+
+#include <gtest/gtest.h>
+
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace attend::testing {
+namespace {
+
+TEST(Translator, FoldersThatDoNotFitAreNamed) {
+    const SmallModel small("tiny");
+    const auto message = [](const std::string& folder) {
+        return message_of<FileError>([&] { Translator::from_pretrained(folder); });
+    };
+    EXPECT_EQ(message("/nowhere/en-pt"), "[Translator] expected a folder with a model, found none at '/nowhere/en-pt'");
+    {
+        const TemporaryFolder empty;
+        EXPECT_EQ(message(empty.path("")),
+                  "[Translator] expected a file model*.bin in '" + empty.path("") + "', found none");
+    }
+    {
+        const ModelCopy copy(small);
+        std::filesystem::remove(copy.path("vocab.xxyy.spm"));
+        EXPECT_EQ(message(copy.folder()),
+                  "[Translator] expected a file vocab*.spm in '" + copy.folder() + "', found none");
+        write_file(copy.path("vocab.xxyy.spm"), "no model");
+        EXPECT_EQ(message(copy.folder()), "[Tokenizer] expected a SentencePiece model in '" +
+                                              copy.path("vocab.xxyy.spm") + "', found other bytes");
+        write_file(copy.path("vocab.xxyy.spm"), "");
+        EXPECT_EQ(message(copy.folder()), "[Tokenizer] expected a SentencePiece model in '" +
+                                              copy.path("vocab.xxyy.spm") + "', found other bytes");
+    }
+    {
+        const ModelCopy copy(small);
+        write_file(copy.path("model.other.bin"), "x");
+        EXPECT_NE(message(copy.folder()).find("expected one file model*.bin"), std::string::npos);
+    }
+    {
+        const ModelCopy copy(small);
+        write_file(copy.path("lex.50.50.xxyy.s2t.bin"), "x");
+        EXPECT_NE(message(copy.folder()).find("expected a binary shortlist in '"), std::string::npos);
+        std::filesystem::remove(copy.path("lex.50.50.xxyy.s2t.bin"));
+        EXPECT_FALSE(Translator::from_pretrained(copy.folder()).translate({"the cat"}).front().ids.empty());
+    }
+    {
+        // A vocabulary of 96 pieces and weights for 88.
+        const ModelCopy copy(small);
+        MarianItems items = copy.items;
+        items.at("Wemb").shape[0] = 88;
+        items.at("Wemb").data.erase(0, 8 * 24);
+        items.at("decoder_ff_logit_out_b").shape[1] = 88;
+        replace_configuration(items, "  - 96\n  - 96", "  - 88\n  - 88");
+        copy.write(items);
+        EXPECT_EQ(message(copy.folder()), "[Translator] expected at most 88 pieces, the rows of 'Wemb' in '" +
+                                              copy.path("model.xxyy.intgemm.alphas.bin") + "', in '" +
+                                              copy.path("vocab.xxyy.spm") + "', found 96");
+    }
+    {
+        // A shortlist for another vocabulary, of 72 pieces.
+        const ModelCopy copy(small);
+        std::filesystem::copy_file(SmallModel("split").lexical, copy.path("lex.50.50.xxyy.s2t.bin"),
+                                   std::filesystem::copy_options::overwrite_existing);
+        EXPECT_EQ(message(copy.folder()), "[Translator] expected a shortlist of the 96 pieces of '" +
+                                              copy.path("vocab.xxyy.spm") + "' in '" +
+                                              copy.path("lex.50.50.xxyy.s2t.bin") + "', found one of 72");
+        EXPECT_NO_THROW(Translator::from_pretrained(copy.folder(), {.shortlist = false}));
+    }
+}
+
+TEST(Translator, FilesOfOtherLanguagesAreNamed) {
+    const SmallModel small("tiny");
+    for (const auto& [from, to] : {std::pair("lex.50.50.xxyy.s2t.bin", "lex.50.50.yyxx.s2t.bin"),
+                                   std::pair("vocab.xxyy.spm", "vocab.aabb.spm")}) {
+        const ModelCopy copy(small);
+        std::filesystem::rename(copy.path(from), copy.path(to));
+        EXPECT_EQ(message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); }),
+                  "[Translator] expected a file for 'xxyy', as '" + copy.path("model.xxyy.intgemm.alphas.bin") +
+                      "' is, found '" + copy.path(to) + "'");
+        // A name that does not tell is fine.
+        std::filesystem::rename(copy.path(to),
+                                copy.path(std::string(from).substr(0, 3) + (from[0] == 'l' ? ".bin" : "ab.spm")));
+        EXPECT_EQ(Translator::from_pretrained(copy.folder()).target_language(), "yy");
+    }
+}
+
+TEST(Translator, FilesAsTheyWereDownloadedAreNamed) {
+    const SmallModel small("tiny");
+    for (const char* name : {"model.xxyy.intgemm.alphas.bin", "lex.50.50.xxyy.s2t.bin", "vocab.xxyy.spm"}) {
+        const ModelCopy copy(small);
+        std::filesystem::rename(copy.path(name), copy.path(name) + ".gz");
+        const std::string found = message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); });
+        EXPECT_NE(found.find("found '" + copy.path(name) + ".gz': unpack it first (gunzip)"), std::string::npos)
+            << found;
+    }
+}
+
+TEST(Translator, FoldersThatCannotBeReadAreNamed) {
+    const ModelCopy copy(SmallModel("tiny"));
+    const auto message = [](const std::string& folder) {
+        return message_of<FileError>([&] { Translator::from_pretrained(folder); });
+    };
+    const std::string loop = copy.path("loop");
+    std::filesystem::create_symlink(loop, loop);
+    for (const std::string& folder : {loop, std::string(5000, 'x')}) {
+        EXPECT_EQ(
+            message(folder).find("[Translator] expected a readable folder with a model at '" + folder + "', found: "),
+            0U)
+            << message(folder);
+    }
+    std::filesystem::remove(loop);
+    ASSERT_EQ(mkfifo(copy.path("config.yml").c_str(), 0600), 0);
+    EXPECT_EQ(message(copy.folder()), "[Translator] expected files in '" + copy.folder() +
+                                          "', found a pipe or a device at '" + copy.path("config.yml") + "'");
+}
+
+TEST(Translator, YamlOfDefaults) {
+    const ModelCopy copy(SmallModel("tiny"));
+    const auto opened = [&](const std::string& yaml) {
+        write_file(copy.path("config.yml"), yaml);
+        return Translator::from_pretrained(copy.folder()).source_language();
+    };
+    for (const char* fine : {"", "# nothing\n", "---\n", "beam-size: 2.0", "max-length-factor: 0.5"}) {
+        EXPECT_EQ(opened(fine), "xx") << fine;
+    }
+    for (const char* wrong :
+         {"beam-size: 1.7", "beam-size: 0", "max-length-factor: 0", "max-length-factor: -1", "- 1"}) {
+        EXPECT_THROW(opened(wrong), FileError) << wrong;
+    }
+}
+
+}  // namespace
+}  // namespace attend::testing
