@@ -1,4 +1,5 @@
 #include <attend/attention/attention.h>
+
 #include <attend/attention/decode.h>
 #include <attend/attention/problem.h>
 #include <attend/core/error.h>

@@ -1,4 +1,5 @@
 #include <attend/attention/block_mask.h>
+
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>

@@ -1,4 +1,5 @@
 #include <attend/attention/cache_rows.h>
+
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 

@@ -1,4 +1,5 @@
 #include <attend/attention/decode.h>
+
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 

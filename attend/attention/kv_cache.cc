@@ -1,5 +1,6 @@
-#include <attend/attention/cache_rows.h>
 #include <attend/attention/kv_cache.h>
+
+#include <attend/attention/cache_rows.h>
 #include <attend/core/error.h>
 
 #include <algorithm>

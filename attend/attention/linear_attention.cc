@@ -1,4 +1,5 @@
 #include <attend/attention/linear_attention.h>
+
 #include <attend/attention/linear_causal.h>
 #include <attend/attention/linear_full.h>
 #include <attend/attention/linear_problem.h>

@@ -1,4 +1,5 @@
 #include <attend/attention/linear_causal.h>
+
 #include <attend/core/scratch.h>
 #include <attend/core/tensor.h>
 #include <attend/core/threads.h>

@@ -1,4 +1,5 @@
 #include <attend/attention/linear_problem.h>
+
 #include <attend/core/error.h>
 
 #include <cmath>

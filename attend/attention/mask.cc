@@ -1,4 +1,5 @@
 #include <attend/attention/mask.h>
+
 #include <attend/core/error.h>
 
 #include <string>

@@ -1,4 +1,5 @@
 #include <attend/attention/nonfinite.h>
+
 #include <attend/core/element.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/flash/operands.h>
@@ -43,7 +44,7 @@ Sums inspect_sums(const TileKernels& kernels, const Sequence& sequence, std::int
     const auto size = static_cast<std::int64_t>(size_of(log_sum_exp.dtype()));
     const std::int64_t first = sequence.batch * strides[0] + head * strides[1] + sequence.query_begin * strides[2];
     if (log_sum_exp.dtype() == DType::float32 && strides[2] == 1) {
-        const auto* data = static_cast<const std::byte*>(log_sum_exp.data()) + first * size;
+        const auto* data = address_at(log_sum_exp.data(), first * size);
         if (kernels.all_finite({data, DType::float32, 0, 1, sequence.query_count})) return {};
     }
     Sums sums;

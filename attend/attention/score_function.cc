@@ -1,6 +1,7 @@
+#include <attend/attention/score_function.h>
+
 #include <attend/attention/attention.h>
 #include <attend/attention/problem.h>
-#include <attend/attention/score_function.h>
 #include <attend/kernels/cpu/flash/backward.h>
 #include <attend/kernels/cpu/flash/forward.h>
 #include <attend/kernels/tile.h>

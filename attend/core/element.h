@@ -4,9 +4,20 @@
 
 #include <attend/core/dtype.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace attend {
+
+/// Address `bytes` behind `base`. An empty tensor has no address to count from: nullptr stays nullptr.
+[[gnu::always_inline]] inline const std::byte* address_at(const void* base, std::int64_t bytes) {
+    return base == nullptr ? nullptr : static_cast<const std::byte*>(base) + bytes;
+}
+
+/// The same of elements that can be written.
+[[gnu::always_inline]] inline std::byte* address_at(void* base, std::int64_t bytes) {
+    return const_cast<std::byte*>(address_at(static_cast<const void*>(base), bytes));
+}
 
 /// Element number `offset` (in elements) as a double.
 double load_element(const void* data, DType dtype, std::int64_t offset);

@@ -1,4 +1,5 @@
 #include <attend/core/error.h>
+
 #include <attend/version.h>
 
 namespace attend {

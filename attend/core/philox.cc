@@ -1,6 +1,7 @@
+#include <attend/core/philox.h>
+
 #include <attend/core/element.h>
 #include <attend/core/error.h>
-#include <attend/core/philox.h>
 
 #include <cmath>
 #include <numbers>

@@ -1,5 +1,6 @@
-#include <attend/core/element.h>
 #include <attend/core/print.h>
+
+#include <attend/core/element.h>
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,5 @@
 #include <attend/core/scratch.h>
+
 #include <attend/core/tensor.h>
 
 #include <cstdint>

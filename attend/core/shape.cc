@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/core/shape.h>
+
+#include <attend/core/error.h>
 
 namespace attend {
 

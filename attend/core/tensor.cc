@@ -1,7 +1,8 @@
+#include <attend/core/tensor.h>
+
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/memory.h>
-#include <attend/core/tensor.h>
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,7 @@
+#include <attend/core/threads.h>
+
 #include <attend/core/error.h>
 #include <attend/core/interrupt.h>
-#include <attend/core/threads.h>
 
 #include <algorithm>
 #include <atomic>

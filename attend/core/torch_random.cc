@@ -1,7 +1,8 @@
+#include <attend/core/torch_random.h>
+
 #include <attend/core/cephes.h>
 #include <attend/core/element.h>
 #include <attend/core/error.h>
-#include <attend/core/torch_random.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,8 @@
+#include <attend/dense/matmul.h>
+
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
-#include <attend/dense/matmul.h>
 #include <attend/dense/packed_layout.h>
 #include <attend/dense/run_product.h>
 

@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/dense/packed_layout.h>
+
+#include <attend/core/error.h>
 
 #include <array>
 #include <bit>

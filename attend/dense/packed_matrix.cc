@@ -1,10 +1,11 @@
+#include <attend/dense/packed_matrix.h>
+
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/memory.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/dense/packed_layout.h>
-#include <attend/dense/packed_matrix.h>
 
 #include <algorithm>
 #include <cmath>

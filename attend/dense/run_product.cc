@@ -1,7 +1,8 @@
+#include <attend/dense/run_product.h>
+
 #include <attend/core/element.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
-#include <attend/dense/run_product.h>
 #include <attend/kernels/matmul.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@ constexpr std::int64_t kRowsOfTask = 48;
 constexpr std::int64_t kFewRows = 4;
 
 const std::byte* row_of(const Rows& x, std::int64_t row) {
-    return static_cast<const std::byte*>(x.data) + row * x.stride * static_cast<std::int64_t>(size_of(x.dtype));
+    return address_at(x.data, row * x.stride * static_cast<std::int64_t>(size_of(x.dtype)));
 }
 
 /// Rows that a whole number of pages lies between fall into the same few places of the first-level cache, which holds

@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/io/checkpoint.h>
+
+#include <attend/core/error.h>
 #include <attend/io/json_config.h>
 
 #include <filesystem>

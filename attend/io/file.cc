@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/io/file.h>
+
+#include <attend/core/error.h>
 
 #include <fcntl.h>
 #include <sys/mman.h>

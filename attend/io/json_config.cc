@@ -1,6 +1,7 @@
+#include <attend/io/json_config.h>
+
 #include <attend/core/error.h>
 #include <attend/io/file.h>
-#include <attend/io/json_config.h>
 
 #include <nlohmann/json.hpp>
 

@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/io/marian_file.h>
+
+#include <attend/core/error.h>
 
 #include <cmath>
 #include <cstring>

@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/io/marian_shortlist.h>
+
+#include <attend/core/error.h>
 
 #include <algorithm>
 #include <cstring>

@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/io/safetensors_header.h>
+
+#include <attend/core/error.h>
 
 #include <nlohmann/json.hpp>
 

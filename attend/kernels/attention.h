@@ -9,6 +9,7 @@
 ///     o_i  = sum_j p_ij d_ij v_j                      d_ij = 0 or 1 / (1 - dropout)
 #pragma once
 
+#include <attend/core/element.h>
 #include <attend/core/tensor.h>
 #include <attend/kernels/block_mask.h>
 #include <attend/kernels/mask.h>
@@ -109,7 +110,7 @@ extern template void Dropout::factors<double>(std::int64_t, std::int64_t, std::i
 /// Address of row `row` (counted in the whole tensor) of batch `batch` and head `head` of a rank-4 view.
 inline const std::byte* row_address(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
     const std::int64_t offset = batch * view.strides()[0] + head * view.strides()[1] + row * view.strides()[2];
-    return static_cast<const std::byte*>(view.data()) + offset * static_cast<std::int64_t>(size_of(view.dtype()));
+    return address_at(view.data(), offset * static_cast<std::int64_t>(size_of(view.dtype())));
 }
 
 /// The same of elements that can be written.

@@ -1,6 +1,7 @@
+#include <attend/models/hugging_face_marian.h>
+
 #include <attend/core/error.h>
 #include <attend/dense/packed_matrix.h>
-#include <attend/models/hugging_face_marian.h>
 
 #include <algorithm>
 #include <cmath>

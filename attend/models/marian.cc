@@ -1,6 +1,7 @@
+#include <attend/models/marian.h>
+
 #include <attend/core/error.h>
 #include <attend/io/flat_yaml.h>
-#include <attend/models/marian.h>
 
 #include <charconv>
 #include <cmath>

@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/nn/embedding.h>
+
+#include <attend/core/error.h>
 
 #include <string>
 #include <utility>

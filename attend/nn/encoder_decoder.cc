@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/nn/encoder_decoder.h>
+
+#include <attend/core/error.h>
 
 #include <cstring>
 #include <numeric>

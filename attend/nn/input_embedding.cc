@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/nn/input_embedding.h>
+
+#include <attend/core/error.h>
 
 #include <algorithm>
 #include <cstring>

@@ -1,6 +1,7 @@
+#include <attend/nn/linear.h>
+
 #include <attend/core/error.h>
 #include <attend/dense/run_product.h>
-#include <attend/nn/linear.h>
 
 #include <algorithm>
 #include <cmath>

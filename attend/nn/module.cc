@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/nn/module.h>
+
+#include <attend/core/error.h>
 
 #include <algorithm>
 

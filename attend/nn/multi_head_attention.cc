@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/nn/multi_head_attention.h>
+
+#include <attend/core/error.h>
 
 #include <string>
 #include <utility>

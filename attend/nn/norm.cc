@@ -1,7 +1,8 @@
+#include <attend/nn/norm.h>
+
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/row_kernels.h>
-#include <attend/nn/norm.h>
 
 #include <algorithm>
 #include <string>

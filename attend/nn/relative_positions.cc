@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/nn/relative_positions.h>
+
+#include <attend/core/error.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,8 @@
+#include <attend/nn/rotary.h>
+
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
-#include <attend/nn/rotary.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,7 @@
+#include <attend/nn/ssru.h>
+
 #include <attend/core/error.h>
 #include <attend/kernels/cpu/row_kernels.h>
-#include <attend/nn/ssru.h>
 
 #include <string>
 #include <utility>

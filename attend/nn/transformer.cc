@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/nn/transformer.h>
+
+#include <attend/core/error.h>
 
 #include <algorithm>
 #include <cstddef>

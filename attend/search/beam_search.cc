@@ -1,6 +1,7 @@
+#include <attend/search/beam_search.h>
+
 #include <attend/core/error.h>
 #include <attend/kernels/cpu/row_kernels.h>
-#include <attend/search/beam_search.h>
 
 #include <algorithm>
 #include <cmath>

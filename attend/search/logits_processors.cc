@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/search/logits_processors.h>
+
+#include <attend/core/error.h>
 #include <attend/search/search.h>
 
 #include <algorithm>

@@ -1,7 +1,8 @@
+#include <attend/search/sampling_search.h>
+
 #include <attend/core/error.h>
 #include <attend/core/philox.h>
 #include <attend/search/candidates.h>
-#include <attend/search/sampling_search.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/tasks/alignment.h>
+
+#include <attend/core/error.h>
 
 #include <algorithm>
 #include <string>

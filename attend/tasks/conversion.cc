@@ -1,9 +1,10 @@
+#include <attend/tasks/conversion.h>
+
 #include <attend/core/error.h>
 #include <attend/dense/packed_matrix.h>
 #include <attend/io/checkpoint.h>
 #include <attend/io/file.h>
 #include <attend/io/json_config.h>
-#include <attend/tasks/conversion.h>
 #include <attend/tasks/translation_folder.h>
 
 #include <filesystem>

@@ -1,8 +1,9 @@
+#include <attend/tasks/explain.h>
+
 #include <attend/core/error.h>
 #include <attend/core/print.h>
 #include <attend/core/torch_random.h>
 #include <attend/nn/embedding.h>
-#include <attend/tasks/explain.h>
 #include <attend/tasks/torch_arithmetic.h>
 
 #include <cmath>

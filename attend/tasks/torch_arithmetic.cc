@@ -1,5 +1,6 @@
-#include <attend/core/element.h>
 #include <attend/tasks/torch_arithmetic.h>
+
+#include <attend/core/element.h>
 
 #include <algorithm>
 #include <array>

@@ -1,8 +1,9 @@
+#include <attend/tasks/translation_folder.h>
+
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 #include <attend/io/file.h>
 #include <attend/io/flat_yaml.h>
-#include <attend/tasks/translation_folder.h>
 
 #include <algorithm>
 #include <charconv>

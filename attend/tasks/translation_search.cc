@@ -1,8 +1,9 @@
+#include <attend/tasks/translation_search.h>
+
 #include <attend/core/error.h>
 #include <attend/search/beam_search.h>
 #include <attend/search/generation_search.h>
 #include <attend/search/sampling_search.h>
-#include <attend/tasks/translation_search.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,9 +1,10 @@
+#include <attend/tasks/translator.h>
+
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 #include <attend/tasks/translation_batch.h>
 #include <attend/tasks/translation_folder.h>
 #include <attend/tasks/translation_search.h>
-#include <attend/tasks/translator.h>
 #include <attend/text/sentences.h>
 
 #include <algorithm>

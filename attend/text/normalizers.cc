@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/text/normalizers.h>
+
+#include <attend/core/error.h>
 
 #include <cstdint>
 #include <limits>

@@ -1,6 +1,7 @@
+#include <attend/text/vocabulary.h>
+
 #include <attend/core/error.h>
 #include <attend/io/file.h>
-#include <attend/text/vocabulary.h>
 
 #include <algorithm>
 #include <numeric>

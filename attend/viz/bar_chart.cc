@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/viz/bar_chart.h>
+
+#include <attend/core/error.h>
 #include <attend/viz/canvas.h>
 #include <attend/viz/labels.h>
 #include <attend/viz/ticks.h>

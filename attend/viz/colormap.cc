@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/viz/colormap.h>
+
+#include <attend/core/error.h>
 #include <attend/viz/colormap_tables.h>
 
 #include <algorithm>

@@ -1,6 +1,7 @@
+#include <attend/viz/figure.h>
+
 #include <attend/core/error.h>
 #include <attend/io/file.h>
-#include <attend/viz/figure.h>
 #include <attend/viz/svg.h>
 
 #include <algorithm>

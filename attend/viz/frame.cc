@@ -1,4 +1,5 @@
 #include <attend/viz/frame.h>
+
 #include <attend/viz/labels.h>
 #include <attend/viz/ticks.h>
 

@@ -1,4 +1,5 @@
 #include <attend/viz/heatmap.h>
+
 #include <attend/viz/layout.h>
 
 #include <algorithm>

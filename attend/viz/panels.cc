@@ -1,6 +1,7 @@
+#include <attend/viz/panels.h>
+
 #include <attend/core/error.h>
 #include <attend/viz/cells.h>
-#include <attend/viz/panels.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,6 @@
-#include <attend/viz/canvas.h>
 #include <attend/viz/svg.h>
+
+#include <attend/viz/canvas.h>
 
 #include <algorithm>
 #include <array>

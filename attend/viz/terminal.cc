@@ -1,7 +1,8 @@
+#include <attend/viz/terminal.h>
+
 #include <attend/viz/cells.h>
 #include <attend/viz/labels.h>
 #include <attend/viz/panels.h>
-#include <attend/viz/terminal.h>
 
 #include <algorithm>
 #include <array>

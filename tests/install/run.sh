@@ -47,8 +47,8 @@ case "$way" in
         ;;
     subproject)
         cmake -S "$source/tests/install/subproject" -B "$work/build" -DATTEND_SOURCE_DIR="$source" \
-            -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug
-        cmake --build "$work/build"
+            -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0
+        cmake --build "$work/build" --target consumer
         "$work/build/consumer"
         ;;
 esac

@@ -6,10 +6,10 @@
 set -eu
 source=$1
 work="$2/neon"
-cmake -S "$source" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux \
+cmake -S "$source" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_SYSTEM_NAME=Linux \
     -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
     -DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-L;/usr/aarch64-linux-gnu" \
-    -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Wpedantic -Wconversion -Werror" \
+    -DCMAKE_CXX_FLAGS_DEBUG="-O1" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Wpedantic -Wconversion -Werror" \
     -DATTEND_WITH_JSON=OFF -DATTEND_WITH_VIZ=OFF -DATTEND_WITH_TRANSLATION=OFF -DATTEND_WITH_CLI=OFF -DATTEND_BUILD_EXAMPLES=OFF \
     -DATTEND_INSTALL=OFF -DATTEND_GTEST_SOURCE=/usr/src/googletest/googletest >"$work.log" 2>&1 ||
     { cat "$work.log" >&2; exit 1; }

@@ -135,6 +135,22 @@ TEST(Includes, ABreachIsFound) {
     EXPECT_NE(check("newroom/x.cc", "#include <attend/core/tensor.h>\n"), "");
 }
 
+// So the compiler sees each header alone, as attend_room of attend/CMakeLists.txt relies on.
+TEST(Includes, ASourceIncludesItsHeaderFirst) {
+    const fs::path root = fs::path(ATTEND_SOURCE_DIR) / "attend";
+    int files = 0;
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(root)) {
+        const fs::path header = fs::path(entry.path()).replace_extension(".h");
+        if (entry.path().extension() != ".cc" || !fs::exists(header)) continue;
+        std::ifstream source(entry.path());
+        std::string first;
+        for (std::string line; first.empty() && std::getline(source, line);) first = included_by(line);
+        EXPECT_EQ(first, fs::relative(header, root.parent_path()).generic_string()) << entry.path();
+        ++files;
+    }
+    EXPECT_GT(files, 20);
+}
+
 // docs/architecture.md names every room, so that the map and the test agree.
 TEST(Includes, TheMapNamesEveryRoom) {
     std::ifstream map(fs::path(ATTEND_SOURCE_DIR) / "docs" / "architecture.md");

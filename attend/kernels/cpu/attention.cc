@@ -1,6 +1,7 @@
+#include <attend/kernels/cpu/attention.h>
+
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
-#include <attend/kernels/cpu/attention.h>
 #include <attend/kernels/cpu/score_tile.h>
 #include <attend/kernels/cpu/tile_product.h>
 

@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/decode_kernels.h>
+
 #include <attend/kernels/cpu/simd/decode_tables.h>
 
 namespace attend::kernels::cpu {

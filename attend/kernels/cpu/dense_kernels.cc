@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/dense_kernels.h>
+
 #include <attend/kernels/cpu/simd/dense_tables.h>
 
 namespace attend::kernels::cpu {

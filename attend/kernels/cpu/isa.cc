@@ -1,5 +1,6 @@
-#include <attend/core/error.h>
 #include <attend/kernels/cpu/isa.h>
+
+#include <attend/core/error.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
 #include <algorithm>

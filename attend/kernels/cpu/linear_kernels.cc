@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/linear_kernels.h>
+
 #include <attend/kernels/cpu/simd/linear_tables.h>
 
 namespace attend::kernels::cpu {

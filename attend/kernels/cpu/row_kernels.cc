@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/row_kernels.h>
+
 #include <attend/kernels/cpu/simd/row_tables.h>
 
 namespace attend::kernels::cpu {

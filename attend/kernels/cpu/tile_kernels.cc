@@ -1,5 +1,6 @@
-#include <attend/kernels/cpu/simd/tables.h>
 #include <attend/kernels/cpu/tile_kernels.h>
+
+#include <attend/kernels/cpu/simd/tables.h>
 
 namespace attend::kernels::cpu {
 

@@ -1,6 +1,7 @@
+#include <attend/kernels/cpu/tile_product.h>
+
 #include <attend/core/element.h>
 #include <attend/kernels/attention.h>
-#include <attend/kernels/cpu/tile_product.h>
 
 #include <algorithm>
 

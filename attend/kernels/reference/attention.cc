@@ -1,5 +1,6 @@
-#include <attend/core/element.h>
 #include <attend/kernels/reference/attention.h>
+
+#include <attend/core/element.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,6 @@
-#include <attend/core/element.h>
 #include <attend/kernels/reference/dense.h>
+
+#include <attend/core/element.h>
 
 #include <cmath>
 

@@ -1,5 +1,6 @@
-#include <attend/core/half.h>
 #include <attend/kernels/cpu/dense/packed_columns.h>
+
+#include <attend/core/half.h>
 
 #include <algorithm>
 #include <cstring>

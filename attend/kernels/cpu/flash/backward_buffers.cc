@@ -1,6 +1,7 @@
+#include <attend/kernels/cpu/flash/backward_buffers.h>
+
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
-#include <attend/kernels/cpu/flash/backward_buffers.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 

@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/flash/bias_gradient.h>
+
 #include <attend/kernels/cpu/flash/tile_choice.h>
 
 #include <algorithm>

@@ -1,6 +1,7 @@
+#include <attend/kernels/cpu/flash/decode.h>
+
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
-#include <attend/kernels/cpu/flash/decode.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 

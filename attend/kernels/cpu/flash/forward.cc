@@ -1,8 +1,9 @@
+#include <attend/kernels/cpu/flash/forward.h>
+
 #include <attend/core/element.h>
 #include <attend/core/interrupt.h>
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/attention.h>
-#include <attend/kernels/cpu/flash/forward.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/flash/prefetch.h>
@@ -485,9 +486,8 @@ private:
         const Shape& strides = outputs_.log_sum_exp.strides();
         const std::int64_t offset = sequence_.batch * strides[0] + head_of(tile) * strides[1] + row * strides[2];
         const DType dtype = outputs_.log_sum_exp.dtype();
-        convert_elements(
-            static_cast<std::byte*>(outputs_.log_sum_exp.data()) + offset * static_cast<std::int64_t>(size_of(dtype)),
-            dtype, strides[2], log_sum_exp, DType::float32, 1, rows_of_tile(tile));
+        convert_elements(address_at(outputs_.log_sum_exp.data(), offset * static_cast<std::int64_t>(size_of(dtype))),
+                         dtype, strides[2], log_sum_exp, DType::float32, 1, rows_of_tile(tile));
     }
 
     /// Second pass: the logits once more, now that each row's maximum and sum are known.

@@ -1,5 +1,6 @@
-#include <attend/core/element.h>
 #include <attend/kernels/cpu/flash/panel.h>
+
+#include <attend/core/element.h>
 
 #include <algorithm>
 #include <utility>

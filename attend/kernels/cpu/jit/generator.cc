@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/jit/generator.h>
+
 #include <attend/kernels/cpu/simd/exp_table.h>
 
 #include <algorithm>

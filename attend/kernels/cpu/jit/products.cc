@@ -1,5 +1,6 @@
-#include <attend/kernels/cpu/jit/generator.h>
 #include <attend/kernels/cpu/jit/products.h>
+
+#include <attend/kernels/cpu/jit/generator.h>
 
 #include <map>
 #include <memory>

@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/linear/fast.h>
+
 #include <attend/kernels/cpu/linear/operands.h>
 #include <attend/kernels/cpu/linear/scan.h>
 

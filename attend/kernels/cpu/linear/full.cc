@@ -1,5 +1,6 @@
-#include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/linear/full.h>
+
+#include <attend/kernels/cpu/arena.h>
 
 namespace attend::kernels::cpu::linear {
 

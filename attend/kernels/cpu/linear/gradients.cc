@@ -1,6 +1,7 @@
+#include <attend/kernels/cpu/linear/gradients.h>
+
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/linear/fast.h>
-#include <attend/kernels/cpu/linear/gradients.h>
 
 #include <algorithm>
 

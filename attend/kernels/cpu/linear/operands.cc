@@ -1,5 +1,6 @@
-#include <attend/core/element.h>
 #include <attend/kernels/cpu/linear/operands.h>
+
+#include <attend/core/element.h>
 
 namespace attend::kernels::cpu::linear {
 

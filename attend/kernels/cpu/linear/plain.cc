@@ -1,4 +1,5 @@
 #include <attend/kernels/cpu/linear/plain.h>
+
 #include <attend/kernels/cpu/linear/plain_rows.h>
 
 #include <cmath>

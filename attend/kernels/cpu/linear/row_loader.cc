@@ -1,6 +1,7 @@
+#include <attend/kernels/cpu/linear/row_loader.h>
+
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/linear/features.h>
-#include <attend/kernels/cpu/linear/row_loader.h>
 
 #include <algorithm>
 

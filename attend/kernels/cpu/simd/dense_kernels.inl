@@ -6,6 +6,7 @@
 // quads: two of 16 bits), one load for a vector of columns and one broadcast for a row. Where memory can be made
 // executable, jit/ takes the place of these tiles on AVX-512.
 
+#include <attend/core/element.h>
 #include <attend/core/half.h>
 #include <attend/kernels/cpu/dense_kernels.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
@@ -292,7 +293,7 @@ void finish_rows(const DenseFinish& args, const Function& function) {
     const std::int64_t size = args.out.dtype == DType::float64 ? 8 : size_in_bytes(args.out.dtype);
     const std::int64_t residual_size = size_in_bytes(args.residual.dtype);
     for (std::int64_t r = 0; r < args.out.count; ++r) {
-        std::byte* out = static_cast<std::byte*>(args.out.data) + r * args.out.stride * size;
+        std::byte* out = address_at(args.out.data, r * args.out.stride * size);
         const std::byte* residual = static_cast<const std::byte*>(args.residual.data);
         if (residual != nullptr) residual += r * args.residual.stride * residual_size;
         for (std::int64_t c = 0; c < width; c += kWidth) {
@@ -327,7 +328,7 @@ void finish(const DenseFinish& args) {
 // ------------------------------------------------------------------------------------------------------------- packing
 
 const void* row_of(const Rows& source, std::int64_t row) {
-    return static_cast<const std::byte*>(source.data) + row * source.stride * size_in_bytes(source.dtype);
+    return address_at(source.data, row * source.stride * size_in_bytes(source.dtype));
 }
 
 template <Format kFormat>

@@ -1,6 +1,7 @@
 // The loops of linear attention in terms of Simd (vec_*.h): one source for every instruction set, compiled as
 // tile_kernels.inl is.
 
+#include <attend/core/element.h>
 #include <attend/core/half.h>
 #include <attend/kernels/cpu/linear_kernels.h>
 #include <attend/kernels/cpu/simd/exp_table.h>
@@ -23,7 +24,7 @@ constexpr int kColumns = 2 * kWidth;
 constexpr float kLog2e = 1.442695041F;
 
 inline const void* row_at(const Rows& source, std::int64_t row) {
-    return static_cast<const std::byte*>(source.data) + row * source.stride * size_in_bytes(source.dtype);
+    return address_at(source.data, row * source.stride * size_in_bytes(source.dtype));
 }
 
 /// Calls use(x, block, row, half) for every vector of rows in blocks.

@@ -1,6 +1,7 @@
 // Kernels over rows in terms of Simd (vec_*.h): one source for every instruction set, compiled once for each, in a
 // translation unit of its own. Cost: three passes over a row for a norm, in the first-level cache after the first.
 
+#include <attend/core/element.h>
 #include <attend/core/half.h>
 #include <attend/kernels/cpu/row_kernels.h>
 #include <attend/kernels/cpu/simd/exp_table.h>
@@ -41,8 +42,8 @@ void normalize(const NormalizeArgs& args) {
     const std::int64_t width = args.x.width;
     const auto size = static_cast<float>(width);
     for (std::int64_t r = 0; r < args.x.count; ++r) {
-        const auto* x = static_cast<const std::byte*>(args.x.data) + r * args.x.stride * size_in_bytes(args.x.dtype);
-        auto* out = static_cast<std::byte*>(args.out.data) + r * args.out.stride * size_in_bytes(args.out.dtype);
+        const auto* x = address_at(args.x.data, r * args.x.stride * size_in_bytes(args.x.dtype));
+        auto* out = address_at(args.out.data, r * args.out.stride * size_in_bytes(args.out.dtype));
         float mean = 0.0F;
         if (args.centred) {
             Sum sum;

@@ -2,6 +2,7 @@
 // in a translation unit of its own, with its own flags. Everything is in an unnamed namespace, so that no two units
 // share code that was compiled for one of them.
 
+#include <attend/core/element.h>
 #include <attend/core/half.h>
 #include <attend/kernels/cpu/simd/exp_table.h>
 #include <attend/kernels/cpu/tile_kernels.h>
@@ -34,7 +35,7 @@ std::uint32_t lanes_below(std::int64_t count) {
 // ------------------------------------------------------------------------------------------------------------- packing
 
 const void* row_of(const Rows& source, std::int64_t row) {
-    return static_cast<const std::byte*>(source.data) + row * source.stride * size_in_bytes(source.dtype);
+    return address_at(source.data, row * source.stride * size_in_bytes(source.dtype));
 }
 
 /// out[step][lane] = factor * row first + lane at step, for a group of kWidth rows, `stride` floats between steps.
@@ -593,7 +594,7 @@ void add_transposed(const AddTransposedArgs& args) {
     const Vec factor = Simd::set1(args.factor);
     const std::int64_t size = args.dtype == DType::float64 ? 8 : size_in_bytes(args.dtype);
     const auto out_of = [&](std::int64_t column, std::int64_t row) {
-        return static_cast<std::byte*>(args.out) + (column * args.out_stride + row) * size;
+        return address_at(args.out, (column * args.out_stride + row) * size);
     };
     for (std::int64_t begin = 0; begin < args.rows; begin += kTiles * kRows) {
         const std::int64_t rows = std::min<std::int64_t>(kTiles * kRows, args.rows - begin);
@@ -700,7 +701,7 @@ void finish_rows(const RowState& state, float factor, const MutableRows& output,
         Simd::store(log_sum_exp + first, Simd::select(nothing, Simd::set1(-kInfinity), natural));
         with_storer(output.dtype, [&](const auto& store) {
             for (std::int64_t r = first; r < first + rows; ++r) {
-                std::byte* row = static_cast<std::byte*>(output.data) + r * output.stride * size;
+                std::byte* row = address_at(output.data, r * output.stride * size);
                 if ((nothing >> static_cast<unsigned>(r - first) & 1U) != 0) {
                     std::memset(row, 0, static_cast<std::size_t>(output.width * size));
                 } else {
@@ -718,7 +719,7 @@ void unpack_rows(const float* blocks, std::int64_t block_stride, std::int64_t ro
     with_storer(out.dtype, [&](const auto& store) {
         for (std::int64_t r = 0; r < out.count; ++r) {
             store_row(blocks + r * row_stride, block_stride, Simd::set1(factor), out.width, out.dtype, store,
-                      static_cast<std::byte*>(out.data) + r * out.stride * size);
+                      address_at(out.data, r * out.stride * size));
         }
     });
 }
