@@ -124,11 +124,19 @@ def _traced():
     return _torch.jit.is_tracing() or _torch._C._get_dispatch_mode(_torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
-def _transformed(*tensors):
-    """Whether more is asked for than the numbers in these tensors."""
-    return (_torch.compiler.is_compiling() or _torch.jit.is_tracing() or _torch._C._len_torch_dispatch_stack() > 0 or
-            _torch._C._are_functorch_transforms_active() or _forward_ad._current_level >= 0 or
-            any(type(x) is not _torch.Tensor and type(x) is not _torch.nn.Parameter for x in tensors if x is not None))
+_PLAIN = frozenset((_torch.Tensor, _torch.nn.Parameter))
+
+
+def _are_plain(query, key, value, *others):
+    """Whether all are PyTorch's own tensors (or None, of the others)."""
+    return (type(query) in _PLAIN and type(key) in _PLAIN and type(value) in _PLAIN and
+            all(x is None or type(x) in _PLAIN for x in others))
+
+
+def _transformed():
+    """Whether more is asked for than the numbers in tensors."""
+    return (_torch.compiler.is_compiling() or _torch._C._is_tracing() or _torch._C._len_torch_dispatch_stack() > 0 or
+            _torch._C._are_functorch_transforms_active() or _forward_ad._current_level >= 0)
 
 
 def _refuse_forward_mode():
@@ -176,29 +184,11 @@ def _four_dimensions(x, name):
     return x[(None,) * (4 - x.dim())] if x.dim() < 4 else x.flatten(0, -4)
 
 
-def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
-                                 enable_gqa=False):
-    """torch.nn.functional.scaled_dot_product_attention: softmax(query key^T scale + attn_mask) value.
-
-    query [..., heads, L, d], key [..., kv_heads, S, d], value [..., kv_heads, S, dv]: float32, float64, bfloat16 or
-    float16, on the CPU. attn_mask: bool (True = attend) or numbers added to the scores, broadcast to [..., heads, L, S].
-    is_causal: top-left. Dropout is drawn from PyTorch's generator (a seed of it, so not with PyTorch's own pattern).
-    Raises ValueError or TypeError.
-
-    >>> import torch, attend.torch
-    >>> x = torch.ones(1, 2, 3, 4, requires_grad=True)
-    >>> attend.torch.scaled_dot_product_attention(x, x, x, is_causal=True).sum().backward()
-    >>> x.grad.shape
-    torch.Size([1, 2, 3, 4])
-    """
-    if attn_mask is not None and is_causal:
-        raise ValueError("[scaled_dot_product_attention] expected attn_mask or is_causal, found both")
-    if query.is_nested or key.is_nested or value.is_nested:
-        raise TypeError("[scaled_dot_product_attention] expected tensors that are not nested, found nested ones")
-    if _torch.is_autocast_enabled("cpu"):
-        query, key, value, attn_mask = _autocast(query, key, value, attn_mask)
-    rank = query.dim()
+def _of_one_shape(query, key, value, enable_gqa):
+    """Query, key and value of four dimensions, of one batch and (but for enable_gqa) as many heads; and what they were:
+    the leading dimensions of more than four, and how many."""
     leading = None
+    rank = query.dim()
     if rank != 4 or key.dim() != 4 or value.dim() != 4:
         leading = _torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
         rank = max(query.dim(), key.dim(), value.dim())
@@ -216,13 +206,47 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
             raise ValueError("[scaled_dot_product_attention] expected as many heads in query, key and value (or "
                              f"enable_gqa=True), found {query.shape[1]}, {key.shape[1]} and {value.shape[1]}")
         query, key, value = (x.expand(x.shape[0], heads, *x.shape[2:]) for x in (query, key, value))
+    return query, key, value, leading, rank
+
+
+def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
+                                 enable_gqa=False):
+    """torch.nn.functional.scaled_dot_product_attention: softmax(query key^T scale + attn_mask) value.
+
+    query [..., heads, L, d], key [..., kv_heads, S, d], value [..., kv_heads, S, dv]: float32, float64, bfloat16 or
+    float16, on the CPU. attn_mask: bool (True = attend) or numbers added to the scores, broadcast to [..., heads, L, S].
+    is_causal: top-left. Dropout is drawn from PyTorch's generator (a seed of it, so not with PyTorch's own pattern).
+    Raises ValueError or TypeError.
+
+    >>> import torch, attend.torch
+    >>> x = torch.ones(1, 2, 3, 4, requires_grad=True)
+    >>> attend.torch.scaled_dot_product_attention(x, x, x, is_causal=True).sum().backward()
+    >>> x.grad.shape
+    torch.Size([1, 2, 3, 4])
+    """
+    plain = _are_plain(query, key, value) and (attn_mask is None or type(attn_mask) in _PLAIN)
+    if not plain:
+        for name, x in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
+            if not isinstance(x, _torch.Tensor) and not (x is None and name == "attn_mask"):
+                raise TypeError(f"[scaled_dot_product_attention] expected {name} to be a torch.Tensor, found {type(x).__name__}")
+    if attn_mask is not None and is_causal:
+        raise ValueError("[scaled_dot_product_attention] expected attn_mask or is_causal, found both")
+    if query.is_nested or key.is_nested or value.is_nested:
+        raise TypeError("[scaled_dot_product_attention] expected tensors that are not nested, found nested ones")
+    if _torch.is_autocast_enabled("cpu"):
+        query, key, value, attn_mask = _autocast(query, key, value, attn_mask)
+    leading, rank = None, 4
+    # A call of a small attention takes a few microseconds, most of it here: shapes are asked for once.
+    q, k, v = query.shape, key.shape, value.shape
+    if not len(q) == len(k) == len(v) == 4 or not q[0] == k[0] == v[0] or not (enable_gqa or q[1] == k[1] == v[1]):
+        query, key, value, leading, rank = _of_one_shape(query, key, value, enable_gqa)
     mask = bias = None
     if attn_mask is not None:
         if attn_mask.dim() > 4:
             attn_mask = attn_mask.expand(*leading, *attn_mask.shape[-3:]).flatten(0, -4)
         mask, bias = (attn_mask, None) if attn_mask.dtype == _torch.bool else (None, attn_mask)
     seed = _torch.randint(0, 2**62, (), device="cpu") if dropout_p != 0.0 else None
-    if _transformed(query, key, value, attn_mask):
+    if not plain or _transformed():
         _refuse_forward_mode()
         output = _operator(query, key, value, mask, bias, seed, is_causal, scale, dropout_p)[0]
     else:
@@ -234,6 +258,8 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
         if mask is not None:
             options["mask"] = mask
         output = _attention(query, key, value, bias, options)
+    if rank == 4:
+        return output
     if rank > 4:
         return output.reshape(*leading, *output.shape[1:])
     for _ in range(4 - rank):
@@ -288,7 +314,8 @@ class MultiheadAttention(_torch.nn.MultiheadAttention):
         """
         dropout = self.dropout if self.training else 0.0
         if (query.is_nested or query.device.type != "cpu" or self.bias_k is not None or self.add_zero_attn or
-                (need_weights and dropout > 0.0) or _transformed(query, key, value, key_padding_mask, attn_mask)):
+                (need_weights and dropout > 0.0) or not _are_plain(query, key, value, key_padding_mask, attn_mask) or
+                _transformed()):
             return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights,
                                    is_causal)
         if is_causal and attn_mask is None:

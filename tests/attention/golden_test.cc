@@ -16,8 +16,7 @@ namespace {
 class Golden : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Golden, EqualsPyTorch) {
-    const SafetensorsFile file =
-        SafetensorsFile::open(std::string(ATTEND_TEST_DATA) + "/attention/" + GetParam() + ".safetensors");
+    const SafetensorsFile file = SafetensorsFile::open(ATTEND_TEST_DATA "/attention/" + GetParam() + ".safetensors");
     const TensorView q = file.view("query");
     const TensorView k = file.view("key");
     const TensorView v = file.view("value");

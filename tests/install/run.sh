@@ -1,7 +1,8 @@
 #!/bin/sh
-# Uses attend from outside: the installed package, pkg-config, and add_subdirectory.
+# Uses attend from outside: the installed package, pkg-config, and add_subdirectory (which tests/neon builds and runs, where
+# it can, so that here only its targets are looked at).
 #
-#     tests/install/run.sh package|pkg-config|subproject SOURCE BUILD COMPILER DRAWING(0|1)
+#     tests/install/run.sh package|pkg-config|subproject|subproject-targets SOURCE BUILD COMPILER DRAWING(0|1)
 set -eu
 way=$1
 source=$2
@@ -45,10 +46,11 @@ case "$way" in
             $(pkg-config --cflags --libs --static attend-models)
         "$work/consumer_models"
         ;;
-    subproject)
+    subproject | subproject-targets)
         cmake -S "$source/tests/install/subproject" -B "$work/build" -DATTEND_SOURCE_DIR="$source" \
             -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0
+        [ "$way" = subproject ] || exit 0
         cmake --build "$work/build" --target consumer
-        "$work/build/consumer"
+        "$work/build/bin/consumer"
         ;;
 esac
