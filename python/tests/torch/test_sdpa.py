@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_an_exception():
                         (TypeError, lambda: sdpa(q, k.double(), v)), (TypeError, lambda: sdpa(q.to("meta"), k, v)),
                         (ValueError, lambda: sdpa(q, k, v, dropout_p=1.5)), (ValueError, lambda: sdpa(q, k, v, dropout_p=-0.5)),
                         (ValueError, lambda: sdpa(q, k, v, dropout_p=float("nan"))), (TypeError, lambda: sdpa(q.to_sparse(), k, v)),
-                        (TypeError, lambda: sdpa(q.numpy(), k, v)), (TypeError, lambda: sdpa(q, None, v)),
+                        (TypeError, lambda: sdpa(q.detach().numpy(), k, v)), (TypeError, lambda: sdpa(q, None, v)),
                         (TypeError, lambda: sdpa(q, k, v, [[True]]))]:
         with pytest.raises(error):
             call()
