@@ -7,7 +7,7 @@ log-sum-exp of a query that attends to nothing is -inf; the returned probabiliti
 import torch as _torch
 
 from . import _core
-from .torch import _attention_with_log_sum_exp, _wants_gradients
+from .torch import _attention_with_log_sum_exp, _refuse_traces, _wants_gradients
 
 __all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func",
            "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func", "flash_attn_with_kvcache"]
@@ -226,6 +226,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     >>> flash_attn_with_kvcache(x, cache, cache.clone(), x, x, cache_seqlens=3, causal=True).shape
     torch.Size([1, 1, 2, 4])
     """
+    _refuse_traces()
     with _torch.no_grad():
         batch, queries = q.shape[:2]
         if block_table is not None and cache_batch_idx is not None:

@@ -139,6 +139,12 @@ def _transformed():
             _torch._C._are_functorch_transforms_active() or _forward_ad._current_level >= 0)
 
 
+def _refuse_traces():
+    """Of calls that a trace would keep as constants."""
+    if _traced():
+        raise RuntimeError("[flash_attn] expected a call that is not traced, found one that is")
+
+
 def _refuse_forward_mode():
     # PyTorch would take the tangents of an operator without gradients for zeros.
     if _forward_ad._current_level >= 0:
@@ -160,8 +166,7 @@ def _attention(query, key, value, bias, options, out=None):
 
 
 def _attention_with_log_sum_exp(query, key, value, options, out=None):
-    if _traced():
-        raise RuntimeError("[flash_attn] expected a call that is not traced, found one that is")
+    _refuse_traces()
     _refuse_forward_mode()
     if _wants_gradients(query, key, value, None):
         return _Attention.apply(query, key, value, None, options, out)

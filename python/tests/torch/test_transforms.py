@@ -62,6 +62,8 @@ def test_traces_that_would_record_nothing_are_refused():
     for record in (torch.jit.trace, lambda f, x: make_fx(f)(*x)):
         with pytest.raises(RuntimeError, match="not traced"):
             record(lambda x: attend.flash_attn.flash_attn_func(x, x, x), (x,))
+        with pytest.raises(RuntimeError, match="not traced"):
+            record(lambda x: attend.flash_attn.flash_attn_with_kvcache(x, x, x, cache_seqlens=2), (x,))
 
 
 def test_tensors_without_memory():
