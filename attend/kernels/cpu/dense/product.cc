@@ -29,11 +29,6 @@ struct Tiles {
 
     std::int64_t begin(std::int64_t tile) const { return tile * base_ + std::min(tile, longer_); }
     int rows(std::int64_t tile) const { return static_cast<int>(base_ + (tile < longer_ ? 1 : 0)); }
-    /// Panels that the kernel takes at once.
-    std::int64_t panels() const {
-        const std::int64_t most = rows(0);
-        return most <= 2 ? 4 : most <= 6 ? 2 : 1;
-    }
 
     std::int64_t count;
 
@@ -56,7 +51,7 @@ public:
           sums_(sums) {}
 
     void run() {
-        const std::int64_t group = tiles_.panels();
+        const std::int64_t group = most_panels();
         if (tiles_.count <= kTilesOfRead) {
             for (std::int64_t p = unit_.panel_begin; p < unit_.panel_end;) {
                 const std::int64_t panels = panels_at(p, group);
@@ -84,6 +79,12 @@ public:
 private:
     static std::int64_t out_bytes(const Product& product) {
         return product.count * product.out.stride * static_cast<std::int64_t>(size_of(product.out.dtype));
+    }
+
+    /// Panels that the kernel takes at once.
+    std::int64_t most_panels() const {
+        const int rows = tiles_.rows(0);
+        return rows <= 2 ? 4 : rows < kernels_.rows_of_one_panel ? 2 : 1;
     }
 
     std::int64_t panels_at(std::int64_t panel, std::int64_t group) const {
