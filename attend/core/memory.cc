@@ -47,7 +47,7 @@ public:
         return nullptr;
     }
 
-    /// In place of those that have waited longest. @return false when there is no room
+    /// In place of those that have waited longest. @return false for a block larger than all that is kept
     bool keep(std::byte* pointer, std::size_t bytes) noexcept {
         if (bytes > kMost) return false;
         const std::lock_guard lock(mutex_);
