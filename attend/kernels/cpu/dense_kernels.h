@@ -65,8 +65,8 @@ struct DenseFinish {
 struct DenseKernels {
     Format format = Format::floats;  ///< of the operands
     int rows = 0;                    ///< of a tile at most
-    /// Rows of a tile from which it takes one panel at a time: they have sums enough, and a block of one panel, 32 KB, is
-    /// what a first-level cache holds.
+    /// Rows of a tile from which it takes one panel at a time: they have sums enough, and a block of one panel, 32 KB,
+    /// is what a first-level cache holds.
     int rows_of_one_panel = 7;
     /// Of a step of a row. Instruction sets that multiply bytes in 16 bits have rows of words, so that they are widened
     /// once and not in every tile: 8 bytes then, elements 0, 2, 1 and 3.
