@@ -2,7 +2,11 @@
 
 namespace attend::kernels::cpu {
 
-ProductsOfDepth assembled_products(Format) {
+ProductsOfDepth assembled_products_avx512(Format) {
+    return nullptr;
+}
+
+ProductsOfDepth assembled_products_avx2(const TileKernels&) {
     return nullptr;
 }
 

@@ -1,7 +1,6 @@
 /// @file
-/// Products assembled at run time: the same as those of simd/, bit for bit. Those of attention, for AVX-512, have jobs
-/// woven between the multiply-adds, where compilers keep the two apart, which costs five to ten percent of the
-/// machine's limit.
+/// Products assembled at run time: the same as those of simd/, bit for bit. Those of attention have jobs woven between
+/// the multiply-adds, where compilers keep the two apart, which costs five to ten percent of the machine's limit.
 #pragma once
 
 #include <attend/kernels/cpu/dense_kernels.h>
@@ -14,8 +13,10 @@ namespace attend::kernels::cpu {
 /// Finds the products over `depth` steps.
 using ProductsOfDepth = const Products& (*)(std::int64_t depth);
 
-/// Null where the build has no assembler, or the system refuses executable memory.
-ProductsOfDepth assembled_products(Format format);
+/// Products by AVX-512. Null where the build has no assembler, or the system refuses executable memory.
+ProductsOfDepth assembled_products_avx512(Format format);
+/// The same of floats by AVX2. @param compiled whose jobs are taken where there are no registers to weave one
+ProductsOfDepth assembled_products_avx2(const TileKernels& compiled);
 
 /// Finds the tile of dense products, as DenseKernels::kernel.
 using DenseKernelOf = DenseKernel (*)(int count, int panels, bool stream);

@@ -9,9 +9,18 @@ namespace attend::kernels::cpu::simd {
 
 namespace {
 
-TileKernels with_assembled_products(TileKernels table) {
-    if (const ProductsOfDepth assembled = assembled_products(table.format)) table.products = assembled;
+TileKernels with_products(TileKernels table, ProductsOfDepth assembled) {
+    if (assembled != nullptr) table.products = assembled;
     return table;
+}
+
+TileKernels tile_table_avx512(const TileKernels& table) {
+    return with_products(table, assembled_products_avx512(table.format));
+}
+
+TileKernels tile_table_avx2() {
+    const TileKernels table = avx2_table();
+    return with_products(table, assembled_products_avx2(table));
 }
 
 /// The tables of AVX-512 with the instructions for bytes where the processor has them (whether it has those for
@@ -62,16 +71,16 @@ const TileKernels& choose(Isa isa, Format format) {
     switch (isa) {
         case Isa::avx512_bf16:
             if (format == Format::pairs) {
-                static const TileKernels pairs = with_assembled_products(avx512_pairs_table());
+                static const TileKernels pairs = tile_table_avx512(avx512_pairs_table());
                 return pairs;
             }
             [[fallthrough]];
         case Isa::avx512: {
-            static const TileKernels avx512 = with_assembled_products(avx512_table());
+            static const TileKernels avx512 = tile_table_avx512(avx512_table());
             return avx512;
         }
         case Isa::avx2: {
-            static const TileKernels avx2 = avx2_table();
+            static const TileKernels avx2 = tile_table_avx2();
             return avx2;
         }
         default: {
