@@ -365,13 +365,14 @@ private:
         }
         const std::int64_t width = view.shape()[3];
         const std::int64_t whole_panels = whole ? count : count - 1;
+        const std::int64_t at_a_time = panels_of_sum(kernels_);
         for (std::int64_t block = 0; block < blocks; ++block) {
             const Steps steps = query_steps(view, in_place, packed, blocks, panels.begin, block);
             AccumulateArgs args{.stride = steps.stride, .out = sums + (tile * blocks + block) * panel_};
             args.job = product;
             const bool half = width - block * kernels_.columns <= kernels_.width;
-            for (std::int64_t begin = 0; begin < count; begin += kPanelsOfSum) {
-                const std::int64_t end = std::min(count, begin + kPanelsOfSum);
+            for (std::int64_t begin = 0; begin < count; begin += at_a_time) {
+                const std::int64_t end = std::min(count, begin + at_a_time);
                 args.weights = operand + begin * weights_panel_;
                 args.columns = steps.at(begin * kernels_.step_columns);
                 args.panels = std::min(end, whole_panels) - begin;

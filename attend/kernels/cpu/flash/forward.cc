@@ -400,14 +400,15 @@ private:
         }
         const std::int64_t whole = last_keys == kernels_.columns ? panels : panels - 1;
         const std::int64_t width = problem_.value.shape()[3];
+        const std::int64_t at_a_time = panels_of_sum(kernels_);
         for (std::int64_t block = 0; block < layout_.blocks; ++block) {
             const Steps values = value_steps(run, block);
             const bool half = width - block * kernels_.columns <= kernels_.width;
             AccumulateArgs args{.stride = values.stride, .out = state.out + block * layout_.panel};
             args.fresh = fresh_[tile] != 0;
             args.job = first;
-            for (std::int64_t begin = 0; begin < panels; begin += kPanelsOfSum) {
-                const std::int64_t end = std::min(panels, begin + kPanelsOfSum);
+            for (std::int64_t begin = 0; begin < panels; begin += at_a_time) {
+                const std::int64_t end = std::min(panels, begin + at_a_time);
                 args.weights = scores + begin * weights_panel;
                 args.columns = values.at(begin * kernels_.step_columns);
                 args.panels = std::min(end, whole) - begin;

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/simd/exp_table.h>
 
+#include <bit>
 #include <cstddef>
 #include <limits>
 
@@ -35,6 +36,11 @@ constexpr ExpTable make() {
         for (std::size_t i = 0; i < 2; ++i) table.line[i][j] = static_cast<float>(kPowers[j] * line[i]);
     }
     for (std::size_t i = 0; i < 32; ++i) table.interleave[i] = static_cast<std::uint16_t>(i / 2 + i % 2 * 16);
+    for (std::uint32_t j = 0; j < 8; ++j) {
+        table.eighths[j] = std::bit_cast<std::uint32_t>(static_cast<float>(kPowers[std::size_t{2} * j])) - (j << 20U);
+    }
+    table.cubic_of_eighth = {0.9999999816672671F, 0.6931472085318905F, 0.2402640728990999F, 0.05549890046341884F};
+    table.magic_of_eighth = 1572864.0F;
     table.lowest = -1000.0F;
     table.magic = 786432.0F;
     table.minus_infinity = -std::numeric_limits<float>::infinity();

@@ -2,7 +2,7 @@
 // namespaces.
 
 /// 2^x; NaN stays NaN, -inf gives 0, results below the smallest normal number may be 0. Error below 2 units in the last
-/// place: the table of exp_table.h where vectors can look up, else a minimax polynomial of degree 6 (1.9e-9) on
+/// place: the tables of exp_table.h where vectors can look up, else a minimax polynomial of degree 6 (1.9e-9) on
 /// [-1/2, 1/2].
 template <typename S>
 Vec exp2_of(Vec x) {
@@ -17,6 +17,13 @@ Vec exp2_of(Vec x) {
         p = S::fma(p, f, S::lookup(table.cubic[1].data(), shifted));
         p = S::fma(p, f, S::lookup(table.cubic[0].data(), shifted));
         return S::scale_by_power(p, sixteenths);
+    } else if constexpr (S::kWidth == 8) {
+        const ExpTable& table = kExpTable;
+        const Vec shifted = S::add(S::min(S::set1(128.0F), x), S::set1(table.magic_of_eighth));
+        const Vec f = S::sub(x, S::sub(shifted, S::set1(table.magic_of_eighth)));
+        Vec p = S::set1(table.cubic_of_eighth[3]);
+        for (std::size_t i = 3; i > 0; --i) p = S::fma(p, f, S::set1(table.cubic_of_eighth[i - 1]));
+        return S::zero_below(x, -126.0F, S::mul(p, S::power_of_eighths(table.eighths.data(), shifted)));
     } else {
         const Vec whole = S::round(clamped);
         const Vec f = S::sub(clamped, whole);

@@ -124,14 +124,15 @@ struct Simd {
         _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(low, high, 0x31));
     }
 
-    static Vec round(Vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-    static Vec scale_by_power(Vec mantissa, Vec power) {
-        // Below -126 the result would be subnormal: 0. The comparison is false for NaN, which the mantissa carries.
-        const __m256 low = _mm256_cmp_ps(power, _mm256_set1_ps(-126.0F), _CMP_LT_OQ);
-        const __m256 clamped = _mm256_min_ps(_mm256_set1_ps(127.0F), power);
-        const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(clamped), _mm256_set1_epi32(127));
-        const __m256 result = _mm256_mul_ps(mantissa, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
-        return _mm256_andnot_ps(low, result);
+    /// 2^(n / 8), where n is what the lowest bits of a number hold (exp_table.h).
+    static Vec power_of_eighths(const std::uint32_t* table, Vec number) {
+        const __m256i n = _mm256_castps_si256(number);
+        const __m256i fraction = _mm256_permutevar8x32_epi32(load_ints(table), n);
+        return _mm256_castsi256_ps(_mm256_add_epi32(fraction, _mm256_slli_epi32(n, 20)));
+    }
+    /// y, or 0 where x is below a bound. NaN is not.
+    static Vec zero_below(Vec x, float bound, Vec y) {
+        return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(bound), _CMP_LT_OQ), y);
     }
 
     static void transpose(Vec* r) {
