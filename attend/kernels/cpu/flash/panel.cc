@@ -16,7 +16,10 @@ PanelRules::PanelRules(const AttentionProblem& problem, const Sequence& sequence
     : problem_(problem),
       sequence_(sequence),
       kernels_(kernels),
-      has_modifiers_(flash::has_modifiers(problem, kernels)) {}
+      has_modifiers_(flash::has_modifiers(problem, kernels)) {
+    if (problem.bias) bias_ = source_of(*problem.bias);
+    for (const TensorView& allowed : problem.allowed) allowed_.push_back(source_of(allowed));
+}
 
 bool PanelRules::positions_full(const PanelPosition& position) const {
     const KeyRange first = sequence_.keys_of(position.query_begin);
@@ -35,8 +38,8 @@ bool PanelRules::visible(std::int64_t head, std::int64_t query, std::int64_t key
         return allowed != 0;
     });
     if (!in_blocks) return false;
-    return std::all_of(problem_.allowed.begin(), problem_.allowed.end(), [&](const TensorView& allowed) {
-        return *static_cast<const std::uint8_t*>(source(allowed, {head, query, 1, key, 1}, false).data) != 0;
+    return std::all_of(allowed_.begin(), allowed_.end(), [&](const Source& allowed) {
+        return *static_cast<const std::uint8_t*>(at(allowed, {head, query, 1, key, 1}, false).data) != 0;
     });
 }
 
@@ -48,8 +51,8 @@ bool PanelRules::any_block(const PanelPosition& position) const {
 
 bool PanelRules::any_visible(const PanelPosition& position) const {
     if (!any_block(position)) return false;
-    for (const TensorView& allowed : problem_.allowed) {
-        const PanelSource mask = source(allowed, position, false);
+    for (const Source& allowed : allowed_) {
+        const PanelSource mask = at(allowed, position, false);
         const auto* bytes = static_cast<const std::uint8_t*>(mask.data);
         bool any = false;
         for (std::int64_t r = 0; r < position.query_count && !any; ++r) {
@@ -70,31 +73,42 @@ MaskRange PanelRules::range_of(const PanelPosition& position) const {
             position.key_count};
 }
 
-PanelSource PanelRules::source(const TensorView& view, const PanelPosition& position, bool transposed) const {
+PanelRules::Source PanelRules::source_of(const TensorView& view) const {
+    const Shape& strides = view.strides();
     const auto size = static_cast<std::int64_t>(size_of(view.dtype()));
-    const std::byte* data =
-        row_address(view, sequence_.batch, position.head, sequence_.query_begin + position.query_begin) +
-        (sequence_.key_begin + position.key_begin) * view.strides()[3] * size;
-    PanelSource result{data, view.dtype(), view.strides()[2], view.strides()[3]};
+    const std::int64_t first =
+        sequence_.batch * strides[0] + sequence_.query_begin * strides[2] + sequence_.key_begin * strides[3];
+    return {static_cast<const std::byte*>(address_at(view.data(), first * size)),
+            view.dtype(),
+            size,
+            strides[1],
+            strides[2],
+            strides[3]};
+}
+
+PanelSource PanelRules::at(const Source& source, const PanelPosition& position, bool transposed) {
+    const std::int64_t first = position.head * source.head_stride + position.query_begin * source.row_stride +
+                               position.key_begin * source.column_stride;
+    PanelSource result{source.data + first * source.element_bytes, source.dtype, source.row_stride,
+                       source.column_stride};
     if (transposed) std::swap(result.row_stride, result.column_stride);
     return result;
 }
 
 void PanelRules::prefetch(const PanelPosition& position) const {
     constexpr std::int64_t kLine = 64;
-    const auto ask = [&](const TensorView& view) {
-        const Shape& strides = view.strides();
-        if (strides[3] != 1) return;
-        const PanelSource rows = source(view, position, false);
-        const auto size = static_cast<std::int64_t>(size_of(view.dtype()));
+    const auto ask = [&](const Source& source) {
+        if (source.column_stride != 1) return;
+        const PanelSource rows = at(source, position, false);
         const std::int64_t count = rows.row_stride == 0 ? 1 : position.query_count;
+        const std::int64_t bytes = position.key_count * source.element_bytes;
         for (std::int64_t r = 0; r < count; ++r) {
-            const auto* row = static_cast<const std::byte*>(rows.data) + r * rows.row_stride * size;
-            for (std::int64_t at = 0; at < position.key_count * size; at += kLine) __builtin_prefetch(row + at, 0, 3);
+            const auto* row = static_cast<const std::byte*>(rows.data) + r * rows.row_stride * source.element_bytes;
+            for (std::int64_t line = 0; line < bytes; line += kLine) __builtin_prefetch(row + line, 0, 3);
         }
     };
-    if (problem_.bias) ask(*problem_.bias);
-    for (const TensorView& allowed : problem_.allowed) ask(allowed);
+    if (bias_) ask(*bias_);
+    for (const Source& allowed : allowed_) ask(allowed);
 }
 
 void PanelRules::modify(const PanelPosition& position, bool transposed, const float* start, float* derivative,
@@ -111,8 +125,8 @@ void PanelRules::modify(const PanelPosition& position, bool transposed, const fl
         modifiers.start = nullptr;
     }
     PanelSource bias;
-    if (problem_.bias) {
-        bias = source(*problem_.bias, position, transposed);
+    if (bias_) {
+        bias = at(*bias_, position, transposed);
         modifiers.bias = &bias;
     }
     if (problem_.slopes) {
@@ -169,8 +183,8 @@ void PanelRules::mask(const PanelPosition& position, bool transposed, float* pan
         }
         kernels_.keep_range(begin, end, rows, panel);
     }
-    for (const TensorView& allowed : problem_.allowed) {
-        kernels_.keep_true(source(allowed, position, transposed), rows, columns, panel);
+    for (const Source& allowed : allowed_) {
+        kernels_.keep_true(at(allowed, position, transposed), rows, columns, panel);
     }
     for (const BlockTable& blocks : problem_.blocks) {
         const MaskRange range = range_of(position);

@@ -6,7 +6,10 @@
 #include <attend/kernels/attention.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 namespace attend::kernels::cpu::flash {
 
@@ -63,13 +66,27 @@ public:
     void mask(const PanelPosition& position, bool transposed, float* panel) const;
 
 private:
+    /// A bias or mask at the sequence's first pair in head 0, with strides in elements: what of its address all panels
+    /// have in common.
+    struct Source {
+        const std::byte* data;
+        DType dtype;
+        std::int64_t element_bytes;
+        std::int64_t head_stride;
+        std::int64_t row_stride;
+        std::int64_t column_stride;
+    };
+
     MaskRange range_of(const PanelPosition& position) const;
-    PanelSource source(const TensorView& view, const PanelPosition& position, bool transposed) const;
+    Source source_of(const TensorView& view) const;
+    static PanelSource at(const Source& source, const PanelPosition& position, bool transposed);
 
     const AttentionProblem& problem_;
     const Sequence& sequence_;
     const TileKernels& kernels_;
     bool has_modifiers_;
+    std::optional<Source> bias_;
+    std::vector<Source> allowed_;
 };
 
 }  // namespace attend::kernels::cpu::flash

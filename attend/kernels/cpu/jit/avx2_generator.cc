@@ -30,8 +30,8 @@ bool is_woven(Job job) {
 
 }  // namespace
 
-// General registers, all kernels: rbx the arguments, rdi row operand, rsi column operand, rdx out, rcx and r10 counters,
-// rax bytes between steps of the columns; job: r8 source, r9 target.
+// General registers, all kernels: rbx the arguments, rdi row operand, rsi column operand, rdx out, rcx and r10
+// counters, rax bytes between steps of the columns; job: r8 source, r9 target.
 Avx2Generator::Avx2Generator(int rows, bool half, Run run) : rows_(rows), vectors_(half ? 1 : 2), run_(run) {
     push(rbx);
     mov(rbx, rdi);
@@ -69,7 +69,8 @@ void Avx2Generator::for_sums(const Use& use) {
     }
 }
 
-// ----------------------------------------------------------------------------------------------------------------- jobs
+// -----------------------------------------------------------------------------------------------------------------
+// jobs
 
 // A job that is not woven, by the compiled kernel. @param offset of JobArgs within the arguments
 void Avx2Generator::run_job(Job job, std::size_t offset) {
@@ -105,7 +106,8 @@ void Avx2Generator::job_stream(Stream& out, Job job) {
     }
 }
 
-// --------------------------------------------------------------------------------------------------------------- scores
+// ---------------------------------------------------------------------------------------------------------------
+// scores
 
 void Avx2Generator::score_steps(int steps, const Stream& job) {
     Stream out;
@@ -162,7 +164,8 @@ void Avx2Generator::make_scores(Job job, std::int64_t depth) {
     ret();
 }
 
-// ----------------------------------------------------------------------------------------------------------- accumulate
+// -----------------------------------------------------------------------------------------------------------
+// accumulate
 
 void Avx2Generator::accumulate_steps(int steps, const Stream& job) {
     Stream out;
@@ -236,7 +239,8 @@ void Avx2Generator::make_accumulate(Job job) {
     ret();
 }
 
-// ----------------------------------------------------------------------------------------------------------- transposed
+// -----------------------------------------------------------------------------------------------------------
+// transposed
 
 void Avx2Generator::make_transposed() {
     mov(rdi, ptr[rbx + offsetof(TransposedArgs, weights)]);

@@ -513,8 +513,7 @@ void keep_true(const PanelSource& allowed, std::int64_t count, std::int64_t colu
         for (std::int64_t r = 0; r < count; ++r) {
             for (std::int64_t j = 0; j < kColumns; j += kWidth) {
                 float* to = panel + r * kColumns + j;
-                const std::uint32_t kept = Simd::nonzero_bytes(bytes + r * allowed.row_stride + j);
-                Simd::store(to, Simd::select(kept, Simd::load(to), hidden));
+                Simd::store(to, Simd::select_bytes(bytes + r * allowed.row_stride + j, Simd::load(to), hidden));
             }
         }
         return;

@@ -49,10 +49,10 @@ struct Simd {
     static Vec select(std::uint32_t mask, Vec a, Vec b) {
         return _mm512_mask_blend_ps(static_cast<__mmask16>(mask), b, a);
     }
-    /// Bit i: byte i is not zero.
-    static std::uint32_t nonzero_bytes(const std::uint8_t* p) {
+    /// Lane i of a where byte i is not zero, else of b.
+    static Vec select_bytes(const std::uint8_t* p, Vec a, Vec b) {
         const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-        return _mm_test_epi8_mask(bytes, bytes);
+        return _mm512_mask_blend_ps(_mm_test_epi8_mask(bytes, bytes), b, a);
     }
     /// Bit i: lane i is below the other's.
     static std::uint32_t less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }

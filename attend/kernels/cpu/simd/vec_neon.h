@@ -43,10 +43,9 @@ struct Simd {
         const uint32x4_t bits = {1, 2, 4, 8};
         return vbslq_f32(vtstq_u32(vdupq_n_u32(mask), bits), a, b);
     }
-    static std::uint32_t nonzero_bytes(const std::uint8_t* p) {
-        std::uint32_t result = 0;
-        for (unsigned i = 0; i < 4; ++i) result |= (p[i] != 0 ? 1U : 0U) << i;
-        return result;
+    static Vec select_bytes(const std::uint8_t* p, Vec a, Vec b) {
+        const uint32x4_t lanes = {p[0], p[1], p[2], p[3]};
+        return vbslq_f32(vtstq_u32(lanes, lanes), a, b);
     }
     static std::uint32_t less(Vec a, Vec b) { return bits_of(vcltq_f32(a, b)); }
     static std::uint32_t finite(Vec a) {

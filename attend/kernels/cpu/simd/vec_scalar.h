@@ -85,8 +85,8 @@ struct Simd {
     static Vec select(std::uint32_t mask, Vec a, Vec b) {
         return make([&](int i) { return (mask >> i & 1U) != 0 ? a.lane[i] : b.lane[i]; });
     }
-    static std::uint32_t nonzero_bytes(const std::uint8_t* p) {
-        return bits([&](int i) { return p[i] != 0; });
+    static Vec select_bytes(const std::uint8_t* p, Vec a, Vec b) {
+        return make([&](int i) { return p[i] != 0 ? a.lane[i] : b.lane[i]; });
     }
     static std::uint32_t less(Vec a, Vec b) {
         return bits([&](int i) { return a.lane[i] < b.lane[i]; });
