@@ -145,7 +145,7 @@ void Avx2Generator::make_scores(Job job, std::int64_t depth) {
         dec(ecx);
         jnz(again, T_NEAR);
     }
-    score_steps(static_cast<int>(left % kUnrolled), {});
+    if (left % kUnrolled > 0) score_steps(static_cast<int>(left % kUnrolled), {});
 
     Xbyak::Label started;
     test(rax, rax);

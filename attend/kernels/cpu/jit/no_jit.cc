@@ -6,7 +6,7 @@ ProductsOfDepth assembled_products_avx512(Format) {
     return nullptr;
 }
 
-ProductsOfDepth assembled_products_avx2(const TileKernels&) {
+ProductsOfDepth assembled_products_avx2() {
     return nullptr;
 }
 

@@ -2,6 +2,7 @@
 
 #include <attend/kernels/cpu/jit/avx2_generator.h>
 #include <attend/kernels/cpu/jit/generator.h>
+#include <attend/kernels/cpu/simd/tables.h>
 
 #include <map>
 #include <memory>
@@ -65,10 +66,8 @@ std::unique_ptr<jit::Generator> begin_avx512(int rows, bool half) {
     return std::make_unique<jit::Generator>(kFormat, rows, half);
 }
 
-jit::Avx2Generator::Run run_avx2 = nullptr;
-
 std::unique_ptr<jit::Avx2Generator> begin_avx2(int rows, bool half) {
-    return std::make_unique<jit::Avx2Generator>(rows, half, run_avx2);
+    return std::make_unique<jit::Avx2Generator>(rows, half, simd::avx2_table().run);
 }
 
 }  // namespace
@@ -79,9 +78,8 @@ ProductsOfDepth assembled_products_avx512(Format format) {
                                    : find<jit::Generator, begin_avx512<Format::floats>, 4>;
 }
 
-ProductsOfDepth assembled_products_avx2(const TileKernels& compiled) {
+ProductsOfDepth assembled_products_avx2() {
     if (!jit::can_assemble()) return nullptr;
-    run_avx2 = compiled.run;
     return find<jit::Avx2Generator, begin_avx2, 2>;
 }
 

@@ -15,8 +15,8 @@ using ProductsOfDepth = const Products& (*)(std::int64_t depth);
 
 /// Products by AVX-512. Null where the build has no assembler, or the system refuses executable memory.
 ProductsOfDepth assembled_products_avx512(Format format);
-/// The same of floats by AVX2. @param compiled whose jobs are taken where there are no registers to weave one
-ProductsOfDepth assembled_products_avx2(const TileKernels& compiled);
+/// The same of floats by AVX2.
+ProductsOfDepth assembled_products_avx2();
 
 /// Finds the tile of dense products, as DenseKernels::kernel.
 using DenseKernelOf = DenseKernel (*)(int count, int panels, bool stream);

@@ -19,8 +19,7 @@ TileKernels tile_table_avx512(const TileKernels& table) {
 }
 
 TileKernels tile_table_avx2() {
-    const TileKernels table = avx2_table();
-    return with_products(table, assembled_products_avx2(table));
+    return with_products(avx2_table(), assembled_products_avx2());
 }
 
 /// The tables of AVX-512 with the instructions for bytes where the processor has them (whether it has those for
