@@ -72,7 +72,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t kMost = std::size_t{64} << 20U;
+    static constexpr std::size_t kMost = std::size_t{36} << 20U;
     struct Block {
         std::byte* pointer = nullptr;
         std::size_t bytes = 0;
