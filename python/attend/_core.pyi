@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeVar, overload
 
@@ -61,6 +61,7 @@ def _paged_attention(query: Any, keys: Any, values: Any, block_table: Any, lengt
                      left_padding: _Integers | None = None, causal: _Causal = None,
                      window: tuple[int, int] | None = None, scale: float | None = None,
                      softcap: float | None = None, alibi_slopes: Any | None = None) -> AttentionResult: ...
+def _plain_attention(questions: Iterable[Callable[[], Any]], grad_enabled: Callable[[], bool]) -> Callable[..., Any]: ...
 def _rows_address(array: Any) -> int: ...
 def linear_attention(query: _Array, key: Any, value: Any, *,
                      feature_map: Literal["softmax_keys", "elu_plus_one", "relu", "identity"] = "softmax_keys",

@@ -24,21 +24,23 @@ class _Gradients(_torch.autograd.Function):
 
 
 class _Attention(_torch.autograd.Function):
-    """Output and log-sum-exp; gradients of query, key, value and bias."""
+    """Output, or a pair of it and the log-sum-exp; gradients of query, key, value and bias."""
 
     @staticmethod
-    def forward(ctx, query, key, value, bias, options, out):
+    def forward(ctx, query, key, value, bias, options, out, return_log_sum_exp):
         given = options if bias is None else {**options, "bias": bias}
         output, _, log_sum_exp = _core.attention(query, key, value, return_log_sum_exp=True, out=out, **given)
         # Saved as tensors, so that PyTorch notices if they are written to before backward.
         ctx.names = [name for name, x in options.items() if isinstance(x, _torch.Tensor)]
         ctx.options = {name: x for name, x in options.items() if name not in ctx.names}
         ctx.save_for_backward(query, key, value, bias, output, log_sum_exp, *(options[name] for name in ctx.names))
+        if not return_log_sum_exp:
+            return output
         ctx.mark_non_differentiable(log_sum_exp)
         return output, log_sum_exp
 
     @staticmethod
-    def backward(ctx, grad_output, _):
+    def backward(ctx, grad_output, *_):
         query, key, value, bias, output, log_sum_exp, *tensors = ctx.saved_tensors
         given = {**ctx.options, **dict(zip(ctx.names, tensors))}
         if bias is not None:
@@ -47,7 +49,7 @@ class _Attention(_torch.autograd.Function):
             gradients = _Gradients.apply(grad_output, query, key, value, bias, output, log_sum_exp, given)
         else:
             gradients = _core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **given)
-        return *gradients, None, None
+        return *gradients, None, None, None
 
 
 # What torch.compile, export, trace, fake tensors and function transforms see: an operator of known shapes and gradients.
@@ -159,7 +161,7 @@ def _wants_gradients(query, key, value, bias):
 def _attention(query, key, value, bias, options, out=None):
     """attend.attention with keywords `options`, and gradients where they are asked for."""
     if _wants_gradients(query, key, value, bias):
-        return _Attention.apply(query, key, value, bias, options, out)[0]
+        return _Attention.apply(query, key, value, bias, options, out, False)
     if bias is not None:
         options["bias"] = bias
     return _core.attention(query, key, value, out=out, **options)
@@ -169,7 +171,7 @@ def _attention_with_log_sum_exp(query, key, value, options, out=None):
     _refuse_traces()
     _refuse_forward_mode()
     if _wants_gradients(query, key, value, None):
-        return _Attention.apply(query, key, value, None, options, out)
+        return _Attention.apply(query, key, value, None, options, out, True)
     output, _, log_sum_exp = _core.attention(query, key, value, return_log_sum_exp=True, out=out, **options)
     return output, log_sum_exp
 
@@ -214,6 +216,28 @@ def _of_one_shape(query, key, value, enable_gqa):
     return query, key, value, leading, rank
 
 
+def _mask_and_bias(attn_mask):
+    """PyTorch's mask as what is attended to, or as numbers to be added."""
+    return (attn_mask, None) if attn_mask is not None and attn_mask.dtype == _torch.bool else (None, attn_mask)
+
+
+def _options(scale, is_causal, mask):
+    """attend's keywords."""
+    options = {"scale": scale}
+    if is_causal:
+        options["causal"] = "top-left"
+    if mask is not None:
+        options["mask"] = mask
+    return options
+
+
+# Calls of plain tensors for their numbers alone; True where gradients are wanted too, None for all others. To ask PyTorch
+# takes as long as a small attention, so it is asked in C++.
+_plain_attention = _core._plain_attention(
+    (_torch._C._is_tracing, _torch._C._len_torch_dispatch_stack, _torch._C._are_functorch_transforms_active,
+     _torch._C._is_any_autocast_enabled), _torch.is_grad_enabled)
+
+
 def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
                                  enable_gqa=False):
     """torch.nn.functional.scaled_dot_product_attention: softmax(query key^T scale + attn_mask) value.
@@ -229,6 +253,13 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
     >>> x.grad.shape
     torch.Size([1, 2, 3, 4])
     """
+    if dropout_p == 0.0 and _forward_ad._current_level < 0 and not _torch.compiler.is_compiling():
+        output = _plain_attention(query, key, value, attn_mask, is_causal, scale, enable_gqa)
+        if output is True:
+            mask, bias = _mask_and_bias(attn_mask)
+            return _Attention.apply(query, key, value, bias, _options(scale, is_causal, mask), None, False)
+        if output is not None:
+            return output
     plain = _are_plain(query, key, value) and (attn_mask is None or type(attn_mask) in _PLAIN)
     if not plain:
         for name, x in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
@@ -241,28 +272,18 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
         raise TypeError("[scaled_dot_product_attention] expected tensors that are not nested, found nested ones")
     if _torch.is_autocast_enabled("cpu"):
         query, key, value, attn_mask = _autocast(query, key, value, attn_mask)
-    leading, rank = None, 4
-    # Each question to PyTorch is a tenth of a small attention's time: shapes are asked for once.
-    q, k, v = query.shape, key.shape, value.shape
-    if not len(q) == len(k) == len(v) == 4 or not q[0] == k[0] == v[0] or not (enable_gqa or q[1] == k[1] == v[1]):
-        query, key, value, leading, rank = _of_one_shape(query, key, value, enable_gqa)
-    mask = bias = None
-    if attn_mask is not None:
-        if attn_mask.dim() > 4:
-            attn_mask = attn_mask.expand(*leading, *attn_mask.shape[-3:]).flatten(0, -4)
-        mask, bias = (attn_mask, None) if attn_mask.dtype == _torch.bool else (None, attn_mask)
+    query, key, value, leading, rank = _of_one_shape(query, key, value, enable_gqa)
+    if attn_mask is not None and attn_mask.dim() > 4:
+        attn_mask = attn_mask.expand(*leading, *attn_mask.shape[-3:]).flatten(0, -4)
+    mask, bias = _mask_and_bias(attn_mask)
     seed = _torch.randint(0, 2**62, (), device="cpu") if dropout_p != 0.0 else None
     if not plain or _transformed():
         _refuse_forward_mode()
         output = _operator(query, key, value, mask, bias, seed, is_causal, scale, dropout_p)[0]
     else:
-        options = {"scale": scale}
-        if is_causal:
-            options["causal"] = "top-left"
+        options = _options(scale, is_causal, mask)
         if seed is not None:
             options["dropout"], options["seed"] = dropout_p, int(seed)
-        if mask is not None:
-            options["mask"] = mask
         output = _attention(query, key, value, bias, options)
     if rank == 4:
         return output

@@ -20,6 +20,15 @@ namespace nb = nanobind;
 enum class Family : std::uint8_t { numpy, torch, other };
 Family family_of(nb::handle object);
 
+/// Nothing for types that attend has not.
+std::optional<DType> dtype_of_code(nb::dlpack::dtype type);
+
+/// "numpy.ndarray", "list", "torch.Tensor": how a message names what it was given.
+std::string name_of_type(nb::handle object);
+
+/// @throws nb::type_error "[operation] expected `what` to be an array ..., found `found`"
+[[noreturn]] void refuse_array(const std::string& operation, const std::string& what, const std::string& found);
+
 /// An array of the caller. It is kept alive, and its elements must not move, as long as this object lives.
 class Array {
 public:
@@ -34,8 +43,6 @@ public:
     const TensorView& rows();
 
 private:
-    void take_torch(nb::handle object, const std::string& operation, const std::string& what);
-
     nb::object object_;  // the memory of a tensor of PyTorch
     nb::ndarray<nb::ro> array_;
     TensorView view_;

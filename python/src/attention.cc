@@ -1,6 +1,7 @@
 #include "bindings.h"
 #include "computing.h"
 #include "options.h"
+#include "torch_tensors.h"
 
 #include <attend/core/error.h>
 
@@ -13,9 +14,13 @@ namespace attend::python {
 
 namespace {
 
-/// The array that a call is to write: the caller's, or a new one.
-NewArray output_array(nb::object out, Family family, const Shape& shape, DType dtype) {
-    if (out.is_none()) return new_array(family, shape, dtype);
+/// The array that a call is to write: the caller's, or a new one of the query's kind.
+NewArray output_array(nb::object out, nb::handle query, const TensorView& rows, Family family, const Shape& shape) {
+    const DType dtype = rows.dtype();
+    if (out.is_none()) {
+        return family == Family::torch ? new_torch_array_like(query, rows, shape, dtype)
+                                       : new_array(family, shape, dtype);
+    }
     const Array array(out, "attention", "out");
     const TensorView& view = array.view();
     if (!(view.shape() == shape) || view.dtype() != dtype || !array.writable()) {
@@ -41,7 +46,7 @@ nb::object run_attention(nb::object query, nb::object key, nb::object value, Key
     }
     const Shape scores{rows.size(0), rows.size(1), rows.size(2), k.view().size(2)};
     const NewArray output =
-        output_array(std::move(out), family, {scores[0], scores[1], scores[2], v.view().size(3)}, rows.dtype());
+        output_array(std::move(out), query, rows, family, {scores[0], scores[1], scores[2], v.view().size(3)});
     AttentionTargets targets{output.view};
     NewArray weights;
     NewArray log_sum_exp;
@@ -73,9 +78,13 @@ nb::object run_backward(nb::object grad_output, nb::object query, nb::object key
     Array lse(log_sum_exp, "attention_backward", "log_sum_exp");
     const OptionsWithArrays with = options_of(keywords);
     const Family family = family_of(query);
-    const NewArray dq = new_array(family, q.view().shape(), q.view().dtype());
-    const NewArray dk = new_array(family, k.view().shape(), k.view().dtype());
-    const NewArray dv = new_array(family, v.view().shape(), v.view().dtype());
+    const auto gradient = [family](nb::handle array, const TensorView& view) {
+        return family == Family::torch ? new_torch_array_like(array, view, view.shape(), view.dtype())
+                                       : new_array(family, view.shape(), view.dtype());
+    };
+    const NewArray dq = gradient(query, q.view());
+    const NewArray dk = gradient(key, k.view());
+    const NewArray dv = gradient(value, v.view());
     AttentionGradientTargets targets{dq.view, dk.view, dv.view};
     NewArray dbias;
     if (with.options.bias) {

@@ -21,6 +21,7 @@ void bind_linear(nanobind::module_& module);
 void bind_mask(nanobind::module_& module);
 void bind_multi_head_attention(nanobind::module_& module);
 void bind_paged(nanobind::module_& module);
+void bind_torch_attention(nanobind::module_& module);
 void bind_translator(nanobind::module_& module);
 
 }  // namespace attend::python

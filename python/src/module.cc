@@ -80,6 +80,7 @@ Raises ValueError for a negative count or one above 1024.
     attend::python::bind_paged(module);
     attend::python::bind_explain(module);
     attend::python::bind_heatmap(module);
+    attend::python::bind_torch_attention(module);
     attend::python::bind_translator(module);
     attend::python::bind_command(module);
 }

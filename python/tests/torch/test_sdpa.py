@@ -1,4 +1,6 @@
 """attend.torch against torch.nn.functional.scaled_dot_product_attention."""
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -146,6 +148,30 @@ def test_addresses_are_the_callers():
             x = x.detach().to(dtype) if dtype != torch.float32 else x
             assert _core._rows_address(x) == x.data_ptr()
     assert _core._rows_address(qkv.detach()[..., ::2]) != qkv.data_ptr()
+
+
+def test_pytorch_without_dlpacks_functions_in_c():
+    """As before 2.10: tensors are asked by their attributes."""
+    program = """
+import torch
+if hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+    del torch.Tensor.__dlpack_c_exchange_api__
+import attend.torch
+x = torch.randn(2, 3, 5, 8, dtype=torch.float16).transpose(1, 2)
+want = torch.nn.functional.scaled_dot_product_attention(x.float(), x.float(), x.float())
+assert (attend.torch.scaled_dot_product_attention(x, x, x) - want).abs().max() < 2e-3
+x = torch.randn(2, 3, 5, 8, requires_grad=True)
+got, = torch.autograd.grad(attend.torch.scaled_dot_product_attention(x, x, x).square().sum(), x)
+want, = torch.autograd.grad(torch.nn.functional.scaled_dot_product_attention(x, x, x).square().sum(), x)
+torch.testing.assert_close(got, want)
+for bad in (torch.zeros(1, 1, 1, 1, device="meta"), torch.zeros(1, 1, 1, 1, dtype=torch.complex64)):
+    try:
+        attend.attention(bad, bad, bad)
+        raise AssertionError
+    except TypeError:
+        pass
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_storage_smaller_than_its_tensor_is_refused():

@@ -1,0 +1,113 @@
+#include "bindings.h"
+#include "computing.h"
+#include "torch_tensors.h"
+
+#include <attend/attention/attention.h>
+
+#include <array>
+#include <optional>
+
+namespace attend::python {
+
+namespace {
+
+/// Functions of PyTorch's that say whether it wants more of a call than numbers. Asked from here in half the time.
+class Questions {
+public:
+    explicit Questions(nb::handle functions) {
+        for (nb::handle function : functions) functions_.push_back(nb::borrow(function));
+    }
+    bool any_is_true() const {
+        for (const nb::object& function : functions_) {
+            const nb::object answer = nb::steal(PyObject_CallNoArgs(function.ptr()));
+            if (!answer.is_valid()) throw nb::python_error();
+            if (PyObject_IsTrue(answer.ptr()) != 0) return true;
+        }
+        return false;
+    }
+
+private:
+    std::vector<nb::object> functions_;
+};
+
+bool requires_grad(nb::handle tensor) {
+    static const nb::str& name = *new nb::str("requires_grad");
+    const nb::object answer = nb::steal(PyObject_GetAttr(tensor.ptr(), name.ptr()));
+    if (!answer.is_valid()) throw nb::python_error();
+    return answer.ptr() == Py_True;
+}
+
+bool is_number(nb::handle object) {
+    return object.is_none() || PyFloat_CheckExact(object.ptr()) != 0 || PyLong_CheckExact(object.ptr()) != 0;
+}
+
+/// Whether PyTorch's semantics ask nothing of shapes but what attend does: of one batch and, without groups, as many
+/// heads.
+bool fit(const TensorView& query, const TensorView& key, const TensorView& value, bool grouped) {
+    return query.rank() == 4 && key.rank() == 4 && value.rank() == 4 && query.size(0) == key.size(0) &&
+           query.size(0) == value.size(0) &&
+           (grouped || (query.size(1) == key.size(1) && query.size(1) == value.size(1)));
+}
+
+/// PyTorch's function for plain tensors of four dimensions, where nothing but numbers is asked
+/// for; True where gradients are too, None elsewhere.
+nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool causal,
+                           nb::handle scale, bool grouped, const Questions& questions, nb::handle grad_enabled) {
+    const std::array<nb::handle, 4> tensors{query, key, value, mask};
+    const std::size_t count = mask.is_none() ? 3 : 4;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (!is_torch(tensors[i]) || !is_plain_torch(tensors[i])) return nb::none();
+    }
+    if ((causal && count == 4) || !is_number(scale) || questions.any_is_true()) return nb::none();
+    std::array<std::optional<Array>, 4> arrays;
+    try {
+        for (std::size_t i = 0; i < count; ++i) arrays[i].emplace(tensors[i], "attention", "tensor");
+    } catch (const nb::builtin_exception&) {
+        return nb::none();  // nested, sparse, on another device: said by what is called then
+    }
+    auto& [q, k, v, seen] = arrays;
+    if (!fit(q->view(), k->view(), v->view(), grouped) || (seen && seen->view().rank() > 4)) return nb::none();
+    if (nb::cast<bool>(grad_enabled())) {
+        for (std::size_t i = 0; i < count; ++i) {
+            if (requires_grad(tensors[i])) return nb::bool_(true);
+        }
+    }
+    AttentionOptions options;
+    if (causal) options.mask = Mask::causal_top_left();
+    if (seen && seen->view().dtype() == DType::boolean) {
+        options.mask = Mask::boolean(seen->view());
+    } else if (seen) {
+        options.bias = seen->view();
+    }
+    if (!scale.is_none()) options.scale = nb::cast<double>(scale);
+    const TensorView& rows = q->rows();
+    const NewArray output =
+        new_torch_array_like(query, rows, {rows.size(0), rows.size(1), rows.size(2), v->view().size(3)}, rows.dtype());
+    {
+        const Computing computing;
+        attention_into({output.view}, rows, k->rows(), v->rows(), options);
+    }
+    return output.object;
+}
+
+}  // namespace
+
+void bind_torch_attention(nb::module_& module) {
+    // Asked once, when attend.torch is loaded: `questions` are functions of PyTorch's without arguments.
+    module.def(
+        "_plain_attention",
+        [](nb::object asked, nb::object grad_enabled) {
+            const auto* questions = new Questions(asked);  // for ever, as the module
+            return nb::cpp_function(
+                [questions, grad_enabled](nb::handle query, nb::handle key, nb::handle value, nb::handle mask,
+                                          nb::handle causal, nb::handle scale, nb::handle grouped) {
+                    return plain_attention(query, key, value, mask, PyObject_IsTrue(causal.ptr()) != 0, scale,
+                                           PyObject_IsTrue(grouped.ptr()) != 0, *questions, grad_enabled);
+                },
+                nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+                nb::arg().none(), nb::arg().none());
+        },
+        nb::arg("questions"), nb::arg("grad_enabled"));
+}
+
+}  // namespace attend::python

@@ -1,0 +1,191 @@
+#include "torch_tensors.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <cstdint>
+#include <utility>
+
+namespace attend::python {
+
+namespace {
+
+/// The head of DLPack's table of functions (dlpack.h 1.3, DLPackExchangeAPI): what is asked for, and what lies before.
+struct ExchangeTable {
+    std::uint32_t major, minor;
+    const ExchangeTable* older;
+    void* allocate;
+    void* export_managed;
+    void* import_managed;
+    int (*describe)(void* object, nb::dlpack::dltensor* tensor);
+};
+
+nb::object checked(PyObject* made) {
+    if (made == nullptr) throw nb::python_error();
+    return nb::steal(made);
+}
+
+nb::object attribute(nb::handle object, const nb::str& name) {
+    return checked(PyObject_GetAttr(object.ptr(), name.ptr()));
+}
+
+nb::object called(nb::handle object, const nb::str& name) {
+    return checked(PyObject_CallMethodNoArgs(object.ptr(), name.ptr()));
+}
+
+/// Names of PyTorch's that are asked for at every call. Kept for ever: modules may be gone when a program ends.
+struct TorchNames {
+    nb::object tensor, parameter, empty, empty_like, cpu, dtypes[8];
+    nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"},
+        untyped_storage{"untyped_storage"}, storage_offset{"storage_offset"}, nbytes{"nbytes"};
+    const ExchangeTable* exchange = nullptr;
+
+    static const TorchNames& get() {
+        static const TorchNames* names = new TorchNames;
+        return *names;
+    }
+
+private:
+    TorchNames() {
+        const nb::object torch = nb::module_::import_("torch");
+        tensor = torch.attr("Tensor");
+        parameter = torch.attr("nn").attr("Parameter");
+        empty = torch.attr("empty");
+        empty_like = torch.attr("empty_like");
+        cpu = torch.attr("device")("cpu");
+        for (int d = 0; d < 8; ++d) {
+            const std::string name(name_of(static_cast<DType>(d)));
+            dtypes[d] = torch.attr(name.c_str());
+        }
+        for (nb::str* name :
+             {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage, &storage_offset, &nbytes}) {
+            PyObject* interned = name->release().ptr();
+            PyUnicode_InternInPlace(&interned);
+            *name = nb::steal<nb::str>(interned);
+        }
+        const nb::object capsule = nb::getattr(tensor, "__dlpack_c_exchange_api__", nb::none());
+        if (PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api") == 0) return;
+        const auto* table =
+            static_cast<const ExchangeTable*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+        while (table != nullptr && table->major > 1) table = table->older;
+        if (table != nullptr && table->major == 1 && table->describe != nullptr) exchange = table;
+    }
+};
+
+Shape shape_of(nb::handle tuple) {
+    Shape shape;
+    const Py_ssize_t rank = PyTuple_GET_SIZE(tuple.ptr());
+    for (Py_ssize_t d = 0; d < rank; ++d) shape.push_back(PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), d)));
+    return shape;
+}
+
+nb::tuple tuple_of(const Shape& shape) {
+    nb::tuple tuple = nb::steal<nb::tuple>(PyTuple_New(shape.rank()));
+    for (int d = 0; d < shape.rank(); ++d) PyTuple_SET_ITEM(tuple.ptr(), d, PyLong_FromLongLong(shape[d]));
+    return tuple;
+}
+
+/// What DLPack says of a plain tensor; nothing where it has to be asked in Python, be it for the message alone.
+std::optional<TensorView> described(nb::handle tensor) {
+    const TorchNames& names = TorchNames::get();
+    if (names.exchange == nullptr || !is_plain_torch(tensor)) return {};
+    nb::dlpack::dltensor found;
+    if (names.exchange->describe(tensor.ptr(), &found) != 0) {
+        PyErr_Clear();
+        return {};
+    }
+    const std::optional<DType> dtype = dtype_of_code(found.dtype);
+    if (!dtype || found.device.device_type != nb::device::cpu::value || found.ndim > kMaxRank) return {};
+    Shape shape;
+    Shape strides;
+    for (int d = 0; d < found.ndim; ++d) {
+        shape.push_back(found.shape[d]);
+        strides.push_back(found.strides[d]);
+    }
+    return TensorView(static_cast<const char*>(found.data) + found.byte_offset, *dtype, shape, strides);
+}
+
+/// The same by the tensor's attributes.
+TensorView asked(nb::handle tensor, const std::string& operation, const std::string& what) {
+    const TorchNames& names = TorchNames::get();
+    const nb::object type = attribute(tensor, names.dtype);
+    int dtype = 0;
+    while (dtype < 8 && !type.is(names.dtypes[dtype])) ++dtype;
+    const auto text_of = [](nb::handle object) { return nb::cast<std::string>(nb::steal(PyObject_Str(object.ptr()))); };
+    if (dtype == 8) refuse_array(operation, what, "a tensor of " + text_of(type));
+    if (attribute(tensor, names.is_cpu).ptr() != Py_True) {
+        refuse_array(operation, what, "one on device " + text_of(tensor.attr("device")));
+    }
+    try {
+        const auto address = nb::cast<std::uintptr_t>(called(tensor, names.data_ptr));
+        return {reinterpret_cast<const void*>(address), static_cast<DType>(dtype),
+                shape_of(attribute(tensor, names.shape)), shape_of(called(tensor, names.stride))};
+    } catch (nb::python_error& error) {
+        refuse_array(operation, what, std::string("a tensor without strides: ") + error.what());
+    }
+}
+
+/// A new tensor to be written.
+NewArray writable_array(nb::object made, const Shape& shape, DType dtype) {
+    auto* data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(called(made, TorchNames::get().data_ptr)));
+    if (data == nullptr && shape.numel() > 0) {
+        throw nb::type_error(
+            ("expected PyTorch to give memory for results, found a " + name_of_type(made) + " without any").c_str());
+    }
+    return {std::move(made), MutableTensorView(data, dtype, shape, contiguous_strides(shape))};
+}
+
+}  // namespace
+
+bool is_torch(nb::handle object) {
+    static const nb::str& module = *new nb::str("torch");
+    if (PyDict_GetItem(PyImport_GetModuleDict(), module.ptr()) == nullptr) return false;
+    return is_plain_torch(object) || nb::isinstance(object, TorchNames::get().tensor);
+}
+
+bool is_plain_torch(nb::handle object) {
+    const TorchNames& names = TorchNames::get();
+    const nb::handle type = object.type();
+    return type.is(names.tensor) || type.is(names.parameter);
+}
+
+// Tensors that require gradients need not be detached.
+TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const std::string& what) {
+    const TorchNames& names = TorchNames::get();
+    const std::optional<TensorView> known = described(tensor);
+    const TensorView view = known ? *known : asked(tensor, operation, what);
+    if (called(tensor, names.is_neg).ptr() == Py_True) {
+        TorchMemory memory = torch_memory(tensor.attr("resolve_neg")(), operation, what);
+        memory.writable = false;  // what is written to the copy would be lost
+        return memory;
+    }
+    // What stands for a tensor while a program is traced or its shapes are worked out has no memory.
+    if (view.data() == nullptr && view.numel() > 0) {
+        refuse_array(operation, what, "one without memory (" + name_of_type(tensor) + ")");
+    }
+    nb::object storage = called(tensor, names.untyped_storage);
+    // Storage may have been made smaller than the tensors in it.
+    std::int64_t end = nb::cast<std::int64_t>(called(tensor, names.storage_offset)) + 1;
+    for (int d = 0; d < view.rank(); ++d) end += (view.size(d) - 1) * view.stride(d);
+    if (view.numel() > 0 && end * static_cast<std::int64_t>(size_of(view.dtype())) >
+                                nb::cast<std::int64_t>(called(storage, names.nbytes))) {
+        refuse_array(operation, what, "one that is larger than its storage");
+    }
+    return {view, std::move(storage), true};
+}
+
+NewArray new_torch_array(const Shape& shape, DType dtype) {
+    const TorchNames& names = TorchNames::get();
+    return writable_array(names.empty(tuple_of(shape), nb::arg("dtype") = names.dtypes[static_cast<int>(dtype)],
+                                      nb::arg("device") = names.cpu),
+                          shape, dtype);
+}
+
+NewArray new_torch_array_like(nb::handle tensor, const TensorView& view, const Shape& shape, DType dtype) {
+    if (!is_plain_torch(tensor) || view.dtype() != dtype || !(view.shape() == shape) || !view.is_contiguous()) {
+        return new_torch_array(shape, dtype);
+    }
+    return writable_array(TorchNames::get().empty_like(tensor), shape, dtype);
+}
+
+}  // namespace attend::python

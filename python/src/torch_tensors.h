@@ -1,0 +1,32 @@
+/// @file
+/// PyTorch's tensors as views and new tensors of PyTorch, in little time: through the functions in C that PyTorch gives
+/// away since 2.10 (DLPack 1.3, `__dlpack_c_exchange_api__`), and by asking the tensor from Python before that.
+#pragma once
+
+#include "arrays.h"
+
+#include <string>
+
+namespace attend::python {
+
+/// Whether an object is a tensor. PyTorch is only asked where the program has it.
+bool is_torch(nb::handle object);
+/// Whether a tensor is of PyTorch's own type: torch.Tensor or torch.nn.Parameter.
+bool is_plain_torch(nb::handle object);
+
+/// Where a tensor's numbers lie.
+struct TorchMemory {
+    TensorView view;
+    nb::object owner;      ///< its storage: the tensor itself may be given another (x.data = ..., x.set_())
+    bool writable = true;  ///< false where the numbers are a copy
+};
+
+/// @throws nb::type_error for what is not in this machine's memory or of a type that attend has not
+TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const std::string& what);
+
+/// A new tensor on the CPU, whatever torch.set_default_device says.
+NewArray new_torch_array(const Shape& shape, DType dtype);
+/// The same; in half the time where a plain tensor of that shape and type is at hand that has its rows in order.
+NewArray new_torch_array_like(nb::handle tensor, const TensorView& view, const Shape& shape, DType dtype);
+
+}  // namespace attend::python
