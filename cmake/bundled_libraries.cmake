@@ -21,7 +21,8 @@ add_custom_command(OUTPUT ${icu_folder}/breaks.S
     COMMAND ${CMAKE_COMMAND} -DICUPKG=${ATTEND_ICUPKG} -DAR=${CMAKE_AR} -DOBJCOPY=${CMAKE_OBJCOPY}
         -DARCHIVE=${ATTEND_ICU_DATA_ARCHIVE} -DFOLDER=${icu_folder} -P ${CMAKE_CURRENT_LIST_DIR}/icu_breaks.cmake
     DEPENDS ${ATTEND_ICU_DATA_ARCHIVE} ${CMAKE_CURRENT_LIST_DIR}/icu_breaks.cmake VERBATIM)
-add_library(attend_icu_data STATIC ${icu_folder}/breaks.S ${CMAKE_CURRENT_LIST_DIR}/icu_time_zone.c)
+add_library(attend_icu_data STATIC ${icu_folder}/breaks.S ${CMAKE_CURRENT_LIST_DIR}/icu_time_zone.c
+    ${CMAKE_CURRENT_LIST_DIR}/icu_call_once.c)
 
 add_library(attend_bundled INTERFACE)
 target_link_libraries(attend_bundled INTERFACE ${ATTEND_SENTENCEPIECE_LIBRARY} ${ATTEND_YAML_LIBRARY}

@@ -2,6 +2,7 @@
 
 #include <attend/attention/decode.h>
 #include <attend/attention/problem.h>
+#include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
@@ -11,6 +12,8 @@
 #include <attend/kernels/tile.h>
 
 #include <algorithm>
+#include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <vector>
 
@@ -55,11 +58,51 @@ void run_flash(const kernels::AttentionProblem& problem, const kernels::Attentio
     detail::run_decode(problem, kernels::cpu::flash::TensorSource(problem), outputs);
 }
 
+/// An element of a tensor of four dimensions, or of three.
+double element(const TensorView& view, std::initializer_list<std::int64_t> index) {
+    const std::int64_t* stride = view.strides().begin();
+    std::int64_t offset = 0;
+    for (const std::int64_t i : index) offset += i * *stride++;
+    return load_element(view.data(), view.dtype(), offset);
+}
+
+/// Whether floats may have lost a row: it sees keys and has no finite log-sum-exp, and its bias does not say so.
+bool is_lost(const kernels::AttentionProblem& problem, const TensorView& log_sum_exp, const kernels::Sequence& sequence,
+             std::int64_t head, std::int64_t query) {
+    const kernels::KeyRange keys = sequence.keys_of(query);
+    const std::int64_t row = sequence.query_begin + query;
+    if (keys.empty() || std::isfinite(element(log_sum_exp, {sequence.batch, head, row}))) return false;
+    if (problem.score != nullptr) return true;
+    for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+        const double bias = element(*problem.bias, {sequence.batch, head, row, sequence.key_begin + j});
+        if (bias != -std::numeric_limits<double>::infinity()) return true;
+    }
+    return false;
+}
+
+/// Such rows once more, in double: a bias or score beyond 2.36e38, the lowest float among them (Hugging Face's mask),
+/// is infinite as an exponent of 2, although it is a number like any other.
+void recompute_lost_rows(const kernels::AttentionProblem& problem, const kernels::AttentionOutputs& outputs) {
+    const TensorView log_sum_exp = outputs.log_sum_exp;
+    const std::size_t bytes = kernels::cpu::scratch_size(problem);
+    detail::for_each_block(
+        problem, problem.heads(), kernels::kQueryTile, [](const kernels::Sequence& s) { return s.query_count; },
+        [&](const kernels::Block& block) {
+            const kernels::Sequence& sequence = problem.sequences[static_cast<std::size_t>(block.sequence)];
+            bool lost = false;
+            for (std::int64_t i = block.begin; i < block.end && !lost; ++i) {
+                lost = is_lost(problem, log_sum_exp, sequence, block.head, i);
+            }
+            if (lost) kernels::cpu::attention(problem, outputs, block, thread_scratch(bytes));
+        });
+}
+
 void run(const detail::CheckedProblem& checked, const kernels::AttentionOutputs& outputs, Algorithm algorithm) {
     const kernels::AttentionProblem& problem = checked.problem();
     if (outputs.weights) outputs.weights->fill(0.0);
     if (algorithm != Algorithm::reference && kernels::cpu::flash::supports(problem)) {
         run_flash(problem, outputs);
+        if (problem.bias || problem.score != nullptr) recompute_lost_rows(problem, outputs);
         return;
     }
     const bool reference = algorithm == Algorithm::reference;

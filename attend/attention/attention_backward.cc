@@ -106,9 +106,9 @@ void run_plain(const detail::CheckedProblem& checked, const AttentionProblem& pr
                const AttentionGradientTargets& targets, const TensorView& grad_output,
                const AttentionOptions& options) {
     const std::size_t bytes = kernels::cpu::scratch_size(problem);
-    // log-sum-exp and delta of every row, in the precision of what follows.
+    // In the precision of what follows. Not the log-sum-exp: beside a maximum of 1e20 it would lose the sum.
     Shape rows = checked.log_sum_exp_shape();
-    rows.push_back(2);
+    rows.push_back(3);
     Tensor statistics(rows, kernels::cpu::computes_in_double(problem) ? DType::float64 : DType::float32);
     const AttentionSaved saved{grad_output, statistics.view()};
     detail::for_each_block(

@@ -7,6 +7,7 @@
 #include <attend/kernels/cpu/tile_kernels.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -21,6 +22,8 @@ using kernels::cpu::TileKernels;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t kRowsOfPart = 1024;
+/// Of a log-sum-exp: beyond it floats hold neither it nor a logit to 1% of a weight.
+constexpr double kSteep = 65536.0;
 
 /// Whether positions or tensors hide any pair of a sequence.
 bool hides_anything(const AttentionProblem& problem, const Sequence& sequence) {
@@ -36,22 +39,19 @@ struct Sums {
     bool dead = false;    ///< a row has no weights
     bool broken = false;  ///< one is neither finite nor that of such a row: some logit that the row sees is not. A bias
                           ///< or a score function may have what rows of the tensors have not
+    bool steep = false;   ///< one is finite and beyond kSteep, as where a bias of -1e9 stands for a mask of all keys
 };
 
-Sums inspect_sums(const TileKernels& kernels, const Sequence& sequence, std::int64_t head,
-                  const TensorView& log_sum_exp) {
+Sums inspect_sums(const Sequence& sequence, std::int64_t head, const TensorView& log_sum_exp) {
     const Shape& strides = log_sum_exp.strides();
-    const auto size = static_cast<std::int64_t>(size_of(log_sum_exp.dtype()));
     const std::int64_t first = sequence.batch * strides[0] + head * strides[1] + sequence.query_begin * strides[2];
-    if (log_sum_exp.dtype() == DType::float32 && strides[2] == 1) {
-        const auto* data = address_at(log_sum_exp.data(), first * size);
-        if (kernels.all_finite({data, DType::float32, 0, 1, sequence.query_count})) return {};
-    }
     Sums sums;
     for (std::int64_t i = 0; i < sequence.query_count; ++i) {
         const double sum = load_element(log_sum_exp.data(), log_sum_exp.dtype(), first + i * strides[2]);
+        if (std::fabs(sum) <= kSteep) continue;
         sums.dead = sums.dead || sum == -kInfinity;
         sums.broken = sums.broken || !(sum < kInfinity);
+        sums.steep = sums.steep || std::isfinite(sum);
     }
     return sums;
 }
@@ -115,7 +115,7 @@ WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const Tensor
     std::vector<Sums> sums(count * static_cast<std::size_t>(heads));
     parallel_for(static_cast<std::int64_t>(sums.size()), [&](std::int64_t i) {
         sums[static_cast<std::size_t>(i)] =
-            inspect_sums(kernels, problem.sequences[static_cast<std::size_t>(i / heads)], i % heads, log_sum_exp);
+            inspect_sums(problem.sequences[static_cast<std::size_t>(i / heads)], i % heads, log_sum_exp);
     });
 
     std::vector<std::uint8_t> visible(count, 0);
@@ -127,6 +127,11 @@ WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const Tensor
             const Sums& own = sums[s * static_cast<std::size_t>(heads) + static_cast<std::size_t>(head)];
             all.dead = all.dead || own.dead;
             all.broken = all.broken || own.broken;
+            all.steep = all.steep || own.steep;
+        }
+        if (all.steep) {
+            visible[s] = 1;
+            continue;
         }
         if (!hides_anything(problem, sequence) && !all.dead) continue;
         visible[s] = all.broken ? 1 : 0;

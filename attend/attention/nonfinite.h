@@ -1,5 +1,6 @@
 /// @file
-/// NaN and infinity under a mask. A product over tiles multiplies hidden pairs by weights of 0, and 0 times NaN is NaN.
+/// What backward's tiles cannot take: NaN and infinity under a mask (a product over tiles multiplies hidden pairs by
+/// weights of 0, and 0 times NaN is NaN), and log-sum-exps so large that a float holds no weight's exponent.
 /// Internal to attention.
 #pragma once
 
@@ -29,7 +30,8 @@ public:
     WithoutNonfinite(const kernels::AttentionProblem& problem, const TensorView& grad_output,
                      const TensorView& log_sum_exp);
 
-    /// True when a row or a logit that is not finite belongs to a visible pair of any sequence.
+    /// True when a row or a logit that is not finite belongs to a visible pair of any sequence, or one's log-sum-exp is
+    /// beyond 65536 in magnitude: a weight is 2 to the difference of two such numbers.
     bool is_visible() const { return !plain_sequences_.empty(); }
     /// Those sequences, the others being empty: the plain path, which skips hidden pairs one by one, must be taken.
     kernels::AttentionProblem plain_problem() const;

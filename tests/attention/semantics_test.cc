@@ -206,6 +206,66 @@ TEST_P(Semantics, NoFiniteStandInForMinusInfinity) {
     EXPECT_EQ(y.weights.at<float>({0, 0, 0, 2}), 0.0F);
 }
 
+// A large number in place of -inf, also where it is all that a row has. Its weights are equal then, since no float
+// tells its logits apart, and its gradients finite; those of other rows are the oracle's.
+TEST_P(Semantics, ABiasThatStandsForAMask) {
+    const std::int64_t length = 40;
+    const std::int64_t padding = 3;
+    const auto padded_rows = [&](Tensor tensor) {
+        tensor.view().select(0, 1).slice(1, 0, padding).fill(0.0);
+        return tensor;
+    };
+    const Tensor q = normal({2, 2, length, 8}, 1);
+    const Tensor k = normal({2, 2, length, 8}, 2);
+    const Tensor v = normal({2, 2, length, 8}, 3);
+    const Tensor grad = normal({2, 2, length, 8}, 4);
+    const auto gradients = [](const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& grad,
+                              const TensorView& bias, Algorithm algorithm) {
+        const AttentionOptions options{.bias = bias, .algorithm = algorithm};
+        return attention_backward(grad, q, k, v, attention(q, k, v, options), options);
+    };
+    for (const float mask : {-1e9F, -1e20F, -1e30F, std::numeric_limits<float>::lowest()}) {
+        SCOPED_TRACE(mask);
+        // Causal; the first keys of the second sequence are padding, and so are its first queries.
+        Tensor bias = zeros({2, 1, length, length});
+        Tensor equal = zeros({2, 1, length, length});
+        for (Tensor* each : {&bias, &equal}) {
+            for (std::int64_t i = 0; i + 1 < length; ++i) each->view().select(2, i).slice(2, i + 1, length).fill(mask);
+            each->view().select(0, 1).slice(2, 0, padding).fill(mask);
+        }
+        equal.view().select(0, 1).slice(1, 0, padding).fill(0.0);
+
+        const Tensor no_padding = padded_rows(grad.view().clone());
+        const AttentionGradients found = gradients(q, k, v, no_padding, bias, GetParam());
+        const AttentionGradients want = gradients(q, k, v, no_padding, bias, Algorithm::reference);
+        EXPECT_LE(row_error(found.query, want.query), 1e-4);
+        EXPECT_LE(row_error(found.key, want.key), 1e-4);
+        EXPECT_LE(row_error(found.value, want.value), 1e-4);
+
+        // Of values, whose gradients are the weights of padding as well: equal, as of queries of 0.
+        if (mask > -1e17F) continue;
+        EXPECT_LE(row_error(gradients(q, k, v, grad, bias, GetParam()).value,
+                            gradients(padded_rows(q.view().clone()), k, v, grad, equal, Algorithm::reference).value),
+                  1e-4);
+    }
+}
+
+// The lowest float of all is a number, and a row of it has the mean of its values.
+TEST_P(Semantics, TheLowestFloatAsBiasIsANumber) {
+    for (const std::int64_t queries : {1, 9}) {
+        const Tensor q = normal({1, 2, queries, 8}, 1);
+        const Tensor k = normal({1, 2, 7, 8}, 2);
+        const Tensor v = normal({1, 2, 7, 8}, 3);
+        for (const float value : {std::numeric_limits<float>::lowest(), std::numeric_limits<float>::max()}) {
+            const Tensor bias = full({1, 1, queries, 7}, value);
+            const AttentionResult y = run(q, k, v, {.bias = bias});
+            EXPECT_LE(row_error(y.weights, full({1, 2, queries, 7}, 1.0 / 7.0)), 1e-6);
+            EXPECT_LE(row_error(y.output, attention(q, k, v, {.bias = bias, .algorithm = Algorithm::reference}).output),
+                      1e-6);
+        }
+    }
+}
+
 // NaN and Inf in an attended key or value reach the rows that attend to it and no other.
 TEST_P(Semantics, NaNReachesExactlyTheRowsThatAttend) {
     for (const float evil : {kNaN, kInf}) {

@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kTile = kQueryTile * kKeyTile;
 
 /// Computes, for one tile after the other, p_ij d_ij and d s_ij (see the equations above the oracle's backward). The
-/// first pass finds each row's log-sum-exp and delta; the three others differ in which sums of d s_ij they take.
+/// first pass finds each row's maximum, sum and delta; the three others differ in which sums of d s_ij they take.
 template <typename T>
 class Backward {
 public:
@@ -39,7 +39,8 @@ public:
         slope_ = arena.take<T>(kTile);
         factors_ = arena.take<T>(kKeyTile);
         attended_ = arena.take<std::uint8_t>(kTile);
-        log_sum_exp_ = arena.take<T>(kQueryTile);
+        maximum_ = arena.take<T>(kQueryTile);
+        share_ = arena.take<T>(kQueryTile);
         delta_ = arena.take<T>(kQueryTile);
         key_rows_ = arena.take<T>(kKeyTile * d_);
         sum_d_ = arena.take<T>(kKeyTile * d_);
@@ -82,8 +83,9 @@ public:
         for (std::int64_t r = 0; r < rows_; ++r) {
             const bool dead = sum[r] == T{0};
             const T shift = maximum[r] == -kInfinity ? T{0} : maximum[r];
-            out[2 * r] = dead ? -kInfinity : shift + std::log(sum[r]);
-            out[2 * r + 1] = dead ? T{0} : delta_[r] / sum[r];
+            out[3 * r] = dead ? -kInfinity : shift;
+            out[3 * r + 1] = dead ? T{0} : T{1} / sum[r];
+            out[3 * r + 2] = dead ? T{0} : delta_[r] / sum[r];
         }
     }
 
@@ -158,8 +160,9 @@ private:
         load_rows(saved_.grad_output, sequence_.batch, head, row, count, grad_);
         const T* statistics = statistics_of(head, row);
         for (std::int64_t r = 0; r < count; ++r) {
-            log_sum_exp_[r] = statistics[2 * r];
-            delta_[r] = statistics[2 * r + 1];
+            maximum_[r] = statistics[3 * r];
+            share_[r] = statistics[3 * r + 1];
+            delta_[r] = statistics[3 * r + 2];
         }
     }
 
@@ -208,7 +211,7 @@ private:
     /// Rows without weights have no gradients, whatever the keys and queries hold that made all their scores -inf: they
     /// attend to nothing.
     Visibility hide_dead_rows(const TilePosition& tile, Visibility visible) {
-        const auto dead = [&](std::int64_t r) { return log_sum_exp_[r] == -kInfinity; };
+        const auto dead = [&](std::int64_t r) { return maximum_[r] == -kInfinity; };
         std::int64_t count = 0;
         for (std::int64_t r = 0; r < rows_; ++r) count += dead(r) ? 1 : 0;
         if (count == 0) return visible;
@@ -231,10 +234,10 @@ private:
         for (std::int64_t r = 0; r < rows_; ++r) {
             T* weight = weights_ + r * kKeyTile;
             T* grad = grad_scores_ + r * kKeyTile;
-            const bool dead = log_sum_exp_[r] == -kInfinity;
+            const bool dead = maximum_[r] == -kInfinity;
             draw_factors(tile, r);
             for (std::int64_t j = 0; j < tile.key_count; ++j) {
-                const T p = dead ? T{0} : std::exp(weight[j] - log_sum_exp_[r]);
+                const T p = dead ? T{0} : std::exp(weight[j] - maximum_[r]) * share_[r];
                 grad[j] = dead ? T{0} : p * (factors_[j] * grad[j] - delta_[r]);
                 weight[j] = p * factors_[j];
             }
@@ -282,7 +285,8 @@ private:
     T* slope_ = nullptr;
     T* factors_ = nullptr;
     std::uint8_t* attended_ = nullptr;
-    T* log_sum_exp_ = nullptr;
+    T* maximum_ = nullptr;
+    T* share_ = nullptr;  // of the maximum: 1 over the sum
     T* delta_ = nullptr;
     T* key_rows_ = nullptr;
     T* sum_d_ = nullptr;
@@ -313,7 +317,7 @@ std::size_t scratch_size(const AttentionProblem& problem) {
     return arena_bytes<double>(kQueryTile * d) + arena_bytes<double>(kQueryTile * dv) +
            3 * arena_bytes<double>(kKeyTile * d) + 2 * arena_bytes<double>(kKeyTile * dv) +
            3 * arena_bytes<double>(kTile) + arena_bytes<double>(kKeyTile) + arena_bytes<std::uint8_t>(kTile) +
-           arena_bytes<float>(kTile) + 2 * arena_bytes<double>(kQueryTile);
+           arena_bytes<float>(kTile) + 3 * arena_bytes<double>(kQueryTile);
 }
 
 void attention_row_statistics(const AttentionProblem& problem, const AttentionSaved& saved, const Block& block,
