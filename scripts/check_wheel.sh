@@ -23,6 +23,13 @@ for library in "$package"/*.so*; do
     [ -z "$others" ] || fail "expected $library to need the C and C++ libraries alone, found $others"
 done
 $clean/bin/python -m attend explain >/dev/null || fail "expected python -m attend to work, found that it does not"
+# Beside PyTorch, which is loaded first as often as not, where the environment of the tests with it is at hand.
+if [ -f build/python/torch.txt ]; then
+    site=$(dirname "$package")
+    for program in "import torch, attend.torch" "import attend, torch"; do
+        PYTHONPATH=$site build/python/bin/python -c "$program" || fail "expected '$program' to work with $wheel, found that it does not"
+    done
+fi
 # Those that need more say so by being skipped.
 $clean/bin/python -m pytest -q -p no:cacheprovider --ignore=python/tests/torch --ignore=python/tests/onnx python/tests
 echo "$wheel: $bytes bytes"

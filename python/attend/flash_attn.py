@@ -13,9 +13,26 @@ __all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_
            "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func", "flash_attn_with_kvcache"]
 
 
+def _check(function, name, x, shape):
+    """That x is a tensor of the shape, "batch, L, 3, heads, d": as many dimensions, and the numbers among them."""
+    if not isinstance(x, _torch.Tensor):
+        raise TypeError(f"[{function}] expected {name} to be a torch.Tensor [{shape}], found {type(x).__name__}")
+    sizes = shape.split(", ")
+    if x.dim() != len(sizes) or any(size.isdigit() and int(size) != n for size, n in zip(sizes, x.shape)):
+        raise ValueError(f"[{function}] expected {name} [{shape}], found {list(x.shape)}")
+
+
+def _sides(window_size):
+    try:
+        left, right = window_size
+    except (TypeError, ValueError):
+        raise ValueError(f"[flash_attn] expected window_size (left, right), found {window_size!r}") from None
+    return left, right
+
+
 def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p=0.0):
     options = {"scale": softmax_scale}
-    left, right = window_size
+    left, right = _sides(window_size)
     if causal:
         options["causal"] = "bottom-right"
         right = -1  # the mask bounds it
@@ -83,6 +100,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     >>> flash_attn_func(x, x, x, causal=True).shape
     torch.Size([1, 3, 2, 4])
     """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        _check("flash_attn_func", name, x, "batch, L, heads, d")
     options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p)
     output, log_sum_exp = _run(q, k, v, options)
     return (output, log_sum_exp, _probabilities(q, k, v, options)) if return_attn_probs else output
@@ -97,6 +116,7 @@ def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=Fa
     >>> flash_attn_kvpacked_func(torch.ones(1, 3, 4, 8), torch.ones(1, 5, 2, 2, 8)).shape
     torch.Size([1, 3, 4, 8])
     """
+    _check("flash_attn_kvpacked_func", "kv", kv, "batch, L, 2, heads, d")
     return flash_attn_func(q, kv[:, :, 0], kv[:, :, 1], dropout_p, softmax_scale, causal, window_size, softcap,
                            alibi_slopes, deterministic, return_attn_probs)
 
@@ -110,6 +130,7 @@ def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=Fal
     >>> flash_attn_qkvpacked_func(torch.ones(1, 5, 3, 2, 4), causal=True).shape
     torch.Size([1, 5, 2, 4])
     """
+    _check("flash_attn_qkvpacked_func", "qkv", qkv, "batch, L, 3, heads, d")
     return flash_attn_func(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], dropout_p, softmax_scale, causal, window_size,
                            softcap, alibi_slopes, deterministic, return_attn_probs)
 
@@ -130,6 +151,11 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     >>> flash_attn_varlen_func(x, x, x, starts, starts, 3, 3, causal=True).shape
     torch.Size([5, 2, 8])
     """
+    _check("flash_attn_varlen_func", "q", q, "all, heads, d")
+    for name, x in (("k", k), ("v", v)):
+        _check("flash_attn_varlen_func", name, x, "all, heads, d" if block_table is None else "pages, page_size, heads, d")
+    for name, x in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
+        _check("flash_attn_varlen_func", name, x, "sequences + 1")
     if block_table is not None:
         lengths = cu_seqlens_k[1:] - cu_seqlens_k[:-1]
         same = q.shape[0] == len(lengths) * max_seqlen_q and bool((cu_seqlens_q.diff() == max_seqlen_q).all())
@@ -173,6 +199,7 @@ def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqle
     >>> flash_attn_varlen_kvpacked_func(x, torch.ones(5, 2, 2, 8), starts, starts, 3, 3).shape
     torch.Size([5, 2, 8])
     """
+    _check("flash_attn_varlen_kvpacked_func", "kv", kv, "all, 2, heads, d")
     return flash_attn_varlen_func(q, kv[:, 0], kv[:, 1], cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
                                   dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                   return_attn_probs)
@@ -189,6 +216,7 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
     >>> flash_attn_varlen_qkvpacked_func(torch.ones(5, 3, 2, 8), starts, 3).shape
     torch.Size([5, 2, 8])
     """
+    _check("flash_attn_varlen_qkvpacked_func", "qkv", qkv, "all, 3, heads, d")
     return flash_attn_varlen_func(qkv[:, 0], qkv[:, 1], qkv[:, 2], cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
                                   dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
                                   return_attn_probs)
@@ -196,7 +224,10 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
 
 def _rotated(x, cos, sin, positions, interleaved):
     """Rotary embedding of x [batch, L, heads, d] at positions [batch, L]; the first 2 cos.shape[1] dimensions turn."""
-    half = cos.shape[1]
+    half, known = cos.shape[1], min(len(cos), len(sin))
+    if positions.numel() > 0 and int(positions.max()) >= known:
+        raise ValueError(f"[flash_attn_with_kvcache] expected rotary_cos and rotary_sin of {int(positions.max()) + 1} "
+                         f"positions, found {known}")
     cos, sin = cos[positions][:, :, None].float(), sin[positions][:, :, None].float()
     turned, rest = x[..., :2 * half].float(), x[..., 2 * half:]
     if interleaved:
@@ -226,11 +257,18 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     >>> flash_attn_with_kvcache(x, cache, cache.clone(), x, x, cache_seqlens=3, causal=True).shape
     torch.Size([1, 1, 2, 4])
     """
+    function = "flash_attn_with_kvcache"
+    for name, x in (("q", q), ("k_cache", k_cache), ("v_cache", v_cache), ("k", k), ("v", v)):
+        if x is not None or name not in ("k", "v"):
+            _check(function, name, x, "batch, L, heads, d")
+    for names, a, b in (("k and v", k, v), ("rotary_cos and rotary_sin", rotary_cos, rotary_sin)):
+        if (a is None) != (b is None):
+            raise ValueError(f"[{function}] expected {names}, or neither, found one")
     _refuse_traces()
     with _torch.no_grad():
         batch, queries = q.shape[:2]
         if block_table is not None and cache_batch_idx is not None:
-            raise ValueError("[flash_attn_with_kvcache] expected block_table or cache_batch_idx, found both")
+            raise ValueError(f"[{function}] expected block_table or cache_batch_idx, found both")
         # A cache without a table is one page for each sequence.
         table = block_table
         if table is None:
@@ -245,16 +283,18 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
         starts = _torch.zeros(batch, dtype=_torch.long) if cache_leftpad is None else cache_leftpad.long()
         if rotary_cos is not None:
             if k is None:
-                raise ValueError("[flash_attn_with_kvcache] expected k and v with rotary_cos, found none")
+                raise ValueError(f"[{function}] expected k and v with rotary_cos, found none")
             # Without a causal mask or window all queries stand where the first does.
-            moves = causal or tuple(window_size) != (-1, -1)
+            moves = causal or _sides(window_size) != (-1, -1)
             steps = _torch.arange(queries) if moves else _torch.zeros(queries, dtype=_torch.long)
+            for name, x in (("rotary_cos", rotary_cos), ("rotary_sin", rotary_sin)):
+                _check(function, name, x, "positions, rotary_dim / 2")
             q = _rotated(q, rotary_cos, rotary_sin, lengths[:, None] + steps, rotary_interleaved)
             k = _rotated(k, rotary_cos, rotary_sin, lengths[:, None] + _torch.arange(k.shape[1]), rotary_interleaved)
         if k is not None:
             places = lengths[:, None] + _torch.arange(k.shape[1])
             if k.shape[1] > 0 and int(places.max()) >= size:
-                raise ValueError(f"[flash_attn_with_kvcache] expected a cache with room for {int(places.max()) + 1} keys, "
+                raise ValueError(f"[{function}] expected a cache with room for {int(places.max()) + 1} keys, "
                                  f"found {size}")
             pages = table.gather(1, places // page_size)
             k_cache[pages, places % page_size] = k.to(k_cache.dtype)

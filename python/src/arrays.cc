@@ -138,18 +138,23 @@ nb::object as_array(Tensor&& tensor, Family family) {
     return array.object;
 }
 
+std::int64_t whole_number(nb::handle object, const std::string& operation, const std::string& what) {
+    std::int64_t value = 0;
+    if (nb::try_cast(object, value)) return value;
+    if (PyLong_Check(object.ptr()) != 0) {
+        throw ValueError(operation,
+                         "expected " + what + " of 64 bits, found " + nb::cast<std::string>(nb::repr(object)));
+    }
+    throw nb::type_error(
+        ("[" + operation + "] expected whole numbers in " + what + ", found " + name_of_type(object)).c_str());
+}
+
 std::vector<std::int64_t> integers(nb::handle object, const std::string& operation, const std::string& what) {
-    if (PyLong_Check(object.ptr()) != 0) return {nb::cast<std::int64_t>(object)};
+    if (PyLong_Check(object.ptr()) != 0) return {whole_number(object, operation, what)};
     if (nb::isinstance<nb::list>(object) || nb::isinstance<nb::tuple>(object)) {
         std::vector<std::int64_t> values;
         for (nb::handle item : object) {
-            std::int64_t value = 0;
-            if (!nb::try_cast(item, value)) {
-                throw nb::type_error(
-                    ("[" + operation + "] expected whole numbers in " + what + ", found " + name_of_type(item))
-                        .c_str());
-            }
-            values.push_back(value);
+            values.push_back(whole_number(item, operation, what));
         }
         return values;
     }

@@ -60,6 +60,8 @@ NewArray new_array(Family family, const Shape& shape, DType dtype);
 /// A tensor as an array of that library, which then owns it.
 nb::object as_array(Tensor&& tensor, Family family);
 
+/// @throws ValueError where 64 bits do not hold it, nb::type_error for what is no whole number
+std::int64_t whole_number(nb::handle object, const std::string& operation, const std::string& what);
 /// Whole numbers: an int, a sequence of them, or an integer array of one dimension.
 std::vector<std::int64_t> integers(nb::handle object, const std::string& operation, const std::string& what);
 

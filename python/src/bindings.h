@@ -4,7 +4,12 @@
 
 #include <nanobind/nanobind.h>
 
+#include <string>
+
 namespace attend::python {
+
+/// A str, bytes or os.PathLike as the system takes it. @throws what os.fsencode raises
+std::string path_of(nanobind::handle path);
 
 /// Named tuples that attend/__init__.py makes.
 nanobind::object attention_result_type();

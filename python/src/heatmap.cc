@@ -68,7 +68,7 @@ void bind_heatmap(nb::module_& module) {
         .def(
             "save",
             [](const Heatmap& self, nb::object path) {
-                const auto name = nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(path));
+                const auto name = path_of(path);
                 const Computing computing;
                 self.figure().save(name);
             },

@@ -38,7 +38,7 @@ array([[1. , 0. , 0. ],
             [](nb::object left, nb::object right) {
                 const auto side = [](nb::object& object) -> std::optional<std::int64_t> {
                     if (object.is_none()) return {};
-                    const std::int64_t value = nb::cast<std::int64_t>(object);
+                    const std::int64_t value = whole_number(object, "Mask", "window");
                     return value == -1 ? std::nullopt : std::optional(value);
                 };
                 return MaskObject{Mask::window(side(left), side(right))};

@@ -7,6 +7,9 @@
 
 #include <nanobind/nanobind.h>
 
+#include <string>
+#include <typeinfo>
+
 namespace attend::python {
 
 namespace nb = nanobind;
@@ -19,6 +22,11 @@ nb::object& result_type(const char* name) {
 }
 
 }  // namespace
+
+std::string path_of(nb::handle path) {
+    const auto encoded = nb::cast<nb::bytes>(nb::module_::import_("os").attr("fsencode")(path));
+    return {encoded.c_str(), encoded.size()};
+}
 
 nb::object attention_result_type() {
     static const nb::object& type = result_type("AttentionResult");
@@ -56,6 +64,8 @@ NB_MODULE(_core, module) {
             PyErr_SetString(PyExc_NotImplementedError, error.what());
         } catch (const attend::Error& error) {
             PyErr_SetString(PyExc_ValueError, error.what());
+        } catch (const std::bad_cast&) {
+            PyErr_SetString(PyExc_TypeError, "expected arguments of the types in the signature, found others");
         }
     });
     module.attr("__version__") = ATTEND_VERSION;

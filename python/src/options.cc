@@ -62,6 +62,11 @@ OptionsWithArrays options_of(const Keywords& keywords) {
         options.mask = options.mask & Mask::key_lengths(integers(keywords.key_lengths, "attention", "key_lengths"));
     }
     if (!keywords.query_offset.is_none()) {
+        if (nb::isinstance<nb::str>(keywords.causal)) {
+            throw ValueError("attention", "expected causal=True with query_offset, found causal='" +
+                                              nb::cast<std::string>(keywords.causal) +
+                                              "', which says where queries stand");
+        }
         const std::vector<std::int64_t> offsets = integers(keywords.query_offset, "attention", "query_offset");
         const bool one = PyLong_Check(keywords.query_offset.ptr()) != 0;
         options.mask = one ? options.mask.with_query_offset(offsets.front()) : options.mask.with_query_offset(offsets);

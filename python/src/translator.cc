@@ -18,10 +18,6 @@ namespace nb = nanobind;
 
 namespace {
 
-std::string path_of(nb::handle path) {
-    return nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(path));
-}
-
 models::ComputeType compute_type_of(const std::string& name, const char* operation, bool automatic) {
     if (const auto type = models::compute_type_named(name)) return *type;
     if (automatic && name == "auto") return models::ComputeType::int8;
@@ -74,8 +70,10 @@ nb::object translate(const Translator& self, nb::handle texts, const Translation
     std::vector<std::string> lines;
     if (single) {
         lines.push_back(one);
+    } else if (PyUnicode_Check(texts.ptr()) != 0) {
+        throw ValueError("Translator", "expected text, found a str with half of a surrogate pair");
     } else if (!nb::try_cast(texts, lines)) {
-        throw nb::type_error("[Translator] expected a str or a list of str, found others");
+        throw nb::type_error("[Translator] expected a str or a list of str, found others, or half of a surrogate pair");
     }
     TranslatedLines found;
     {

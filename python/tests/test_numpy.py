@@ -154,6 +154,10 @@ def test_what_does_not_fit_is_an_exception():
                         (ValueError, lambda: attend.attention(q, k, v, algorithm="fast")), (ValueError, lambda: attend.attention(q, k, v, dropout=2.0)),
                         (ValueError, lambda: attend.attention(q, k, v, key_lengths=[1])), (TypeError, lambda: attend.attention(q, k, v, key_lengths=[0.5, 1])),
                         (ValueError, lambda: attend.attention(q, k, v, out=np.empty((1,), np.float32))), (TypeError, lambda: attend.attention(q, k)),
+                        (ValueError, lambda: attend.attention(q, k, v, causal="top-left", query_offset=1)),
+                        (ValueError, lambda: attend.attention(q, k, v, causal=True, query_offset=2**63)), (ValueError, lambda: attend.attention(q, k, v, window=(2**63, 1))),
+                        (ValueError, lambda: attend.Mask.causal(2**63)), (ValueError, lambda: attend.Mask.causal().with_query_offset(2**63)),
+                        (ValueError, lambda: attend.Mask.window(2**63, 0)), (ValueError, lambda: attend.attention(q, k, v, key_lengths=[2**63, 1])),
                         (ValueError, lambda: attend.linear_attention(q, k, v, feature_map="cube")), (OSError, lambda: attend.Translator.from_pretrained("/nowhere"))]:
         with pytest.raises(error):
             call()

@@ -37,6 +37,15 @@ def test_languages_and_pieces(marian, hugging_face):
             pieces([1 << 30])
 
 
+def test_paths_and_texts_of_other_kinds(hugging_face):
+    same = attend.Translator.from_pretrained(b"tests/data/hugging_face/tiny")
+    assert same.translate(TEXT).text == hugging_face.translate(TEXT).text
+    with pytest.raises(ValueError, match="surrogate"):
+        same.translate("a\udc80b")
+    with pytest.raises(TypeError):
+        same.translate(["a", 1])
+
+
 def test_scores_of_firefox_models(marian):
     quiet, told = marian.translate(TEXT), marian.translate(TEXT, scores=True)
     assert quiet.ids == told.ids

@@ -253,3 +253,23 @@ def test_rotary_counts_padding_as_places():
         turned = rotated(q[i:i + 1].double(), angle.cos().double(), angle.sin().double(), torch.arange(end, end + 2)[None], True)
         values = torch.cat((cache_v[i, :end], v[i]))[begin:]
         close(found[i], formula(turned, whole[i:i + 1, begin:end + 2].double(), values[None].double(), causal=True)[0][0])
+
+
+def test_wrong_tensors_are_named():
+    q, k, v = tensors()
+    cache = torch.zeros(2, 16, 2, 16)
+    starts = torch.tensor([0, 7], dtype=torch.int32)
+    turns = torch.zeros(5, 8)
+    calls = [(lambda: fa.flash_attn_func(q[0], k, v), ValueError, r"q \[batch, L, heads, d\], found \[7, 4, 16\]"),
+             (lambda: fa.flash_attn_func(q.numpy(), k, v), TypeError, "q to be a torch.Tensor .*found ndarray"),
+             (lambda: fa.flash_attn_func(q, k, v, window_size=3), ValueError, "window_size .*found 3"),
+             (lambda: fa.flash_attn_qkvpacked_func(torch.zeros(2, 5, 2, 4, 8)), ValueError, "qkv .*3, heads"),
+             (lambda: fa.flash_attn_kvpacked_func(q, torch.zeros(2, 5, 3, 4, 8)), ValueError, "kv .*2, heads"),
+             (lambda: fa.flash_attn_varlen_func(q, k, v, starts, starts, 7, 7), ValueError, r"q \[all, heads, d\]"),
+             (lambda: fa.flash_attn_with_kvcache(q, cache, cache.clone(), k, cache_seqlens=3), ValueError, "k and v"),
+             (lambda: fa.flash_attn_with_kvcache(q, cache, cache.clone(), k, v, turns), ValueError, "rotary_sin"),
+             (lambda: fa.flash_attn_with_kvcache(q, cache, cache.clone(), k[:, :4], v[:, :4], turns, turns,
+                                                 cache_seqlens=3), ValueError, "of 7 positions, found 5")]
+    for call, kind, message in calls:
+        with pytest.raises(kind, match=message):
+            call()
