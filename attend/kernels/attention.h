@@ -73,8 +73,9 @@ struct AttentionOutputs {
 
 /// What backward reads besides the problem.
 struct AttentionSaved {
-    TensorView grad_output;        ///< [batch, heads, Lq, dv]
-    MutableTensorView statistics;  ///< [batch, heads, Lq, 3]: of each row its maximum, what a logit of that weighs, delta_i
+    TensorView grad_output;  ///< [batch, heads, Lq, dv]
+    MutableTensorView
+        statistics;  ///< [batch, heads, Lq, 3]: of each row its maximum, what a logit of that weighs, delta_i
 };
 
 /// Rows [begin, end) of one sequence and head: the unit of work that a scheduler hands out.

@@ -58,11 +58,16 @@ void bind_linear(nb::module_& module) {
         arg("query"), arg("key"), arg("value"), nb::kw_only(), arg("feature_map") = "softmax_keys",
         arg("normalise") = false, arg("causal") = false, arg("scale") = 1.0, arg("decay") = nb::none(),
         arg("beta") = nb::none(), arg("key_lengths") = nb::none(), arg("algorithm") = "auto",
-        R"(Linear attention in O(n): phi(query) (phi(key)^T value), shapes as for attention.
+        R"(Linear attention in O(n): phi(query) (phi(key)^T value).
 
-feature_map: 'softmax_keys' (over positions, the tutorial's), 'elu_plus_one', 'relu', 'identity'. normalise: divide by
-phi(query) . sum of phi(key). causal: query i sees the keys up to i. decay, beta: logarithms of what the state keeps,
-and the delta rule's strength.
+query: [batch, heads, Lq, d]; key: [batch, kv_heads, Lk, d]; value: [batch, kv_heads, Lk, dv], heads a multiple of
+kv_heads; float32, float64, bfloat16 or float16. Returns [batch, heads, Lq, dv] in the kind of array and the type of the
+query. feature_map: 'softmax_keys' (over positions, the tutorial's), 'elu_plus_one', 'relu', 'identity'. normalise:
+divide by phi(query) . sum of phi(key). causal: query i sees the keys up to i. decay: floating [heads], [batch, heads, L]
+or [batch, heads, L, d], logarithms (at most 0) of what the state keeps at each token, and beta: floating [batch, heads,
+L], the delta rule's strength; both with causal alone. key_lengths: keys of each sequence.
+
+Raises ValueError for shapes and values, TypeError for types.
 
 >>> import numpy, attend
 >>> x = numpy.ones((1, 2, 3, 4), numpy.float32)
