@@ -202,12 +202,19 @@ private:
         return 1.0 / multiplier;
     }
 
-    /// The numbers of a float tensor, [count].
+    /// The numbers of a float tensor, [count], all finite: a greedy search sees no more of its logits than the largest.
     Tensor numbers(const std::string& name, std::int64_t count) const {
         Tensor found = file_.floats(name);
         if (found.numel() != count) {
             throw FileError(kOperation, "expected " + std::to_string(count) + " numbers for '" + name + "' in '" +
                                             file_.file_name() + "', found shape " + to_string(found.shape()));
+        }
+        for (std::int64_t i = 0; i < count; ++i) {
+            const float number = found.data<float>()[i];
+            if (std::isfinite(number)) continue;
+            throw FileError(kOperation, "expected finite numbers for '" + name + "' in '" + file_.file_name() +
+                                            "', found " + std::to_string(number) + " at " + std::to_string(i) +
+                                            ": its weights are damaged");
         }
         return std::move(found).reshaped({count});
     }

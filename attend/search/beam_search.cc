@@ -1,7 +1,6 @@
 #include <attend/search/beam_search.h>
 
 #include <attend/core/error.h>
-#include <attend/kernels/cpu/row_kernels.h>
 
 #include <algorithm>
 #include <cmath>
@@ -89,12 +88,12 @@ std::vector<Candidate> BeamSearch::find_candidates(float* logits, std::int64_t c
     for (std::int64_t r = 0; r < rows(); ++r) {
         float* row = logits + r * count;
         double base = live_[static_cast<std::size_t>(r)].log_probability;
-        if (!largest_is_enough) base -= log_sum_exp(row, count);
+        if (!largest_is_enough) base -= normalizer_of(kOperation, row, count);
         if (banned_column >= 0) row[banned_column] = -std::numeric_limits<float>::infinity();
-        if (largest_is_enough) return {{0.0, 0, kernels::cpu::row_kernels().largest(row, count)}};
+        if (largest_is_enough) return {{0.0, 0, largest_of(kOperation, row, count)}};
         candidates.offer(row, count, r, base, [&](float x) { return base + static_cast<double>(x); });
     }
-    // Logits of NaN, or none that may be taken: any token ends the search in time.
+    // None that may be taken: any token ends the search in time.
     if (candidates.kept().empty()) return {{-kInfinity, 0, 0}};
     return candidates.kept();
 }

@@ -36,7 +36,8 @@ const NextStep& GenerationSearch::advance(const MutableTensorView& logits, std::
                           options_.num_beams);
     for (std::size_t r = 0; r < live_.size(); ++r) {
         float* row = logits.data<float>() + static_cast<std::int64_t>(r) * count;
-        const double normalizer = processors_.process(live_[r].tokens, row, count, log_sum_exp(row, count));
+        const double normalizer =
+            processors_.process(live_[r].tokens, row, count, normalizer_of(kOperation, row, count));
         const float sum = live_[r].sum;
         candidates.offer(row, count, static_cast<std::int64_t>(r), static_cast<double>(sum) - normalizer, [&](float x) {
             return static_cast<double>(static_cast<float>(static_cast<double>(x) - normalizer) + sum);
@@ -86,7 +87,7 @@ const NextStep& GenerationSearch::take_given(std::int64_t token) {
 // Processors see logits here, not their logarithms of probabilities (as there).
 const NextStep& GenerationSearch::take_largest(float* logits, std::int64_t count) {
     Beam& beam = live_.front();
-    const double normalizer = log_sum_exp(logits, count);
+    const double normalizer = normalizer_of(kOperation, logits, count);
     std::vector<float> before;
     if (processors_.any()) {
         before.assign(logits, logits + count);

@@ -57,9 +57,10 @@ const NextStep& SamplingSearch::advance(const MutableTensorView& logits, std::sp
         if (given) {
             token = options_.prefix[length - 1];
         } else {
+            const double normalizer = normalizer_of(kOperation, row, count);
             processed.assign(row, row + count);
             token = draw(sample, processed.data(), count);
-            sample.found.log_probability += static_cast<double>(row[token]) - log_sum_exp(row, count);
+            sample.found.log_probability += static_cast<double>(row[token]) - normalizer;
         }
         sample.tokens.push_back(token);
         sample.found.tokens.push_back(token);
@@ -81,7 +82,7 @@ const NextStep& SamplingSearch::advance(const MutableTensorView& logits, std::sp
 std::int64_t SamplingSearch::draw(const Sample& sample, float* logits, std::int64_t count) const {
     static_cast<void>(processors_.process(sample.tokens, logits, count, 0.0));
     const std::vector<Chance> all = chances(logits, count);
-    if (all.empty()) return 0;  // logits of NaN: any token ends the search in time
+    if (all.empty()) return 0;  // none that may be taken: any token ends the search in time
     double total = 0.0;
     std::size_t kept = 0;
     for (const Chance& chance : all) total += chance.probability;

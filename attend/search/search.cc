@@ -4,9 +4,18 @@
 #include <attend/kernels/cpu/row_kernels.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 
 namespace attend::search {
+
+namespace {
+
+[[noreturn]] void refuse_logits(const char* operation) {
+    throw LogitsError(operation, "expected finite logits, found NaN or infinity");
+}
+
+}  // namespace
 
 void Search::check_logits(const char* operation, const TensorView& logits, std::int64_t rows,
                           std::span<const std::int64_t> ids) {
@@ -19,6 +28,18 @@ void Search::check_logits(const char* operation, const TensorView& logits, std::
     throw ShapeError(operation, "expected contiguous logits of shape [" + std::to_string(rows) + ", " +
                                     (ids.empty() ? "candidates" : std::to_string(ids.size())) + "], found " +
                                     to_string(logits.shape()));
+}
+
+double Search::normalizer_of(const char* operation, const float* logits, std::int64_t count) {
+    const double sum = log_sum_exp(logits, count);
+    if (!std::isfinite(sum)) refuse_logits(operation);
+    return sum;
+}
+
+std::int64_t Search::largest_of(const char* operation, const float* logits, std::int64_t count) {
+    const std::int64_t place = kernels::cpu::row_kernels().largest(logits, count);
+    if (!(logits[place] < std::numeric_limits<float>::infinity())) refuse_logits(operation);
+    return place;
 }
 
 double log_sum_exp(const float* logits, std::int64_t count) {

@@ -3,6 +3,7 @@
 /// somebody else's: who runs it calls `advance` with the logits of every step.
 #pragma once
 
+#include <attend/core/error.h>
 #include <attend/core/tensor.h>
 
 #include <cstdint>
@@ -25,6 +26,12 @@ struct NextStep {
     std::vector<std::int64_t> tokens;   ///< for each: its last token
 };
 
+/// Logits of NaN or infinity: the model that they come from is damaged, and what is found among them means nothing.
+class LogitsError : public ValueError {
+public:
+    using ValueError::ValueError;
+};
+
 /// The search of one sequence. Its result depends on its own logits alone.
 class Search {
 public:
@@ -35,7 +42,7 @@ public:
 
     /// Takes one step. @param logits float32 [rows, candidates], a row for each live hypothesis (at first for one that
     /// has no tokens), contiguous; may be changed @param ids of the candidates, rising; empty: all tokens
-    /// @return the hypotheses that are live now; none: the search is over @throws ShapeError, DTypeError
+    /// @return the hypotheses that are live now; none: the search is over @throws ShapeError, DTypeError, LogitsError
     virtual const NextStep& advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) = 0;
 
     /// Rows that `advance` expects; 0: the search is over.
@@ -47,6 +54,11 @@ protected:
     /// @throws ShapeError, DTypeError unless logits are as `advance` takes them
     static void check_logits(const char* operation, const TensorView& logits, std::int64_t rows,
                              std::span<const std::int64_t> ids);
+    /// log_sum_exp of logits as the model gave them: minus infinity is a token that it never takes.
+    /// @throws LogitsError where there is NaN, infinity, or nothing else than minus infinity
+    static double normalizer_of(const char* operation, const float* logits, std::int64_t count);
+    /// Where the sum is not asked for: the place of the largest. @throws LogitsError where that is NaN or infinity
+    static std::int64_t largest_of(const char* operation, const float* logits, std::int64_t count);
 };
 
 /// log(sum of exp(logits)), within 1e-6. @param count at least 1

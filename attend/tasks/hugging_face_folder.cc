@@ -155,7 +155,7 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     const auto target =
         separate ? text::Tokenizer::open(target_spm, text::Vocabulary::from_json_file(target_words), target_words)
                  : text::Tokenizer::open(target_spm, source);
-    TranslationFolder result{models::load_hugging_face_marian(config, checkpoint, type), source, target};
+    TranslationFolder result{folder, models::load_hugging_face_marian(config, checkpoint, type), source, target};
     const std::string& weights = checkpoint->file_of("model.shared.weight");
     check_vocabulary(result.source, source_words, result.model.source_size(), weights);
     check_vocabulary(result.target, target_words, result.model.target_size(), weights);

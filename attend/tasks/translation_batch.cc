@@ -54,8 +54,13 @@ void for_logits(const nn::EncoderDecoder& model, const Tensor& rows, const nn::D
     }
 }
 
+[[noreturn]] void refuse_damaged(const std::string& model) {
+    throw ValueError("Translator", "expected finite numbers from the model in '" + model +
+                                       "', found NaN or infinity: its weights are damaged");
+}
+
 /// @throws ValueError: a search among NaN would end at once, with nothing
-void check_finite(const Tensor& rows) {
+void check_finite(const Tensor& rows, const std::string& model) {
     const auto* values = rows.data<float>();
     std::uint32_t largest = 0;  // magnitudes have the order of their bits
     for (std::int64_t i = 0; i < rows.numel(); ++i) {
@@ -63,9 +68,17 @@ void check_finite(const Tensor& rows) {
         std::memcpy(&bits, values + i, sizeof bits);
         largest = std::max(largest, bits & 0x7FFFFFFFU);
     }
-    if (largest < 0x7F800000U) return;
-    throw ValueError("Translator",
-                     "expected finite numbers from the model, found NaN or infinity: its weights are damaged");
+    if (largest >= 0x7F800000U) refuse_damaged(model);
+}
+
+/// @throws ValueError: rows may be finite where the output layer's weights are not
+const search::NextStep& next_step(search::Search& search, const MutableTensorView& logits,
+                                  std::span<const std::int64_t> ids, const std::string& model) {
+    try {
+        return search.advance(logits, ids);
+    } catch (const search::LogitsError&) {
+        refuse_damaged(model);
+    }
 }
 
 /// Its own block of weights [1, heads, all queries, all keys], as [heads, queries, keys].
@@ -126,7 +139,7 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
     }
     nn::AttentionRecord record;
     const Tensor encoded = model.encode(ids, starts, options.all_weights ? &record : nullptr);
-    check_finite(encoded);
+    check_finite(encoded, options.model);
     nn::DecoderState state = model.start(encoded, starts);
     for (std::size_t i = 0; i < batch.size() && options.all_weights; ++i) {
         std::vector<Tensor> blocks;
@@ -147,7 +160,7 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
     std::vector<std::int64_t> previous(batch.size(), options.start);
     while (!active.empty()) {
         const Tensor rows = model.step(state, previous, records);
-        check_finite(rows);
+        check_finite(rows, options.model);
         std::vector<std::int64_t> parents;
         std::vector<std::int64_t> counts;
         std::vector<std::size_t> left;
@@ -155,7 +168,8 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
         for_logits(model, rows, state, active, outputs, [&](std::size_t i, const MutableTensorView& logits) {
             const std::int64_t begin = state.row_starts[i];
             const std::int64_t end = state.row_starts[i + 1];
-            const search::NextStep& next = searches[active[i]]->advance(logits, outputs[active[i]].ids);
+            const search::NextStep& next =
+                next_step(*searches[active[i]], logits, outputs[active[i]].ids, options.model);
             if (recorded) {
                 batch[active[i]]->cross_steps.emplace_back();
                 for (const Tensor& weights : record.weights) {

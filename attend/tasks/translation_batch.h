@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace attend {
@@ -37,9 +38,11 @@ struct TranslationBatchOptions {
     bool alignment_weights = false;              ///< record those of the cross attention that tells alignments
     const MarianShortlist* shortlist = nullptr;  ///< candidates of each sequence; null: all tokens
     bool shared_vocabulary = true;               ///< source ids are candidates too
+    std::string model = {};                      ///< where the model is from, for messages
 };
 
-/// Translates the sequences together; each has the same bits as alone.
+/// Translates the sequences together; each has the same bits as alone. @throws ValueError where the model's numbers are
+/// not finite
 void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSequence*> batch,
                      const TranslationBatchOptions& options);
 

@@ -156,7 +156,7 @@ TranslationFolder open_marian_folder(const std::string& folder, models::ComputeT
     });
     const text::Tokenizer source_pieces = std::move(*opened);
     const text::Tokenizer target_pieces = shared ? source_pieces : text::Tokenizer::open(target);
-    TranslationFolder result{std::move(*model), source_pieces, target_pieces};
+    TranslationFolder result{folder, std::move(*model), source_pieces, target_pieces};
     result.shared = shared;
     file->drop_pages();  // its weights are packed now; embeddings are read again row by row
     check_vocabulary(source_pieces, source, result.model.source_size(), shared ? "Wemb" : "encoder_Wemb", path);

@@ -25,6 +25,7 @@ struct TranslationDefaults {
 
 /// The folder's content.
 struct TranslationFolder {
+    std::string path;                               ///< where it is
     nn::EncoderDecoder model;                       ///< the network
     text::Tokenizer source;                         ///< vocabulary of the source
     text::Tokenizer target;                         ///< of the translation

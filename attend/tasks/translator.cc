@@ -192,6 +192,7 @@ TranslationBatchOptions Translator::Parts::batch_options(const TranslationOption
     batch.alignment_weights = options.alignment;
     batch.shortlist = folder.shortlist ? &*folder.shortlist : nullptr;
     batch.shared_vocabulary = folder.shared;
+    batch.model = folder.path;
     if (options.n_best < 1 || options.n_best > most) {
         throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " + std::to_string(most) +
                                          ", found " + std::to_string(options.n_best));

@@ -199,20 +199,42 @@ TEST(HuggingFaceFolder, NewTokensAreCountedBehindThePrefix) {
     EXPECT_GT(ids.size(), 2U);
 }
 
-TEST(HuggingFaceFolder, WeightsOfNaNAreNoEmptyTranslation) {
-    for (const std::string name : {"model.encoder.layers.0.fc1.bias", "model.decoder.layers.1.fc2.bias"}) {
+// Of the output layer's bias and embedding too, whose tokens need not be those of the text.
+TEST(HuggingFaceFolder, WeightsOfNaNAreNoTranslation) {
+    constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    struct Damage {
+        const char* tensor;
+        std::int64_t at;
+        float number;
+    };
+    for (const auto& [name, at, number] :
+         {Damage{"model.encoder.layers.0.fc1.bias", 0, kNaN}, Damage{"model.decoder.layers.1.fc2.bias", 0, kNaN},
+          Damage{"final_logits_bias", 5, kNaN}, Damage{"final_logits_bias", 5, kInfinity},
+          Damage{"final_logits_bias", 5, -kInfinity}, Damage{"model.shared.weight", 60 * 16 + 3, kNaN}}) {
         const OpusCopy copy;
         TensorMap tensors;
         {
             const SafetensorsFile file = SafetensorsFile::open(copy.path("model.safetensors"));
             for (const std::string& each : file.names()) tensors[each] = file.load(each);
         }
-        tensors[name].data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+        tensors[name].data<float>()[at] = number;
         save_safetensors(copy.path("model.safetensors"), tensors);
-        const Translator translator = Translator::from_pretrained(copy.folder());
-        EXPECT_EQ(
-            message_of<ValueError>([&] { translator.translate("the cat"); }),
-            "[Translator] expected finite numbers from the model, found NaN or infinity: its weights are damaged");
+        for (const ComputeType type : {ComputeType::int8, ComputeType::bfloat16, ComputeType::float32}) {
+            const Translator translator = Translator::from_pretrained(copy.folder(), {.compute_type = type});
+            for (const TranslationOptions& options :
+                 {TranslationOptions{.beam_size = 1}, TranslationOptions{.beam_size = 4},
+                  TranslationOptions{.beam_size = 1, .sampling = true}}) {
+                const auto translate = [&] { translator.translate("the cat", options); };
+                if (number == -kInfinity) {  // a token that is never taken
+                    EXPECT_NO_THROW(translate());
+                    continue;
+                }
+                EXPECT_EQ(message_of<ValueError>(translate),
+                          "[Translator] expected finite numbers from the model in '" + copy.folder() +
+                              "', found NaN or infinity: its weights are damaged");
+            }
+        }
     }
 }
 

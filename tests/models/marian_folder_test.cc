@@ -10,7 +10,9 @@
 
 #include <sys/stat.h>
 
+#include <cstring>
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -74,6 +76,21 @@ TEST(Translator, FoldersThatDoNotFitAreNamed) {
                                               copy.path("vocab.xxyy.spm") + "' in '" +
                                               copy.path("lex.50.50.xxyy.s2t.bin") + "', found one of 72");
         EXPECT_NO_THROW(Translator::from_pretrained(copy.folder(), {.shortlist = false}));
+    }
+}
+
+TEST(Translator, NumbersThatAreNotFiniteAreNamed) {
+    const ModelCopy copy(SmallModel("tiny"));
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+        for (const std::string name : {"decoder_ff_logit_out_b", "encoder_l1_self_bq", "decoder_l1_rnn_ffn_ln_scale"}) {
+            MarianItems items = copy.items;
+            std::memcpy(items.at(name).data.data() + 2 * sizeof bad, &bad, sizeof bad);
+            copy.write(items);
+            EXPECT_EQ(message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); }),
+                      "[load_marian] expected finite numbers for '" + name + "' in '" +
+                          copy.path("model.xxyy.intgemm.alphas.bin") + "', found " + std::to_string(bad) +
+                          " at 2: its weights are damaged");
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 #include <attend/core/error.h>
 #include <attend/search/beam_search.h>
+#include <attend/search/generation_search.h>
+#include <attend/search/sampling_search.h>
 
 #include <gtest/gtest.h>
 
@@ -177,19 +179,40 @@ TEST(BeamSearch, EqualCandidatesKeepTheirOrder) {
     }
 }
 
-// Whatever a broken model gives, the search ends.
-TEST(BeamSearch, EndsWithLogitsOfNaN) {
-    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -kInfinity, kInfinity}) {
-        for (const std::int64_t beam : {1, 4}) {
-            BeamSearch search({.beam_size = beam, .max_tokens = 5, .log_probabilities = true});
-            while (search.rows() > 0) {
-                std::vector<float> logits(static_cast<std::size_t>(search.rows()) * 3, bad);
-                search.advance(MutableTensorView(logits.data(), {search.rows(), 3}), {});
+// One of many is enough, in a whole vector or behind the last one; minus infinity is a token that is never taken.
+TEST(BeamSearch, RefusesLogitsOfNaNAndInfinity) {
+    constexpr std::size_t kTokens = 37;
+    const auto advance = [](search::Search&& search, std::size_t at, float bad) {
+        std::vector<float> logits(kTokens, 0.5F);
+        logits[at] = bad;
+        search.advance(MutableTensorView(logits.data(), {1, kTokens}), {});
+    };
+    for (const std::size_t at : {std::size_t{0}, std::size_t{20}, kTokens - 1}) {
+        for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInfinity, -kInfinity}) {
+            const auto expect = [&](const auto& make, bool refused) {
+                if (refused) {
+                    EXPECT_THROW(advance(make(), at, bad), search::LogitsError) << at << " " << bad;
+                } else {
+                    EXPECT_NO_THROW(advance(make(), at, bad)) << at;
+                }
+            };
+            const bool refused = bad != -kInfinity;
+            for (const std::int64_t beam : {1, 4}) {
+                expect([&] { return BeamSearch({.beam_size = beam, .max_tokens = 5, .log_probabilities = true}); },
+                       refused);
+                expect([&] { return search::GenerationSearch({.num_beams = beam, .start = 0, .ends = {1}}); }, refused);
             }
-            ASSERT_FALSE(search.best(1).empty());
-            EXPECT_LE(search.best(1).front().tokens.size(), 5U);
+            expect([&] { return search::SamplingSearch({.start = 0, .ends = {1}, .do_sample = true}); }, refused);
+            // A greedy search that sums nothing sees the largest alone.
+            expect([] { return BeamSearch({.max_tokens = 5}); }, bad == kInfinity);
         }
     }
+    std::vector<float> none(kTokens, -kInfinity);
+    BeamSearch search({.beam_size = 2, .max_tokens = 5});
+    EXPECT_EQ(message_of<search::LogitsError>([&] {
+                  search.advance(MutableTensorView(none.data(), {1, kTokens}), {});
+              }),
+              "[BeamSearch] expected finite logits, found NaN or infinity");
 }
 
 TEST(BeamSearch, RefusesWhatDoesNotFit) {
