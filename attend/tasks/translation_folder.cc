@@ -49,13 +49,13 @@ std::string required_file(const std::string& folder, const std::string& begin, c
     throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found none");
 }
 
-/// @throws FileError where a vocabulary has pieces without a row of weights, or none for the end of a sentence
+/// @throws FileError where a vocabulary has more or fewer pieces than there are rows of weights (Marian makes them as
+/// many), or none for the end of a sentence
 void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, std::int64_t rows,
                       const std::string& tensor, const std::string& model) {
-    if (pieces.size() > rows) {
-        throw FileError(kOperation, "expected at most " + std::to_string(rows) + " pieces, the rows of '" + tensor +
-                                        "' in '" + model + "', in '" + file + "', found " +
-                                        std::to_string(pieces.size()));
+    if (pieces.size() != rows) {
+        throw FileError(kOperation, "expected " + std::to_string(rows) + " pieces, the rows of '" + tensor + "' in '" +
+                                        model + "', in '" + file + "', found " + std::to_string(pieces.size()));
     }
     if (pieces.end() < 0) {
         throw FileError(kOperation, "expected a piece for the end of a sentence in '" + file + "', found none");
@@ -164,7 +164,7 @@ TranslationFolder open_marian_folder(const std::string& folder, models::ComputeT
     result.shortlist = std::move(candidates);
     if (lexical) {
         const std::int64_t size = result.shortlist->source_size();
-        if (size < source_pieces.size() || size > result.model.source_size()) {
+        if (size != source_pieces.size()) {
             throw FileError(kOperation, "expected a shortlist of the " + std::to_string(source_pieces.size()) +
                                             " pieces of '" + source + "' in '" + *lexical + "', found one of " +
                                             std::to_string(size));

@@ -238,6 +238,19 @@ TEST(HuggingFaceFolder, WeightsOfNaNAreNoTranslation) {
     }
 }
 
+// Transformers take a vocab.json without words for all rows; those are unknown.
+TEST(HuggingFaceFolder, RowsWithoutAWordAreUnknown) {
+    const OpusCopy copy;
+    const Translator whole = Translator::from_pretrained(opus_folder());
+    const std::vector<std::int64_t> ids = whole.translate("the cat").ids;
+    const std::string last = whole.pieces({109}).front();
+    copy.replace("vocab.json", "\">>xx<<\": 110, ", "");
+    const Translator fewer = Translator::from_pretrained(copy.folder());
+    EXPECT_EQ(fewer.translate("the cat").ids, ids);
+    EXPECT_EQ(fewer.pieces({109, 110, 111, 5000}), (std::vector<std::string>{last, "<unk>", "<pad>", "<unk>"}));
+    EXPECT_THROW(fewer.pieces({-1}), ValueError);
+}
+
 TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     const std::pair<const char*, const char*> changes[] = {
         {"num_beam_groups", "2"},

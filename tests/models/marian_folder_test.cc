@@ -63,9 +63,18 @@ TEST(Translator, FoldersThatDoNotFitAreNamed) {
         items.at("decoder_ff_logit_out_b").shape[1] = 88;
         replace_configuration(items, "  - 96\n  - 96", "  - 88\n  - 88");
         copy.write(items);
-        EXPECT_EQ(message(copy.folder()), "[Translator] expected at most 88 pieces, the rows of 'Wemb' in '" +
+        EXPECT_EQ(message(copy.folder()), "[Translator] expected 88 pieces, the rows of 'Wemb' in '" +
                                               copy.path("model.xxyy.intgemm.alphas.bin") + "', in '" +
                                               copy.path("vocab.xxyy.spm") + "', found 96");
+    }
+    {
+        // The other way round: a vocabulary of 72 pieces and weights for 96.
+        const ModelCopy copy(small);
+        std::filesystem::copy_file(SmallModel("split").folder + "/srcvocab.yyzz.spm", copy.path("vocab.xxyy.spm"),
+                                   std::filesystem::copy_options::overwrite_existing);
+        EXPECT_EQ(message(copy.folder()), "[Translator] expected 96 pieces, the rows of 'Wemb' in '" +
+                                              copy.path("model.xxyy.intgemm.alphas.bin") + "', in '" +
+                                              copy.path("vocab.xxyy.spm") + "', found 72");
     }
     {
         // A shortlist for another vocabulary, of 72 pieces.

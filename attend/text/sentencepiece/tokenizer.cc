@@ -135,6 +135,13 @@ struct Tokenizer::Model {
         return dictionary ? static_cast<std::int64_t>(dictionary->pieces.size()) : processor.GetPieceSize();
     }
 
+    /// The dictionary's own id: a model may have rows that no word has, which are unknown then, as in Transformers.
+    /// @throws ValueError for an id below 0
+    std::int64_t named(std::int64_t id) const {
+        if (id < 0) check_id(id, size());
+        return id < size() && !dictionary->pieces[static_cast<std::size_t>(id)].empty() ? id : dictionary->unknown;
+    }
+
     /// SentencePiece's ids. @throws ValueError for an id out of range
     std::vector<int> narrow(std::span<const std::int64_t> wide) const {
         std::vector<int> found;
@@ -191,8 +198,8 @@ void Tokenizer::Model::add_pieces(std::string_view text, std::size_t begin, std:
 PieceText Tokenizer::Model::decode_by_dictionary(std::span<const std::int64_t> ids) const {
     std::vector<std::string> pieces;
     std::vector<bool> taken;
-    for (const std::int64_t id : ids) {
-        check_id(id, size());
+    for (const std::int64_t given : ids) {
+        const std::int64_t id = named(given);
         const auto& out = dictionary->left_out;
         taken.push_back(std::find(out.begin(), out.end(), id) == out.end());
         if (taken.back()) pieces.push_back(dictionary->pieces[static_cast<std::size_t>(id)]);
@@ -274,8 +281,8 @@ PieceText Tokenizer::decode_with_ranges(std::span<const std::int64_t> ids) const
 }
 
 std::string Tokenizer::piece(std::int64_t id) const {
+    if (model_->dictionary) return model_->dictionary->pieces[static_cast<std::size_t>(model_->named(id))];
     check_id(id, size());
-    if (model_->dictionary) return model_->dictionary->pieces[static_cast<std::size_t>(id)];
     return model_->processor.IdToPiece(static_cast<int>(id));
 }
 
