@@ -19,6 +19,7 @@ void add_convert(CLI::App& app) {
     command->add_option("MODEL", arguments->model, "Folder of an OPUS-MT model")->type_name("DIR")->required();
     command->add_option("--output", arguments->output, "The new folder; there must be nothing yet")
         ->type_name("DIR")
+        ->check(file_name())
         ->required();
     command
         ->add_option("--compute-type", arguments->compute_type,
@@ -26,6 +27,9 @@ void add_convert(CLI::App& app) {
         ->type_name("TYPE")
         ->check(one_of({"float32", "bfloat16", "int8"}));
     command->callback([arguments] {
+        if (arguments->output == "-") {
+            throw CLI::ValidationError("--output", "expected a folder, found '-' (standard output)");
+        }
         convert_folder(arguments->model, arguments->output, *models::compute_type_named(arguments->compute_type));
     });
 }

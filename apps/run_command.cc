@@ -39,6 +39,14 @@ void end_by_signal(int signal) {
     raise(signal);  // its default action, once this returns
 }
 
+/// The signal for a file that grows beyond the limit of its size would end the process as it is; ignored, the write
+/// fails.
+void let_writes_fail() {
+    struct sigaction ignore {};
+    ignore.sa_handler = SIG_IGN;
+    sigaction(SIGXFSZ, &ignore, nullptr);
+}
+
 void remove_files_on_signals() {
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
         struct sigaction before {};
@@ -78,6 +86,7 @@ std::string unknown_word(const CLI::App& app, int argc, char** argv) {
 
 int attend::apps::run_command(int argc, char** argv) {
     remove_files_on_signals();
+    let_writes_fail();
     std::ios::sync_with_stdio(false);
     CLI::App app{"attend: attention for C++, from the kernel to the application", "attend"};
     app.set_version_flag("--version", "attend " + std::string(attend::version()), "Print the version and exit");

@@ -14,6 +14,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <list>
+#include <sstream>
 #include <utility>
 
 namespace attend {
@@ -72,47 +75,56 @@ Target target_of(const std::string& path) {
     for (int links = 0; !made_up(target.string()) && fs::is_symlink(target, error) && links < 40; ++links) {
         target = target.parent_path() / fs::read_symlink(target, error);
     }
-    return {target.string(), made_up(target.string())};
+    if (made_up(target.string())) return {target.string(), true};
+    // A name that is too long, say, which that of the temporary file is not.
+    if (::access(target.c_str(), F_OK) != 0 && errno != ENOENT) fail("to write", path, std::strerror(errno));
+    return {target.string(), false};
 }
 
+/// Beside the target, in a name that is short where the target's is not; the same only in the same process.
 std::string temporary_name(const std::string& target) {
     static std::atomic<unsigned> counter{0};
-    return target + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(counter++);
+    const std::filesystem::path path = target;
+    std::ostringstream name;
+    name << ".attend." << std::hex << std::hash<std::string>()(path.filename().string()) << std::dec << ".tmp."
+         << ::getpid() << "." << counter++;
+    return (path.parent_path() / name.str()).string();
 }
 
 constexpr int kFree = 0;
 constexpr int kTaken = 1;
-constexpr int kNamed = 2;
+constexpr int kFile = 2;
+constexpr int kFolder = 3;
 
-/// A temporary file that is being written. The memory stays where it is, for signal handlers.
-struct Unfinished {
+/// A temporary file or folder that is being written. The memory stays where it is, for signal handlers.
+struct Place {
     std::atomic<int> state = kFree;
     std::array<char, 4096> path = {};
 };
-std::array<Unfinished, 16> unfinished;  // files at once; more are not removed by signals
+std::array<Place, 64> places;  // at once; what has none is not removed by signals
 
-/// Registers a temporary file while it is there; an empty name: none.
+/// Registers a temporary file or folder while it is there; an empty name: none.
 class Temporary {
 public:
-    explicit Temporary(const std::string& path) {
-        if (path.empty() || path.size() >= unfinished.front().path.size()) return;
-        for (Unfinished& slot : unfinished) {
+    explicit Temporary(const std::string& path, int kind = kFile) {
+        if (path.empty() || path.size() >= places.front().path.size()) return;
+        for (Place& place : places) {
             int expected = kFree;
-            if (!slot.state.compare_exchange_strong(expected, kTaken)) continue;
-            std::memcpy(slot.path.data(), path.c_str(), path.size() + 1);
-            slot.state = kNamed;
-            slot_ = &slot;
+            if (!place.state.compare_exchange_strong(expected, kTaken)) continue;
+            std::memcpy(place.path.data(), path.c_str(), path.size() + 1);
+            place.state = kind;
+            place_ = &place;
             return;
         }
     }
     Temporary(const Temporary&) = delete;
     Temporary& operator=(const Temporary&) = delete;
     ~Temporary() {
-        if (slot_ != nullptr) slot_->state = kFree;
+        if (place_ != nullptr) place_->state = kFree;
     }
 
 private:
-    Unfinished* slot_ = nullptr;
+    Place* place_ = nullptr;
 };
 
 }  // namespace
@@ -219,9 +231,40 @@ void write_file(const std::string& path, const std::function<void(std::ostream&)
     }
 }
 
+struct NewFolder::Unfinished {
+    explicit Unfinished(const std::string& path) : folder(path, kFolder) {}
+
+    Temporary folder;
+    std::list<Temporary> files = {};
+};
+
+NewFolder::NewFolder(std::string path)
+    : path_(std::move(path)), temporary_(temporary_name(path_)), unfinished_(std::make_unique<Unfinished>(temporary_)) {
+    if (::mkdir(temporary_.c_str(), 0777) != 0) fail("to write", path_, std::strerror(errno));
+}
+
+NewFolder::~NewFolder() {
+    std::error_code ignored;
+    if (unfinished_ != nullptr) std::filesystem::remove_all(temporary_, ignored);
+}
+
+std::string NewFolder::file(const std::string& name) {
+    std::string path = temporary_ + "/" + name;
+    if (unfinished_ != nullptr) unfinished_->files.emplace_back(path);
+    return path;
+}
+
+void NewFolder::finish() {
+    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("to write", path_, std::strerror(errno));
+    unfinished_.reset();
+}
+
 void remove_unfinished_files() noexcept {
-    for (const Unfinished& slot : unfinished) {
-        if (slot.state.load() == kNamed) ::unlink(slot.path.data());
+    for (const Place& place : places) {
+        if (place.state.load() == kFile) ::unlink(place.path.data());
+    }
+    for (const Place& place : places) {
+        if (place.state.load() == kFolder) ::rmdir(place.path.data());
     }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <iosfwd>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -62,8 +63,33 @@ void write_file(const std::string& path, std::string_view content);
 /// @throws FileError as write_file
 void check_writable(const std::string& path);
 
-/// Removes the temporary files of write_file that are there at this moment: for handlers of signals that end the
-/// process (it is async-signal-safe).
+/// A folder that is there as a whole or not at all: made under a temporary name beside it, renamed by `finish`.
+/// Unfinished ones are removed, by the destructor and by remove_unfinished_files, with the files that `file` was asked
+/// for.
+class NewFolder {
+public:
+    /// @throws FileError where there is something at `path` already, or the folder cannot be made (its parent must be
+    /// there)
+    explicit NewFolder(std::string path);
+    NewFolder(const NewFolder&) = delete;
+    NewFolder& operator=(const NewFolder&) = delete;
+    ~NewFolder();
+
+    /// Where to write a file of the folder, before it is finished. @param name without '/'
+    std::string file(const std::string& name);
+    /// Gives the folder its name. @throws FileError
+    void finish();
+
+private:
+    struct Unfinished;
+
+    std::string path_;
+    std::string temporary_;
+    std::unique_ptr<Unfinished> unfinished_;  // what signals remove; null: it is finished
+};
+
+/// Removes the temporary files of write_file, and folders that are not finished, that are there at this moment: for
+/// handlers of signals that end the process (it is async-signal-safe).
 void remove_unfinished_files() noexcept;
 
 }  // namespace attend

@@ -12,8 +12,6 @@
 #include <tuple>
 #include <utility>
 
-#include <unistd.h>
-
 namespace attend {
 
 namespace {
@@ -70,14 +68,14 @@ bool is_weights_file(const std::string& name) {
     return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
 }
 
-void write_folder(const std::string& from, const std::string& to, const Checkpoint& checkpoint,
-                  const JsonConfig& config, models::ComputeType type) {
+void write_folder(const std::string& from, NewFolder& to, const Checkpoint& checkpoint, const JsonConfig& config,
+                  models::ComputeType type) {
     for (const auto& entry : std::filesystem::directory_iterator(from)) {
         const std::string name = entry.path().filename().string();
         if (!entry.is_regular_file() || is_weights_file(name) || name == "config.json") continue;
-        std::filesystem::copy_file(entry.path(), to + "/" + name);
+        std::filesystem::copy_file(entry.path(), to.file(name));
     }
-    save_safetensors(to + "/model.safetensors", converted(checkpoint, output_of(checkpoint, config), type),
+    save_safetensors(to.file("model.safetensors"), converted(checkpoint, output_of(checkpoint, config), type),
                      {{"format", "pt"}});
     std::string json = read_file(from + "/config.json");
     json = type == models::ComputeType::int8 ? with_json_entry(json, "quantization_config", kQuantization)
@@ -86,7 +84,7 @@ void write_folder(const std::string& from, const std::string& to, const Checkpoi
     json = without_json_entry(json, "torch_dtype");
     json = with_json_entry(json, config.has("dtype") ? "dtype" : "torch_dtype",
                            type == models::ComputeType::bfloat16 ? "\"bfloat16\"" : "\"float32\"");
-    write_file(to + "/config.json", json);
+    write_file(to.file("config.json"), json);
 }
 
 }  // namespace
@@ -106,18 +104,11 @@ void convert_folder(const std::string& from, const std::string& output, models::
         static_cast<void>(open_translation_folder(from, models::ComputeType::bfloat16, false));
         const JsonConfig config = JsonConfig::open(from + "/config.json");
         const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(from));
-        const std::string temporary = to + ".tmp." + std::to_string(::getpid());
-        std::filesystem::create_directories(temporary);
-        try {
-            write_folder(from, temporary, *checkpoint, config, type);
-            std::filesystem::rename(temporary, to);
-        } catch (...) {
-            std::error_code ignored;
-            std::filesystem::remove_all(temporary, ignored);
-            throw;
-        }
+        NewFolder made(to);
+        write_folder(from, made, *checkpoint, config, type);
+        made.finish();
     } catch (const std::filesystem::filesystem_error& error) {
-        throw FileError(kOperation, "expected to write '" + to + "', found " + error.code().message());
+        throw FileError(kOperation, "expected to write '" + to + "', found: " + error.code().message());
     }
 }
 

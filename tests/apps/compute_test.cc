@@ -1,12 +1,14 @@
 #include "command.h"
 
 #include "tests/support/compare.h"
+#include "tests/support/shell.h"
 
 #include <attend/attention/attention.h>
 #include <attend/io/safetensors.h>
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <sstream>
 
 namespace attend::testing {
@@ -163,6 +165,19 @@ TEST(ComputeCommand, AFailedWriteLeavesTheOldFile) {
     EXPECT_EQ(attend("compute " + temporary("in.safetensors") + " --output /nonexistent/x.safetensors").status, 1);
     EXPECT_EQ(attend("compute " + temporary("in.safetensors") + " --output /dev/full").status, 1);
     EXPECT_EQ(read_file(temporary("old.safetensors")), "old");
+}
+
+// By a signal, which would end the command with its temporary file left behind.
+TEST(ComputeCommand, TheLimitOfAFilesSizeIsAnErrorOfWriting) {
+    TensorMap tensors;
+    for (const char* name : {"query", "key", "value"}) tensors.emplace(name, normal({1, 1, 64, 64}, 1));
+    const TemporaryFolder folder;
+    save_safetensors(temporary("limit.safetensors"), tensors);
+    const std::string to = folder.path("out.safetensors");
+    EXPECT_EQ(shell_output("ulimit -f 4; " ATTEND_COMMAND " compute " + temporary("limit.safetensors") + " -o " + to +
+                           " 2>&1; echo $?"),
+              "attend: error: expected to write '" + to + "', found: File too large\n1\n");
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path("")));
 }
 
 TEST(ComputeCommand, AnInstructionSetThatIsNotThereIsAnError) {

@@ -210,6 +210,52 @@ TEST(File, UnfinishedOnesAreRemoved) {
     EXPECT_EQ(read_file(path), "whole");
 }
 
+TEST(File, FoldersAppearAsAWhole) {
+    const TemporaryFolder folder;
+    const std::string path = folder.path("new");
+    {
+        NewFolder made(path);
+        write_file(made.file("a"), "one");
+        write_file(made.file("b"), "two");
+        EXPECT_FALSE(std::filesystem::exists(path));
+        made.finish();
+    }
+    remove_unfinished_files();
+    EXPECT_EQ(read_file(path + "/a") + read_file(path + "/b"), "onetwo");
+    std::filesystem::remove_all(path);
+    {
+        NewFolder left(path);
+        write_file(left.file("a"), "one");
+    }
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path("")));
+    {
+        NewFolder cut(path);
+        write_file(cut.file("a"), "one");
+        EXPECT_THROW(write_file(cut.file("b"),
+                                [&](std::ostream& stream) {
+                                    stream << "half" << std::flush;
+                                    remove_unfinished_files();
+                                    EXPECT_TRUE(std::filesystem::is_empty(folder.path("")));
+                                }),
+                     FileError);
+    }
+    EXPECT_THROW(NewFolder(folder.path("no/where")), FileError);
+}
+
+TEST(File, NamesAreAsLongAsTheSystemTakesThem) {
+    const TemporaryFolder folder;
+    const std::string longest(255, 'n');
+    write_file(folder.path(longest), "whole");
+    check_writable(folder.path(longest));
+    EXPECT_EQ(read_file(folder.path(longest)), "whole");
+    for (const auto& write : {std::function([](const std::string& path) { write_file(path, "more"); }),
+                              std::function([](const std::string& path) { check_writable(path); })}) {
+        const std::string path = folder.path(longest + "n");
+        EXPECT_EQ(message_of<FileError>([&] { write(path); }),
+                  "[file] expected to write '" + path + "', found: File name too long");
+    }
+}
+
 TEST(File, LinksStayLinks) {
     const std::string target = ::testing::TempDir() + "attend_target.txt";
     const std::string link = ::testing::TempDir() + "attend_link.txt";
