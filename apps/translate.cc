@@ -150,7 +150,6 @@ void translate_stream(const Input& input, std::ostream& out, const TranslateArgu
     LineReader reader(input.stream, input.name, arguments.stream);
     Progress progress(input.bytes, arguments.output);
     std::size_t number = 0;
-    bool first = true;
     for (std::vector<std::string> lines = reader.next(); !lines.empty(); lines = reader.next()) {
         ChainedLines translated = chain.translate(lines);
         if (!translated.repaired.empty()) progress.erase();
@@ -159,23 +158,18 @@ void translate_stream(const Input& input, std::ostream& out, const TranslateArgu
                  " is not UTF-8; U+FFFD takes the place of its other bytes");
         }
         for (std::size_t i = 0; i < lines.size(); ++i) {
-            if (!first) out << '\n';
-            first = false;
             const TranslatedLine line{number + i, &translated.inputs[i],
                                       translated.pivots.empty() ? nullptr : &translated.pivots[i],
                                       &translated.last.lines[i]};
             write_translation(out, arguments.format, chain.last(), line);
+            // Text ends as its input does.
+            if (i + 1 < lines.size() || reader.ended_with_break() || arguments.format.has_records()) out << '\n';
             attention.add(translated.last.lines[i], number + i);
-        }
-        if (arguments.stream) {
-            out << '\n';
-            first = true;
         }
         check_written(out, arguments.output);
         number += lines.size();
         progress.add(lines, translated.last.words);
     }
-    if (!first && (reader.ended_with_break() || arguments.format.json)) out << '\n';
 }
 
 void translate_input(std::ostream& out, const TranslateArguments& arguments, const Chain& chain,

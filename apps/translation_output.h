@@ -17,6 +17,9 @@ struct TranslationFormat {
     bool json = false;
     bool scores = false;
     std::int64_t n_best = 1;
+
+    /// Whether lines are records, which end with a break whatever the input ends with.
+    bool has_records() const { return json || scores || n_best > 1; }
 };
 
 /// Which attention is drawn: by default what alignments are read from.

@@ -84,9 +84,21 @@ TEST_F(TranslateCommand, CarriageReturnsAndSpacesStay) {
               translated("the cat") + "\r\n\t" + translated("a boat") + "  \r\n");
 }
 
+// The last line with a break or without, as it came.
 TEST_F(TranslateCommand, StreamWritesTheSame) {
-    const std::string text = "the cat.\n\na boat\n";
-    EXPECT_EQ(run(command_ + "--stream", text), run(command_, text));
+    for (const std::string text : {"the cat.\n\na boat\n", "the cat.\na boat", "the cat.\n\n", "a boat", " "}) {
+        EXPECT_EQ(run(command_ + "--stream", text), run(command_, text));
+    }
+}
+
+TEST_F(TranslateCommand, RecordsEndWithABreak) {
+    for (const std::string format : {"--scores", "--json", "--beam-size 2 --n-best 2"}) {
+        for (const std::string stream : {"", " --stream"}) {
+            const std::string found = run(command_ + format + stream, "the cat\na boat");
+            EXPECT_EQ(found, run(command_ + format, "the cat\na boat\n")) << format;
+            EXPECT_TRUE(found.ends_with('\n') && !found.ends_with("\n\n")) << format;
+        }
+    }
 }
 
 TEST_F(TranslateCommand, OptionsReachTheModel) {
