@@ -32,8 +32,8 @@ struct ComputeArguments {
     std::optional<std::string> window;
     std::optional<double> scale;
     std::optional<double> softcap;
-    double dropout = 0.0;
-    std::uint64_t seed = 0;
+    std::optional<double> dropout;
+    std::optional<std::uint64_t> seed;
     std::string algorithm = "auto";
     bool weights = false;
     bool write_mask = false;
@@ -80,11 +80,14 @@ Algorithm parse_algorithm(const std::string& text) {
 
 /// Positions and probabilities are checked as usage, before any file is touched.
 AttentionOptions usage_options(const ComputeArguments& arguments) {
+    if (arguments.seed && !arguments.dropout) {
+        throw CLI::ValidationError("--seed", "expected --dropout with a seed, found none");
+    }
     AttentionOptions options;
     options.scale = arguments.scale;
     options.softcap = arguments.softcap;
-    options.dropout = arguments.dropout;
-    options.seed = arguments.seed;
+    options.dropout = arguments.dropout.value_or(options.dropout);
+    options.seed = arguments.seed.value_or(options.seed);
     options.algorithm = parse_algorithm(arguments.algorithm);
     options.return_weights = arguments.weights;
     if (arguments.causal) options.mask = options.mask & parse_causal(*arguments.causal);

@@ -78,15 +78,20 @@ void DrawingArguments::add_to(CLI::App& command) {
         .add_option("-o,--output", output, "Picture to write: FILE.png, FILE.svg or FILE.pdf ('-': standard output)")
         ->check(file_name())
         ->type_name("FILE");
-    command
-        .add_option("--format", format,
-                    "png, svg or pdf (default: what the file's name ends in; png on standard output)")
-        ->check(one_of({"png", "svg", "pdf"}))
-        ->type_name("NAME");
+    of_pictures_.push_back(
+        command
+            .add_option("--format", format,
+                        "png, svg or pdf (default: what the file's name ends in; png on standard output)")
+            ->check(one_of({"png", "svg", "pdf"}))
+            ->type_name("NAME"));
     command.add_flag("--terminal", terminal, "Draw in the terminal");
     command.add_option("--title", title, "Title (default: Attention Weights)")->type_name("TEXT");
-    command.add_option("--x-label", look.x_label, "Label of the columns (default: Key positions)")->type_name("TEXT");
-    command.add_option("--y-label", look.y_label, "Label of the rows (default: Query positions)")->type_name("TEXT");
+    of_pictures_.push_back(
+        command.add_option("--x-label", look.x_label, "Label of the columns (default: Key positions)")
+            ->type_name("TEXT"));
+    of_pictures_.push_back(
+        command.add_option("--y-label", look.y_label, "Label of the rows (default: Query positions)")
+            ->type_name("TEXT"));
     command
         .add_option("--colormap", colormap, "viridis, cividis, magma, gray or coolwarm (diverging) (default: viridis)")
         ->check(one_of(viz::colormap_names()))
@@ -97,20 +102,31 @@ void DrawingArguments::add_to(CLI::App& command) {
     command.add_option("--vmax", vmax, "Value of the last colour (default: the largest)")
         ->check(finite_number())
         ->type_name("X");
-    command.add_option("--size", size, "Size in inches (default: 6.4x4.8, more for a grid)")->type_name("WxH");
-    command.add_option("--dpi", look.dpi, "Pixels per inch (default: 100)")
-        ->check(number_above(0.0, 10000.0))
-        ->type_name("N");
-    command.add_option("--font", look.font, "Font family (default: DejaVu Sans)")->type_name("NAME");
-    command.add_option("--color", color, "Colours in the terminal: auto, always or never (default: auto)")
-        ->check(one_of({"auto", "always", "never"}))
-        ->type_name("WHEN");
+    of_pictures_.push_back(
+        command.add_option("--size", size, "Size in inches (default: 6.4x4.8, more for a grid)")->type_name("WxH"));
+    of_pictures_.push_back(command.add_option("--dpi", look.dpi, "Pixels per inch (default: 100)")
+                               ->check(number_above(0.0, 10000.0))
+                               ->type_name("N"));
+    of_pictures_.push_back(
+        command.add_option("--font", look.font, "Font family (default: DejaVu Sans)")->type_name("NAME"));
+    of_terminals_.push_back(
+        command.add_option("--color", color, "Colours in the terminal: auto, always or never (default: auto)")
+            ->check(one_of({"auto", "always", "never"}))
+            ->type_name("WHEN"));
 }
 
 void DrawingArguments::check() const {
     if (output.empty() && !terminal) {
         throw CLI::RequiredError("expected --output FILE or --terminal, found neither", CLI::ExitCodes::RequiredError);
     }
+    const auto refuse = [](const std::vector<const CLI::Option*>& options, const char* expected, const char* found) {
+        for (const CLI::Option* option : options) {
+            if (option->count() == 0) continue;
+            throw CLI::ValidationError(option->get_name(), std::string("expected ") + expected + ", found " + found);
+        }
+    };
+    if (output.empty()) refuse(of_pictures_, "a picture to write (--output)", "--terminal alone");
+    if (!terminal) refuse(of_terminals_, "--terminal", "a picture alone");
     if (terminal && output == "-") {
         throw CLI::ValidationError("--terminal", "expected --terminal or a picture on standard output, found both");
     }

@@ -36,6 +36,10 @@ struct DrawingArguments {
 
     /// The options as the library takes them, without labels and mask.
     viz::HeatmapOptions options() const;
+
+private:
+    std::vector<const CLI::Option*> of_pictures_;   // which the terminal has no use for
+    std::vector<const CLI::Option*> of_terminals_;  // likewise
 };
 
 /// Draws weights to the file and the terminal that `arguments` name, and tells the figure's warnings. @throws Error

@@ -113,6 +113,7 @@ private:
     /// Options that only models can tell to be wrong are wrong usage too, found before anything is written.
     void check_options() const {
         try {
+            check_shortlist();
             const std::vector<std::string> nothing;
             translators_.front().translate(nothing, first_options());
             translators_.back().translate(nothing, last_options());
@@ -124,6 +125,16 @@ private:
         } catch (const ValueError& error) {
             throw CLI::ValidationError(error.detail());
         }
+    }
+
+    /// Of two models one may have a shortlist.
+    void check_shortlist() const {
+        if (!arguments_.no_shortlist) return;
+        for (const Translator& translator : translators_) {
+            if (translator.search_family() == SearchFamily::marian) return;
+        }
+        throw CLI::ValidationError("--no-shortlist",
+                                   "expected a model of Firefox Translations, found one of Hugging Face's");
     }
 
     const TranslateArguments& arguments_;

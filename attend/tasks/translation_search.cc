@@ -48,6 +48,7 @@ void for_options_of_transformers(Options& options, const Use& use) {
     use(options.temperature);
     use(options.top_k);
     use(options.top_p);
+    use(options.seed);
     use(options.target_language);
 }
 
@@ -119,13 +120,14 @@ std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& f
     search.repetition_penalty = options.repetition_penalty.value_or(search.repetition_penalty);
     search.renormalize_logits = options.renormalize_logits.value_or(search.renormalize_logits);
     search.do_sample = options.sampling.value_or(search.do_sample);
-    if (!search.do_sample && (options.temperature || options.top_k || options.top_p)) {
-        throw ValueError(kOperation, "expected sampling with temperature, top_k and top_p, found a search without");
+    if (!search.do_sample && (options.temperature || options.top_k || options.top_p || options.seed)) {
+        throw ValueError(kOperation,
+                         "expected sampling with temperature, top_k, top_p and seed, found a search without");
     }
     search.temperature = options.temperature.value_or(search.temperature);
     search.top_k = options.top_k.value_or(search.top_k);
     search.top_p = options.top_p.value_or(search.top_p);
-    search.seed = options.seed;
+    search.seed = options.seed.value_or(search.seed);
     if (!search.do_sample) {
         search::check_generation(kOperation, search);
         return {[search](std::int64_t) { return std::make_unique<search::GenerationSearch>(search); },

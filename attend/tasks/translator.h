@@ -40,9 +40,9 @@ struct TranslationOptions {
     std::optional<bool> sampling = {};                         ///< Hugging Face: draw tokens; n_best: how many times
     std::optional<double> temperature = {};                    ///< samples: logits are divided by it (else 1)
     std::optional<std::int64_t> top_k = {};                    ///< samples: of so many tokens; 0: of all (else 50)
-    std::optional<double> top_p = {};  ///< samples: of the fewest with this probability (else 1)
-    std::uint64_t seed = 0;            ///< samples: the same seed, the same texts
-    std::string target_prefix = {};    ///< every translation of a sentence begins with it, UTF-8
+    std::optional<double> top_p = {};        ///< samples: of the fewest with this probability (else 1)
+    std::optional<std::uint64_t> seed = {};  ///< samples: the same seed, the same texts (else 0)
+    std::string target_prefix = {};          ///< every translation of a sentence begins with it, UTF-8
     /// Hugging Face, models of several languages: "de" puts the mark ">>de<<" in front of every sentence without one.
     std::optional<std::string> target_language = {};
     std::int64_t batch_tokens = 128;  ///< source tokens that are worked on at once

@@ -211,7 +211,7 @@ class Translator:
                   early_stopping: _EarlyStopping = None, no_repeat_ngram_size: int | None = None,
                   repetition_penalty: float | None = None, renormalize_logits: bool | None = None,
                   sampling: bool | None = None, temperature: float | None = None, top_k: int | None = None,
-                  top_p: float | None = None, seed: int = 0, target_prefix: str = "",
+                  top_p: float | None = None, seed: int | None = None, target_prefix: str = "",
                   target_language: str | None = None, batch_tokens: int = ...,
                   max_source_tokens: int | None = None, scores: bool = False, alignment: bool = False,
                   attention: bool = False, split: bool = True) -> Translation: ...
@@ -223,7 +223,7 @@ class Translator:
                   early_stopping: _EarlyStopping = None, no_repeat_ngram_size: int | None = None,
                   repetition_penalty: float | None = None, renormalize_logits: bool | None = None,
                   sampling: bool | None = None, temperature: float | None = None, top_k: int | None = None,
-                  top_p: float | None = None, seed: int = 0, target_prefix: str = "",
+                  top_p: float | None = None, seed: int | None = None, target_prefix: str = "",
                   target_language: str | None = None, batch_tokens: int = ...,
                   max_source_tokens: int | None = None, scores: bool = False, alignment: bool = False,
                   attention: bool = False, split: bool = True) -> list[Translation]: ...

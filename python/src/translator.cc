@@ -192,7 +192,7 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
                nb::object early_stopping, std::optional<std::int64_t> no_repeat_ngram_size,
                std::optional<double> repetition_penalty, std::optional<bool> renormalize_logits,
                std::optional<bool> sampling, std::optional<double> temperature, std::optional<std::int64_t> top_k,
-               std::optional<double> top_p, std::uint64_t seed, const std::string& target_prefix,
+               std::optional<double> top_p, std::optional<std::uint64_t> seed, const std::string& target_prefix,
                std::optional<std::string> target_language, std::int64_t batch_tokens,
                std::optional<std::int64_t> max_source_tokens, bool scores, bool alignment, bool attention, bool split) {
                 TranslationOptions options;
@@ -228,9 +228,10 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
             arg("early_stopping") = nb::none(), arg("no_repeat_ngram_size") = nb::none(),
             arg("repetition_penalty") = nb::none(), arg("renormalize_logits") = nb::none(),
             arg("sampling") = nb::none(), arg("temperature") = nb::none(), arg("top_k") = nb::none(),
-            arg("top_p") = nb::none(), arg("seed") = 0, arg("target_prefix") = "", arg("target_language") = nb::none(),
-            arg("batch_tokens") = TranslationOptions().batch_tokens, arg("max_source_tokens") = nb::none(),
-            arg("scores") = false, arg("alignment") = false, arg("attention") = false, arg("split") = true,
+            arg("top_p") = nb::none(), arg("seed") = nb::none(), arg("target_prefix") = "",
+            arg("target_language") = nb::none(), arg("batch_tokens") = TranslationOptions().batch_tokens,
+            arg("max_source_tokens") = nb::none(), arg("scores") = false, arg("alignment") = false,
+            arg("attention") = false, arg("split") = true,
             R"(Translates a text, or each of a list: a Translation, or a list of them.
 
 Sentences of all texts are worked on together; each has the same bits as alone. What is None comes from the folder, or
@@ -248,7 +249,7 @@ tokens for each of the source, at most (else 3).
 For Hugging Face's: target_language, "de" puts the mark ">>de<<" of models of several languages in front of each sentence
 that has none. By the names of generate: max_length and min_length, counted with the start; early_stopping, a bool or
 "never"; no_repeat_ngram_size; repetition_penalty; renormalize_logits; sampling (there do_sample) with temperature (else
-1), top_k (0: all tokens; else 50), top_p (else 1) and seed: the same seed, the same texts, n_best of them.
+1), top_k (0: all tokens; else 50), top_p (else 1) and seed (else 0): the same seed, the same texts, n_best of them.
 
 scores: also compute them where a search does not need to. alignment: also Translation.source_ids, alignment and words.
 attention: also Translation.attention.

@@ -30,6 +30,10 @@ TEST(Command, WrongWordsAreNamed) {
               "attend: error: expected auto, reference or flash, found 'fast' for --algorithm\n");
     EXPECT_EQ(attend("plot a --output b.png --dpi 10001").err,
               "attend: error: expected a finite number above 0 and up to 10000, found '10001' for --dpi\n");
+    EXPECT_EQ(attend("plot a --terminal --dpi 50").err,
+              "attend: error: expected a picture to write (--output), found --terminal alone for --dpi\n");
+    EXPECT_EQ(attend("compute a --output b --seed 3").err,
+              "attend: error: expected --dropout with a seed, found none for --seed\n");
 }
 
 TEST(Command, SaysWhenStandardOutputIsFullOrInputClosed) {
@@ -86,7 +90,13 @@ TEST(Command, WrongUsageIsOneLineAndStatus2) {
                                   "plot a --output b.png --vmin nan",
                                   "plot a --output b.png --head -1",
                                   "plot a --output b.png --layer x",
-                                  "plot a --terminal --color sometimes"}) {
+                                  "plot a --terminal --color sometimes",
+                                  "plot a --terminal --dpi 50",
+                                  "plot a --terminal --size 3x4",
+                                  "plot a --terminal --format png",
+                                  "plot a --terminal --x-label x",
+                                  "plot a --output b.png --color always",
+                                  "compute a --output b --seed 3"}) {
         const Outcome run = attend(arguments);
         EXPECT_EQ(run.status, 2) << arguments;
         EXPECT_EQ(run.out, "") << arguments;

@@ -281,6 +281,13 @@ TEST_F(TranslateCommand, OptionsOfTwoFamilies) {
     EXPECT_EQ(run(mixed + "--target-prefix a", line + "\n"), want({}, {.target_prefix = "a"}));
     error(command_ + "--then " + small_.folder + " --max-length 5 hello", 2);
     error("translate --model " + opus + " --then " + opus + " --word-penalty 2 hello", 2);
+    EXPECT_EQ(run(mixed + "--no-shortlist", line + "\n").empty(), false);
+    EXPECT_EQ(error("translate --model " + opus + " --no-shortlist hello", 2),
+              "attend: error: expected a model of Firefox Translations, found one of Hugging Face's for "
+              "--no-shortlist\n");
+    EXPECT_EQ(error("translate --model " + opus + " --seed 3 hello", 2),
+              "attend: error: expected sampling with temperature, top_k, top_p and seed, found a search without\n");
+    error(command_ + "--seed 3 hello", 2);
 }
 
 TEST_F(TranslateCommand, AttentionOptionsThatDoNotFitAreRefused) {
