@@ -1,6 +1,7 @@
 #include "commands.h"
 #include "drawing.h"
 #include "files.h"
+#include "messages.h"
 #include "options.h"
 
 #include <attend/core/error.h>
@@ -70,36 +71,51 @@ TensorView chosen(TensorView view, const PlotArguments& arguments) {
 }
 
 /// Tokens that the file brings along: a JSON array of strings in its metadata, for the tensor ("weights.key_tokens") or
-/// for all ("key_tokens"). What does not fit is left aside.
+/// for all ("key_tokens"). What does not fit is left aside, with a warning.
 std::vector<std::string> tokens_in(const SafetensorsFile& file, const std::string& tensor, const std::string& key,
                                    std::int64_t count) {
     auto entry = file.metadata().find(tensor + "." + key);
     if (entry == file.metadata().end()) entry = file.metadata().find(key);
     if (entry == file.metadata().end()) return {};
+    const auto leave_aside = [&](const std::string& found) {
+        warn("expected a JSON array of " + std::to_string(count) + " tokens, as '" + tensor +
+             "' has, in the metadata '" + entry->first + "' of '" + file.file_name() + "', found " + found +
+             ": numbers are drawn");
+        return std::vector<std::string>();
+    };
     const nlohmann::json json = nlohmann::json::parse(entry->second, nullptr, false);
-    if (!json.is_array() || static_cast<std::int64_t>(json.size()) != count) return {};
+    if (!json.is_array()) return leave_aside("something else");
+    if (static_cast<std::int64_t>(json.size()) != count) return leave_aside(std::to_string(json.size()));
     std::vector<std::string> tokens;
     for (const nlohmann::json& token : json) {
-        if (!token.is_string()) return {};
+        if (!token.is_string()) return leave_aside("one that is no text");
         tokens.push_back(token.get<std::string>());
     }
     return tokens;
 }
 
-/// The mask asked for, or else the file's `mask` where it fits.
+/// The mask asked for, or else the file's `mask` where it fits; where it does not there is a warning.
 std::optional<TensorView> mask_for(const SafetensorsFile& file, const PlotArguments& arguments, const Shape& shape) {
     const bool asked = !arguments.mask.empty();
     const std::string name = asked ? arguments.mask : "mask";
     if (!asked && (!file.contains(name) || name == arguments.tensor)) return {};
     const TensorView mask = file.view(name);
-    if (!asked && mask.dtype() != DType::boolean) return {};
-    try {
-        return chosen(mask.broadcast_to(shape), arguments);
-    } catch (const ShapeError&) {
-        if (!asked) return {};
-        throw ShapeError("plot", "expected tensor '" + name + "' to broadcast to " + to_string(shape) +
-                                     ", the shape of '" + arguments.tensor + "', found " + to_string(mask.shape()));
+    std::string misfit;
+    if (mask.dtype() != DType::boolean) {
+        misfit = "expected tensor '" + name + "' of type bool (true = attended to), found " +
+                 std::string(name_of(mask.dtype()));
+        if (asked) throw DTypeError("plot", misfit);
+    } else {
+        try {
+            return chosen(mask.broadcast_to(shape), arguments);
+        } catch (const ShapeError&) {
+            misfit = "expected tensor '" + name + "' to broadcast to " + to_string(shape) + ", the shape of '" +
+                     arguments.tensor + "', found " + to_string(mask.shape());
+            if (asked) throw ShapeError("plot", misfit);
+        }
     }
+    warn(misfit + ", in '" + file.file_name() + "': no cell is drawn as masked");
+    return {};
 }
 
 std::vector<std::string> tokens_for(const SafetensorsFile& file, const std::string& tensor, const std::string& path,

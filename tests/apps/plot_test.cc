@@ -29,9 +29,9 @@ std::string maps() {
         tensors.at("heads").at<float>({2, 3, 4}) = 1.0F;
         tensors.at("five").at<float>({1, 1, 2, 3, 4}) = 1.0F;
         tensors.emplace("seen", Tensor::from<bool>({true, false, true, true, true}));
+        tensors.emplace("three", Tensor::from<bool>({true, false, true}));
         tensors.emplace("vector", Tensor(Shape{5}));
-        save_safetensors(temporary("maps.safetensors"), tensors,
-                         {{"query_tokens", R"(["a","b","c","d"])"}, {"key_tokens", "[1,2,3,4,5]"}});
+        save_safetensors(temporary("maps.safetensors"), tensors, {{"query_tokens", R"(["a","b","c","d"])"}});
         return temporary("maps.safetensors");
     }();
     return path;
@@ -101,6 +101,45 @@ TEST(PlotCommand, KnowsWhatComputeWrote) {
     const Outcome output = attend("plot --terminal --tensor output " + path);
     EXPECT_EQ(output.status, 0) << output.err;
     EXPECT_EQ(output.out.find("masked"), std::string::npos);
+    EXPECT_EQ(
+        output.err,
+        "attend: warning: expected tensor 'mask' to broadcast to [2, 3, 4, 5], the shape of 'output', found [2, 3, "
+        "4, 4], in '" +
+            path + "': no cell is drawn as masked\n");
+}
+
+// What the file brings along and does not fit is left aside, not in silence.
+TEST(PlotCommand, WarnsOfMasksAndTokensThatDoNotFit) {
+    const std::string path = temporary("misfits.safetensors");
+    const auto warning = [&](TensorMap tensors, const std::map<std::string, std::string>& metadata) {
+        tensors.emplace("weights", Tensor(Shape{2, 3}));
+        save_safetensors(path, tensors, metadata);
+        const Outcome run = attend("plot --terminal " + path);
+        EXPECT_EQ(run.status, 0) << run.err;
+        EXPECT_EQ(run.out.find("masked"), std::string::npos);
+        return run.err;
+    };
+    const std::string tokens =
+        "attend: warning: expected a JSON array of 3 tokens, as 'weights' has, in the metadata '";
+    const std::string numbers = ": numbers are drawn\n";
+    EXPECT_EQ(warning({}, {{"key_tokens", R"(["a", "b", "c"])"}}), "");
+    EXPECT_EQ(warning({}, {{"key_tokens", R"(["a", "b"])"}}),
+              tokens + "key_tokens' of '" + path + "', found 2" + numbers);
+    EXPECT_EQ(warning({}, {{"weights.key_tokens", "[1, 2, 3]"}}),
+              tokens + "weights.key_tokens' of '" + path + "', found one that is no text" + numbers);
+    EXPECT_EQ(warning({}, {{"key_tokens", "a b c"}}),
+              tokens + "key_tokens' of '" + path + "', found something else" + numbers);
+    TensorMap other;
+    other.emplace("mask", Tensor::from<bool>({true, false}));
+    EXPECT_EQ(
+        warning(std::move(other), {}),
+        "attend: warning: expected tensor 'mask' to broadcast to [2, 3], the shape of 'weights', found [2], in '" +
+            path + "': no cell is drawn as masked\n");
+    other.clear();
+    other.emplace("mask", Tensor(Shape{2, 3}));
+    EXPECT_EQ(warning(std::move(other), {}),
+              "attend: warning: expected tensor 'mask' of type bool (true = attended to), found float32, in '" + path +
+                  "': no cell is drawn as masked\n");
 }
 
 TEST(PlotCommand, NamesFromFilesCannotControlTheTerminal) {
@@ -123,9 +162,10 @@ TEST(PlotCommand, SaysWhatDoesNotFit) {
     EXPECT_NE(error("--layer 0 --batch 0").find("expected --layer or --batch"), std::string::npos);
     EXPECT_NE(error("--tensor vector").find("found [5]"), std::string::npos);
     EXPECT_NE(error("--tensor nothing").find("'nothing'"), std::string::npos);
-    EXPECT_EQ(error("--tensor one --mask heads"),
-              "attend: error: expected tensor 'heads' to broadcast to [4, 5], the shape of 'one', found [3, 4, 5]\n");
-    EXPECT_NE(error("--tensor heads --mask one").find("expected a mask of type bool"), std::string::npos);
+    EXPECT_EQ(error("--tensor one --mask three"),
+              "attend: error: expected tensor 'three' to broadcast to [4, 5], the shape of 'one', found [3]\n");
+    EXPECT_EQ(error("--tensor heads --mask one"),
+              "attend: error: expected tensor 'one' of type bool (true = attended to), found float32\n");
     EXPECT_EQ(error("--tensor one --key-tokens " + temporary("three.txt")),
               "attend: error: expected 5 key tokens in '" + temporary("three.txt") + "', found 3\n");
     EXPECT_NE(error("--tensor one --key-tokens " + temporary("object.json")).find("expected a JSON array of strings"),
