@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 namespace attend::apps {
 
@@ -82,20 +83,25 @@ void draw_weights(const tasks::Explanation& e, const std::string& path) {
 
 text::Vocabulary vocabulary_of(const std::string& path) {
     if (path.empty()) return text::Vocabulary::article();
-    if (path == "-") return text::Vocabulary::from_json(read_input(path), "standard input");
-    return text::Vocabulary::from_json_file(path);
+    const std::string name = path == "-" ? "standard input" : path;
+    text::Vocabulary vocabulary = text::Vocabulary::from_json(read_input(path), name);
+    if (vocabulary.size() == 0) throw FileError("explain", "expected words in '" + name + "', found none");
+    return vocabulary;
 }
 
 void check(const ExplainArguments& arguments) {
+    const std::pair<const char*, const std::string&> files[] = {{"--heatmap", arguments.heatmap},
+                                                                {"--tensors", arguments.tensors}};
+    for (const auto& [option, file] : files) {
+        if (file != "-") continue;
+        throw CLI::ValidationError(option, "expected a file, since the walk takes standard output, found '-'");
+    }
     if (!arguments.heatmap.empty()) {
         try {
             viz::format_of(arguments.heatmap);
         } catch (const ValueError& error) {
             throw CLI::ValidationError("--heatmap", error.detail());
         }
-    }
-    if (arguments.tensors == "-") {
-        throw CLI::ValidationError("--tensors", "expected a file, since the walk takes standard output, found '-'");
     }
 }
 

@@ -12,6 +12,12 @@ namespace attend::apps {
 
 namespace {
 
+/// Whether it is a whole number, of any size.
+bool is_whole(const std::string& text) {
+    const std::size_t first = text.starts_with('-') ? 1 : 0;
+    return text.size() > first && text.find_first_not_of("0123456789", first) == std::string::npos;
+}
+
 template <typename T>
 std::optional<T> parse(const std::string& text) {
     T value{};
@@ -34,7 +40,8 @@ CLI::Validator whole_number(std::int64_t minimum, std::int64_t maximum) {
     return validator([=](std::string& text) -> std::string {
         const auto value = parse<std::int64_t>(text);
         if (value && *value >= minimum && *value <= maximum) return {};
-        const bool open = maximum == std::numeric_limits<std::int64_t>::max();
+        const bool above = !value && is_whole(text) && !text.starts_with('-');
+        const bool open = maximum == std::numeric_limits<std::int64_t>::max() && !above;
         return refusal(open ? "a whole number of at least " + std::to_string(minimum)
                             : "a whole number in [" + std::to_string(minimum) + ", " + std::to_string(maximum) + "]",
                        text);

@@ -58,6 +58,13 @@ void remove_files_on_signals() {
     }
 }
 
+/// The command as it was called: whichever file, tensor or size asked for too much memory, it is in there.
+std::string called(int argc, char** argv) {
+    std::string words = "attend";
+    for (int i = 1; i < argc; ++i) words.append(" ").append(argv[i]);
+    return words;
+}
+
 /// What was printed is there, or the command failed.
 int finished() {
     std::cout.flush();
@@ -112,7 +119,7 @@ int attend::apps::run_command(int argc, char** argv) {
     } catch (const attend::Error& error) {
         return report(error.detail(), kFailed);
     } catch (const std::bad_alloc&) {
-        return report("expected enough memory, found none left", kFailed);
+        return report("expected enough memory for `" + called(argc, argv) + "`, found none left", kFailed);
     } catch (const std::exception& error) {
         return report(error.what(), kFailed);
     }

@@ -195,7 +195,10 @@ void translate_input(std::ostream& out, const TranslateArguments& arguments, con
     } else {
         std::error_code unknown;
         std::ifstream in(arguments.input, std::ios::binary);
-        if (!in || std::filesystem::is_directory(arguments.input, unknown)) {
+        if (std::filesystem::is_directory(arguments.input, unknown)) {
+            throw FileError("translate", "expected a file at '" + arguments.input + "', found: a directory");
+        }
+        if (!in) {
             throw FileError("translate", "expected a readable file, found none at '" + arguments.input + "'");
         }
         const std::uintmax_t bytes = std::filesystem::file_size(arguments.input, unknown);

@@ -28,19 +28,6 @@ Activation activation_of(const JsonConfig& config) {
                         config.file_name() + "', found '" + name + "'");
 }
 
-void check_architecture(const JsonConfig& config) {
-    const std::string type = config.text("model_type").value_or("");
-    if (type != "marian") {
-        throw FileError(kOperation,
-                        "expected 'model_type' of 'marian' in '" + config.file_name() + "', found '" + type + "'");
-    }
-    for (const char* name : {"normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits"}) {
-        if (!config.flag(name).value_or(false)) continue;
-        throw FileError(kOperation,
-                        "expected '" + std::string(name) + "' to be false in '" + config.file_name() + "', found true");
-    }
-}
-
 DType kept_as(ComputeType type) {
     switch (type) {
         case ComputeType::int8:
@@ -168,9 +155,22 @@ std::string first_of(const Checkpoint& file, std::initializer_list<const char*> 
 
 }  // namespace
 
+void check_hugging_face_marian(const JsonConfig& config) {
+    const std::string type = config.text("model_type").value_or("");
+    if (type != "marian") {
+        throw FileError(kOperation, "expected a translation model, with 'model_type' of 'marian' (OPUS-MT), in '" +
+                                        config.file_name() + "', found " + (type.empty() ? "none" : "'" + type + "'"));
+    }
+    for (const char* name : {"normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits"}) {
+        if (!config.flag(name).value_or(false)) continue;
+        throw FileError(kOperation,
+                        "expected '" + std::string(name) + "' to be false in '" + config.file_name() + "', found true");
+    }
+}
+
 nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const std::shared_ptr<const Checkpoint>& file,
                                             ComputeType type) {
-    check_architecture(config);
+    check_hugging_face_marian(config);
     const Loader loader(file, config, type);
     const std::int64_t d = loader.d();
     const std::int64_t sources = config.required("vocab_size", 1, 1 << 28);

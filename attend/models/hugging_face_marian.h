@@ -12,6 +12,9 @@
 
 namespace attend::models {
 
+/// Whether a folder's config.json is of such a model. @throws FileError naming what it is of, and what is built
+void check_hugging_face_marian(const JsonConfig& config);
+
 /// Builds the network of a checkpoint by Transformers' names. Products read packed copies of its weights; embeddings
 /// that are tied to the output are rows of those. A weight of int8 numbers has a scale for each row beside it,
 /// NAME_scale (see tasks/conversion.h). @param config the folder's config.json

@@ -75,7 +75,7 @@ void check_unknown(const Generation& from) {
         if (from.of(name).number(name).value_or(0.0) != 0.0) refuse(name, "0");
     }
     for (const char* name : {"exponential_decay_length_penalty", "sequence_bias", "force_words_ids", "constraints",
-                             "max_time", "watermarking_config"}) {
+                             "max_time", "stop_strings", "watermarking_config"}) {
         if (from.of(name).has(name)) refuse(name, "null");
     }
     if (from.of("do_sample").flag("do_sample").value_or(false) &&
@@ -143,6 +143,7 @@ void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, st
 
 TranslationFolder open_hugging_face_folder(const std::string& folder, models::ComputeType type) {
     const JsonConfig config = JsonConfig::open(required(folder, "config.json"));
+    models::check_hugging_face_marian(config);  // before the files that other models do not have
     const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(folder));
     const std::string source_spm = required(folder, "source.spm");
     const std::string target_spm = required(folder, "target.spm");

@@ -92,6 +92,7 @@ TEST(ExplainCommand, HeatmapHasTheWordsAsLabels) {
 TEST(ExplainCommand, ErrorsAreOneLineAndStatus1) {
     write_file(temporary("array.json"), "[1, 2]");
     write_file(temporary("cut.json"), "{\"a\": 1");
+    write_file(temporary("empty.json"), "{}");
     const auto error_of = [](const std::string& arguments) {
         const Outcome run = attend("explain " + arguments);
         EXPECT_EQ(run.status, 1) << arguments;
@@ -110,6 +111,8 @@ TEST(ExplainCommand, ErrorsAreOneLineAndStatus1) {
     EXPECT_NE(error_of("--dictionary /nonexistent.json").find("'/nonexistent.json'"), std::string::npos);
     EXPECT_NE(error_of("a --dictionary " + temporary("array.json")).find("found an array"), std::string::npos);
     EXPECT_NE(error_of("a --dictionary " + temporary("cut.json")).find("found an error at byte"), std::string::npos);
+    EXPECT_EQ(error_of("a --dictionary " + temporary("empty.json")),
+              "attend: error: expected words in '" + temporary("empty.json") + "', found none\n");
 }
 
 }  // namespace

@@ -30,6 +30,13 @@ TEST(Command, WrongWordsAreNamed) {
               "attend: error: expected auto, reference or flash, found 'fast' for --algorithm\n");
     EXPECT_EQ(attend("plot a --output b.png --dpi 10001").err,
               "attend: error: expected a finite number above 0 and up to 10000, found '10001' for --dpi\n");
+    EXPECT_EQ(attend("plot a --output b.png --head -1").err,
+              "attend: error: expected a whole number of at least 0, found '-1' for --head\n");
+    EXPECT_EQ(attend("plot a --output b.png --head 9999999999999999999").err,
+              "attend: error: expected a whole number in [0, 9223372036854775807], found '9999999999999999999' for "
+              "--head\n");
+    EXPECT_EQ(attend("explain --heatmap -").err,
+              "attend: error: expected a file, since the walk takes standard output, found '-' for --heatmap\n");
     EXPECT_EQ(attend("plot a --terminal --dpi 50").err,
               "attend: error: expected a picture to write (--output), found --terminal alone for --dpi\n");
     EXPECT_EQ(attend("compute a --output b --seed 3").err,
@@ -45,6 +52,14 @@ TEST(Command, SaysWhenStandardOutputIsFullOrInputClosed) {
     }
     EXPECT_EQ(shell_output(command + " compute - --output " + temporary("x") + " <&- 2>&1; echo $?"),
               "attend: error: expected to read standard input, found it closed\n1\n");
+}
+
+TEST(Command, NamesWhatTookTooMuchMemory) {
+    const std::string limited = "ulimit -v 4000000; " ATTEND_COMMAND " ";
+    if (shell_output(limited + "--version 2>&1").find("attend ") != 0) return;  // sanitizers reserve more than that
+    const std::string command = "explain I --vocabulary-size 100000000 --embedding-dim 65536";
+    EXPECT_EQ(shell_output(limited + command + " 2>&1; echo $?"),
+              "attend: error: expected enough memory for `attend " + command + "`, found none left\n1\n");
 }
 
 TEST(Command, WrongUsageIsOneLineAndStatus2) {

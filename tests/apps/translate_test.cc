@@ -364,7 +364,7 @@ TEST_F(TranslateCommand, FailuresAreOneLineAndLeaveNoFile) {
     EXPECT_EQ(error(command_ + "--input /nowhere.txt", 1),
               "attend: error: expected a readable file, found none at '/nowhere.txt'\n");
     EXPECT_EQ(error(command_ + "--input " + small_.folder, 1),
-              "attend: error: expected a readable file, found none at '" + small_.folder + "'\n");
+              "attend: error: expected a file at '" + small_.folder + "', found: a directory\n");
     EXPECT_NE(error(command_ + "--output /nowhere/out.txt hello", 1).find("/nowhere/out.txt"), std::string::npos);
     for (const char* wrong : {"--compute-type int4", "--threads 0", "--threads x", "--batch-tokens 0",
                               "--max-length-factor 0", "--max-length-factor nan", "--unknown"}) {

@@ -62,6 +62,18 @@ TEST(HuggingFaceFolder, FoldersThatDoNotFitAreNamed) {
         EXPECT_NE(message.find("expected"), std::string::npos);
     }
     {
+        // What it is comes before what it lacks.
+        const TemporaryFolder folder;
+        for (const auto& [json, found] : {std::pair("{\"model_type\": \"bert\"}", "'bert'"), {"{}", "none"}}) {
+            write_file(folder.path("config.json"), json);
+            EXPECT_EQ(
+                message_of<FileError>([&] { Translator::from_pretrained(folder.path("")); }),
+                "[load_hugging_face_marian] expected a translation model, with 'model_type' of 'marian' (OPUS-MT), "
+                "in '" +
+                    folder.path("") + "/config.json', found " + found);
+        }
+    }
+    {
         const OpusCopy copy;
         copy.replace("vocab.json", "\"<pad>\": ", "\"<more>\": 900, \"<pad>\": ");
         EXPECT_NE(copy.message().find("vocab.json"), std::string::npos) << copy.message();
@@ -253,17 +265,10 @@ TEST(HuggingFaceFolder, RowsWithoutAWordAreUnknown) {
 
 TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     const std::pair<const char*, const char*> changes[] = {
-        {"num_beam_groups", "2"},
-        {"penalty_alpha", "0.6"},
-        {"sequence_bias", "[[[1], 2.0]]"},
-        {"num_beams", "1000000"},
-        {"num_beams", "0"},
-        {"forced_bos_token_id", "100000"},
-        {"max_length", "-3"},
-        {"top_k", "1.5"},
-        {"max_time", "1.0"},
-        {"max_new_tokens", "0"},
-        {"repetition_penalty", "0"},
+        {"num_beam_groups", "2"},    {"penalty_alpha", "0.6"}, {"sequence_bias", "[[[1], 2.0]]"},
+        {"num_beams", "1000000"},    {"num_beams", "0"},       {"forced_bos_token_id", "100000"},
+        {"max_length", "-3"},        {"top_k", "1.5"},         {"max_time", "1.0"},
+        {"stop_strings", "[\".\"]"}, {"max_new_tokens", "0"},  {"repetition_penalty", "0"},
     };
     for (const auto& [name, value] : changes) {
         const OpusCopy copy;
