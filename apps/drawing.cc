@@ -75,7 +75,8 @@ void tell_warnings(const viz::Figure& figure) {
 
 void DrawingArguments::add_to(CLI::App& command) {
     command
-        .add_option("-o,--output", output, "Picture to write: FILE.png, FILE.svg or FILE.pdf ('-': standard output)")
+        .add_option("-o,--output", output,
+                    "Picture to write: FILE.png, FILE.svg or FILE.pdf, not yet FILE.html ('-': standard output)")
         ->check(file_name())
         ->type_name("FILE");
     of_pictures_.push_back(

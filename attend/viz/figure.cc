@@ -12,7 +12,7 @@ namespace attend::viz {
 
 namespace {
 
-constexpr const char* kFormats = ".png, .svg or .pdf";
+constexpr const char* kFormats = ".png, .svg or .pdf (.html is not there yet)";
 
 std::string lower(std::string_view text) {
     std::string result(text);

@@ -30,6 +30,10 @@ TEST(Command, WrongWordsAreNamed) {
               "attend: error: expected auto, reference or flash, found 'fast' for --algorithm\n");
     EXPECT_EQ(attend("plot a --output b.png --dpi 10001").err,
               "attend: error: expected a finite number above 0 and up to 10000, found '10001' for --dpi\n");
+    EXPECT_EQ(
+        attend("plot a --output b.html").err,
+        "attend: error: expected a file name ending in .png, .svg or .pdf (.html is not there yet), found 'b.html' "
+        "for --output\n");
     EXPECT_EQ(attend("plot a --output b.png --head -1").err,
               "attend: error: expected a whole number of at least 0, found '-1' for --head\n");
     EXPECT_EQ(attend("plot a --output b.png --head 9999999999999999999").err,
