@@ -14,11 +14,11 @@ namespace attend::python {
 
 namespace {
 
-/// The array that a call is to write: the caller's, or a new one of the query's kind.
-NewArray output_array(nb::object out, nb::handle query, const TensorView& rows, Family family, const Shape& shape) {
-    const DType dtype = rows.dtype();
+/// The array that a call is to write: the caller's, or a new one of the query's kind. @param given the query's view
+NewArray output_array(nb::object out, nb::handle query, const TensorView& given, Family family, const Shape& shape) {
+    const DType dtype = given.dtype();
     if (out.is_none()) {
-        return family == Family::torch ? new_torch_array_like(query, rows, shape, dtype)
+        return family == Family::torch ? new_torch_array_like(query, given, shape, dtype)
                                        : new_array(family, shape, dtype);
     }
     const Array array(out, "attention", "out");
@@ -40,28 +40,28 @@ nb::object run_attention(nb::object query, nb::object key, nb::object value, Key
     OptionsWithArrays with = options_of(keywords);
     with.options.return_weights = return_weights;
     const Family family = family_of(query);
-    const TensorView& rows = q.rows();
-    if (rows.rank() != 4 || k.view().rank() != 4 || v.view().rank() != 4) {
-        attention(rows, k.view(), v.view());  // says what is wrong
+    const TensorView& given = q.view();
+    if (given.rank() != 4 || k.view().rank() != 4 || v.view().rank() != 4) {
+        attention(given, k.view(), v.view());  // says what is wrong
     }
-    const Shape scores{rows.size(0), rows.size(1), rows.size(2), k.view().size(2)};
+    const Shape scores{given.size(0), given.size(1), given.size(2), k.view().size(2)};
     const NewArray output =
-        output_array(std::move(out), query, rows, family, {scores[0], scores[1], scores[2], v.view().size(3)});
+        output_array(std::move(out), query, given, family, {scores[0], scores[1], scores[2], v.view().size(3)});
     AttentionTargets targets{output.view};
     NewArray weights;
     NewArray log_sum_exp;
     if (return_weights) {
-        weights = new_array(family, scores, rows.dtype());
+        weights = new_array(family, scores, given.dtype());
         targets.weights = weights.view;
     }
     if (return_log_sum_exp) {
-        const DType type = rows.dtype() == DType::float64 ? DType::float64 : DType::float32;
+        const DType type = given.dtype() == DType::float64 ? DType::float64 : DType::float32;
         log_sum_exp = new_array(family, {scores[0], scores[1], scores[2]}, type);
         targets.log_sum_exp = log_sum_exp.view;
     }
     {
         const Computing computing;
-        attention_into(targets, rows, k.rows(), v.rows(), with.options);
+        attention_into(targets, q.rows(), k.rows(), v.rows(), with.options);
     }
     if (!return_weights && !return_log_sum_exp) return output.object;
     return attention_result_type()(output.object, return_weights ? weights.object : nb::none(),
@@ -79,8 +79,9 @@ nb::object run_backward(nb::object grad_output, nb::object query, nb::object key
     const OptionsWithArrays with = options_of(keywords);
     const Family family = family_of(query);
     const auto gradient = [family](nb::handle array, const TensorView& view) {
-        return family == Family::torch ? new_torch_array_like(array, view, view.shape(), view.dtype())
-                                       : new_array(family, view.shape(), view.dtype());
+        return family == Family::torch && view.is_contiguous()
+                   ? new_torch_array_like(array, view, view.shape(), view.dtype())
+                   : new_array(family, view.shape(), view.dtype());
     };
     const NewArray dq = gradient(query, q.view());
     const NewArray dk = gradient(key, k.view());

@@ -45,8 +45,7 @@ bool is_number(nb::handle object) {
 /// heads.
 bool fit(const TensorView& query, const TensorView& key, const TensorView& value, bool grouped) {
     return query.rank() == 4 && key.rank() == 4 && value.rank() == 4 && query.size(0) == key.size(0) &&
-           query.size(0) == value.size(0) &&
-           (grouped || (query.size(1) == key.size(1) && query.size(1) == value.size(1)));
+           query.size(0) == value.size(0) && key.size(1) == value.size(1) && (grouped || query.size(1) == key.size(1));
 }
 
 /// PyTorch's function for plain tensors of four dimensions, where nothing but numbers is asked
@@ -80,12 +79,12 @@ nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, n
         options.bias = seen->view();
     }
     if (!scale.is_none()) options.scale = nb::cast<double>(scale);
-    const TensorView& rows = q->rows();
-    const NewArray output =
-        new_torch_array_like(query, rows, {rows.size(0), rows.size(1), rows.size(2), v->view().size(3)}, rows.dtype());
+    const TensorView& given = q->view();
+    const NewArray output = new_torch_array_like(
+        query, given, {given.size(0), given.size(1), given.size(2), v->view().size(3)}, given.dtype());
     {
         const Computing computing;
-        attention_into({output.view}, rows, k->rows(), v->rows(), options);
+        attention_into({output.view}, q->rows(), k->rows(), v->rows(), options);
     }
     return output.object;
 }

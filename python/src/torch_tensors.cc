@@ -126,13 +126,13 @@ TensorView asked(nb::handle tensor, const std::string& operation, const std::str
 }
 
 /// A new tensor to be written.
-NewArray writable_array(nb::object made, const Shape& shape, DType dtype) {
+NewArray writable_array(nb::object made, const Shape& shape, const Shape& strides, DType dtype) {
     auto* data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(called(made, TorchNames::get().data_ptr)));
     if (data == nullptr && shape.numel() > 0) {
         throw nb::type_error(
             ("expected PyTorch to give memory for results, found a " + name_of_type(made) + " without any").c_str());
     }
-    return {std::move(made), MutableTensorView(data, dtype, shape, contiguous_strides(shape))};
+    return {std::move(made), MutableTensorView(data, dtype, shape, strides)};
 }
 
 }  // namespace
@@ -178,14 +178,21 @@ NewArray new_torch_array(const Shape& shape, DType dtype) {
     const TorchNames& names = TorchNames::get();
     return writable_array(names.empty(tuple_of(shape), nb::arg("dtype") = names.dtypes[static_cast<int>(dtype)],
                                       nb::arg("device") = names.cpu),
-                          shape, dtype);
+                          shape, contiguous_strides(shape), dtype);
 }
 
 NewArray new_torch_array_like(nb::handle tensor, const TensorView& view, const Shape& shape, DType dtype) {
-    if (!is_plain_torch(tensor) || view.dtype() != dtype || !(view.shape() == shape) || !view.is_contiguous()) {
+    const bool contiguous = view.is_contiguous();
+    const bool has_rows = contiguous || (view.rank() > 0 && view.stride(-1) == 1);
+    if (!is_plain_torch(tensor) || view.dtype() != dtype || !(view.shape() == shape) || !has_rows) {
         return new_torch_array(shape, dtype);
     }
-    return writable_array(TorchNames::get().empty_like(tensor), shape, dtype);
+    const TorchNames& names = TorchNames::get();
+    nb::object made = names.empty_like(tensor);
+    // Of strides that overlap or have gaps PyTorch keeps but the order.
+    Shape strides = contiguous ? contiguous_strides(shape) : shape_of(called(made, names.stride));
+    if (!contiguous && strides[shape.rank() - 1] != 1) return new_torch_array(shape, dtype);
+    return writable_array(std::move(made), shape, strides, dtype);
 }
 
 }  // namespace attend::python

@@ -26,7 +26,9 @@ TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const 
 
 /// A new tensor on the CPU, whatever torch.set_default_device says.
 NewArray new_torch_array(const Shape& shape, DType dtype);
-/// The same; in half the time where a plain tensor of that shape and type is at hand that has its rows in order.
+/// The same, with its dimensions in memory in the order of a plain tensor's that has that shape and type and contiguous
+/// rows, as PyTorch's results follow the query; in half the time.
+/// @param view the tensor's, as it was given
 NewArray new_torch_array_like(nb::handle tensor, const TensorView& view, const Shape& shape, DType dtype);
 
 }  // namespace attend::python
