@@ -7,7 +7,8 @@ log-sum-exp of a query that attends to nothing is -inf; the returned probabiliti
 import torch as _torch
 
 from . import _core
-from .torch import _attention_with_log_sum_exp, _refuse_traces, _wants_gradients
+from .torch._autograd import attention_with_log_sum_exp as _attention_with_log_sum_exp
+from .torch._modes import refuse_traces as _refuse_traces, wants_gradients as _wants_gradients
 
 __all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func",
            "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func", "flash_attn_with_kvcache"]

@@ -53,11 +53,55 @@ def test_equals_pytorch(name, options, dtype):
 
 def test_any_rank():
     for q, k, v in [((5, 8), (7, 8), (7, 4)), ((3, 5, 8), (3, 7, 8), (3, 7, 4)), ((2, 2, 3, 5, 8), (2, 1, 3, 7, 8), (1, 2, 3, 7, 4)),
-                    ((1, 3, 5, 8), (4, 3, 7, 8), (4, 3, 7, 4)), ((2, 3, 5, 8), (2, 1, 7, 8), (2, 1, 7, 4))]:
+                    ((1, 3, 5, 8), (4, 3, 7, 8), (4, 3, 7, 4)), ((2, 3, 5, 8), (2, 1, 7, 8), (2, 1, 7, 4)),
+                    ((2, 2, 3, 5, 8), (3, 7, 8), (7, 4)), ((5, 8), (7, 8), (2, 2, 3, 7, 4)), ((0, 3, 5, 8), (1, 3, 7, 8), (1, 3, 7, 4)),
+                    ((2, 0, 5, 8), (2, 1, 7, 8), (2, 1, 7, 4))]:
         q, k, v = torch.randn(q), torch.randn(k), torch.randn(v)
         want = F.scaled_dot_product_attention(q, k, v)
         found = attend.torch.scaled_dot_product_attention(q, k, v)
         torch.testing.assert_close(found, want, atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mask", [(5, 7), (3, 5, 7), (2, 3, 5, 7), (1, 1, 5, 7), (2, 2, 3, 5, 7), (2, 1, 1, 1, 7)], ids=str)
+def test_masks_of_five_dimensions(mask):
+    q, k, v = torch.randn(2, 2, 3, 5, 8), torch.randn(2, 2, 3, 7, 8), torch.randn(2, 2, 3, 7, 4)
+    for given in (torch.randn(mask), torch.rand(mask) > 0.3):
+        torch.testing.assert_close(attend.torch.scaled_dot_product_attention(q, k, v, given),
+                                   F.scaled_dot_product_attention(q, k, v, given), atol=3e-6, rtol=0)
+
+
+def test_keys_and_values_in_groups_of_their_own():
+    for heads in ((6, 2, 3), (6, 3, 2), (6, 6, 1)):
+        q, k, v = (torch.randn(2, n, 5, 8, requires_grad=True) for n in heads)
+        found = attend.torch.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        want = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        torch.testing.assert_close(found, want, atol=3e-6, rtol=0)
+        for a, b in zip(torch.autograd.grad(found.sum(), (q, k, v)), torch.autograd.grad(want.sum(), (q, k, v))):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_outputs_lie_in_memory_as_the_query(gradients):
+    for q in (torch.randn(2, 5, 3, 8).transpose(1, 2), torch.randn(2, 5, 3, 3, 8)[:, :, 1].transpose(1, 2), torch.randn(2, 3, 5, 8),
+              torch.randn(5, 2, 3, 8).permute(1, 2, 0, 3), torch.randn(2, 3, 8, 5).mT, torch.randn(2, 1, 5, 8).expand(2, 3, 5, 8),
+              torch.randn(2, 3, 5, 16)[..., ::2], torch.randn(5, 3, 8).transpose(0, 1)):
+        q = q.detach().requires_grad_(gradients)
+        for dropout_p in (0.0, 1e-9):
+            found = attend.torch.scaled_dot_product_attention(q, q, q, dropout_p=dropout_p)
+            want = F.scaled_dot_product_attention(q, q, q)
+            assert found.stride() == want.stride()
+            torch.testing.assert_close(found, want, atol=3e-6, rtol=0)
+        assert attend.torch.scaled_dot_product_attention(q, q, q[..., :4]).is_contiguous()
+    torch.testing.assert_close(attend.attention(torch.randn(1, 1, 8, 5).mT.fill_(1), torch.ones(1, 1, 7, 8), torch.ones(1, 1, 7, 4)),
+                               torch.ones(1, 1, 5, 4))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 8), (2, 1, 2, 5, 8)], ids=str)
+def test_results_may_be_written_to_before_backward(shape):
+    x = torch.randn(shape, requires_grad=True)
+    found, want = (torch.autograd.grad(f(x, x, x).mul_(2).sum(), x)[0] for f in (attend.torch.scaled_dot_product_attention,
+                                                                                 F.scaled_dot_product_attention))
+    torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
 
 
 def test_strides_are_taken_as_they_are():
@@ -118,9 +162,22 @@ def test_what_does_not_fit_is_an_exception():
                         (ValueError, lambda: sdpa(q, k, v, dropout_p=1.5)), (ValueError, lambda: sdpa(q, k, v, dropout_p=-0.5)),
                         (ValueError, lambda: sdpa(q, k, v, dropout_p=float("nan"))), (TypeError, lambda: sdpa(q.to_sparse(), k, v)),
                         (TypeError, lambda: sdpa(q.detach().numpy(), k, v)), (TypeError, lambda: sdpa(q, None, v)),
-                        (TypeError, lambda: sdpa(q, k, v, [[True]]))]:
-        with pytest.raises(error):
+                        (TypeError, lambda: sdpa(q, k, v, [[True]])), (ValueError, lambda: sdpa(q, k, v, torch.ones(1, 2, 4, 6, 7))),
+                        (ValueError, lambda: sdpa(q, k[:, :3], v[:, :2], enable_gqa=True)),
+                        (TypeError, lambda: sdpa(q, k, v, scale=torch.tensor(0.5, requires_grad=True)))]:
+        with pytest.raises(error) as caught:
             call()
+        assert isinstance(caught.value, RuntimeError)  # as PyTorch's errors are
+    with pytest.raises(RuntimeError, match="Explicit attn_mask should not be set when is_causal=True"):
+        sdpa(q, k, v, torch.ones(6, 7).bool(), is_causal=True)
+    with pytest.raises(RuntimeError, match="expected query, key and value of 3 dimensions"):
+        attend.torch.MultiheadAttention(8, 2)(q, k, v)
+
+
+def test_a_tensor_as_scale():
+    q, k, v = inputs(torch.float32)
+    sdpa = attend.torch.scaled_dot_product_attention
+    assert torch.equal(sdpa(q, k, v, scale=torch.tensor(0.5)), sdpa(q, k, v, scale=0.5))
 
 
 def test_threads_call_at_once():

@@ -72,6 +72,15 @@ def test_tensors_without_memory():
         fake = [mode.from_tensor(x) for x in (q, k, v)]
         assert sdpa(*fake).shape == (2, 3, 4, 6)
         assert sdpa(fake[0].requires_grad_(), *fake[1:]).requires_grad
+        for order in ((0, 2, 1), (1, 0, 2)):
+            with pytest.raises(RuntimeError, match="expected"):
+                sdpa(*(fake[i] for i in order))
+        with pytest.raises(RuntimeError, match="broadcasts"):
+            sdpa(*fake, mode.from_tensor(torch.ones(5, 5)))
+        with pytest.raises(RuntimeError, match="one type"):
+            sdpa(fake[0].double(), *fake[1:])
+        layout = mode.from_tensor(torch.randn(2, 4, 3, 8).transpose(1, 2))
+        assert sdpa(layout, fake[1], fake[1]).stride() == layout.stride()
         with pytest.raises(TypeError, match="without memory"):
             attend.flash_attn.flash_attn_func(*fake)
         with pytest.raises(TypeError, match="without"):
@@ -115,6 +124,65 @@ def test_vmap():
           F.scaled_dot_product_attention(q, k[:1], v[:1]).transpose(0, 1))
 
 
+def test_vmap_of_no_members():
+    assert torch.func.vmap(sdpa)(*inputs(0)).shape == (0, 2, 3, 4, 6)
+
+
+@pytest.mark.parametrize("transform", [
+    lambda f, q, k, v, bias: torch.func.grad(lambda *x: f(*x).square().sum(), (0, 1, 2, 3))(q, k, v, bias),
+    lambda f, q, k, v, bias: torch.func.grad(lambda q: f(q, k, v, is_causal=True).square().sum())(q),
+    lambda f, q, k, v, bias: torch.func.vmap(torch.func.grad(lambda *x: f(*x).square().sum(), (0, 1, 2)))(q, k, v),
+    lambda f, q, k, v, bias: torch.func.grad(lambda q: torch.func.vmap(f)(q, k, v).square().sum())(q),
+    lambda f, q, k, v, bias: torch.func.vjp(lambda q: f(q, k, v, bias), q)[1](torch.ones(2, 3, 4, 6)),
+    lambda f, q, k, v, bias: torch.func.jacrev(lambda q: f(q, k, v, bias))(q[:1, :1]),
+    lambda f, q, k, v, bias: torch.func.grad(lambda p: torch.func.functional_call(Layer(f), p, (k, v)).square().sum())({"query": q}),
+], ids=["grad", "causal", "vmap of grad", "grad of vmap", "vjp", "jacrev", "functional_call"])
+def test_gradients_by_functions(transform):
+    given = *inputs(), torch.randn(4, 5)
+    found, want = (torch.utils._pytree.tree_leaves(transform(f, *given)) for f in (sdpa, F.scaled_dot_product_attention))
+    for a, b in zip(found, want, strict=True):
+        close(a, b)
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.query = function, torch.nn.Parameter(torch.zeros(2, 3, 4, 8))
+
+    def forward(self, k, v):
+        return self.function(self.query, k, v)
+
+
+def test_gradients_of_gradients_by_functions_are_refused():
+    q, k, v = inputs()
+    with pytest.raises(RuntimeError, match="gradients of gradients"):
+        torch.func.grad(lambda q: torch.func.grad(lambda q: sdpa(q, k, v).sum())(q).square().sum())(q)
+
+
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"attn_mask": torch.ones(4, 5).tril(1) > 0}, {"attn_mask": torch.ones(4, 5)}],
+                         ids=["plain", "causal", "mask", "bias"])
+def test_batches_of_gradients(options):
+    q, k, v = (x.requires_grad_() for x in inputs())
+    grads = torch.randn(3, 2, 3, 4, 6)
+    found, want = (torch.autograd.grad(f(q, k, v, **options), (q, k, v), grads, is_grads_batched=True)
+                   for f in (sdpa, F.scaled_dot_product_attention))
+    for a, b in zip(found, want):
+        close(a, b)
+    y = sdpa(q, k, v, **options)
+    close(torch.func.vmap(lambda grad: torch.autograd.grad(y, q, grad, retain_graph=True)[0])(grads), want[0])
+
+
+def test_batches_of_gradients_elsewhere():
+    q, k, v = (x[:1, :1].double() for x in inputs())
+    close(torch.autograd.functional.jacobian(lambda q: sdpa(q, k, v), q, vectorize=True),
+          torch.autograd.functional.jacobian(lambda q: sdpa(q, k, v), q))
+    assert torch.autograd.gradcheck(sdpa, [x.requires_grad_() for x in (q, k, v)], check_batched_grad=True)
+    x = torch.randn(1, 4, 2, 8, requires_grad=True)
+    y = attend.flash_attn.flash_attn_func(x, x, x, window_size=(1, 1))
+    with pytest.raises(NotImplementedError, match="one gradient at a time"):
+        torch.autograd.grad(y, x, torch.ones(2, *y.shape), is_grads_batched=True)
+
+
 def test_forward_mode_is_refused():
     q, k, v = inputs()
     for call in (sdpa, lambda q, k, v: attend.flash_attn.flash_attn_func(q, q, q)):
@@ -122,6 +190,9 @@ def test_forward_mode_is_refused():
             torch.func.jvp(lambda q: call(q, k, v), (q,), (q,))
         with pytest.raises(NotImplementedError, match="forward mode"), torch.autograd.forward_ad.dual_level():
             call(torch.autograd.forward_ad.make_dual(q, q), k, v)
+        want = call(q, k, v)
+        with torch.autograd.forward_ad.dual_level():
+            assert torch.equal(call(q, k, v), want)  # no tangents are asked for
 
 
 def test_gradients_of_gradients_are_refused():

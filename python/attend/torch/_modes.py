@@ -1,0 +1,49 @@
+"""What PyTorch is asked of a call: whether it wants more than numbers."""
+import torch
+import torch.autograd.forward_ad as forward_ad
+
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
+
+
+def are_plain(query, key, value, *others):
+    """Whether all are PyTorch's own tensors (or None, of the others)."""
+    return (type(query) in _PLAIN and type(key) in _PLAIN and type(value) in _PLAIN and
+            all(x is None or type(x) in _PLAIN for x in others))
+
+
+def transformed():
+    """Whether more is asked for than the numbers in tensors."""
+    return (torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0 or
+            torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
+
+
+def wants_gradients(query, key, value, bias):
+    return torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad or
+                                        (bias is not None and bias.requires_grad))
+
+
+def _traced():
+    """Whether PyTorch records what is done to real tensors."""
+    return torch.jit.is_tracing() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+
+
+def refuse_traces():
+    """Of calls that a trace would keep as constants."""
+    if _traced():
+        raise RuntimeError("[flash_attn] expected a call that is not traced, found one that is")
+
+
+def refuse_tangents(*_):
+    """PyTorch would take the tangents of an operator without them for zeros."""
+    raise NotImplementedError("[attention] expected gradients in reverse mode, found forward mode (jvp)")
+
+
+def refuse_forward_mode(*tensors):
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        refuse_tangents()
+
+
+def refuse_gradients_of_gradients(*_):
+    """Or a part of them would be missing."""
+    raise RuntimeError("[attention] expected gradients to be differentiated once, found gradients of gradients, which "
+                       "PyTorch has with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)")

@@ -1,0 +1,75 @@
+"""PyTorch's function replaced by this package's."""
+import contextlib
+import functools
+
+import torch
+from torch.nn import functional
+from torch.nn.attention.bias import CausalBias
+
+from ._function import scaled_dot_product_attention
+
+
+def _either(original):
+    """This package's function for CPU tensors that are not nested, and the original for others."""
+
+    @functools.wraps(original)
+    def either(query, *arguments, **keywords):
+        # Masks of CausalBias would take part as tensors without numbers; both functions know them.
+        given = [x for x in (query, *arguments, *keywords.values()) if not isinstance(x, CausalBias)]
+        if isinstance(query, torch.Tensor) and (query.device.type != "cpu" or query.is_nested):
+            return original(query, *arguments, **keywords)
+        if torch.overrides.has_torch_function(given):
+            return torch.overrides.handle_torch_function(either, given, query, *arguments, **keywords)
+        return scaled_dot_product_attention(query, *arguments, **keywords)
+
+    either.__module__ = functional.__name__  # where the code of torch.fx's graphs looks it up
+    return either
+
+
+@contextlib.contextmanager
+def _known_to_scripts(function):
+    """torch.jit.script takes the function for PyTorch's."""
+    table = torch.jit._builtins._get_builtin_table()
+    table[id(function)] = "aten::scaled_dot_product_attention"
+    try:
+        yield
+    finally:
+        del table[id(function)]
+
+
+@contextlib.contextmanager
+def _known_to_causal_bias(original):
+    """CausalBias, which compares with torch.nn.functional's, knows the original still: who imported it before calls it."""
+    known = CausalBias.__dict__["__torch_function__"]
+
+    def torch_function(cls, function, types, args=(), kwargs=None):
+        current = functional.scaled_dot_product_attention
+        return known.__func__(cls, current if function is original else function, types, args, kwargs)
+
+    CausalBias.__torch_function__ = classmethod(torch_function)
+    try:
+        yield
+    finally:
+        CausalBias.__torch_function__ = known
+
+
+@contextlib.contextmanager
+def replaced():
+    """Within it torch.nn.functional.scaled_dot_product_attention is this module's, for CPU tensors that are not nested: a
+    model that calls it runs on attend, unchanged. What torch.jit.script compiles runs on PyTorch's.
+
+    >>> import torch, attend.torch
+    >>> x = torch.ones(1, 2, 3, 4)
+    >>> with attend.torch.replaced():
+    ...     y = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    >>> y.shape
+    torch.Size([1, 2, 3, 4])
+    """
+    original = functional.scaled_dot_product_attention
+    either = _either(original)
+    with _known_to_scripts(either), _known_to_causal_bias(original):
+        functional.scaled_dot_product_attention = either
+        try:
+            yield
+        finally:
+            functional.scaled_dot_product_attention = original
