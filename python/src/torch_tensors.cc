@@ -37,7 +37,7 @@ nb::object called(nb::handle object, const nb::str& name) {
 struct TorchNames {
     nb::object tensor, parameter, empty, empty_like, cpu, dtypes[8];
     nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"},
-        untyped_storage{"untyped_storage"}, storage_offset{"storage_offset"}, nbytes{"nbytes"};
+        untyped_storage{"untyped_storage"}, nbytes{"nbytes"};
     const ExchangeTable* exchange = nullptr;
 
     static const TorchNames& get() {
@@ -57,8 +57,7 @@ private:
             const std::string name(name_of(static_cast<DType>(d)));
             dtypes[d] = torch.attr(name.c_str());
         }
-        for (nb::str* name :
-             {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage, &storage_offset, &nbytes}) {
+        for (nb::str* name : {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage, &nbytes}) {
             PyObject* interned = name->release().ptr();
             PyUnicode_InternInPlace(&interned);
             *name = nb::steal<nb::str>(interned);
@@ -152,26 +151,32 @@ bool is_plain_torch(nb::handle object) {
 // Tensors that require gradients need not be detached.
 TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const std::string& what) {
     const TorchNames& names = TorchNames::get();
-    const std::optional<TensorView> known = described(tensor);
-    const TensorView view = known ? *known : asked(tensor, operation, what);
-    if (called(tensor, names.is_neg).ptr() == Py_True) {
-        TorchMemory memory = torch_memory(tensor.attr("resolve_neg")(), operation, what);
-        memory.writable = false;  // what is written to the copy would be lost
-        return memory;
+    // PyTorch lets other threads run while it answers, and they may give the tensor another storage: asked again then.
+    for (int attempt = 0; attempt < 100; ++attempt) {
+        const std::optional<TensorView> known = described(tensor);
+        const TensorView view = known ? *known : asked(tensor, operation, what);
+        if (called(tensor, names.is_neg).ptr() == Py_True) {
+            TorchMemory memory = torch_memory(tensor.attr("resolve_neg")(), operation, what);
+            memory.writable = false;  // what is written to the copy would be lost
+            return memory;
+        }
+        // What stands for a tensor while a program is traced or its shapes are worked out has no memory.
+        if (view.data() == nullptr && view.numel() > 0) {
+            refuse_array(operation, what, "one without memory (" + name_of_type(tensor) + ")");
+        }
+        nb::object storage = called(tensor, names.untyped_storage);
+        if (view.numel() == 0) return {view, std::move(storage), true};
+        const auto begin = nb::cast<std::uintptr_t>(called(storage, names.data_ptr));
+        const auto size = nb::cast<std::uint64_t>(called(storage, names.nbytes));
+        const auto first = reinterpret_cast<std::uintptr_t>(view.data());
+        std::int64_t count = 1;
+        for (int d = 0; d < view.rank(); ++d) count += (view.size(d) - 1) * view.stride(d);
+        if (first >= begin && first - begin + static_cast<std::uint64_t>(count) * size_of(view.dtype()) <= size) {
+            return {view, std::move(storage), true};
+        }
     }
-    // What stands for a tensor while a program is traced or its shapes are worked out has no memory.
-    if (view.data() == nullptr && view.numel() > 0) {
-        refuse_array(operation, what, "one without memory (" + name_of_type(tensor) + ")");
-    }
-    nb::object storage = called(tensor, names.untyped_storage);
     // Storage may have been made smaller than the tensors in it.
-    std::int64_t end = nb::cast<std::int64_t>(called(tensor, names.storage_offset)) + 1;
-    for (int d = 0; d < view.rank(); ++d) end += (view.size(d) - 1) * view.stride(d);
-    if (view.numel() > 0 && end * static_cast<std::int64_t>(size_of(view.dtype())) >
-                                nb::cast<std::int64_t>(called(storage, names.nbytes))) {
-        refuse_array(operation, what, "one that is larger than its storage");
-    }
-    return {view, std::move(storage), true};
+    refuse_array(operation, what, "one that is larger than its storage");
 }
 
 NewArray new_torch_array(const Shape& shape, DType dtype) {
