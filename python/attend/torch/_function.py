@@ -48,24 +48,28 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
 
 def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa):
     """The function for tensors of any kind and shape, whatever is done to it."""
-    has_causal_bias = isinstance(attn_mask, CausalBias)
+    plain = are_plain(query, key, value, attn_mask)  # to ask what others are takes longer
+    has_causal_bias = not plain and isinstance(attn_mask, CausalBias)
     given = (query, key, value) if has_causal_bias else (query, key, value, attn_mask)
     if has_torch_function(given):
         return handle_torch_function(scaled_dot_product_attention, given, query, key, value, attn_mask, dropout_p,
                                      is_causal, scale=scale, enable_gqa=enable_gqa)
-    _check(query, key, value, attn_mask, is_causal, scale)
+    if not plain:
+        _check_types(query, key, value, attn_mask)
+    _check(query, key, value, attn_mask, is_causal)
+    scale = _number(scale)
     causal = "top-left" if is_causal else None
     if has_causal_bias:
         causal, attn_mask = _of_causal_bias(attn_mask, query, key)
+        plain = are_plain(query, key, value)
     if torch.is_autocast_enabled("cpu"):
         query, key, value, attn_mask = _autocast(query, key, value, attn_mask)
     query, key, value, leading = _of_one_shape(query, key, value, enable_gqa)
     if attn_mask is not None:
         attn_mask = _mask_of_four_dimensions(attn_mask, leading)
     mask, bias = _mask_and_bias(attn_mask)
-    scale = float(scale) if isinstance(scale, torch.Tensor) else scale
     seed = torch.randint(0, 2**62, (), device="cpu") if dropout_p != 0.0 else None
-    if not are_plain(query, key, value, attn_mask) or transformed():
+    if not plain or transformed():
         output = _operator_for_this_call()(query, key, value, mask, bias, seed, causal, scale, dropout_p)[0]
     else:
         options = _options(scale, causal, mask)
@@ -92,23 +96,33 @@ def _functionalizes():
     return any(x.key() == functorch.TransformType.Functionalize for x in functorch.get_interpreter_stack() or ())
 
 
-def _check(query, key, value, attn_mask, is_causal, scale):
+def _check_types(*tensors):
+    for name, x in zip(("query", "key", "value", "attn_mask"), tensors):
+        if not isinstance(x, torch.Tensor) and not (x is None and name == "attn_mask"):
+            raise TorchTypeError(f"[scaled_dot_product_attention] expected {name} to be a torch.Tensor, found "
+                                 f"{type(x).__name__}")
+
+
+def _check(query, key, value, attn_mask, is_causal):
     """What does not depend on how sizes fit together."""
-    name = "[scaled_dot_product_attention]"
-    for what, x in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
-        if not isinstance(x, torch.Tensor) and not (x is None and what == "attn_mask"):
-            raise TorchTypeError(f"{name} expected {what} to be a torch.Tensor, found {type(x).__name__}")
     if attn_mask is not None and is_causal:
         theirs = ("CausalBias should not be used with causal=True" if isinstance(attn_mask, CausalBias) else
                   "Explicit attn_mask should not be set when is_causal=True")
-        raise TorchValueError(f"{name} expected attn_mask or is_causal, found both. {theirs}")
-    if isinstance(scale, torch.Tensor) and scale.requires_grad:
-        raise TorchTypeError(f"{name} expected scale to be a number, found a tensor that requires gradients")
+        raise TorchValueError(f"[scaled_dot_product_attention] expected attn_mask or is_causal, found both. {theirs}")
     if query.is_nested or key.is_nested or value.is_nested:
-        raise TorchTypeError(f"{name} expected tensors that are not nested, found nested ones")
+        raise TorchTypeError("[scaled_dot_product_attention] expected tensors that are not nested, found nested ones")
     if min(query.dim(), key.dim(), value.dim()) < 2:
-        raise TorchValueError(f"{name} expected query, key and value of at least two dimensions, found {query.dim()}, "
-                              f"{key.dim()} and {value.dim()}")
+        raise TorchValueError("[scaled_dot_product_attention] expected query, key and value of at least two dimensions, "
+                              f"found {query.dim()}, {key.dim()} and {value.dim()}")
+
+
+def _number(scale):
+    if scale is None or isinstance(scale, (float, int)) or not isinstance(scale, torch.Tensor):
+        return scale
+    if scale.requires_grad:
+        raise TorchTypeError("[scaled_dot_product_attention] expected scale to be a number, found a tensor that requires "
+                             "gradients")
+    return float(scale)
 
 
 def _autocast(*tensors):

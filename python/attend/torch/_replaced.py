@@ -5,6 +5,7 @@ import functools
 import torch
 from torch.nn import functional
 from torch.nn.attention.bias import CausalBias
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ._function import scaled_dot_product_attention
 
@@ -14,12 +15,18 @@ def _either(original):
 
     @functools.wraps(original)
     def either(query, *arguments, **keywords):
-        # Masks of CausalBias would take part as tensors without numbers; both functions know them.
-        given = [x for x in (query, *arguments, *keywords.values()) if not isinstance(x, CausalBias)]
+        if has_torch_function((query, *arguments, *keywords.values())):
+            return overridden(query, *arguments, **keywords)
+        ours = query.device.type == "cpu" and not query.is_nested
+        return (scaled_dot_product_attention if ours else original)(query, *arguments, **keywords)
+
+    def overridden(query, *arguments, **keywords):
         if isinstance(query, torch.Tensor) and (query.device.type != "cpu" or query.is_nested):
             return original(query, *arguments, **keywords)
-        if torch.overrides.has_torch_function(given):
-            return torch.overrides.handle_torch_function(either, given, query, *arguments, **keywords)
+        # Masks of CausalBias would take part as tensors without numbers; this package's function knows them.
+        given = [x for x in (query, *arguments, *keywords.values()) if not isinstance(x, CausalBias)]
+        if has_torch_function(given):
+            return handle_torch_function(either, given, query, *arguments, **keywords)
         return scaled_dot_product_attention(query, *arguments, **keywords)
 
     either.__module__ = functional.__name__  # where the code of torch.fx's graphs looks it up
