@@ -269,9 +269,13 @@ Raises ValueError for numbers out of range and options of the other kind of mode
 2
 )")
         .def("pieces", &Translator::pieces, arg("ids"),
-             "Pieces as the target's vocabulary spells them, a list of str. Raises ValueError for an id that is none.")
+             "Pieces as the target's vocabulary spells them, a list of str; of Hugging Face's, '<unk>' for an id "
+             "without one. "
+             "Raises ValueError for an id that is none.")
         .def("source_pieces", &Translator::source_pieces, arg("ids"),
-             "Pieces as the source's vocabulary spells them, a list of str. Raises ValueError for an id that is none.")
+             "Pieces as the source's vocabulary spells them, a list of str; of Hugging Face's, '<unk>' for an id "
+             "without one. "
+             "Raises ValueError for an id that is none.")
         .def_prop_ro("source_language", &Translator::source_language,
                      "Of the texts, two letters; empty where the model's file name does not tell.")
         .def_prop_ro("target_language", &Translator::target_language, "Of the translations, likewise.");

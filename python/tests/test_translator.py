@@ -33,8 +33,11 @@ def test_languages_and_pieces(marian, hugging_face):
     assert "".join(hugging_face.source_pieces(found.source_ids)).startswith("\u2581")
     assert hugging_face.source_pieces(found.source_ids)[-1] == "</s>"
     for pieces in (hugging_face.pieces, hugging_face.source_pieces):
+        assert pieces([1 << 30]) == ["<unk>"]  # a model may have rows that no word has
         with pytest.raises(ValueError, match="expected"):
-            pieces([1 << 30])
+            pieces([-1])
+    with pytest.raises(ValueError, match="expected"):
+        marian.pieces([1 << 30])
 
 
 def test_paths_and_texts_of_other_kinds(hugging_face):
