@@ -66,6 +66,18 @@ double element(const TensorView& view, std::initializer_list<std::int64_t> index
     return load_element(view.data(), view.dtype(), offset);
 }
 
+/// Of a log-sum-exp [batch, heads, Lq].
+bool all_finite(const TensorView& view) {
+    for (std::int64_t b = 0; b < view.size(0); ++b) {
+        for (std::int64_t h = 0; h < view.size(1); ++h) {
+            for (std::int64_t i = 0; i < view.size(2); ++i) {
+                if (!std::isfinite(element(view, {b, h, i}))) return false;
+            }
+        }
+    }
+    return true;
+}
+
 /// Whether floats may have lost a row: it sees keys and has no finite log-sum-exp, and its bias does not say so.
 bool is_lost(const kernels::AttentionProblem& problem, const TensorView& log_sum_exp, const kernels::Sequence& sequence,
              std::int64_t head, std::int64_t query) {
@@ -84,6 +96,7 @@ bool is_lost(const kernels::AttentionProblem& problem, const TensorView& log_sum
 /// is infinite as an exponent of 2, although it is a number like any other.
 void recompute_lost_rows(const kernels::AttentionProblem& problem, const kernels::AttentionOutputs& outputs) {
     const TensorView log_sum_exp = outputs.log_sum_exp;
+    if (all_finite(log_sum_exp)) return;
     const std::size_t bytes = kernels::cpu::scratch_size(problem);
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const kernels::Sequence& s) { return s.query_count; },
