@@ -92,8 +92,8 @@ bool is_lost(const kernels::AttentionProblem& problem, const TensorView& log_sum
     return false;
 }
 
-/// Such rows once more, in double: a bias or score beyond 2.36e38, the lowest float among them (Hugging Face's mask),
-/// is infinite as an exponent of 2, although it is a number like any other.
+/// Such rows once more, by the plain path: a bias or score beyond 2.36e38, the lowest float among them (Hugging Face's
+/// mask), is infinite as an exponent of 2, although it is a number like any other.
 void recompute_lost_rows(const kernels::AttentionProblem& problem, const kernels::AttentionOutputs& outputs) {
     const TensorView log_sum_exp = outputs.log_sum_exp;
     if (all_finite(log_sum_exp)) return;

@@ -97,9 +97,9 @@ struct AttentionGradients {
 /// Gradients of sum(grad_output * output) (Dao et al. 2022, section 3.1). Dropout is drawn again from its seed.
 /// Sums over a group of heads, and over what the bias was broadcast over, run in a fixed order. Rows that attend to
 /// nothing have gradients of 0. A sequence with a log-sum-exp beyond 65536 in magnitude (a bias of -1e9 on all keys of
-/// a padded query) takes the plain path in double, since no float holds the exponents of its weights. Memory: query and
-/// grad_output once more, packed; for 16-bit types also the query's gradient in float32, and that of a bias that was
-/// broadcast. Gradients of what options.score has learned: ScoreFunction::parameters.
+/// a padded query) takes the plain path (in double but for 16-bit types), since no float holds its weights' exponents.
+/// Memory: query and grad_output once more, packed; for 16-bit types also the query's gradient in float32, and that of
+/// a bias that was broadcast. Gradients of what options.score has learned: ScoreFunction::parameters.
 /// @param grad_output [batch, heads, Lq, dv], dtype of the query
 /// @param result what attention returned for the same inputs and options; a fast path reads output and log_sum_exp
 /// where that is exact enough, and recomputes them where it is not

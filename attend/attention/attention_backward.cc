@@ -301,11 +301,11 @@ void attention_backward_into(const AttentionGradientTargets& targets, const Tens
     }
     const detail::WithoutNonfinite finite(checked.problem(), grad_output, log_sum_exp);
     // Sums of a bias over sequences have one order in each path: all of them take the same.
-    if (finite.is_visible() && targets.bias) {
+    if (finite.needs_plain_path() && targets.bias) {
         run_plain(checked, checked.problem(), targets, grad_output, options);
         return;
     }
-    if (finite.is_visible()) run_plain(checked, finite.plain_problem(), targets, grad_output, options);
+    if (finite.needs_plain_path()) run_plain(checked, finite.plain_problem(), targets, grad_output, options);
     const flash::BackwardTensors tensors{finite.grad_output(), output,      log_sum_exp,
                                          targets.query,        targets.key, targets.value};
     if (targets.bias) {

@@ -32,7 +32,7 @@ public:
 
     /// True when a row or a logit that is not finite belongs to a visible pair of any sequence, or one's log-sum-exp is
     /// beyond 65536 in magnitude: a weight is 2 to the difference of two such numbers.
-    bool is_visible() const { return !plain_sequences_.empty(); }
+    bool needs_plain_path() const { return !plain_sequences_.empty(); }
     /// Those sequences, the others being empty: the plain path, which skips hidden pairs one by one, must be taken.
     kernels::AttentionProblem plain_problem() const;
     /// The other sequences, those being empty, with rows that are not finite, which no visible pair reads, replaced by
