@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <limits>
 #include <span>
 #include <string>
@@ -107,9 +108,9 @@ TEST(LinearAttentionSemantics, BitsDoNotDependOnThreads) {
 // Whatever a thread's scratch held before, NaN included, does not matter.
 TEST(LinearAttentionSemantics, ScratchIsNotReadBeforeItIsWritten) {
     const auto poison_scratch = [] {
-        for (const std::span<std::byte> scratch :
-             {thread_scratch(std::size_t{1} << 20U), thread_workspace(std::size_t{1} << 20U)}) {
-            std::ranges::fill(scratch, std::byte{0xFF});
+        constexpr std::size_t kBytes = std::size_t{1} << 20U;
+        for (const std::span<std::byte> scratch : {thread_scratch(kBytes), thread_workspace(kBytes)}) {
+            std::memset(scratch.data(), 0xFF, scratch.size());
         }
     };
     set_num_threads(1);

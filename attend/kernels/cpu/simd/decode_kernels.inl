@@ -26,7 +26,6 @@ namespace {
 using Vec = Simd::Vec;
 constexpr int kWidth = Simd::kWidth;
 constexpr int kColumns = 2 * kWidth;
-constexpr int kMostQueries = kWidth < 4 ? kWidth : 4;  // rows that share the load of a key
 
 #include <attend/kernels/cpu/simd/elements.inl>
 #include <attend/kernels/cpu/simd/math.inl>
@@ -37,6 +36,9 @@ template <typename S = Simd>
 constexpr bool is_tuned() {
     return !requires { S::kPlain; };
 }
+
+/// Rows of queries that share the load of a key or value.
+constexpr int kMostQueries = is_tuned() ? 4 : 1;
 
 /// Addresses of rows that are read before they are needed.
 constexpr int kQueued = 8;
@@ -355,23 +357,21 @@ void scores_of(const DecodeScores& args) {
     }
 }
 
+/// Whether args are of a common head size, whose loops are written out; then scores are written.
+template <typename Product, int kDim>
+bool scores_if(const DecodeScores& args) {
+    if constexpr (kDim % Product::kStep == 0) {
+        if (args.keys.dim == kDim) return scores_of<Product, kDim / Product::kStep>(args), true;
+    }
+    return false;
+}
+
 template <typename Product>
 void scores(const DecodeScores& args) {
     if constexpr (is_tuned()) {
-        switch (args.keys.dim % Product::kStep == 0 ? args.keys.dim / Product::kStep : 0) {
-            case 1:
-                return scores_of<Product, 1>(args);
-            case 2:
-                return scores_of<Product, 2>(args);
-            case 4:
-                return scores_of<Product, 4>(args);
-            case 8:
-                return scores_of<Product, 8>(args);
-            default:
-                break;
-        }
+        if (scores_if<Product, 32>(args) || scores_if<Product, 64>(args) || scores_if<Product, 128>(args)) return;
     }
-    return scores_of<Product, 0>(args);
+    scores_of<Product, 0>(args);
 }
 
 // ------------------------------------------------------------------------------------------------------------ softmax
@@ -417,10 +417,10 @@ struct ValueBlock {
     Vec* sums = nullptr;                     ///< [row][stride]
     std::int64_t stride = 0;                 ///< vectors
 
-    /// On to the next four rows of queries.
+    /// On to the next kMostQueries rows.
     void next_rows() {
-        weights += 4 * kColumns;
-        sums += 4 * stride;
+        weights += kMostQueries * kColumns;
+        sums += kMostQueries * stride;
     }
 };
 
@@ -565,28 +565,29 @@ void add_block(const ValueBlock& block) {
         block, c, [left](const std::byte* row, std::int64_t i) { return Source::load_first(row, i, left - i); });
 }
 
-/// Adds a block to all rows, four at a time. @param ask whether the first ask for later rows @param add adds to N rows
+/// Adds a block to all rows, kMostQueries at a time. @param ask whether the first ask for later rows @param add adds to N rows
 /// of it, given N and whether they ask
 template <typename Block, typename Add>
 void add_rows(Block block, std::int64_t rows, bool ask, const Add& add) {
     const auto take = [&](auto asks) {
-        switch (std::min<std::int64_t>(rows, 4)) {
-            case 1:
-                return add(block, std::integral_constant<int, 1>{}, asks);
-            case 2:
-                return add(block, std::integral_constant<int, 2>{}, asks);
-            case 3:
-                return add(block, std::integral_constant<int, 3>{}, asks);
-            default:
-                return add(block, std::integral_constant<int, 4>{}, asks);
+        const auto fits = [&](auto count) {
+            if constexpr (count < kMostQueries) {
+                if (rows == count) return add(block, count, asks), true;
+            }
+            return false;
+        };
+        if (fits(std::integral_constant<int, 1>{}) || fits(std::integral_constant<int, 2>{}) ||
+            fits(std::integral_constant<int, 3>{})) {
+            return;
         }
+        add(block, std::integral_constant<int, kMostQueries>{}, asks);
     };
     if (ask) {
         take(std::bool_constant<is_tuned()>{});
     } else {
         take(std::false_type{});
     }
-    for (rows -= 4; rows > 0; rows -= 4) {
+    for (rows -= kMostQueries; rows > 0; rows -= kMostQueries) {
         block.next_rows();
         take(std::false_type{});
     }
@@ -595,7 +596,7 @@ void add_rows(Block block, std::int64_t rows, bool ask, const Add& add) {
 /// Keys of a block: all, unless rows of queries or parts of a row of values take turns, which must be few keys, so that
 /// they are still in the first-level cache.
 inline std::int64_t block_keys(std::int64_t queries, std::int64_t parts, std::int64_t count) {
-    if (queries > 4) return std::min<std::int64_t>(kColumns, 16);
+    if (queries > kMostQueries) return std::min<std::int64_t>(kColumns, 16);
     return parts > 1 ? kDecodeStep : count;
 }
 
