@@ -27,24 +27,27 @@ inline const void* row_at(const Rows& source, std::int64_t row) {
     return address_at(source.data, row * source.stride * size_in_bytes(source.dtype));
 }
 
-/// Calls use(x, block, row, half) for every vector of rows in blocks.
-template <typename Use>
-void for_each_vector(std::int64_t count, std::int64_t blocks, const Use& use) {
-    for (std::int64_t b = 0; b < blocks; ++b) {
-        for (std::int64_t r = 0; r < count; ++r) {
-            use(b, r, 0);
-            use(b, r, kWidth);
-        }
-    }
-}
-
 inline float* at(const BlockRows& rows, std::int64_t block, std::int64_t row, std::int64_t column) {
     return rows.data + block * rows.block_stride + row * rows.row_stride + column;
 }
 
+/// Calls use(row, address in each of `rows`) for every vector of rows in blocks. They are copies, here and below: a
+/// store might change what a reference points to, so that it would be read again for each vector.
+template <typename Use, typename... Blocks>
+void for_each_vector(std::int64_t count, std::int64_t blocks, const Use& use, const Blocks... rows) {
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        for (std::int64_t r = 0; r < count; ++r) {
+            use(r, at(rows, b, r, 0)...);
+            use(r, at(rows, b, r, kWidth)...);
+        }
+    }
+}
+
 /// out = f(x, row, column) for every vector of a source; what lies behind its width becomes 0.
 template <typename Map>
-void load_rows(const Rows& source, const BlockRows& out, const Map& map) {
+void load_rows(const Rows& rows, const BlockRows& blocks, const Map& map) {
+    const Rows source = rows;
+    const BlockRows out = blocks;
     with_loader(source.dtype, [&](const auto& load) {
         for (std::int64_t r = 0; r < source.count; ++r) {
             const void* row = row_at(source, r);
@@ -133,37 +136,42 @@ void column_maximum(const Rows& source, float* maximum) {
 
 void scale_rows(const BlockRows& in, const float* factors, std::int64_t count, std::int64_t blocks,
                 const BlockRows& out) {
-    for_each_vector(count, blocks, [&](std::int64_t b, std::int64_t r, std::int64_t c) {
-        Simd::store(at(out, b, r, c), Simd::mul(Simd::load(at(in, b, r, c)), Simd::set1(factors[r])));
-    });
+    const auto scale = [factors](std::int64_t r, const float* from, float* to) {
+        Simd::store(to, Simd::mul(Simd::load(from), Simd::set1(factors[r])));
+    };
+    for_each_vector(count, blocks, scale, in, out);
 }
 
 void multiply_rows(const BlockRows& x, const BlockRows& y, std::int64_t count, std::int64_t blocks,
                    const BlockRows& out) {
-    for_each_vector(count, blocks, [&](std::int64_t b, std::int64_t r, std::int64_t c) {
-        Simd::store(at(out, b, r, c), Simd::mul(Simd::load(at(x, b, r, c)), Simd::load(at(y, b, r, c))));
-    });
+    const auto multiply = [](std::int64_t, const float* a, const float* b, float* to) {
+        Simd::store(to, Simd::mul(Simd::load(a), Simd::load(b)));
+    };
+    for_each_vector(count, blocks, multiply, x, y, out);
 }
 
 void times_derivative(const BlockRows& features, RowMap map, std::int64_t count, std::int64_t blocks,
                       const BlockRows& out) {
     if (map == RowMap::identity) return;
     const Vec one = Simd::set1(1.0F);
-    for_each_vector(count, blocks, [&](std::int64_t b, std::int64_t r, std::int64_t c) {
-        const Vec phi = Simd::load(at(features, b, r, c));
+    const auto multiply = [map, one](std::int64_t, const float* from, float* to) {
+        const Vec phi = Simd::load(from);
         // exp(x) = phi below 0, and 1 above; relu: 1 above.
         Vec derivative = Simd::min(one, phi);
         if (map == RowMap::relu) derivative = Simd::select(Simd::less(Simd::zero(), phi), one, Simd::mul(phi, phi));
-        Simd::store(at(out, b, r, c), Simd::mul(Simd::load(at(out, b, r, c)), derivative));
-    });
+        Simd::store(to, Simd::mul(Simd::load(to), derivative));
+    };
+    for_each_vector(count, blocks, multiply, features, out);
 }
 
-void row_dots(const BlockRows& x, const BlockRows& y, std::int64_t count, std::int64_t blocks, float* out) {
+void row_dots(const BlockRows& a, const BlockRows& b, std::int64_t count, std::int64_t blocks, float* out) {
+    const BlockRows x = a;
+    const BlockRows y = b;
     for (std::int64_t r = 0; r < count; ++r) {
         Vec sum = Simd::zero();
-        for (std::int64_t b = 0; b < blocks; ++b) {
+        for (std::int64_t block = 0; block < blocks; ++block) {
             for (std::int64_t c = 0; c < kColumns; c += kWidth) {
-                sum = Simd::fma(Simd::load(at(x, b, r, c)), Simd::load(at(y, b, r, c)), sum);
+                sum = Simd::fma(Simd::load(at(x, block, r, c)), Simd::load(at(y, block, r, c)), sum);
             }
         }
         out[r] = Simd::sum(sum);
@@ -201,7 +209,8 @@ inline std::uint32_t lanes_under(std::int64_t count) {
     return count <= 0 ? 0U : (1U << static_cast<unsigned>(count)) - 1U;
 }
 
-void mask_panel(const ChunkMask& mask, std::int64_t count, float* panel) {
+void mask_panel(const ChunkMask& of_chunk, std::int64_t count, float* panel) {
+    const ChunkMask mask = of_chunk;
     for (std::int64_t r = 0; r < count; ++r) {
         for (std::int64_t c = 0; c < kColumns; c += kWidth) {
             const std::uint32_t kept =
@@ -218,17 +227,20 @@ void mask_panel(const ChunkMask& mask, std::int64_t count, float* panel) {
 
 void running_products(const BlockRows& a, std::int64_t count, std::int64_t blocks, const BlockRows& prefix,
                       const BlockRows& suffix) {
+    const BlockRows factors = a;
+    const BlockRows before = prefix;
+    const BlockRows behind = suffix;
     for (std::int64_t b = 0; b < blocks; ++b) {
         for (std::int64_t c = 0; c < kColumns; c += kWidth) {
             Vec product = Simd::set1(1.0F);
             for (std::int64_t t = 0; t < count; ++t) {
-                product = Simd::mul(product, Simd::load(at(a, b, t, c)));
-                Simd::store(at(prefix, b, t, c), product);
+                product = Simd::mul(product, Simd::load(at(factors, b, t, c)));
+                Simd::store(at(before, b, t, c), product);
             }
             product = Simd::set1(1.0F);
             for (std::int64_t t = count - 1; t >= 0; --t) {
-                Simd::store(at(suffix, b, t, c), product);
-                product = Simd::mul(product, Simd::load(at(a, b, t, c)));
+                Simd::store(at(behind, b, t, c), product);
+                product = Simd::mul(product, Simd::load(at(factors, b, t, c)));
             }
         }
     }
