@@ -74,10 +74,11 @@ struct LinearKernels {
                          std::int64_t count, std::int64_t blocks, const BlockRows& out) = nullptr;
     /// out = a + b.
     void (*add)(const float* a, const float* b, std::int64_t count, float* out) = nullptr;
-    /// Forward substitution of the delta rule, row by row in place: u_i = beta_i (u_i - predicted_i - sum over j < i of
-    /// a_ij u_j), a in a panel [i][columns] already masked and decayed.
-    void (*solve_delta)(const float* panel, const float* beta, const BlockRows& predicted, std::int64_t count,
-                        std::int64_t blocks, const BlockRows& values) = nullptr;
+    /// Substitution of the delta rule, row by row in place, from the first to the last or in reverse: error_i = u_i -
+    /// predicted_i - sum over j < i (reverse: j > i) of a_ij u_j, and u_i = beta_i error_i; a in a panel [i][columns]
+    /// already masked and decayed. `predicted` becomes the errors.
+    void (*solve_delta)(const float* panel, const float* beta, bool reverse, const BlockRows& predicted,
+                        std::int64_t count, std::int64_t blocks, const BlockRows& values) = nullptr;
 };
 
 /// The table of active_isa().

@@ -88,8 +88,10 @@ void Scan::lay_out(Taker& arena) {
         total_ = take(std::max(products_.padded_rows(), blocks * columns_));
         pairs_ = take(chunk_ * columns_);
     }
-    for (Writer& writer : writers_) {
-        const bool in_place = operands_.z.front().in_place() && !operands_.beta;
+    for (std::size_t w = 0; w < writers_.size(); ++w) {
+        Writer& writer = writers_[w];
+        const bool solved = operands_.beta && w + 1 == writers_.size();
+        const bool in_place = !solved && operands_.z[w].in_place();
         writer.y = take(of_rows);
         writer.y_decayed = by_rows_ ? take(of_rows) : writer.y;
         writer.y_columns = take(products_.padded_rows() * columns_);
@@ -146,13 +148,14 @@ void Scan::pass_rows(std::int64_t begin, std::int64_t end, RowSink& sink) {
         chunk_count_ = 0;
         const std::int64_t count = std::min(chunk_, end - row);
         if (operands_.reverse) {
-            for (std::size_t w = 0; w < writers_.size(); ++w) {
+            for (std::size_t w = 0; w < writers_.size() && !is_of_tokens(w, writers_.size()); ++w) {
                 load_writer(static_cast<std::int64_t>(w), row, count);
                 products_.write(chunk_rows(writers_[w].y), writers_[w].z_steps, count, state_, pace_);
             }
             continue;
         }
         for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
+            if (is_of_tokens(reader, operands_.x.size())) break;
             for (std::int64_t first = 0; first < count; first += rows_) {
                 read_tile(static_cast<std::int64_t>(reader), row, first, std::min(rows_, count - first), sink);
             }
@@ -168,9 +171,10 @@ void Scan::step(std::int64_t begin, std::int64_t count, RowSink& sink) {
         load_writer(static_cast<std::int64_t>(w), begin, count);
         decay_writer(writers_[w], count);
     }
-    if (operands_.beta) solve_delta(begin, count);
+    if (operands_.beta) solve_delta(begin, count, sink);
     for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
-        const std::int64_t rows = operands_.reverse ? count : std::min(count, operands_.rows - begin);
+        const bool of_tokens = operands_.reverse || is_of_tokens(reader, operands_.x.size());
+        const std::int64_t rows = of_tokens ? count : std::min(count, operands_.rows - begin);
         for (std::int64_t first = 0; first < rows; first += rows_) {
             read_tile(static_cast<std::int64_t>(reader), begin, first, std::min(rows_, rows - first), sink);
         }
@@ -241,9 +245,13 @@ void Scan::load_decays(std::int64_t begin, std::int64_t count) {
 
 void Scan::load_writer(std::int64_t w, std::int64_t begin, std::int64_t count) {
     Writer& writer = writers_[static_cast<std::size_t>(w)];
-    const RowLoader& y = operands_.y[static_cast<std::size_t>(w)];
+    operands_.y[static_cast<std::size_t>(w)].load(begin, count, chunk_rows(writer.y));
+    if (static_cast<std::size_t>(w) == operands_.z.size()) {
+        std::fill_n(writer.z, products_.blocks() * chunk_ * columns_, 0.0F);
+        writer.z_steps = {writer.z, chunk_ * columns_, columns_};
+        return;
+    }
     const RowLoader& z = operands_.z[static_cast<std::size_t>(w)];
-    y.load(begin, count, chunk_rows(writer.y));
     if (writer.z == nullptr) {
         const Rows rows = z.rows(begin, count);
         writer.z_steps = {static_cast<const float*>(rows.data), columns_, rows.stride};
@@ -287,9 +295,13 @@ ChunkMask Scan::mask_at(std::int64_t first) const {
             .decay_stride = columns_};
 }
 
-void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first, std::int64_t count, RowSink& sink) {
-    operands_.x[static_cast<std::size_t>(reader)].load(begin + first, count, tile_rows(x_));
-    const BlockRows out = tile_rows(out_);
+/// Whether a reader or writer of `count` is one of tokens in place of queries.
+bool Scan::is_of_tokens(std::size_t which, std::size_t count) const {
+    return operands_.last_of_tokens && which + 1 == count;
+}
+
+/// out = the rows of x_, decayed, with the state before the chunk. @returns the rows as they met it
+const float* Scan::meet(std::int64_t first, std::int64_t count, const BlockRows& out) {
     const bool among = chunk_count_ > 0;
     float* factors = operands_.reverse ? suffix_ : prefix_;
     float* met = x_;
@@ -306,15 +318,26 @@ void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first
     if (among && operands_.decay == Decay::channel && operands_.by_columns) {
         kernels_.multiply_rows(out, chunk_rows(factors + first * columns_), count, products_.blocks(), out);
     }
+    return met;
+}
+
+void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first, std::int64_t count, RowSink& sink) {
+    const auto which = static_cast<std::size_t>(reader);
+    operands_.x[which].load(begin + first, count, tile_rows(x_));
+    const BlockRows out = tile_rows(out_);
+    const float* met = meet(first, count, out);
     if (operands_.normaliser) {
-        kernels_.row_dots(tile_rows(met), {read_ + products_.floats(), columns_, 0}, count, products_.row_blocks(),
-                          sums_);
+        kernels_.row_dots({const_cast<float*>(met), rows_ * columns_, columns_},
+                          {read_ + products_.floats(), columns_, 0}, count, products_.row_blocks(), sums_);
     }
-    for (const Writer& writer : writers_) {
-        if (!among) break;
+    for (std::size_t w = 0; w < writers_.size() && chunk_count_ > 0; ++w) {
+        const Writer& writer = writers_[w];
         weigh(writer, first, count);
+        const bool hides_own =
+            operands_.reverse ? is_of_tokens(w, writers_.size()) : is_of_tokens(which, operands_.x.size());
+        for (std::int64_t r = 0; r < count && hides_own; ++r) panel_[r * columns_ + first + r] = 0.0F;
         if (operands_.normaliser) kernels_.add_row_sums(panel_, count, sums_);
-        add_weighted(writer, first, count);
+        add_weighted(writer, first, count, out);
     }
     sink.take(reader, begin + first, count, out, sums_);
 }
@@ -332,8 +355,8 @@ void Scan::weigh(const Writer& writer, std::int64_t first, std::int64_t count) {
     kernels_.mask_panel(mask, count, panel_);
 }
 
-void Scan::add_weighted(const Writer& writer, std::int64_t first, std::int64_t count) {
-    const BlockRows out = tile_rows(out_);
+/// out += panel Z.
+void Scan::add_weighted(const Writer& writer, std::int64_t first, std::int64_t count, const BlockRows& out) {
     if (operands_.decay == Decay::channel && operands_.by_columns) {
         kernels_.decayed_sums(panel_, chunk_rows(writer.z), chunk_rows(factor_), mask_at(first), count,
                               products_.blocks(), out);
@@ -352,40 +375,38 @@ void Scan::add_weighted(const Writer& writer, std::int64_t first, std::int64_t c
             const float weight = panel_[r * columns_ + t];
             for (std::int64_t e = 0; e < products_.width(); ++e) {
                 const float* step = writer.z_steps.data + t * writer.z_steps.step_stride;
-                out_[(e / columns_ * rows_ + r) * columns_ + e % columns_] +=
+                out.data[e / columns_ * out.block_stride + r * out.row_stride + e % columns_] +=
                     weight * step[e / columns_ * writer.z_steps.block_stride + e % columns_];
             }
         }
     }
 }
 
-/// Values become u: (I + beta tril(K K^T W, -1)) U = beta (V - K W T), row by row.
-void Scan::solve_delta(std::int64_t begin, std::int64_t count) {
-    Writer& writer = writers_.front();
-    const std::int64_t stride = (chunk_ + rows_) * columns_;
+/// Values become u: (I + beta tril(K K^T W, -1)) U = beta (V - K W T), row by row; in reverse triu(K K^T W, 1), from
+/// the last row on, and T with what the chunk's queries write.
+void Scan::solve_delta(std::int64_t begin, std::int64_t count, RowSink& sink) {
+    Writer& writer = writers_.back();
+    const BlockRows predicted{predicted_, (chunk_ + rows_) * columns_, columns_};
     for (std::int64_t t = 0; t < count; ++t) beta_[t] = static_cast<float>(element(*operands_.beta, begin + t));
     for (std::int64_t first = 0; first < count; first += rows_) {
         const std::int64_t rows = std::min(rows_, count - first);
-        operands_.y.front().load(begin + first, rows, tile_rows(x_));
-        const float* met = x_;
-        if (operands_.decay == Decay::scalar) {
-            kernels_.scale_rows(tile_rows(x_), prefix_ + first, rows, products_.row_blocks(), tile_rows(x_decayed_));
-            met = x_decayed_;
-        } else if (operands_.decay == Decay::channel) {
-            kernels_.multiply_rows(tile_rows(x_), chunk_rows(prefix_ + first * columns_), rows, products_.row_blocks(),
-                                   tile_rows(x_decayed_));
-            met = x_decayed_;
+        const BlockRows out{predicted_ + first * columns_, predicted.block_stride, columns_};
+        operands_.y.back().load(begin + first, rows, tile_rows(x_));
+        meet(first, rows, out);
+        for (std::size_t w = 0; w + 1 < writers_.size(); ++w) {
+            weigh(writers_[w], first, rows);
+            add_weighted(writers_[w], first, rows, out);
         }
-        products_.read(met, rows, state_, {predicted_ + first * columns_, stride, columns_}, pace_);
         weigh(writer, first, rows);
         std::copy_n(panel_, rows * columns_, among_ + first * columns_);
     }
-    kernels_.solve_delta(among_, beta_, {predicted_, stride, columns_}, count, products_.blocks(),
-                         chunk_rows(writer.z));
+    kernels_.solve_delta(among_, beta_, operands_.reverse, predicted, count, products_.blocks(), chunk_rows(writer.z));
+    writer.finite = true;
     for (std::int64_t b = 0; b < products_.blocks() && writer.finite; ++b) {
         writer.finite =
             tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
     }
+    sink.take_delta(begin, count, {.errors = predicted, .values = chunk_rows(writer.z), .beta = beta_});
 }
 
 /// @param factors of the state's rows or columns @param state with the normaliser behind it

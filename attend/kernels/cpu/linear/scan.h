@@ -7,6 +7,10 @@
 /// where T is the state before the chunk. With (x, y, z) = (q, k, v) out is o; with (dO, v, k) it is dQ; in reverse
 /// with (v, dO, q) it is dK and with (k, q, dO) dV.
 ///
+/// The delta rule's writer has z = u_t = beta_t (z_t - what y_t would read): a triangular system among a chunk's
+/// tokens. In reverse it stands beside the queries' writers, without values, and what it writes are the values'
+/// gradients (delta_gradients.h).
+///
 /// A chunk has as many tokens as a panel has columns (32 in AVX-512): the products among its tokens cost 2 C (d + dv)
 /// operations a token where the state costs 4 d dv, so that C has to be small; half as many would spend as much on
 /// calls. Decays multiply operands by products of exp(g), which only shrink: nothing overflows, and exp(-inf) = 0 is a
@@ -25,6 +29,13 @@
 
 namespace attend::kernels::cpu::linear {
 
+/// What the delta rule's writer writes, chunk by chunk.
+struct DeltaRows {
+    BlockRows errors = {};        ///< z - prediction
+    BlockRows values = {};        ///< beta times it
+    const float* beta = nullptr;  ///< of each row
+};
+
 /// Where a scan's rows go.
 class RowSink {
 public:
@@ -33,6 +44,8 @@ public:
     /// the scan has one
     virtual void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
                       const float* denominators) = 0;
+    /// Rows [row, row + count) of the delta rule's writer, before those of the readers.
+    virtual void take_delta(std::int64_t /*row*/, std::int64_t /*count*/, const DeltaRows& /*rows*/) {}
     /// Adds where rows will be written.
     virtual void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) = 0;
 };
@@ -41,7 +54,7 @@ public:
 struct ScanOperands {
     std::vector<RowLoader> x = {};       ///< readers: heads whose outputs are asked for
     std::vector<RowLoader> y = {};       ///< writers: heads that add to the state
-    std::vector<RowLoader> z = {};       ///< of the same
+    std::vector<RowLoader> z = {};       ///< of the same; the delta rule's, the last, may have none: 0
     std::int64_t tokens = 0;             ///< with keys
     std::int64_t rows = 0;               ///< queries; those behind the last token neither decay nor are hidden
     bool reverse = false;                ///< from the last token to the first; queries are then writers
@@ -49,8 +62,10 @@ struct ScanOperands {
     Decay decay = Decay::none;           ///< kind
     bool by_columns = false;             ///< channels of the decay are those of z
     RowSource decays = {};               ///< g of the tokens
-    std::optional<RowSource> beta = {};  ///< the delta rule
-    bool in_groups = false;              ///< for run_group; neither with the delta rule nor by columns or in reverse
+    std::optional<RowSource> beta = {};  ///< the delta rule, of the last writer
+    bool last_of_tokens = false;  ///< the last reader (in reverse: writer) has rows of tokens in place of queries;
+                                  ///< a token does not see itself, but what was before, decayed
+    bool in_groups = false;       ///< for run_group; neither with the delta rule nor by columns or in reverse
 };
 
 /// One pass over the tokens of a head.
@@ -108,10 +123,12 @@ private:
     void load_decays(std::int64_t begin, std::int64_t count);
     void load_writer(std::int64_t w, std::int64_t begin, std::int64_t count);
     void decay_writer(Writer& writer, std::int64_t count);
-    void solve_delta(std::int64_t begin, std::int64_t count);
+    void solve_delta(std::int64_t begin, std::int64_t count, RowSink& sink);
+    const float* meet(std::int64_t first, std::int64_t count, const BlockRows& out);
     void read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first, std::int64_t count, RowSink& sink);
     void weigh(const Writer& writer, std::int64_t first, std::int64_t count);
-    void add_weighted(const Writer& writer, std::int64_t first, std::int64_t count);
+    void add_weighted(const Writer& writer, std::int64_t first, std::int64_t count, const BlockRows& out);
+    bool is_of_tokens(std::size_t which, std::size_t count) const;
     void decay_state(const float* factors, float* state) const;
     void update_state(std::int64_t count);
     ChunkMask mask_at(std::int64_t first) const;
@@ -143,7 +160,7 @@ private:
     float* suffix_ = nullptr;     // products behind it
     float* total_ = nullptr;      // of the chunk: [1] or [block][columns]; then for each row of the state
     float* pairs_ = nullptr;      // [token][columns], of scalar decays
-    float* predicted_ = nullptr;  // delta rule: [block][token][columns], with room for a whole tile more
+    float* predicted_ = nullptr;  // delta rule, then errors: [block][token][columns], room for a whole tile more
     float* among_ = nullptr;      // delta rule: [token][columns], the same
     float* beta_ = nullptr;
     std::vector<Writer> writers_;

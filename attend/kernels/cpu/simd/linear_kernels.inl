@@ -330,22 +330,31 @@ void add(const float* a, const float* b, std::int64_t count, float* out) {
     }
 }
 
-void solve_delta(const float* panel, const float* beta, const BlockRows& predicted, std::int64_t count,
+void solve_delta(const float* panel, const float* beta, bool reverse, const BlockRows& predicted, std::int64_t count,
                  std::int64_t blocks, const BlockRows& values) {
-    for (std::int64_t b = 0; b < blocks; ++b) {
-        for (std::int64_t i = 0; i < count; ++i) {
-            const float* row = panel + i * kColumns;
+    const BlockRows from = predicted;
+    const BlockRows to = values;
+    // Blocks are independent of each other, where a row waits for the one before.
+    for (std::int64_t step = 0; step < count; ++step) {
+        const std::int64_t i = reverse ? count - 1 - step : step;
+        const std::int64_t begin = reverse ? i + 1 : 0;
+        const std::int64_t end = reverse ? count : i;
+        const float* row = panel + i * kColumns;
+        const Vec factor = Simd::set1(beta[i]);
+        for (std::int64_t b = 0; b < blocks; ++b) {
             Vec low = Simd::zero();
             Vec high = Simd::zero();
-            for (std::int64_t j = 0; j < i; ++j) {
+            for (std::int64_t j = begin; j < end; ++j) {
                 const Vec weight = Simd::set1(row[j]);
-                low = Simd::fma(weight, Simd::load(at(values, b, j, 0)), low);
-                high = Simd::fma(weight, Simd::load(at(values, b, j, kWidth)), high);
+                low = Simd::fma(weight, Simd::load(at(to, b, j, 0)), low);
+                high = Simd::fma(weight, Simd::load(at(to, b, j, kWidth)), high);
             }
-            const Vec factor = Simd::set1(beta[i]);
             const auto finish = [&](std::int64_t c, Vec sum) {
-                const Vec error = Simd::sub(Simd::sub(Simd::load(at(values, b, i, c)), Simd::load(at(predicted, b, i, c))), sum);
-                Simd::store(at(values, b, i, c), Simd::mul(error, factor));
+                float* error = at(from, b, i, c);
+                float* value = at(to, b, i, c);
+                const Vec difference = Simd::sub(Simd::sub(Simd::load(value), Simd::load(error)), sum);
+                Simd::store(error, difference);
+                Simd::store(value, Simd::mul(difference, factor));
             };
             finish(0, low);
             finish(kWidth, high);
