@@ -94,7 +94,11 @@ struct LinearStateGradients {
 
 /// Gradients of sum(grad_output * output) + sum(grad_state * state) + sum(grad_normaliser * normaliser). Each is a
 /// linear attention of its own: that of the queries over the same tokens in order, those of keys and values over the
-/// tokens in reverse. Sums over a group of heads run in a fixed order. The delta rule and float64 go token by token in
+/// tokens in reverse; the delta rule takes one scan more, and sequences of more than 8192 tokens another.
+/// Sums over a group of heads run in a fixed order.
+///
+/// Memory besides the results: per thread some states and a chunk of tokens; for the delta rule (2 dv + d) numbers for
+/// each of up to 8192 tokens, and a state for every 8192. float64 and head sizes above 1024 go token by token in
 /// double, with O(sqrt(L)) states of memory; `reference` does so for all.
 /// @param grad_output [batch, heads, Lq, dv], dtype of the query
 /// @param result what forward returned for the same inputs and options; only read where normalised

@@ -4,6 +4,7 @@
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
+#include <attend/kernels/cpu/linear/delta_gradients.h>
 #include <attend/kernels/cpu/linear/fast.h>
 #include <attend/kernels/cpu/linear/gradients.h>
 #include <attend/kernels/cpu/linear/plain.h>
@@ -21,22 +22,26 @@ namespace linear = kernels::cpu::linear;
 
 void run(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
          Algorithm algorithm) {
-    const bool fast = algorithm != Algorithm::reference && linear::supports(problem) && !problem.beta;
+    const bool fast = algorithm != Algorithm::reference && linear::supports(problem);
     if (fast && !problem.causal) {
         detail::full_linear_backward(problem, saved, gradients);
         return;
     }
-    const std::size_t bytes = fast ? linear::causal_backward_scratch(problem, saved)
-                                   : static_cast<std::size_t>(linear::plain_backward_scratch(problem)) * sizeof(double);
+    const bool delta = problem.beta.has_value();
+    const std::size_t bytes = !fast ? static_cast<std::size_t>(linear::plain_backward_scratch(problem)) * sizeof(double)
+                              : delta ? linear::delta_backward_scratch(problem, saved)
+                                      : linear::causal_backward_scratch(problem, saved);
     parallel_for(static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads(), [&](std::int64_t task) {
         const std::int64_t sequence = task / problem.kv_heads();
         const std::int64_t kv_head = task % problem.kv_heads();
         const std::span<std::byte> scratch = thread_scratch(bytes);
-        if (fast) {
-            linear::causal_backward(problem, saved, gradients, sequence, kv_head, scratch);
-        } else {
+        if (!fast) {
             linear::plain_backward(problem, saved, gradients, sequence, kv_head,
                                    {reinterpret_cast<double*>(scratch.data()), bytes / sizeof(double)});
+        } else if (delta) {
+            linear::delta_backward(problem, saved, gradients, sequence, kv_head, scratch);
+        } else {
+            linear::causal_backward(problem, saved, gradients, sequence, kv_head, scratch);
         }
     });
 }

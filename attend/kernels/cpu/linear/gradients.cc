@@ -7,13 +7,46 @@
 
 namespace attend::kernels::cpu::linear {
 
+void DecaySums::clear() const {
+    const std::int64_t width = tokens.shape()[3];
+    std::fill_n(behind, width, 0.0);
+    for (std::int64_t t = 0; t < count; ++t) std::fill_n(token(t), width, 0.0F);
+}
+
+void DecaySums::sum() const {
+    const std::int64_t width = tokens.shape()[3];
+    for (std::int64_t t = count - 1; t >= 0; --t) {
+        float* numbers = token(t);
+        for (std::int64_t c = 0; c < width; ++c) {
+            behind[c] += static_cast<double>(numbers[c]);
+            numbers[c] = static_cast<float>(behind[c]);
+        }
+    }
+}
+
+DecaySums decay_sums(const LinearProblem& problem, const LinearGradients& gradients, const Sequence& sequence,
+                     std::int64_t kv_head, double* behind) {
+    DecaySums sums{.kind = gradients.decay ? problem.decay_kind : Decay::none,
+                   .batch = sequence.batch,
+                   .kv_head = kv_head,
+                   .begin = sequence.key_begin,
+                   .count = sequence.key_count,
+                   .behind = behind};
+    if (gradients.decay) {
+        sums.tokens = *gradients.decay;
+        sums.clear();
+    }
+    return sums;
+}
+
 void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out, const float*) {
     if (!rows_.features.empty()) {
         const RowLoader& loader = rows_.features[static_cast<std::size_t>(reader)];
         const std::int64_t columns = tiles_.columns;
         const BlockRows features{features_, tiles_.rows * columns, columns};
         loader.load(row, count, features);
-        if (rows_.decay.kind != Decay::none) add_to_decay(row, count, features, out);
+        if (rows_.decay.kind != Decay::none) add_to_decay(rows_.sign, row, count, features, out);
+        if (rows_.other.data != nullptr) add_other(row, count, features, out);
         if (rows_.softmax_sums != nullptr) {
             // d k_jc = k'_jc (d k'_jc - sum over positions of k' d k').
             for (std::int64_t b = 0; b < loader.blocks(); ++b) {
@@ -32,16 +65,24 @@ void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t coun
                         target.strides()[2], count, target.shape()[3]});
 }
 
-void GradientSink::add_to_decay(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out) {
+void GradientSink::add_other(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out) {
+    const BlockRows other{rows_.other.data + row * tiles_.columns, rows_.other.block_stride, tiles_.columns};
+    if (rows_.decay.kind != Decay::none) add_to_decay(-rows_.sign, row, count, features, other);
+    for (std::int64_t b = 0; b < rows_.features.front().blocks(); ++b) {
+        float* to = out.data + b * out.block_stride;
+        kernels_.add(to, other.data + b * other.block_stride, count * tiles_.columns, to);
+    }
+}
+
+void GradientSink::add_to_decay(float sign, std::int64_t row, std::int64_t count, const BlockRows& features,
+                                const BlockRows& out) {
     const DecaySums& sums = rows_.decay;
     const std::int64_t width = sums.tokens.shape()[3];
     const std::int64_t blocks = flash::divide_up(rows_.features.front().width(), tiles_.columns);
     float dots[kRowSlots];
     if (sums.kind == Decay::scalar) kernels_.row_dots(features, out, count, blocks, dots);
     for (std::int64_t r = 0; r < count; ++r) {
-        float* tokens = row + r < sums.count ? reinterpret_cast<float*>(row_address(
-                                                   sums.tokens, rows_.batch, rows_.kv_head, rows_.key_begin + row + r))
-                                             : nullptr;
+        float* tokens = row + r < sums.count ? sums.token(row + r) : nullptr;
         for (std::int64_t c = 0; c < width; ++c) {
             const std::int64_t at = r * tiles_.columns + c % tiles_.columns;
             const std::int64_t block = c / tiles_.columns;
@@ -49,9 +90,9 @@ void GradientSink::add_to_decay(std::int64_t row, std::int64_t count, const Bloc
                                                              : features.data[block * features.block_stride + at] *
                                                                    out.data[block * out.block_stride + at];
             if (tokens != nullptr) {
-                tokens[c] += rows_.sign * product;
+                tokens[c] += sign * product;
             } else {
-                sums.behind[c] += static_cast<double>(rows_.sign * product);
+                sums.behind[c] += static_cast<double>(sign * product);
             }
         }
     }
@@ -98,15 +139,11 @@ public:
         features_ = arena.take<float>(GradientSink::features_floats(tiles_, problem_));
         auto* behind = arena.take<double>(problem_.dim());
         auto* last = arena.take<float>(transposed().floats());
-        DecaySums decay{.kind = problem_.decay_kind, .behind = behind, .count = sequence_.key_count};
-        if (gradients.decay) {
-            decay.tokens = *gradients.decay;
-            clear(decay);
-        }
+        const DecaySums decay = decay_sums(problem_, gradients, sequence_, kv_head_, behind);
         run_query(gradients, decay, last, arena.rest());
         run_key(gradients, decay, last, arena.rest());
         run_value(gradients, arena.rest());
-        if (gradients.decay) sum_decay(decay);
+        if (gradients.decay) decay.sum();
     }
 
 private:
@@ -152,21 +189,7 @@ private:
     }
 
     GradientRows rows_of(const MutableTensorView& target, std::int64_t first_head, std::int64_t begin) const {
-        return {.target = target,
-                .batch = sequence_.batch,
-                .first_head = first_head,
-                .begin = begin,
-                .kv_head = kv_head_,
-                .key_begin = sequence_.key_begin};
-    }
-
-    void clear(const DecaySums& decay) const {
-        const std::int64_t width = decay.tokens.shape()[3];
-        std::fill_n(decay.behind, width, 0.0);
-        for (std::int64_t t = 0; t < decay.count; ++t) std::fill_n(token(decay, t), width, 0.0F);
-    }
-    float* token(const DecaySums& decay, std::int64_t t) const {
-        return reinterpret_cast<float*>(row_address(decay.tokens, sequence_.batch, kv_head_, sequence_.key_begin + t));
+        return {.target = target, .batch = sequence_.batch, .first_head = first_head, .begin = begin};
     }
 
     void run_query(const LinearGradients& gradients, const DecaySums& decay, float* last,
@@ -219,18 +242,6 @@ private:
         GradientSink sink(tiles_, kernels_, rows_of(gradients.value, kv_head_, sequence_.key_begin), features_);
         scan.run(sink);
         store_state(tiles_, scan.products(), scan.state(), gradients.state, index_, kv_head_);
-    }
-
-    /// From what each token adds to the sum of all behind it, in double.
-    void sum_decay(const DecaySums& decay) const {
-        const std::int64_t width = decay.tokens.shape()[3];
-        for (std::int64_t t = decay.count - 1; t >= 0; --t) {
-            float* numbers = token(decay, t);
-            for (std::int64_t c = 0; c < width; ++c) {
-                decay.behind[c] += static_cast<double>(numbers[c]);
-                numbers[c] = static_cast<float>(decay.behind[c]);
-            }
-        }
     }
 
     const LinearProblem& problem_;

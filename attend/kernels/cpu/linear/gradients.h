@@ -20,9 +20,25 @@ namespace attend::kernels::cpu::linear {
 struct DecaySums {
     Decay kind = Decay::none;       ///< whether there is one
     MutableTensorView tokens = {};  ///< [batch, kv_heads, Lk, 1 or d], float32: q dq - k dk
-    double* behind = nullptr;       ///< [1 or d]: what comes behind the last token
+    std::int64_t batch = 0;         ///< of `tokens`
+    std::int64_t kv_head = 0;       ///< of `tokens`
+    std::int64_t begin = 0;         ///< token 0 in `tokens`
     std::int64_t count = 0;         ///< tokens
+    double* behind = nullptr;       ///< [1 or d]: what comes behind the last token
+
+    /// The numbers of a token.
+    float* token(std::int64_t t) const {
+        return reinterpret_cast<float*>(row_address(tokens, batch, kv_head, begin + t));
+    }
+    /// Zeros everywhere.
+    void clear() const;
+    /// From what each token adds to the sum of all behind it, in double; `behind` is then the whole.
+    void sum() const;
 };
+
+/// Of the tokens of a sequence, cleared. @param behind [d]
+DecaySums decay_sums(const LinearProblem& problem, const LinearGradients& gradients, const Sequence& sequence,
+                     std::int64_t kv_head, double* behind);
 
 /// What a gradient sink does with rows.
 struct GradientRows {
@@ -32,9 +48,8 @@ struct GradientRows {
     std::int64_t begin = 0;                ///< row 0 of the sequence in target
     std::vector<RowLoader> features = {};  ///< whose derivatives the rows are multiplied with; none: they are not
     float sign = 1.0F;                     ///< of the rows' part in the decay's gradient
-    std::int64_t kv_head = 0;              ///< of `decay`
-    std::int64_t key_begin = 0;            ///< of `decay`
     DecaySums decay = {};                  ///< what they are added to
+    BlockRows other = {};                  ///< added to the rows; of the other sign in the decay's gradient; null: none
     const float* softmax_sums = nullptr;   ///< softmax keys: rows become k' (row - sums); null: others
 };
 
@@ -57,7 +72,9 @@ public:
     }
 
 private:
-    void add_to_decay(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out);
+    void add_to_decay(float sign, std::int64_t row, std::int64_t count, const BlockRows& features,
+                      const BlockRows& out);
+    void add_other(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out);
 
     const TileKernels& tiles_;
     const LinearKernels& kernels_;
@@ -70,7 +87,7 @@ void load_transposed(const StateProducts& products, const LinearProblem& problem
                      const std::optional<TensorView>& normaliser, std::int64_t sequence, std::int64_t kv_head,
                      float* state);
 
-/// Bytes of scratch of causal_backward.
+/// Bytes of scratch of causal_backward, without the delta rule.
 std::size_t causal_backward_scratch(const LinearProblem& problem, const LinearSaved& saved);
 /// All query heads of one sequence that share a head of keys. `gradients.decay` is float32.
 void causal_backward(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,

@@ -16,11 +16,11 @@ public:
     /// @param problem must outlive this and what it loads
     HeadRows(const TileKernels& tiles, const LinearKernels& kernels, const LinearProblem& problem,
              std::int64_t sequence, std::int64_t kv_head)
-        : tiles_(tiles),
-          kernels_(kernels),
-          problem_(problem),
-          sequence_(problem.sequence(sequence)),
-          kv_head_(kv_head) {}
+        : HeadRows(tiles, kernels, problem, problem.sequence(sequence), kv_head) {}
+    /// The same of rows that lie together: a sequence, or some of its tokens.
+    HeadRows(const TileKernels& tiles, const LinearKernels& kernels, const LinearProblem& problem, const Sequence& rows,
+             std::int64_t kv_head)
+        : tiles_(tiles), kernels_(kernels), problem_(problem), sequence_(rows), kv_head_(kv_head) {}
 
     /// factor phi(q) of query head `reader` of the group.
     RowLoader query(std::int64_t reader, float factor) const {
@@ -45,7 +45,7 @@ public:
                        .extra = extra},
                       true);
     }
-    /// Fills in tokens, decays and beta of a scan.
+    /// Fills in tokens, decays and, where the problem has one, beta of a scan.
     void describe(ScanOperands& operands) const {
         operands.tokens = sequence_.key_count;
         operands.rows = sequence_.query_count;
@@ -69,7 +69,7 @@ private:
     const TileKernels& tiles_;
     const LinearKernels& kernels_;
     const LinearProblem& problem_;
-    const Sequence& sequence_;
+    Sequence sequence_;
     std::int64_t kv_head_;
 };
 

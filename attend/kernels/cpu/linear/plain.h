@@ -1,5 +1,5 @@
 /// @file
-/// Linear attention token by token in double: float64, and what the chunks (chunked.h) do not have.
+/// Linear attention token by token in double: float64, and what the chunks (scan.h) do not have.
 ///
 /// Forward keeps one state. Backward needs the state before every token in reverse: it keeps one at every sqrt(L)-th
 /// and computes those in between again. Time O(L d dv), memory O(sqrt(L) d dv) for backward.
