@@ -4,12 +4,15 @@
 #include "tests/support/compare.h"
 
 #include <attend/kernels/cpu/isa.h>
+#include <attend/kernels/cpu/linear/delta_gradients.h>
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace attend::testing {
@@ -18,6 +21,7 @@ namespace {
 using kernels::cpu::available_isas;
 using kernels::cpu::Isa;
 using kernels::cpu::IsaOverride;
+using kernels::cpu::linear::kDeltaSegment;
 
 double dot(const Tensor& a, const Tensor& b) {
     double sum = 0.0;
@@ -70,13 +74,13 @@ TEST(LinearAttentionGradient, FiniteDifferences) {
     }
 }
 
-/// Relative to the tensor's largest element, and at least 1, what a gradient of these inputs is made of: it is a sum
-/// over tokens that may cancel (that of a lone normalised token vanishes).
-double error_of(const Tensor& found, const Tensor& want) {
+/// Relative to the tensor's largest element, and at least 1 (or more), what a gradient of these inputs is made of: it
+/// is a sum over tokens that may cancel (that of a lone normalised token vanishes).
+double error_of(const Tensor& found, const Tensor& want, double at_least = 1.0) {
     if (!(found.shape() == want.shape())) return std::numeric_limits<double>::infinity();
     const std::vector<double> a = values(found);
     const std::vector<double> b = values(want);
-    double largest = 1.0;
+    double largest = at_least;
     double error = 0.0;
     for (std::size_t i = 0; i < a.size(); ++i) {
         largest = std::max(largest, std::fabs(b[i]));
@@ -85,9 +89,28 @@ double error_of(const Tensor& found, const Tensor& want) {
     return error / largest;
 }
 
+/// What a decay's gradient is made of, without a map: q_i . dq_i of the rows behind it, which may cancel with those of
+/// the keys. That of a head is the sum over all tokens.
+double decay_terms(const LinearInputs& inputs, const LinearAttentionGradients& gradients) {
+    if (inputs.options.feature_map != FeatureMap::identity) return 1.0;
+    const std::vector<double> q = values(inputs.query);
+    const std::vector<double> dq = values(gradients.query);
+    const auto width = static_cast<std::size_t>(inputs.query.size(-1));
+    double most = 1.0;
+    double sum = 0.0;
+    for (std::size_t begin = 0; begin < q.size(); begin += width) {
+        double row = 0.0;
+        for (std::size_t e = begin; e < begin + width; ++e) row += std::fabs(q[e] * dq[e]);
+        most = std::max(most, row);
+        sum += row;
+    }
+    return inputs.decay.rank() == 1 ? std::max(most, sum) : most;
+}
+
 void expect_gradients(const LinearInputs& inputs, double bound) {
     const LinearAttentionResult result = inputs.forward(Algorithm::reference);
     const LinearAttentionGradients want = inputs.backward(result, Algorithm::reference);
+    const double terms = decay_terms(inputs, want);
     for (const Isa isa : available_isas()) {
         SCOPED_TRACE(name_of(isa));
         const IsaOverride forced(isa);
@@ -95,7 +118,7 @@ void expect_gradients(const LinearInputs& inputs, double bound) {
         EXPECT_LE(error_of(found.query, want.query), bound);
         EXPECT_LE(error_of(found.key, want.key), bound);
         EXPECT_LE(error_of(found.value, want.value), bound);
-        EXPECT_LE(error_of(found.decay, want.decay), bound);
+        EXPECT_LE(error_of(found.decay, want.decay, terms), bound);
         EXPECT_LE(error_of(found.beta, want.beta), bound);
         EXPECT_LE(error_of(found.initial_state, want.initial_state), bound);
         EXPECT_LE(error_of(found.initial_normaliser, want.initial_normaliser), bound);
@@ -116,25 +139,142 @@ TEST(LinearAttentionGradient, OddSizes) {
         for (const auto& [dim, value_dim] :
              {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 70}, {33, 17}, {64, 64}}) {
             for (const CaseDecay decay : {CaseDecay::none, CaseDecay::token, CaseDecay::channel}) {
-                for (const bool causal : {true, false}) {
-                    if (!causal && decay != CaseDecay::none) continue;
-                    LinearCase c{.normalise = true, .causal = causal, .decay = decay, .queries = length};
-                    c.keys = causal ? length : 65 - length;
-                    c.dim = dim;
-                    c.value_dim = value_dim;
-                    SCOPED_TRACE(c.name());
-                    expect_gradients(LinearInputs(c, DType::float32, ++seed), 1e-5);
-                }
+                LinearCase c{.normalise = true, .decay = decay, .queries = length, .keys = length};
+                c.dim = dim;
+                c.value_dim = value_dim;
+                SCOPED_TRACE(c.name());
+                expect_gradients(LinearInputs(c, DType::float32, ++seed), 1e-5);
+                c.normalise = false;
+                c.delta = true;
+                c.map = FeatureMap::identity;
+                expect_gradients(LinearInputs(c, DType::float32, ++seed), 1e-5);
             }
+            LinearCase c{.normalise = true, .causal = false, .queries = length, .keys = 65 - length};
+            c.dim = dim;
+            c.value_dim = value_dim;
+            SCOPED_TRACE(c.name());
+            expect_gradients(LinearInputs(c, DType::float32, ++seed), 1e-5);
         }
     }
 }
 
 TEST(LinearAttentionGradient, LongSequences) {
     for (const CaseDecay decay : {CaseDecay::none, CaseDecay::token, CaseDecay::channel}) {
-        const LinearCase c{.decay = decay, .heads = 1, .queries = 1100, .keys = 1100, .dim = 16, .value_dim = 16};
+        for (const bool delta : {false, true}) {
+            LinearCase c{.decay = decay, .delta = delta, .heads = 1, .queries = 1100, .keys = 1100};
+            c.map = delta ? FeatureMap::identity : FeatureMap::elu_plus_one;
+            c.dim = c.value_dim = 16;
+            SCOPED_TRACE(c.name());
+            expect_gradients(LinearInputs(c, DType::float32, 71), 2e-5);
+        }
+    }
+}
+
+// Longer than the segments of the delta rule's gradients, with queries behind the last key.
+TEST(LinearAttentionGradient, DeltaRuleBySegments) {
+    for (const CaseDecay decay : {CaseDecay::none, CaseDecay::head, CaseDecay::channel}) {
+        for (const std::int64_t keys : {kDeltaSegment, kDeltaSegment + 1, 2 * kDeltaSegment + 40}) {
+            LinearCase c{.map = FeatureMap::identity, .decay = decay, .delta = true, .state = true};
+            c.queries = c.keys = 2 * kDeltaSegment + 40;
+            c.dim = 12;
+            c.value_dim = 8;
+            c.decay_scale = 0.01;
+            SCOPED_TRACE(c.name() + " of " + std::to_string(keys));
+            LinearInputs inputs(c, DType::float32, 72);
+            inputs.options.key_lengths = {keys};
+            expect_gradients(inputs, 2e-5);
+        }
+    }
+}
+
+// Heads that share keys, entries of a batch with lengths of their own, and maps that the delta rule's keys go through.
+TEST(LinearAttentionGradient, DeltaRuleOfGroupsAndLengths) {
+    std::uint64_t seed = 80;
+    for (const FeatureMap map : {FeatureMap::identity, FeatureMap::relu, FeatureMap::function}) {
+        for (const CaseDecay decay : {CaseDecay::none, CaseDecay::head, CaseDecay::token, CaseDecay::channel}) {
+            for (const bool state : {false, true}) {
+                LinearCase c{.map = map, .decay = decay, .delta = true, .state = state, .batch = 3};
+                c.heads = 6;
+                c.kv_heads = 2;
+                // Keys of softplus are longer than 1: few channels, and writes that shrink the state all the same.
+                if (map == FeatureMap::function) c.dim = 2;
+                SCOPED_TRACE(c.name());
+                LinearInputs inputs(c, DType::float32, ++seed);
+                inputs.options.key_lengths = {70, 33, 0};
+                expect_gradients(inputs, 1e-5);
+            }
+        }
+    }
+}
+
+// A token of beta 0 writes nothing, and has the gradient of what it would have written; one of 1 replaces what was
+// there.
+TEST(LinearAttentionGradient, DeltaRuleOfZeroAndOne) {
+    for (const CaseDecay decay : {CaseDecay::none, CaseDecay::token, CaseDecay::channel}) {
+        for (const int kind : {0, 1, 2}) {
+            const LinearCase c{.map = FeatureMap::identity, .decay = decay, .delta = true, .state = true};
+            SCOPED_TRACE(c.name() + " kind " + std::to_string(kind));
+            LinearInputs inputs(c, DType::float32, 91);
+            for (std::int64_t e = 0; e < inputs.beta.numel(); ++e) {
+                inputs.beta.data<float>()[e] = kind < 2 ? static_cast<float>(kind) : static_cast<float>(e % 3) / 2.0F;
+            }
+            expect_gradients(inputs, 1e-5);
+        }
+    }
+}
+
+// Logarithms of decays from nothing to everything forgotten, within one chunk.
+TEST(LinearAttentionGradient, ExtremeDecays) {
+    constexpr float kValues[] = {0.0F, -1e-6F, -100.0F, -std::numeric_limits<float>::infinity()};
+    for (const CaseDecay decay : {CaseDecay::head, CaseDecay::token, CaseDecay::channel}) {
+        for (const bool delta : {false, true}) {
+            for (const std::int64_t kind : {0, 1, 2, 3, 4}) {
+                const LinearCase c{.map = FeatureMap::identity, .decay = decay, .delta = delta, .state = true};
+                SCOPED_TRACE(c.name() + " kind " + std::to_string(kind));
+                LinearInputs inputs(c, DType::float32, 92);
+                for (std::int64_t e = 0; e < inputs.decay.numel(); ++e) {
+                    inputs.decay.data<float>()[e] = kValues[kind < 4 ? kind : (e * 2654435761 >> 7) % 4];
+                }
+                expect_gradients(inputs, 1e-5);
+            }
+        }
+    }
+}
+
+bool has_nan(const Tensor& tensor, std::int64_t head, std::int64_t row) {
+    for (std::int64_t e = 0; e < tensor.size(-1); ++e) {
+        if (std::isnan(tensor.item({0, head, row, e}))) return true;
+    }
+    return false;
+}
+
+// NaN in a row of the output's gradient reaches its query, and keys and values up to it, but none behind; in a value,
+// queries and keys from it on, but none before.
+TEST(LinearAttentionGradient, NanStaysOnItsSide) {
+    constexpr std::int64_t kRow = 39;
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+    for (const LinearCase& c : linear_cases()) {
+        if (!c.causal || c.state) continue;
         SCOPED_TRACE(c.name());
-        expect_gradients(LinearInputs(c, DType::float32, 71), 2e-5);
+        LinearInputs late(c, DType::float32, 93);
+        late.grad_output.at<float>({0, 0, kRow, 3}) = kNan;
+        LinearInputs early(c, DType::float32, 93);
+        early.value.at<float>({0, 0, kRow, 3}) = kNan;
+        for (const Isa isa : available_isas()) {
+            const IsaOverride forced(isa);
+            const LinearAttentionGradients of_late = late.backward(late.forward());
+            const LinearAttentionGradients of_early = early.backward(early.forward());
+            for (std::int64_t t = 0; t < c.keys; ++t) {
+                EXPECT_EQ(has_nan(of_late.query, 0, t), t == kRow) << t;
+                EXPECT_FALSE(has_nan(of_late.query, 1, t)) << t;
+                EXPECT_EQ(has_nan(of_late.value, 0, t), t <= kRow) << t;
+                EXPECT_EQ(has_nan(of_late.key, 0, t), t <= kRow) << t;
+                EXPECT_EQ(has_nan(of_early.query, 0, t), t >= kRow) << t;
+                if (c.normalise) continue;  // rows of outputs that are NaN reach all keys before them
+                EXPECT_EQ(has_nan(of_early.key, 0, t), c.delta ? t >= kRow : t == kRow) << t;
+                EXPECT_FALSE(has_nan(of_early.value, 0, t)) << t;
+            }
+        }
     }
 }
 

@@ -100,6 +100,7 @@ TEST(LinearAttentionSemantics, BitsDoNotDependOnThreads) {
             EXPECT_TRUE(same_bits(one_back.key, back.key));
             EXPECT_TRUE(same_bits(one_back.value, back.value));
             EXPECT_TRUE(same_bits(one_back.decay, back.decay));
+            EXPECT_TRUE(same_bits(one_back.beta, back.beta));
         }
         set_num_threads(0);
     }
@@ -206,6 +207,12 @@ TEST(LinearAttentionSemantics, PackedEqualsAlone) {
             EXPECT_TRUE(same_bits(back.query, rows_of(together.query, begin, end))) << s;
             EXPECT_TRUE(same_bits(back.key, rows_of(together.key, begin, end))) << s;
             EXPECT_TRUE(same_bits(back.value, rows_of(together.value, begin, end))) << s;
+            if (own.decay) {
+                EXPECT_TRUE(same_bits(back.decay, rows_of(together.decay, begin, end))) << s;
+            }
+            if (own.beta) {
+                EXPECT_TRUE(same_bits(back.beta, rows_of(together.beta, begin, end))) << s;
+            }
         }
         EXPECT_EQ(row_error(rows_of(packed, 66, 70), zeros({1, 2, 4, 24})), 0.0);
         EXPECT_EQ(row_error(rows_of(together.key, 66, 70), zeros({1, 1, 4, 40})), 0.0);
@@ -218,13 +225,30 @@ TEST(LinearAttentionSemantics, AloneEqualsInABatch) {
         SCOPED_TRACE(c.name());
         if (c.state) continue;
         const LinearInputs inputs(c, DType::float32, 6);
-        const Tensor all = inputs.forward().output;
+        const LinearAttentionResult all = inputs.forward();
+        const LinearAttentionGradients all_back = inputs.backward(all);
         LinearAttentionOptions options = inputs.options;
         if (options.decay && options.decay->rank() > 1) options.decay = inputs.decay.view().slice(0, 1, 2);
         if (options.beta) options.beta = inputs.beta.view().slice(0, 1, 2);
-        const Tensor alone = linear_attention(inputs.query.view().slice(0, 1, 2), inputs.key.view().slice(0, 1, 2),
-                                              inputs.value.view().slice(0, 1, 2), options);
-        EXPECT_TRUE(same_bits(alone, all.view().slice(0, 1, 2).clone()));
+        const auto entry = [](const Tensor& tensor) { return tensor.view().slice(0, 1, 2).clone(); };
+        const Tensor q = entry(inputs.query);
+        const Tensor k = entry(inputs.key);
+        const Tensor v = entry(inputs.value);
+        LinearAttentionResult alone;
+        if (c.normalise) {
+            alone = linear_attention_with_state(q, k, v, options);
+        } else {
+            alone.output = linear_attention(q, k, v, options);
+        }
+        EXPECT_TRUE(same_bits(alone.output, entry(all.output)));
+        const LinearAttentionGradients back =
+            linear_attention_backward(entry(inputs.grad_output), q, k, v, alone, options);
+        EXPECT_TRUE(same_bits(back.query, entry(all_back.query)));
+        EXPECT_TRUE(same_bits(back.key, entry(all_back.key)));
+        EXPECT_TRUE(same_bits(back.value, entry(all_back.value)));
+        if (c.delta) {
+            EXPECT_TRUE(same_bits(back.beta, entry(all_back.beta)));
+        }
     }
 }
 
@@ -254,7 +278,7 @@ TEST(LinearAttentionSemantics, PaddingIsNeverRead) {
             const LinearAttentionGradients back =
                 linear_attention_backward(inputs.grad_output, inputs.query, inputs.key, inputs.value, result, options);
             EXPECT_EQ(row_error(rows_of(back.key, length, c.keys), zeros({1, 1, c.keys - length, c.dim})), 0.0);
-            for (const Tensor* gradient : {&back.query, &back.key, &back.value}) {
+            for (const Tensor* gradient : {&back.query, &back.key, &back.value, &back.decay, &back.beta}) {
                 EXPECT_EQ(row_error(*gradient, *gradient), 0.0);
                 for (const double x : values(*gradient)) ASSERT_FALSE(std::isnan(x));
             }
