@@ -45,6 +45,8 @@ using Prepare = std::unique_ptr<Contestant> (*)(const nlohmann::json& benchmark_
 std::unique_ptr<Contestant> prepare_attention(const nlohmann::json& benchmark_case, TensorMap inputs);
 /// benchmarks/attention_backward/attend.cc
 std::unique_ptr<Contestant> prepare_attention_backward(const nlohmann::json& benchmark_case, TensorMap inputs);
+/// benchmarks/calls/attend.cc
+std::unique_ptr<Contestant> prepare_calls(const nlohmann::json& benchmark_case, TensorMap inputs);
 /// benchmarks/decode/attend.cc
 std::unique_ptr<Contestant> prepare_decode(const nlohmann::json& benchmark_case, TensorMap inputs);
 /// benchmarks/matmul/attend.cc

@@ -37,6 +37,7 @@ const Entry& entry_of(const std::string& workload, const std::string& contestant
     static const std::map<std::pair<std::string, std::string>, Entry> entries{
         {{"attention", "attend"}, {prepare_attention, attend_version}},
         {{"attention_backward", "attend"}, {prepare_attention_backward, attend_version}},
+        {{"calls", "attend"}, {prepare_calls, attend_version}},
         {{"decode", "attend"}, {prepare_decode, attend_version}},
         {{"matmul", "attend"}, {prepare_matmul, attend_version}},
         {{"matmul", "onednn"}, {prepare_matmul_onednn, onednn_version}},

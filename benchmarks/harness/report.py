@@ -27,6 +27,8 @@ def rows_of(workload, case, threads, results, limit, versions, isa):
                 row["gflops"] = reached = case["operations"] / own / 1e9
             if "words" in case:
                 row["words_per_second"] = case["words"] / own
+            if "calls" in case:
+                row["us_per_call"] = 1e6 * own / case["calls"]
             if "bytes" in case:
                 row["gb_per_s"] = reached = case["bytes"] / own / 1e9
             if limit:
@@ -78,8 +80,9 @@ class Table:
 
 
 def rate_of(row):
-    """What is done in a second, in the unit that the case is about."""
-    for name, unit in (("gb_per_s", "GB/s"), ("gflops", "GFLOP/s"), ("words_per_second", "words/s")):
+    """What is done in a second, in the unit that the case is about; of calls, how long one takes."""
+    units = (("us_per_call", "us a call"), ("gb_per_s", "GB/s"), ("gflops", "GFLOP/s"), ("words_per_second", "words/s"))
+    for name, unit in units:
         if row.get(name) is not None:
             return f"{row[name]:7.1f} {unit}"
     return "      -"

@@ -55,6 +55,11 @@ class Runs(unittest.TestCase):
     def test_attention_backward(self):
         self.check(run("attention_backward", "--contestants", "attend")[1])
 
+    def test_calls(self):
+        output, rows, _ = run("calls", "--contestants", "attend")
+        self.check(rows)
+        self.assertIn("us a call", output)
+
     def test_decode(self):
         _, rows, _ = run("decode", "--contestants", "attend")
         self.check([row for row in rows if row["dtype"] != "int8"])
