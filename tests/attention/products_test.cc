@@ -5,6 +5,7 @@
 #include <attend/core/half.h>
 #include <attend/core/philox.h>
 #include <attend/kernels/cpu/isa.h>
+#include <attend/kernels/cpu/plain_kernels.h>
 #include <attend/kernels/cpu/simd/tables.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
@@ -207,6 +208,83 @@ TEST_P(Products, Exponential) {
     EXPECT_TRUE(std::isnan(x.data<float>()[1]));
     EXPECT_TRUE(std::isnan(x.data<float>()[2]));
     EXPECT_EQ(x.data<float>()[3], 1.0F);
+}
+
+/// Sums as plain_kernels.h has them, one after the other.
+template <typename T>
+void expect_plain_products(const PlainProducts<T>& products) {
+    constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+    for (const std::int64_t rows : {1, 3, 4, 7, 32}) {
+        for (const std::int64_t width : {1, 5, 8, 17, 40, 64}) {
+            const auto count = static_cast<std::size_t>(rows * kKeyTile);
+            std::vector<T> p(count);
+            std::vector<std::uint8_t> attended(count);
+            const Tensor draws = small({rows, kKeyTile}, 7);
+            for (std::size_t i = 0; i < count; ++i) {
+                p[i] = static_cast<T>(draws.data<float>()[i]);
+                attended[i] = i % 3 == 1 ? 0 : 1;
+            }
+            const Tensor numbers = small({kKeyTile, width}, 8).to(dtype_of<T>);
+            for (const bool masked : {false, true}) {
+                if (masked) {
+                    for (std::size_t i = 0; i < count; ++i) p[i] = attended[i] == 0 ? static_cast<T>(kNan) : p[i];
+                }
+                for (const bool transposed : {false, true}) {
+                    WeightedSums<T> sums{.p = p.data(), .attended = masked ? attended.data() : nullptr, .width = width};
+                    sums.p_row = transposed ? 1 : kKeyTile;
+                    sums.p_step = transposed ? kKeyTile : 1;
+                    sums.rows = transposed ? 61 : rows;
+                    sums.steps = transposed ? rows : 61;
+                    sums.b = numbers.template data<T>();
+                    std::vector<T> found(static_cast<std::size_t>(sums.rows * width), T{0.25});
+                    std::vector<T> want = found;
+                    sums.out = found.data();
+                    products.accumulate(sums);
+                    for (std::int64_t r = 0; r < sums.rows; ++r) {
+                        for (std::int64_t c = 0; c < width; ++c) {
+                            volatile T sum = T{0.25};  // rounded in between, whatever the processor could fuse
+                            for (std::int64_t s = 0; s < sums.steps; ++s) {
+                                const auto at = static_cast<std::size_t>(r * sums.p_row + s * sums.p_step);
+                                if (masked && attended[at] == 0) continue;
+                                const volatile T product = p[at] * sums.b[s * width + c];
+                                sum = sum + product;
+                            }
+                            want[static_cast<std::size_t>(r * width + c)] = sum;
+                        }
+                    }
+                    ASSERT_EQ(found, want) << rows << " " << width << " " << masked << " " << transposed;
+                }
+            }
+        }
+    }
+}
+
+// The same bits on every instruction set, for every number of rows; what a mask hides is not read.
+TEST_P(Products, PlainSumsAreRoundedOneByOne) {
+    expect_plain_products(plain_kernels().floats);
+    expect_plain_products(plain_kernels().doubles);
+}
+
+TEST_P(Products, PlainProductsAreRoundedOneByOne) {
+    for (const std::int64_t rows : {1, 3, 4, 7, 32}) {
+        for (const std::int64_t depth : {0, 1, 5, 64}) {
+            const Tensor a = small({rows, depth}, 9).to(DType::float64);
+            const Tensor b = small({depth, kKeyTile}, 10).to(DType::float64);
+            std::vector<double> found(static_cast<std::size_t>(rows * kKeyTile));
+            plain_kernels().doubles.multiply(a.data<double>(), b.data<double>(), rows, depth, found.data());
+            for (std::int64_t r = 0; r < rows; ++r) {
+                for (std::int64_t c = 0; c < kKeyTile; ++c) {
+                    volatile double sum = 0.0;
+                    for (std::int64_t k = 0; k < depth; ++k) {
+                        const volatile double product =
+                            a.data<double>()[r * depth + k] * b.data<double>()[k * kKeyTile + c];
+                        sum = sum + product;
+                    }
+                    ASSERT_EQ(found[static_cast<std::size_t>(r * kKeyTile + c)], sum) << rows << " " << depth;
+                }
+            }
+        }
+    }
 }
 
 }  // namespace

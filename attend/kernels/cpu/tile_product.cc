@@ -2,8 +2,10 @@
 
 #include <attend/core/element.h>
 #include <attend/kernels/attention.h>
+#include <attend/kernels/cpu/plain_kernels.h>
 
 #include <algorithm>
+#include <type_traits>
 
 namespace attend::kernels::cpu {
 
@@ -28,44 +30,34 @@ void load_columns(const TensorView& view, std::int64_t batch, std::int64_t head,
     }
 }
 
+namespace {
+
+template <typename T>
+const PlainProducts<T>& products() {
+    if constexpr (std::is_same_v<T, float>) {
+        return plain_kernels().floats;
+    } else {
+        return plain_kernels().doubles;
+    }
+}
+
+}  // namespace
+
 template <typename T>
 void multiply(const T* a, const T* b, std::int64_t rows, std::int64_t depth, T* out) {
-    constexpr std::int64_t kPanel = 16;  // accumulators that fit into registers
-    for (std::int64_t r = 0; r < rows; ++r) {
-        for (std::int64_t panel = 0; panel < kKeyTile; panel += kPanel) {
-            T sum[kPanel] = {};
-            for (std::int64_t k = 0; k < depth; ++k) {
-                const T factor = a[r * depth + k];
-                const T* column = b + k * kKeyTile + panel;
-                for (std::int64_t j = 0; j < kPanel; ++j) sum[j] += factor * column[j];
-            }
-            std::copy(sum, sum + kPanel, out + r * kKeyTile + panel);
-        }
-    }
+    products<T>().multiply(a, b, rows, depth, out);
 }
 
 template <typename T>
 void accumulate(const T* p, const std::uint8_t* attended, const T* b, std::int64_t rows, std::int64_t count,
                 std::int64_t width, T* out) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-        for (std::int64_t j = 0; j < count; ++j) {
-            if (attended != nullptr && attended[r * kKeyTile + j] == 0) continue;
-            const T factor = p[r * kKeyTile + j];
-            for (std::int64_t c = 0; c < width; ++c) out[r * width + c] += factor * b[j * width + c];
-        }
-    }
+    products<T>().accumulate({p, kKeyTile, 1, attended, b, rows, count, width, out});
 }
 
 template <typename T>
 void accumulate_transposed(const T* p, const std::uint8_t* attended, const T* b, std::int64_t rows, std::int64_t count,
                            std::int64_t width, T* out) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-        for (std::int64_t j = 0; j < count; ++j) {
-            if (attended != nullptr && attended[r * kKeyTile + j] == 0) continue;
-            const T factor = p[r * kKeyTile + j];
-            for (std::int64_t c = 0; c < width; ++c) out[j * width + c] += factor * b[r * width + c];
-        }
-    }
+    products<T>().accumulate({p, 1, kKeyTile, attended, b, count, rows, width, out});
 }
 
 template void load_rows<float>(const TensorView&, std::int64_t, std::int64_t, std::int64_t, std::int64_t, float*);

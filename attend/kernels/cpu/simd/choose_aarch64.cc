@@ -1,6 +1,7 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
 #include <attend/kernels/cpu/simd/linear_tables.h>
+#include <attend/kernels/cpu/simd/plain_tables.h>
 #include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
@@ -31,6 +32,12 @@ const DenseKernels& choose_dense(Isa isa, Format format) {
 const RowKernels& choose_rows(Isa isa) {
     static const RowKernels scalar = rows_scalar();
     static const RowKernels neon = rows_neon();
+    return isa == Isa::neon ? neon : scalar;
+}
+
+const PlainKernels& choose_plain(Isa isa) {
+    static const PlainKernels scalar = plain_scalar();
+    static const PlainKernels neon = plain_neon();
     return isa == Isa::neon ? neon : scalar;
 }
 

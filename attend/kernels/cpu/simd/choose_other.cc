@@ -1,6 +1,7 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
 #include <attend/kernels/cpu/simd/linear_tables.h>
+#include <attend/kernels/cpu/simd/plain_tables.h>
 #include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
@@ -27,6 +28,11 @@ const DenseKernels& choose_dense(Isa, Format format) {
 
 const RowKernels& choose_rows(Isa) {
     static const RowKernels scalar = rows_scalar();
+    return scalar;
+}
+
+const PlainKernels& choose_plain(Isa) {
+    static const PlainKernels scalar = plain_scalar();
     return scalar;
 }
 

@@ -2,6 +2,7 @@
 #include <attend/kernels/cpu/simd/decode_tables.h>
 #include <attend/kernels/cpu/simd/dense_tables.h>
 #include <attend/kernels/cpu/simd/linear_tables.h>
+#include <attend/kernels/cpu/simd/plain_tables.h>
 #include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
@@ -134,6 +135,15 @@ const RowKernels& choose_rows(Isa isa) {
     static const RowKernels avx2 = rows_avx2();
     if (isa == Isa::avx2) return avx2;
     static const RowKernels avx512 = rows_avx512();
+    return avx512;
+}
+
+const PlainKernels& choose_plain(Isa isa) {
+    static const PlainKernels scalar = plain_scalar();
+    if (isa == Isa::scalar) return scalar;
+    static const PlainKernels avx2 = plain_avx2();
+    if (isa == Isa::avx2) return avx2;
+    static const PlainKernels avx512 = plain_avx512();
     return avx512;
 }
 
