@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 namespace attend::kernels::cpu::flash {
 
@@ -280,9 +281,9 @@ private:
                 std::min<std::int64_t>(kernels_.columns, key_end - key)};
     }
 
-    /// Calls run(panels) for every run of panels that the tile sees in this strip.
-    template <typename Use>
-    void for_each_run(std::int64_t tile, const Use& use) {
+    /// Every run of panels that the tile sees in this strip, into runs_.
+    void find_runs(std::int64_t tile) {
+        runs_.clear();
         const std::int64_t query = query_of(tile);
         const KeyRange keys = sequence_.keys_of(query, query + rows_of_tile(tile));
         const std::int64_t begin = std::max(keys.begin, packed_begin_);
@@ -290,19 +291,14 @@ private:
         if (end <= begin) return;
         Run run{.begin = (begin - strip_begin_) / kernels_.columns, .key_end = end};
         const std::int64_t last = divide_up(end - strip_begin_, kernels_.columns);
-        if (!rules_.has_masks()) {
-            run.end = last;
-            use(run);
-            return;
-        }
-        for (std::int64_t panel = run.begin; panel < last; ++panel) {
+        for (std::int64_t panel = run.begin; panel < last && rules_.has_masks(); ++panel) {
             if (rules_.any_visible(position_of(tile, panel, end))) continue;
             if (panel > run.begin) {
-                use(Run{run.begin, panel, strip_begin_ + panel * kernels_.columns});
+                runs_.push_back({run.begin, panel, strip_begin_ + panel * kernels_.columns});
             }
             run.begin = panel + 1;
         }
-        if (run.begin < last) use(Run{run.begin, last, end});
+        if (run.begin < last) runs_.push_back({run.begin, last, end});
     }
 
     float* scores_of_panel(std::int64_t panel) { return scores_ + panel * layout_.panel; }
@@ -365,14 +361,11 @@ private:
         const std::int64_t rows = rows_of_tile(tile);
         const RowState state = state_of(tile);
         std::fill_n(strip_maximum_, rows * kernels_.width, -kInfinity);
-        bool any = false;
-        for_each_run(tile, [&](const Run& run) {
-            compute_scores(tile, run);
-            any = true;
-        });
-        if (!any) return;
+        find_runs(tile);
+        if (runs_.empty()) return;
+        for (const Run& run : runs_) compute_scores(tile, run);
         kernels_.raise_maximum(state, factor_, rows);
-        for_each_run(tile, [&](const Run& run) { add_values(tile, state, run); });
+        for (const Run& run : runs_) add_values(tile, state, run);
     }
 
     /// O += P V for the panels of a run, whose logits become weights on the way.
@@ -496,7 +489,8 @@ private:
         const MutableTensorView& weights = *outputs_.weights;
         const auto size = static_cast<std::int64_t>(size_of(weights.dtype()));
         const RowState state = state_of(tile);
-        for_each_run(tile, [&](const Run& run) {
+        find_runs(tile);
+        for (const Run& run : runs_) {
             compute_scores(tile, run);
             for (std::int64_t panel = run.begin; panel < run.end; ++panel) {
                 const PanelPosition position = position_of(tile, panel, run.key_end);
@@ -529,7 +523,7 @@ private:
                                      position.key_count);
                 }
             }
-        });
+        }
     }
 
     const AttentionProblem& problem_;
@@ -565,6 +559,7 @@ private:
     std::int64_t packed_end_ = 0;
     std::int64_t broken_count_ = 0;
     bool values_packed_ = false;
+    std::vector<Run> runs_;  // of the tile at hand
 };
 
 }  // namespace
