@@ -101,24 +101,43 @@ void run_bias(const detail::CheckedProblem& checked, const AttentionSaved& saved
     target.copy_from(sums);
 }
 
-/// @param problem the checked one, or some of its sequences
+/// Rows of a block of queries, counted in the tensor, whose log-sum-exp is not steep.
+std::vector<std::int64_t> rows_not_steep(const AttentionProblem& problem, const Block& block,
+                                         const TensorView& log_sum_exp) {
+    const Sequence& sequence = problem.sequences[static_cast<std::size_t>(block.sequence)];
+    std::vector<std::int64_t> rows;
+    for (std::int64_t row = sequence.query_begin + block.begin; row < sequence.query_begin + block.end; ++row) {
+        if (!detail::WithoutNonfinite::is_steep(log_sum_exp.item({sequence.batch, block.head, row}))) {
+            rows.push_back(row);
+        }
+    }
+    return rows;
+}
+
+/// @param problem the checked one, or some of its sequences @param log_sum_exp of forward, where only steep rows are to
+/// be computed and added to what is there; null: all are, and written
 void run_plain(const detail::CheckedProblem& checked, const AttentionProblem& problem,
-               const AttentionGradientTargets& targets, const TensorView& grad_output,
-               const AttentionOptions& options) {
+               const AttentionGradientTargets& targets, const TensorView& grad_output, const AttentionOptions& options,
+               const TensorView* log_sum_exp = nullptr) {
     const std::size_t bytes = kernels::cpu::scratch_size(problem);
     // In the precision of what follows. Not the log-sum-exp: beside a maximum of 1e20 it would lose the sum.
     Shape rows = checked.log_sum_exp_shape();
     rows.push_back(3);
     Tensor statistics(rows, kernels::cpu::computes_in_double(problem) ? DType::float64 : DType::float32);
-    const AttentionSaved saved{grad_output, statistics.view()};
+    const AttentionSaved saved{grad_output, statistics.view(), log_sum_exp != nullptr};
+    if (saved.adds) statistics.view().fill(-std::numeric_limits<double>::infinity());
     detail::for_each_block(
         problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
         [&](const Block& block) {
+            const std::vector<std::int64_t> others =
+                saved.adds ? rows_not_steep(problem, block, *log_sum_exp) : std::vector<std::int64_t>();
+            if (std::ssize(others) == block.end - block.begin) return;
             kernels::cpu::attention_row_statistics(problem, saved, block, thread_scratch(bytes));
-        });
-    detail::for_each_block(
-        problem, problem.heads(), kernels::kQueryTile, [](const Sequence& s) { return s.query_count; },
-        [&](const Block& block) {
+            const std::int64_t batch = problem.sequences[static_cast<std::size_t>(block.sequence)].batch;
+            MutableTensorView of_head = saved.statistics.select(0, batch).select(0, block.head);
+            for (const std::int64_t row : others) {
+                of_head.select(0, row).fill(-std::numeric_limits<double>::infinity());
+            }
             kernels::cpu::attention_grad_query(problem, saved, block, targets.query, thread_scratch(bytes));
         });
     detail::for_each_block(
@@ -301,17 +320,20 @@ void attention_backward_into(const AttentionGradientTargets& targets, const Tens
     }
     const detail::WithoutNonfinite finite(checked.problem(), grad_output, log_sum_exp);
     // Sums of a bias over sequences have one order in each path: all of them take the same.
-    if (finite.needs_plain_path() && targets.bias) {
+    if ((finite.has_plain_sequences() || finite.has_steep_rows()) && targets.bias) {
         run_plain(checked, checked.problem(), targets, grad_output, options);
         return;
     }
-    if (finite.needs_plain_path()) run_plain(checked, finite.plain_problem(), targets, grad_output, options);
-    const flash::BackwardTensors tensors{finite.grad_output(), output,      log_sum_exp,
+    if (finite.has_plain_sequences()) run_plain(checked, finite.plain_problem(), targets, grad_output, options);
+    const flash::BackwardTensors tensors{finite.grad_output(), output,      finite.log_sum_exp(),
                                          targets.query,        targets.key, targets.value};
     if (targets.bias) {
         run_flash_with_bias(checked, finite.problem(), tensors, *options.bias, *targets.bias);
     } else {
         FlashBackward(finite.problem(), tensors, {}).run();
+    }
+    if (finite.has_steep_rows()) {
+        run_plain(checked, finite.steep_problem(), targets, grad_output, options, &log_sum_exp);
     }
 }
 

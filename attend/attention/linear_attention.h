@@ -49,7 +49,7 @@ struct LinearAttentionOptions {
 /// FeatureMap::softmax_keys a NaN in a key reaches every row.
 ///
 /// Time O(batch heads L d dv). Memory besides the results: per thread some states and a chunk of tokens; float64 and
-/// (in double as well) head sizes above 1024 go token by token.
+/// (in double as well) head sizes above 1024, of values above 1023, go token by token.
 /// @param query [batch, heads, Lq, d] @param key [batch, kv_heads, Lk, d] @param value [batch, kv_heads, Lk, dv];
 /// dtypes, strides and grouped heads as for attention; causal: Lq = Lk
 /// @return [batch, heads, Lq, dv], dtype of the query

@@ -24,6 +24,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t kRowsOfPart = 1024;
 /// Of a log-sum-exp: beyond it floats hold neither it nor a logit to 1% of a weight.
 constexpr double kSteep = 65536.0;
+/// Beyond this logits in units of 2 are infinite: even -inf added to them would not hide them.
+constexpr double kOverflowing = 1e37;
 
 /// Whether positions or tensors hide any pair of a sequence.
 bool hides_anything(const AttentionProblem& problem, const Sequence& sequence) {
@@ -39,7 +41,8 @@ struct Sums {
     bool dead = false;    ///< a row has no weights
     bool broken = false;  ///< one is neither finite nor that of such a row: some logit that the row sees is not. A bias
                           ///< or a score function may have what rows of the tensors have not
-    bool steep = false;   ///< one is finite and beyond kSteep, as where a bias of -1e9 stands for a mask of all keys
+    bool steep = false;   ///< one is steep, as where a bias of -1e9 stands for a mask of all keys
+    bool overflowing = false;  ///< one is finite and beyond kOverflowing
 };
 
 Sums inspect_sums(const Sequence& sequence, std::int64_t head, const TensorView& log_sum_exp) {
@@ -51,7 +54,8 @@ Sums inspect_sums(const Sequence& sequence, std::int64_t head, const TensorView&
         if (std::fabs(sum) <= kSteep) continue;
         sums.dead = sums.dead || sum == -kInfinity;
         sums.broken = sums.broken || !(sum < kInfinity);
-        sums.steep = sums.steep || std::isfinite(sum);
+        sums.steep = sums.steep || WithoutNonfinite::is_steep(sum);
+        sums.overflowing = sums.overflowing || (std::isfinite(sum) && sum > kOverflowing);
     }
     return sums;
 }
@@ -104,9 +108,13 @@ void inspect(Part& part, const AttentionProblem& problem, const TileKernels& ker
 
 }  // namespace
 
+bool WithoutNonfinite::is_steep(double log_sum_exp) {
+    return std::isfinite(log_sum_exp) && std::fabs(log_sum_exp) > kSteep;
+}
+
 WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const TensorView& grad_output,
                                    const TensorView& log_sum_exp)
-    : original_(problem), problem_(problem), grad_output_(grad_output) {
+    : original_(problem), problem_(problem), grad_output_(grad_output), log_sum_exp_(log_sum_exp) {
     const TileKernels& kernels = kernels::cpu::tile_kernels(problem.query.dtype(), true);
     const std::int64_t heads = problem.heads();
     const std::int64_t kv_heads = problem.key.shape()[1];
@@ -119,6 +127,7 @@ WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const Tensor
     });
 
     std::vector<std::uint8_t> visible(count, 0);
+    std::vector<std::uint8_t> steep(count, 0);
     std::vector<Part> parts;
     for (std::size_t s = 0; s < count; ++s) {
         const Sequence& sequence = problem.sequences[s];
@@ -128,11 +137,14 @@ WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const Tensor
             all.dead = all.dead || own.dead;
             all.broken = all.broken || own.broken;
             all.steep = all.steep || own.steep;
+            all.overflowing = all.overflowing || own.overflowing;
         }
-        if (all.steep) {
+        if (all.overflowing) {
             visible[s] = 1;
             continue;
         }
+        steep[s] = all.steep ? 1 : 0;
+        all.dead = all.dead || all.steep;  // to the tiles
         if (!hides_anything(problem, sequence) && !all.dead) continue;
         visible[s] = all.broken ? 1 : 0;
         for (int tensor = 0; tensor < 4 && !all.broken; ++tensor) {
@@ -155,6 +167,8 @@ WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const Tensor
     for (const Part& part : parts) {
         if (visible[part.sequence] == 0) hide(problem.sequences[part.sequence], part.hidden);
     }
+    for (std::size_t s = 0; s < count; ++s) steep[s] = steep[s] != 0 && visible[s] == 0 ? 1 : 0;
+    if (std::find(steep.begin(), steep.end(), 1) != steep.end()) hide_steep_rows(steep);
     if (std::find(visible.begin(), visible.end(), 1) == visible.end()) return;
     sequences_.assign(problem.sequences.begin(), problem.sequences.end());
     plain_sequences_ = sequences_;
@@ -163,6 +177,27 @@ WithoutNonfinite::WithoutNonfinite(const AttentionProblem& problem, const Tensor
         other.query_count = other.key_count = 0;
     }
     problem_.sequences = sequences_;
+}
+
+void WithoutNonfinite::hide_steep_rows(const std::vector<std::uint8_t>& steep) {
+    steep_sequences_.assign(original_.sequences.begin(), original_.sequences.end());
+    hidden_sums_ = log_sum_exp_.clone();
+    log_sum_exp_ = hidden_sums_.view();
+    for (std::size_t s = 0; s < steep.size(); ++s) {
+        Sequence& sequence = steep_sequences_[s];
+        if (steep[s] == 0) {
+            sequence.query_count = sequence.key_count = 0;
+            continue;
+        }
+        for (std::int64_t head = 0; head < original_.heads(); ++head) {
+            const std::int64_t first =
+                (sequence.batch * original_.heads() + head) * hidden_sums_.size(2) + sequence.query_begin;
+            for (std::int64_t i = first; i < first + sequence.query_count; ++i) {
+                if (!is_steep(load_element(hidden_sums_.data(), hidden_sums_.dtype(), i))) continue;
+                store_element(hidden_sums_.data(), hidden_sums_.dtype(), i, -kInfinity);
+            }
+        }
+    }
 }
 
 void WithoutNonfinite::hide(const Sequence& sequence, const std::vector<BrokenRow>& rows) {
@@ -180,9 +215,9 @@ void WithoutNonfinite::hide(const Sequence& sequence, const std::vector<BrokenRo
     }
 }
 
-AttentionProblem WithoutNonfinite::plain_problem() const {
+AttentionProblem WithoutNonfinite::with(const std::vector<Sequence>& sequences) const {
     AttentionProblem result = original_;
-    result.sequences = plain_sequences_;
+    result.sequences = sequences;
     return result;
 }
 

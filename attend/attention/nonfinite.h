@@ -30,27 +30,41 @@ public:
     WithoutNonfinite(const kernels::AttentionProblem& problem, const TensorView& grad_output,
                      const TensorView& log_sum_exp);
 
-    /// True when a row or a logit that is not finite belongs to a visible pair of any sequence, or one's log-sum-exp is
-    /// beyond 65536 in magnitude: a weight is 2 to the difference of two such numbers.
-    bool needs_plain_path() const { return !plain_sequences_.empty(); }
+    /// True when a row or a logit that is not finite belongs to a visible pair of any sequence.
+    bool has_plain_sequences() const { return !plain_sequences_.empty(); }
     /// Those sequences, the others being empty: the plain path, which skips hidden pairs one by one, must be taken.
-    kernels::AttentionProblem plain_problem() const;
+    kernels::AttentionProblem plain_problem() const { return with(plain_sequences_); }
+    /// True when rows of queries of any other sequence are steep.
+    bool has_steep_rows() const { return !steep_sequences_.empty(); }
+    /// Those sequences, the others being empty: the plain path must be taken for their steep rows.
+    kernels::AttentionProblem steep_problem() const { return with(steep_sequences_); }
+    /// Whether a row's log-sum-exp is finite and beyond 65536 in magnitude: a weight is 2 to the difference of two such
+    /// numbers, which floats hold to less than 1% of it.
+    static bool is_steep(double log_sum_exp);
     /// The other sequences, those being empty, with rows that are not finite, which no visible pair reads, replaced by
     /// 0; the same problem where there are none.
     const kernels::AttentionProblem& problem() const { return problem_; }
     /// The same of grad_output.
     const TensorView& grad_output() const { return grad_output_; }
+    /// That of forward, with steep rows as those without weights have it, -inf.
+    const TensorView& log_sum_exp() const { return log_sum_exp_; }
 
 private:
     /// Rows become 0 in copies of their tensors.
     void hide(const kernels::Sequence& sequence, const std::vector<BrokenRow>& rows);
 
+    void hide_steep_rows(const std::vector<std::uint8_t>& steep);
+    kernels::AttentionProblem with(const std::vector<kernels::Sequence>& sequences) const;
+
     kernels::AttentionProblem original_;
     kernels::AttentionProblem problem_;
     TensorView grad_output_;
+    TensorView log_sum_exp_;
+    Tensor hidden_sums_;  // log_sum_exp_, where that is no longer forward's
     std::array<Tensor, 4> copies_;
     std::vector<kernels::Sequence> sequences_;
     std::vector<kernels::Sequence> plain_sequences_;  // empty: none is
+    std::vector<kernels::Sequence> steep_sequences_;  // the same
 };
 
 }  // namespace attend::detail

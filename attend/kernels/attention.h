@@ -75,7 +75,9 @@ struct AttentionOutputs {
 struct AttentionSaved {
     TensorView grad_output;  ///< [batch, heads, Lq, dv]
     MutableTensorView
-        statistics;  ///< [batch, heads, Lq, 3]: of each row its maximum, what a logit of that weighs, delta_i
+        statistics;     ///< [batch, heads, Lq, 3]: of each row its maximum, what a logit of that weighs, delta_i
+    bool adds = false;  ///< gradients of keys and values are added to what is there; rows of queries without weights,
+                        ///< a maximum of -inf, are left as they are
 };
 
 /// Rows [begin, end) of one sequence and head: the unit of work that a scheduler hands out.

@@ -56,7 +56,8 @@ def attention_backward(grad_output: Any, query: Any, key: Any, value: Any, outpu
                        window: tuple[int, int] | None = None, scale: float | None = None,
                        softcap: float | None = None, alibi_slopes: Any | None = None,
                        key_lengths: _Integers | None = None, query_offset: _Integers | None = None,
-                       dropout: float = 0.0, seed: int = 0, algorithm: _Algorithm = "auto") -> AttentionGradients: ...
+                       dropout: float = 0.0, seed: int = 0, algorithm: _Algorithm = "auto",
+                       bias_gradient: bool = True) -> AttentionGradients: ...
 def _paged_attention(query: Any, keys: Any, values: Any, block_table: Any, lengths: _Integers, *,
                      left_padding: _Integers | None = None, causal: _Causal = None,
                      window: tuple[int, int] | None = None, scale: float | None = None,

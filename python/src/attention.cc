@@ -69,7 +69,7 @@ nb::object run_attention(nb::object query, nb::object key, nb::object value, Key
 }
 
 nb::object run_backward(nb::object grad_output, nb::object query, nb::object key, nb::object value, nb::object output,
-                        nb::object log_sum_exp, Keywords keywords) {
+                        nb::object log_sum_exp, Keywords keywords, bool bias_gradient) {
     Array dout(grad_output, "attention_backward", "grad_output");
     Array q(query, "attention_backward", "query");
     Array k(key, "attention_backward", "key");
@@ -88,7 +88,8 @@ nb::object run_backward(nb::object grad_output, nb::object query, nb::object key
     const NewArray dv = gradient(value, v.view());
     AttentionGradientTargets targets{dq.view, dk.view, dv.view};
     NewArray dbias;
-    if (with.options.bias) {
+    const bool of_bias = with.options.bias && bias_gradient;
+    if (of_bias) {
         dbias = new_array(family, with.options.bias->shape(), with.options.bias->dtype());
         targets.bias = dbias.view;
     }
@@ -97,7 +98,7 @@ nb::object run_backward(nb::object grad_output, nb::object query, nb::object key
         attention_backward_into(targets, dout.rows(), q.rows(), k.rows(), v.rows(), out.rows(), lse.view(),
                                 with.options);
     }
-    return attention_gradients_type()(dq.object, dk.object, dv.object, with.options.bias ? dbias.object : nb::none());
+    return attention_gradients_type()(dq.object, dk.object, dv.object, of_bias ? dbias.object : nb::none());
 }
 
 }  // namespace
@@ -145,19 +146,22 @@ Raises ValueError for shapes and values, TypeError for types.
         [](nb::object grad_output, nb::object query, nb::object key, nb::object value, nb::object output,
            nb::object log_sum_exp, nb::object mask, nb::object bias, nb::object causal, nb::object window,
            std::optional<double> scale, std::optional<double> softcap, nb::object alibi_slopes, nb::object key_lengths,
-           nb::object query_offset, double dropout, std::uint64_t seed, const std::string& algorithm) {
+           nb::object query_offset, double dropout, std::uint64_t seed, const std::string& algorithm,
+           bool bias_gradient) {
             return run_backward(grad_output, query, key, value, output, log_sum_exp,
                                 {mask, bias, causal, window, alibi_slopes, key_lengths, query_offset, scale, softcap,
-                                 dropout, seed, algorithm});
+                                 dropout, seed, algorithm},
+                                bias_gradient);
         },
         arg("grad_output"), arg("query"), arg("key"), arg("value"), arg("output"), arg("log_sum_exp"), nb::kw_only(),
         arg("mask") = nb::none(), arg("bias") = nb::none(), arg("causal") = nb::none(), arg("window") = nb::none(),
         arg("scale") = nb::none(), arg("softcap") = nb::none(), arg("alibi_slopes") = nb::none(),
         arg("key_lengths") = nb::none(), arg("query_offset") = nb::none(), arg("dropout") = 0.0, arg("seed") = 0,
-        arg("algorithm") = "auto",
+        arg("algorithm") = "auto", arg("bias_gradient") = true,
         R"(Gradients of sum(grad_output * output): a named tuple (query, key, value, bias).
 
-output and log_sum_exp are what attention returned for the same arrays and keywords. bias is None where there is none.
+output and log_sum_exp are what attention returned for the same arrays and keywords. bias is None where there is none, or
+bias_gradient is False: then it costs nothing.
 
 >>> import numpy, attend
 >>> x = numpy.ones((1, 2, 3, 4), numpy.float32)

@@ -3,6 +3,7 @@
 #include "tests/attention/linear_cases.h"
 #include "tests/support/compare.h"
 
+#include <attend/core/philox.h>
 #include <attend/kernels/cpu/isa.h>
 #include <attend/kernels/cpu/linear/delta_gradients.h>
 
@@ -236,7 +237,35 @@ TEST(LinearAttentionGradient, ExtremeDecays) {
                     inputs.decay.data<float>()[e] = kValues[kind < 4 ? kind : (e * 2654435761 >> 7) % 4];
                 }
                 expect_gradients(inputs, 1e-5);
+                // What follows a token that forgets everything does not depend on how much it forgets.
+                if (decay == CaseDecay::head) continue;
+                const Tensor gradient = inputs.backward(inputs.forward()).decay;
+                for (std::int64_t e = 0; e < gradient.numel(); ++e) {
+                    if (std::isinf(inputs.decay.data<float>()[e])) {
+                        ASSERT_EQ(gradient.data<float>()[e], 0.0F);
+                    }
+                }
             }
+        }
+    }
+}
+
+// Keys that no head of queries reads.
+TEST(LinearAttentionGradient, NoHeadsOfQueries) {
+    for (const bool causal : {false, true}) {
+        for (const bool delta : {false, true}) {
+            if (delta && !causal) continue;
+            const Tensor q = zeros({2, 0, 5, 8});
+            const Tensor k = randn({2, 1, 5, 8}, {.seed = 1});
+            const Tensor beta = full({2, 1, 5}, 0.5);
+            LinearAttentionOptions options{.feature_map = FeatureMap::identity, .causal = causal};
+            if (delta) options.beta = beta;
+            LinearAttentionResult result;
+            result.output = linear_attention(q, k, k, options);
+            EXPECT_EQ(result.output.numel(), 0);
+            const LinearAttentionGradients found = linear_attention_backward(q, q, k, k, result, options);
+            EXPECT_TRUE(same_bits(found.key, zeros({2, 1, 5, 8})));
+            EXPECT_TRUE(same_bits(found.value, zeros({2, 1, 5, 8})));
         }
     }
 }

@@ -4,6 +4,7 @@
 #include "tests/support/compare.h"
 
 #include <attend/core/error.h>
+#include <attend/core/philox.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/isa.h>
@@ -11,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <limits>
@@ -104,6 +106,24 @@ TEST(LinearAttentionSemantics, BitsDoNotDependOnThreads) {
         }
         set_num_threads(0);
     }
+}
+
+// A channel whose keys are all -inf weighs nothing, on every path.
+TEST(LinearAttentionSemantics, AChannelOfMinusInfinityHasNoWeight) {
+    Tensor key = randn({1, 1, 6, 2}, {.seed = 1});
+    for (std::int64_t t = 0; t < 6; ++t) key.at<float>({0, 0, t, 0}) = -std::numeric_limits<float>::infinity();
+    const Tensor query = randn({1, 1, 4, 2}, {.seed = 2});
+    const Tensor value = randn({1, 1, 6, 3}, {.seed = 3});
+    const LinearAttentionOptions options{.feature_map = FeatureMap::softmax_keys};
+    LinearAttentionOptions exact = options;
+    exact.algorithm = Algorithm::reference;
+    const Tensor want = linear_attention(query, key, value, exact);
+    for (const double x : values(want)) EXPECT_TRUE(std::isfinite(x));
+    EXPECT_LE(row_error(linear_attention(query, key, value, options), want), 5e-6);
+    EXPECT_LE(
+        row_error(linear_attention(query.to(DType::float64), key.to(DType::float64), value.to(DType::float64), options),
+                  want),
+        5e-6);
 }
 
 // Whatever a thread's scratch held before, NaN included, does not matter.

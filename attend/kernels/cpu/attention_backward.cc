@@ -99,7 +99,10 @@ public:
                               to_grad_products(tile);
                               accumulate(grad_scores_, mask_of(visible), key_rows_, rows_, tile.key_count, d_, sum_d_);
                           });
-        store(grad_query, block.head, sequence_.query_begin + block.begin, rows_, d_, sum_d_);
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            if (saved_.adds && is_dead(r)) continue;
+            store(grad_query, block.head, sequence_.query_begin + block.begin + r, 1, d_, sum_d_ + r * d_);
+        }
     }
 
     void grad_key_value(const Block& block, const MutableTensorView& grad_key, const MutableTensorView& grad_value) {
@@ -109,19 +112,27 @@ public:
         std::fill(sum_dv_, sum_dv_ + keys * dv_, T{0});
         const std::int64_t group = problem_.heads() / problem_.key.shape()[1];
         const KeyRange queries = sequence_.queries_of(block.begin, block.end);
+        bool any = false;
         for (std::int64_t head = block.head * group; head < (block.head + 1) * group; ++head) {
             for (std::int64_t begin = queries.begin / kQueryTile * kQueryTile; begin < queries.end;
                  begin += kQueryTile) {
                 const TilePosition tile{sequence_,   head, begin, std::min(kQueryTile, sequence_.query_count - begin),
                                         block.begin, keys};
+                if (saved_.adds && !any_alive(head, begin, tile.query_count)) continue;
                 if (!any_block(problem_, tile)) continue;
                 load_queries(head, begin, tile.query_count);
                 const Visibility visible = compute(tile, block.slot);
                 if (visible == Visibility::none) continue;
+                any = true;
                 accumulate_transposed(weights_, mask_of(visible), grad_, rows_, keys, dv_, sum_dv_);
                 to_grad_products(tile);
                 accumulate_transposed(grad_scores_, mask_of(visible), query_, rows_, keys, d_, sum_d_);
             }
+        }
+        if (saved_.adds && !any) return;
+        if (saved_.adds) {
+            add_to(grad_key, block.head, sequence_.key_begin + block.begin, keys, d_, sum_d_);
+            add_to(grad_value, block.head, sequence_.key_begin + block.begin, keys, dv_, sum_dv_);
         }
         store(grad_key, block.head, sequence_.key_begin + block.begin, keys, d_, sum_d_);
         store(grad_value, block.head, sequence_.key_begin + block.begin, keys, dv_, sum_dv_);
@@ -208,18 +219,26 @@ private:
         }
     }
 
+    bool is_dead(std::int64_t r) const { return maximum_[r] == -kInfinity; }
+    bool any_alive(std::int64_t head, std::int64_t begin, std::int64_t count) const {
+        const T* statistics = statistics_of(head, sequence_.query_begin + begin);
+        for (std::int64_t r = 0; r < count; ++r) {
+            if (statistics[3 * r] != -kInfinity) return true;
+        }
+        return false;
+    }
+
     /// Rows without weights have no gradients, whatever the keys and queries hold that made all their scores -inf: they
     /// attend to nothing.
     Visibility hide_dead_rows(const TilePosition& tile, Visibility visible) {
-        const auto dead = [&](std::int64_t r) { return maximum_[r] == -kInfinity; };
         std::int64_t count = 0;
-        for (std::int64_t r = 0; r < rows_; ++r) count += dead(r) ? 1 : 0;
+        for (std::int64_t r = 0; r < rows_; ++r) count += is_dead(r) ? 1 : 0;
         if (count == 0) return visible;
         if (count == rows_) return Visibility::none;
         for (std::int64_t r = 0; r < rows_; ++r) {
             std::uint8_t* attended = attended_ + r * kKeyTile;
             if (visible == Visibility::full) std::fill(attended, attended + tile.key_count, std::uint8_t{1});
-            if (dead(r)) std::fill(attended, attended + tile.key_count, std::uint8_t{0});
+            if (is_dead(r)) std::fill(attended, attended + tile.key_count, std::uint8_t{0});
         }
         return Visibility::partial;
     }
@@ -234,7 +253,7 @@ private:
         for (std::int64_t r = 0; r < rows_; ++r) {
             T* weight = weights_ + r * kKeyTile;
             T* grad = grad_scores_ + r * kKeyTile;
-            const bool dead = maximum_[r] == -kInfinity;
+            const bool dead = is_dead(r);
             draw_factors(tile, r);
             for (std::int64_t j = 0; j < tile.key_count; ++j) {
                 const T p = dead ? T{0} : std::exp(weight[j] - maximum_[r]) * share_[r];
@@ -254,6 +273,17 @@ private:
         for (std::int64_t r = 0; r < rows_; ++r) {
             for (std::int64_t j = 0; j < tile.key_count; ++j) {
                 grad_scores_[r * kKeyTile + j] *= scale * slope_[r * kKeyTile + j];
+            }
+        }
+    }
+
+    /// sums += rows of a tensor.
+    void add_to(const MutableTensorView& view, std::int64_t head, std::int64_t row, std::int64_t count,
+                std::int64_t width, T* sums) {
+        for (std::int64_t r = 0; r < count; ++r) {
+            const void* from = row_address(view, sequence_.batch, head, row + r);
+            for (std::int64_t c = 0; c < width; ++c) {
+                sums[r * width + c] += static_cast<T>(load_element(from, view.dtype(), c));
             }
         }
     }

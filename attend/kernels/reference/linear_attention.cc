@@ -71,14 +71,17 @@ void map_row(const LinearProblem& problem, double* row, std::int64_t count) {
     for (std::int64_t c = 0; c < count; ++c) row[c] = feature(problem.map, row[c]);
 }
 
-// k'_jc = exp(k_jc - max_j' k_j'c) / sum_j' exp(k_j'c - max)
+// k'_jc = exp(k_jc - max_j' k_j'c) / sum_j' exp(k_j'c - max); 0 in a channel of -inf alone
 void softmax_over_positions(double* key, std::int64_t count, std::int64_t d) {
     for (std::int64_t c = 0; c < d; ++c) {
         double maximum = -std::numeric_limits<double>::infinity();
         for (std::int64_t j = 0; j < count; ++j) maximum = std::max(maximum, key[j * d + c]);
+        const double shift = maximum == -std::numeric_limits<double>::infinity() ? 0.0 : maximum;
         double sum = 0.0;
-        for (std::int64_t j = 0; j < count; ++j) sum += std::exp(key[j * d + c] - maximum);
-        for (std::int64_t j = 0; j < count; ++j) key[j * d + c] = std::exp(key[j * d + c] - maximum) / sum;
+        for (std::int64_t j = 0; j < count; ++j) sum += std::exp(key[j * d + c] - shift);
+        for (std::int64_t j = 0; j < count; ++j) {
+            key[j * d + c] = sum == 0.0 ? 0.0 : std::exp(key[j * d + c] - shift) / sum;
+        }
     }
 }
 

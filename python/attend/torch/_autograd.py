@@ -37,7 +37,7 @@ class Attention(torch.autograd.Function):
         query, key, value, bias, output, log_sum_exp, *tensors = ctx.saved_tensors
         given = {**ctx.options, **dict(zip(ctx.names, tensors))}
         if bias is not None:
-            given["bias"] = bias
+            given |= {"bias": bias, "bias_gradient": ctx.needs_input_grad[3]}
         if _is_batched(grad_output):
             gradients = _batched_gradients(grad_output, query, key, value, bias, output, log_sum_exp, given)
         elif torch.is_grad_enabled():
@@ -53,7 +53,8 @@ def _is_batched(tensor):
 
 
 def _batched_gradients(grad_output, query, key, value, bias, output, log_sum_exp, options):
-    """Those of many grad_output at once, by the operator."""
+    """Those of many grad_output at once, by the operator, which has all of them."""
+    options = {name: x for name, x in options.items() if name != "bias_gradient"}
     given = {"mask": None, "bias": bias, "seed": None, "causal": None, "scale": None, "dropout": 0.0, **options}
     if len(given) > 6 or not (given["mask"] is None or isinstance(given["mask"], torch.Tensor)):
         raise NotImplementedError("[flash_attn] expected one gradient at a time, found a batch of them")

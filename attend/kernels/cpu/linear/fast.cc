@@ -41,6 +41,7 @@ const TileKernels& tiles_of(const LinearProblem& problem) {
 bool supports(const LinearProblem& problem) {
     const auto wide = [](DType dtype) { return dtype == DType::float64; };
     if (wide(problem.query.dtype())) return false;
+    if (problem.heads() == 0) return false;  // keys without a query: nothing would give a scan its rows
     if (problem.decay_kind != Decay::none && wide(problem.decay.dtype())) return false;
     return problem.dim() <= flash::kMostDimensions && problem.value_dim() < flash::kMostDimensions;
 }

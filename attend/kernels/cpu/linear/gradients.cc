@@ -4,6 +4,7 @@
 #include <attend/kernels/cpu/linear/fast.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace attend::kernels::cpu::linear {
 
@@ -14,11 +15,14 @@ void DecaySums::clear() const {
 }
 
 void DecaySums::sum() const {
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
     const std::int64_t width = tokens.shape()[3];
     for (std::int64_t t = count - 1; t >= 0; --t) {
         float* numbers = token(t);
+        const void* row = row_address(logarithms, batch, kv_head, begin + t);
         for (std::int64_t c = 0; c < width; ++c) {
             behind[c] += static_cast<double>(numbers[c]);
+            if (load_element(row, logarithms.dtype(), c * logarithms.strides()[3]) == -kInfinity) behind[c] = 0.0;
             numbers[c] = static_cast<float>(behind[c]);
         }
     }
@@ -34,6 +38,7 @@ DecaySums decay_sums(const LinearProblem& problem, const LinearGradients& gradie
                    .behind = behind};
     if (gradients.decay) {
         sums.tokens = *gradients.decay;
+        sums.logarithms = problem.decay;
         sums.clear();
     }
     return sums;

@@ -20,6 +20,7 @@ namespace attend::kernels::cpu::linear {
 struct DecaySums {
     Decay kind = Decay::none;       ///< whether there is one
     MutableTensorView tokens = {};  ///< [batch, kv_heads, Lk, 1 or d], float32: q dq - k dk
+    TensorView logarithms = {};     ///< of the decays, laid out like `tokens`
     std::int64_t batch = 0;         ///< of `tokens`
     std::int64_t kv_head = 0;       ///< of `tokens`
     std::int64_t begin = 0;         ///< token 0 in `tokens`
@@ -32,7 +33,8 @@ struct DecaySums {
     }
     /// Zeros everywhere.
     void clear() const;
-    /// From what each token adds to the sum of all behind it, in double; `behind` is then the whole.
+    /// From what each token adds to the sum of all behind it, in double; `behind` is then the whole. A token that
+    /// forgets everything, -inf, has the gradient 0, and sums before it begin anew.
     void sum() const;
 };
 

@@ -118,7 +118,7 @@ public:
         load(problem_.value, kv_head_, row, value);
         map_features(problem_, key, work_);
         for (std::size_t c = 0; c < key.size() && problem_.map == FeatureMap::softmax_keys; ++c) {
-            key[c] = std::exp(key[c] - maximum_[c]) / sum_[c];
+            key[c] = sum_[c] == 0.0 ? 0.0 : std::exp(key[c] - maximum_[c]) / sum_[c];
         }
         std::fill(decay.begin(), decay.end(), 1.0);
         if (problem_.decay_kind == Decay::channel) load(problem_.decay, kv_head_, row, decay);
@@ -181,13 +181,14 @@ public:
     double beta = 1.0;         ///< of the token
 
 private:
-    /// Largest key and sum of exponentials of each channel, in one pass.
+    /// Largest key and sum of exponentials of each channel, in one pass; a sum of 0 where all are -inf.
     void measure_softmax() const {
         std::fill(maximum_.begin(), maximum_.end(), -std::numeric_limits<double>::infinity());
         std::fill(sum_.begin(), sum_.end(), 0.0);
         for (std::int64_t t = 0; t < sequence_.key_count; ++t) {
             load(problem_.key, kv_head_, sequence_.key_begin + t, key);
             for (std::size_t c = 0; c < key.size(); ++c) {
+                if (key[c] == -std::numeric_limits<double>::infinity()) continue;
                 if (key[c] > maximum_[c]) {
                     sum_[c] *= std::exp(maximum_[c] - key[c]);
                     maximum_[c] = key[c];
