@@ -4,7 +4,9 @@
 #include <attend/core/tensor.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/linear/fast.h>
+#include <attend/kernels/cpu/linear/step.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace attend::detail {
@@ -72,9 +74,13 @@ void causal_linear_forward(const LinearProblem& problem, const kernels::LinearOu
         }
         for (std::int64_t kv_head = 0; kv_head < problem.kv_heads(); ++kv_head) alone.push_back({sequence, kv_head});
     }
-    const std::size_t bytes = CausalForward::bytes(problem);
+    const std::size_t bytes = std::max(CausalForward::bytes(problem), kernels::cpu::linear::step_scratch(problem));
     parallel_for(static_cast<std::int64_t>(alone.size()), [&](std::int64_t i) {
         const Group& unit = alone[static_cast<std::size_t>(i)];
+        if (kernels::cpu::linear::is_step(problem, unit.sequence)) {
+            kernels::cpu::linear::step(problem, outputs, unit.sequence, unit.kv_head, thread_scratch(bytes));
+            return;
+        }
         CausalForward(problem, outputs, unit.sequence, unit.kv_head, true, thread_scratch(bytes)).run();
     });
 }

@@ -35,6 +35,24 @@ struct ChunkMask {
     std::int64_t decay_stride = 0;  ///< floats from one row of `decay` to the next
 };
 
+/// A state as it lies in a tensor.
+struct StateRows {
+    float* data = nullptr;    ///< of row 0
+    std::int64_t stride = 0;  ///< floats from one row to the next
+    std::int64_t rows = 0;    ///< d
+    std::int64_t width = 0;   ///< dv
+};
+
+/// S = decay S + key value^T, row by row, and out = query S.
+struct StateStep {
+    StateRows state = {};          ///< S
+    const float* decay = nullptr;  ///< [rows]; null: 1
+    const float* key = nullptr;    ///< [rows]
+    const float* value = nullptr;  ///< [width]
+    const float* query = nullptr;  ///< [rows]
+    float* out = nullptr;          ///< [width]
+};
+
 /// The functions of one instruction set. Widths are in blocks.
 struct LinearKernels {
     /// out = factor_r scale map(x); row_factors may be null (1).
@@ -79,6 +97,10 @@ struct LinearKernels {
     /// already masked and decayed. `predicted` becomes the errors.
     void (*solve_delta)(const float* panel, const float* beta, bool reverse, const BlockRows& predicted,
                         std::int64_t count, std::int64_t blocks, const BlockRows& values) = nullptr;
+    /// See StateStep; each number of out is one sum over the rows, in order.
+    void (*step_state)(const StateStep& step) = nullptr;
+    /// out[width] = x[rows] S, in the same order.
+    void (*read_state)(const StateRows& state, const float* x, float* out) = nullptr;
 };
 
 /// The table of active_isa().

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 namespace attend::kernels::cpu::simd {
 
@@ -362,6 +363,67 @@ void solve_delta(const float* panel, const float* beta, bool reverse, const Bloc
     }
 }
 
+/// Calls use(vectors, first column, load, store) for groups of vectors of a row `width` numbers wide: eight at a time,
+/// then one by one, the last of which may be short. load(from, v) and store(to, v, x) are of vector v from a column on.
+template <typename Use>
+void for_each_group(std::int64_t width, const Use& use) {
+    const auto load = [](const float* from, int v) { return Simd::load(from + v * kWidth); };
+    const auto store = [](float* to, int v, Vec x) { Simd::store(to + v * kWidth, x); };
+    std::int64_t e = 0;
+    for (; e + 8 * kWidth <= width; e += 8 * kWidth) use(std::integral_constant<int, 8>{}, e, load, store);
+    for (; e + kWidth <= width; e += kWidth) use(std::integral_constant<int, 1>{}, e, load, store);
+    if (e == width) return;
+    const std::int64_t left = width - e;
+    use(
+        std::integral_constant<int, 1>{}, e,
+        [left](const float* from, int) { return load_some(from, DType::float32, 0, left); },
+        [left](float* to, int, Vec x) { store_some(to, DType::float32, 0, left, x); });
+}
+
+template <bool kDecays>
+void step_rows(const StateStep& given) {
+    const StateStep step = given;
+    const StateRows state = step.state;
+    for_each_group(state.width, [&](auto vectors, std::int64_t e, const auto& load, const auto& store) {
+        constexpr int kVectors = decltype(vectors)::value;
+        const float* value = step.value + e;
+        Vec sum[kVectors];
+        for (int v = 0; v < kVectors; ++v) sum[v] = Simd::zero();
+        for (std::int64_t c = 0; c < state.rows; ++c) {
+            float* row = state.data + c * state.stride + e;
+            const Vec key = Simd::set1(step.key[c]);
+            const Vec query = Simd::set1(step.query[c]);
+            const Vec decay = Simd::set1(kDecays ? step.decay[c] : 1.0F);
+            for (int v = 0; v < kVectors; ++v) {
+                const Vec before = kDecays ? Simd::mul(load(row, v), decay) : load(row, v);
+                const Vec after = Simd::fma(key, load(value, v), before);
+                store(row, v, after);
+                sum[v] = Simd::fma(query, after, sum[v]);
+            }
+        }
+        for (int v = 0; v < kVectors; ++v) store(step.out + e, v, sum[v]);
+    });
+}
+
+void step_state(const StateStep& step) {
+    step.decay != nullptr ? step_rows<true>(step) : step_rows<false>(step);
+}
+
+void read_state(const StateRows& given, const float* x, float* out) {
+    const StateRows state = given;
+    for_each_group(state.width, [&](auto vectors, std::int64_t e, const auto& load, const auto& store) {
+        constexpr int kVectors = decltype(vectors)::value;
+        Vec sum[kVectors];
+        for (int v = 0; v < kVectors; ++v) sum[v] = Simd::zero();
+        for (std::int64_t c = 0; c < state.rows; ++c) {
+            const float* row = state.data + c * state.stride + e;
+            const Vec factor = Simd::set1(x[c]);
+            for (int v = 0; v < kVectors; ++v) sum[v] = Simd::fma(factor, load(row, v), sum[v]);
+        }
+        for (int v = 0; v < kVectors; ++v) store(out + e, v, sum[v]);
+    });
+}
+
 /// The table.
 LinearKernels linear_table() {
     LinearKernels table;
@@ -380,6 +442,8 @@ LinearKernels linear_table() {
     table.decayed_sums = decayed_sums;
     table.add = add;
     table.solve_delta = solve_delta;
+    table.step_state = step_state;
+    table.read_state = read_state;
     return table;
 }
 
