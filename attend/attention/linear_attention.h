@@ -121,7 +121,8 @@ public:
 
     /// Takes the tokens of key and value in and returns the rows of query, usually one of each: the causal result, as
     /// if all tokens had come in one call (within rounding). Changes the state in place.
-    /// @param options those of the whole sequence, with decay and beta of these tokens; `causal` is implied
+    /// @param options those of the whole sequence, with decay and beta of these tokens; `causal` is implied, and the
+    /// state itself takes the place of an initial one
     /// @throws ShapeError, DTypeError, ValueError
     Tensor step(const TensorView& query, const TensorView& key, const TensorView& value,
                 const LinearAttentionOptions& options);

@@ -54,6 +54,16 @@ def test_attention(dtype):
         np.testing.assert_array_equal(attend.attention(q, k, v, **options), found.output)
 
 
+def test_a_bias_has_no_gradient_where_none_is_wanted():
+    q, k, v = arrays(np.float32)
+    bias = np.random.default_rng(4).standard_normal((1, 1, 5, 7)).astype(np.float32)
+    y = attend.attention(q, k, v, bias=bias, return_log_sum_exp=True)
+    gradients = lambda **wanted: attend.attention_backward(y.output, q, k, v, y.output, y.log_sum_exp, bias=bias, **wanted)
+    with_bias, without = gradients(), gradients(bias_gradient=False)
+    assert with_bias.bias.shape == bias.shape and without.bias is None
+    assert all((a == b).all() for a, b in zip(with_bias[:3], without[:3]))
+
+
 def test_backward_by_finite_differences():
     q, k, v = arrays(np.float64)
     random = np.random.default_rng(3)

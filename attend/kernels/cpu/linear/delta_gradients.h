@@ -5,8 +5,9 @@
 ///     S_t = S_t^- + k_t u_t^T,             u_t = beta_t r_t,   r_t = v_t - (S_t^-)^T k_t
 ///     R_t^- = R_t - k_t e_t^T,             e_t = beta_t R_t^T k_t,   R_t = scale q_t do_t^T + A_(t+1) R_(t+1)^-
 ///     dv_t = e_t,   dbeta_t = r_t . (R_t^T k_t),   dq_t = scale S_t do_t,   dk_t = R_t u_t - S_t^- e_t
-///     dg_t = sum over i >= t of q_i dq_i - k_i (R_i u_i + S_i^- e_i)   (channel by channel; behind the last token dS
-///     S)
+///     dg_t = sum over i >= t of q_i dq_i - k_i (R_i u_i + S_i^- e_i)
+///
+/// channel by channel, with the rows of dS S behind the last token.
 ///
 /// Four scans, since u is known in order alone and e in reverse alone:
 ///

@@ -1,8 +1,8 @@
 /// @file
 /// Linear attention in chunks of tokens, in their order or in reverse: the one loop of forward and of all gradients.
 ///
-///     out_i = x_i T_i + sum over j <= i of the chunk of (x_i W_ij . y_j) z_j,   T_(next chunk) = W T + sum_j y_j z_j^T
-///     W
+///     out_i = x_i T_i + sum over j <= i of the chunk of (x_i W_ij . y_j) z_j
+///     T = W T + sum_j y_j z_j^T W, for the next chunk
 ///
 /// where T is the state before the chunk. With (x, y, z) = (q, k, v) out is o; with (dO, v, k) it is dQ; in reverse
 /// with (v, dO, q) it is dK and with (k, q, dO) dV.
