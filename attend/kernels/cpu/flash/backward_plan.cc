@@ -15,6 +15,7 @@ namespace {
 constexpr double kLog2e = 1.4426950408889634074;
 // dS of a key block against a query block takes some 100 KB; dQ is read and written once for each key block.
 constexpr std::int64_t kQueriesOfBlock = 256;
+constexpr std::int64_t kFloatKeys = 96;  // of a key block: fewer pass over all queries too often
 
 /// Whether dS is multiplied by the scale at last only: pairs round it, a score function's gradients are unscaled, and a
 /// scale of 0 would leave nothing for the bias.
@@ -36,7 +37,8 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
       value_depth(steps_of(tile_kernels, problem.value.shape()[3])),
       blocks(divide_up(problem.query.shape()[3], tile_kernels.columns)),
       value_blocks(divide_up(problem.value.shape()[3], tile_kernels.columns)),
-      key_tiles(tile_kernels.format == Format::pairs ? kMostKeyTiles : kMostKeyTiles / 2),
+      key_tiles(tile_kernels.format == Format::pairs ? kMostKeyTiles
+                                                     : std::min(kMostKeyTiles, kFloatKeys / tile_kernels.rows)),
       query_panels(kQueriesOfBlock / tile_kernels.columns),
       queries_in_place(read_in_place(tile_kernels, problem.query)),
       grads_in_place(read_in_place(tile_kernels, problem.value)),

@@ -247,6 +247,13 @@ void Avx2Generator::make_transposed() {
     mov(rcx, ptr[rbx + offsetof(TransposedArgs, tiles)]);
     mov(rsi, ptr[rbx + offsetof(TransposedArgs, columns)]);
     mov(rax, ptr[rbx + offsetof(TransposedArgs, stride)]);
+    // What is added to has long left the caches.
+    mov(rdx, ptr[rbx + offsetof(TransposedArgs, out)]);
+    mov(r8, ptr[rbx + offsetof(TransposedArgs, out_stride)]);
+    for (int r = 0; r < rows_; ++r) {
+        prefetcht0(ptr[rdx]);
+        add(rdx, r8);
+    }
     mov(rdx, ptr[rbx + offsetof(TransposedArgs, tile_stride)]);
     clear_sums();
     const auto steps = [this](int count) {
