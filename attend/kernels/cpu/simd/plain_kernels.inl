@@ -60,12 +60,12 @@ struct Tile {
 };
 
 template <typename T, int kTileRows>
-void multiply_rows(const T* a, const T* b, std::int64_t depth, T* out) {
+void multiply_rows(const T* a, const T* b, std::int64_t column, std::int64_t depth, T* out) {
     Tile<T, kTileRows, kVectors> tile;
     for (std::int64_t k = 0; k < depth; ++k) {
-        tile.add(b + k * kKeyTile, [&](int r) { return a[r * depth + k]; });
+        tile.add(b + k * kKeyTile + column, [&](int r) { return a[r * depth + k]; });
     }
-    tile.store(out, kKeyTile);
+    tile.store(out + column, kKeyTile);
 }
 
 template <typename T>
@@ -73,9 +73,9 @@ void multiply(const T* a, const T* b, std::int64_t rows, std::int64_t depth, T* 
     for (std::int64_t column = 0; column < kKeyTile; column += kVectors * Lanes<T>::kCount) {
         std::int64_t r = 0;
         for (; r + kRows <= rows; r += kRows) {
-            multiply_rows<T, kRows>(a + r * depth, b + column, depth, out + r * kKeyTile + column);
+            multiply_rows<T, kRows>(a + r * depth, b, column, depth, out + r * kKeyTile);
         }
-        for (; r < rows; ++r) multiply_rows<T, 1>(a + r * depth, b + column, depth, out + r * kKeyTile + column);
+        for (; r < rows; ++r) multiply_rows<T, 1>(a + r * depth, b, column, depth, out + r * kKeyTile);
     }
 }
 
