@@ -96,8 +96,9 @@ struct AttentionGradients {
 
 /// Gradients of sum(grad_output * output) (Dao et al. 2022, section 3.1). Dropout is drawn again from its seed.
 /// Sums over a group of heads, and over what the bias was broadcast over, run in a fixed order. Rows that attend to
-/// nothing have gradients of 0. A sequence with a log-sum-exp beyond 65536 in magnitude (a bias of -1e9 on all keys of
-/// a padded query) takes the plain path (in double but for 16-bit types), since no float holds its weights' exponents.
+/// nothing have gradients of 0. Rows with a log-sum-exp beyond 65536 in magnitude (a bias of -1e9 on all keys of a
+/// padded query) take the plain path (in double but for 16-bit types), since no float holds their weights' exponents;
+/// so does everything where the bias's gradient is asked for as well.
 /// Memory: query and grad_output once more, packed; for 16-bit types also the query's gradient in float32, and that of
 /// a bias that was broadcast. Gradients of what options.score has learned: ScoreFunction::parameters.
 /// @param grad_output [batch, heads, Lq, dv], dtype of the query
