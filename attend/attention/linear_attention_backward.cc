@@ -1,12 +1,11 @@
 #include <attend/attention/linear_attention.h>
+#include <attend/attention/linear_causal.h>
 #include <attend/attention/linear_full.h>
 #include <attend/attention/linear_problem.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/cpu/linear/delta_gradients.h>
 #include <attend/kernels/cpu/linear/fast.h>
-#include <attend/kernels/cpu/linear/gradients.h>
 #include <attend/kernels/cpu/linear/plain.h>
 
 namespace attend {
@@ -22,27 +21,16 @@ namespace linear = kernels::cpu::linear;
 
 void run(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
          Algorithm algorithm) {
-    const bool fast = algorithm != Algorithm::reference && linear::supports(problem);
-    if (fast && !problem.causal) {
-        detail::full_linear_backward(problem, saved, gradients);
+    if (algorithm != Algorithm::reference && linear::supports(problem)) {
+        problem.causal ? detail::causal_linear_backward(problem, saved, gradients)
+                       : detail::full_linear_backward(problem, saved, gradients);
         return;
     }
-    const bool delta = problem.beta.has_value();
-    const std::size_t bytes = !fast ? static_cast<std::size_t>(linear::plain_backward_scratch(problem)) * sizeof(double)
-                              : delta ? linear::delta_backward_scratch(problem, saved)
-                                      : linear::causal_backward_scratch(problem, saved);
-    parallel_for(static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads(), [&](std::int64_t task) {
-        const std::int64_t sequence = task / problem.kv_heads();
-        const std::int64_t kv_head = task % problem.kv_heads();
-        const std::span<std::byte> scratch = thread_scratch(bytes);
-        if (!fast) {
-            linear::plain_backward(problem, saved, gradients, sequence, kv_head,
-                                   {reinterpret_cast<double*>(scratch.data()), bytes / sizeof(double)});
-        } else if (delta) {
-            linear::delta_backward(problem, saved, gradients, sequence, kv_head, scratch);
-        } else {
-            linear::causal_backward(problem, saved, gradients, sequence, kv_head, scratch);
-        }
+    const std::int64_t numbers = linear::plain_backward_scratch(problem);
+    parallel_for(static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads(), [&](std::int64_t unit) {
+        const std::span<std::byte> scratch = thread_scratch(static_cast<std::size_t>(numbers) * sizeof(double));
+        linear::plain_backward(problem, saved, gradients, unit / problem.kv_heads(), unit % problem.kv_heads(),
+                               {reinterpret_cast<double*>(scratch.data()), static_cast<std::size_t>(numbers)});
     });
 }
 

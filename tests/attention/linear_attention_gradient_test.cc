@@ -171,6 +171,20 @@ TEST(LinearAttentionGradient, LongSequences) {
     }
 }
 
+// Few heads and many tokens: their states are summed in groups.
+TEST(LinearAttentionGradient, InGroupsOfTokens) {
+    for (const CaseDecay decay : {CaseDecay::none, CaseDecay::head, CaseDecay::token, CaseDecay::channel}) {
+        LinearCase c{.normalise = true, .decay = decay, .state = true, .queries = 4500, .keys = 4500};
+        c.dim = 9;
+        c.value_dim = 6;
+        c.decay_scale = 0.01;
+        SCOPED_TRACE(c.name());
+        LinearInputs inputs(c, DType::float32, 73);
+        inputs.options.key_lengths = {4460};
+        expect_gradients(inputs, 2e-5);
+    }
+}
+
 // Longer than the segments of the delta rule's gradients, with queries behind the last key.
 TEST(LinearAttentionGradient, DeltaRuleBySegments) {
     for (const CaseDecay decay : {CaseDecay::none, CaseDecay::head, CaseDecay::channel}) {

@@ -158,28 +158,37 @@ TEST(LinearAttentionSemantics, ScratchIsNotReadBeforeItIsWritten) {
     set_num_threads(0);
 }
 
-// One head of a long sequence: threads share its tokens.
+// Heads of a long sequence: threads share its tokens. Queries behind the last key and the gradient of the final state
+// are part of it.
 TEST(LinearAttentionSemantics, BitsOfALongSequenceDoNotDependOnThreads) {
     for (const bool causal : {false, true}) {
-        LinearCase c{.normalise = true, .causal = causal, .batch = 1, .heads = 1, .kv_heads = 1};
+        LinearCase c{.normalise = true, .causal = causal, .state = true, .batch = 1, .heads = 2, .kv_heads = 1};
         c.queries = c.keys = 9000;
         c.dim = c.value_dim = 16;
-        for (const CaseDecay decay : {CaseDecay::none, CaseDecay::token, CaseDecay::channel}) {
+        for (const CaseDecay decay : {CaseDecay::none, CaseDecay::head, CaseDecay::token, CaseDecay::channel}) {
             if (!causal && decay != CaseDecay::none) continue;
             c.decay = decay;
-            const LinearInputs inputs(c, DType::float32, 4);
+            SCOPED_TRACE(c.name());
+            LinearInputs inputs(c, DType::float32, 4);
+            inputs.options.key_lengths = {8970};
             set_num_threads(1);
             const LinearAttentionResult one = inputs.forward();
             const LinearAttentionGradients one_back = inputs.backward(one);
-            set_num_threads(3);
-            const LinearAttentionResult more = inputs.forward();
-            const LinearAttentionGradients back = inputs.backward(more);
+            for (const int threads : {2, 7}) {
+                set_num_threads(threads);
+                const LinearAttentionResult more = inputs.forward();
+                const LinearAttentionGradients back = inputs.backward(more);
+                EXPECT_TRUE(same_bits(one.output, more.output));
+                EXPECT_TRUE(same_bits(one.state, more.state));
+                EXPECT_TRUE(same_bits(one.normaliser, more.normaliser));
+                EXPECT_TRUE(same_bits(one_back.query, back.query));
+                EXPECT_TRUE(same_bits(one_back.key, back.key));
+                EXPECT_TRUE(same_bits(one_back.value, back.value));
+                EXPECT_TRUE(same_bits(one_back.decay, back.decay));
+                EXPECT_TRUE(same_bits(one_back.initial_state, back.initial_state));
+                EXPECT_TRUE(same_bits(one_back.initial_normaliser, back.initial_normaliser));
+            }
             set_num_threads(0);
-            EXPECT_TRUE(same_bits(one.output, more.output));
-            EXPECT_TRUE(same_bits(one.state, more.state));
-            EXPECT_TRUE(same_bits(one_back.query, back.query));
-            EXPECT_TRUE(same_bits(one_back.key, back.key));
-            EXPECT_TRUE(same_bits(one_back.value, back.value));
         }
     }
 }

@@ -180,11 +180,12 @@ public:
         for (std::int64_t s = segments() - 1; s >= 0; --s) {
             if (s + 1 < segments()) run_update(s, arena.rest());
             const DecaySums decay = decay_sums(problem_, gradients, segment(s), kv_head_, behind);
+            decay.clear();
             if (gradients.decay) add_behind(s, decay);
             run_value(segment(s), gradients, arena.rest());
             run_query(s, gradients, decay, arena.rest());
             run_key(segment(s), gradients, decay, arena.rest());
-            if (gradients.decay) decay.sum();
+            decay.sum();
         }
         store_state(tiles_, state_, grad_state_, gradients.state, index_, kv_head_);
     }

@@ -1,7 +1,6 @@
 #include <attend/kernels/cpu/linear/gradients.h>
 
 #include <attend/core/element.h>
-#include <attend/kernels/cpu/linear/fast.h>
 
 #include <algorithm>
 #include <limits>
@@ -9,12 +8,14 @@
 namespace attend::kernels::cpu::linear {
 
 void DecaySums::clear() const {
+    if (kind == Decay::none) return;
     const std::int64_t width = tokens.shape()[3];
     std::fill_n(behind, width, 0.0);
     for (std::int64_t t = 0; t < count; ++t) std::fill_n(token(t), width, 0.0F);
 }
 
 void DecaySums::sum() const {
+    if (kind == Decay::none) return;
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
     const std::int64_t width = tokens.shape()[3];
     for (std::int64_t t = count - 1; t >= 0; --t) {
@@ -39,7 +40,6 @@ DecaySums decay_sums(const LinearProblem& problem, const LinearGradients& gradie
     if (gradients.decay) {
         sums.tokens = *gradients.decay;
         sums.logarithms = problem.decay;
-        sums.clear();
     }
     return sums;
 }
@@ -115,161 +115,6 @@ void load_transposed(const StateProducts& products, const LinearProblem& problem
                 static_cast<float>(normaliser->item({sequence, kv_head, c}));
         }
     }
-}
-
-namespace {
-
-/// The scans of one head of keys.
-class CausalBackward {
-public:
-    CausalBackward(const LinearProblem& problem, const LinearSaved& saved, std::int64_t sequence, std::int64_t kv_head)
-        : problem_(problem),
-          saved_(saved),
-          tiles_(tiles_of(problem)),
-          kernels_(linear_kernels()),
-          index_(sequence),
-          sequence_(problem.sequence(sequence)),
-          kv_head_(kv_head),
-          rows_(tiles_, kernels_, problem, sequence, kv_head) {}
-
-    std::size_t bytes() const {
-        const std::size_t scan =
-            std::max({Scan::bytes(tiles_, of_query()), Scan::bytes(tiles_, of_key()), Scan::bytes(tiles_, of_value())});
-        return scan + arena_bytes<float>(GradientSink::features_floats(tiles_, problem_)) +
-               arena_bytes<double>(problem_.dim()) + arena_bytes<float>(transposed().floats());
-    }
-
-    void run(const LinearGradients& gradients, std::span<std::byte> scratch) {
-        Arena arena(scratch);
-        features_ = arena.take<float>(GradientSink::features_floats(tiles_, problem_));
-        auto* behind = arena.take<double>(problem_.dim());
-        auto* last = arena.take<float>(transposed().floats());
-        const DecaySums decay = decay_sums(problem_, gradients, sequence_, kv_head_, behind);
-        run_query(gradients, decay, last, arena.rest());
-        run_key(gradients, decay, last, arena.rest());
-        run_value(gradients, arena.rest());
-        if (gradients.decay) decay.sum();
-    }
-
-private:
-    Extra extra(Extra kind) const { return problem_.normalise ? kind : Extra::none; }
-    StateProducts transposed() const {
-        return {tiles_, problem_.value_dim() + (problem_.normalise ? 1 : 0), problem_.dim()};
-    }
-
-    ScanOperands of_query() const {
-        ScanOperands operands;
-        for (std::int64_t reader = 0; reader < problem_.group(); ++reader) {
-            operands.x.push_back(
-                rows_.gradient(saved_, reader, static_cast<float>(problem_.scale), extra(Extra::grad_denominator)));
-        }
-        operands.y.push_back(rows_.value(extra(Extra::ones)));
-        operands.z.push_back(rows_.key());
-        operands.by_columns = true;
-        rows_.describe(operands);
-        return operands;
-    }
-    ScanOperands of_key() const {
-        ScanOperands operands;
-        operands.x.push_back(rows_.value(extra(Extra::ones)));
-        for (std::int64_t reader = 0; reader < problem_.group(); ++reader) {
-            operands.y.push_back(rows_.gradient(saved_, reader, 1.0F, extra(Extra::grad_denominator)));
-            operands.z.push_back(rows_.query(reader, static_cast<float>(problem_.scale)));
-        }
-        operands.by_columns = true;
-        operands.reverse = true;
-        rows_.describe(operands);
-        return operands;
-    }
-    ScanOperands of_value() const {
-        ScanOperands operands;
-        operands.x.push_back(rows_.key());
-        for (std::int64_t reader = 0; reader < problem_.group(); ++reader) {
-            operands.y.push_back(rows_.query(reader, static_cast<float>(problem_.scale)));
-            operands.z.push_back(rows_.gradient(saved_, reader, 1.0F, Extra::none));
-        }
-        operands.reverse = true;
-        rows_.describe(operands);
-        return operands;
-    }
-
-    GradientRows rows_of(const MutableTensorView& target, std::int64_t first_head, std::int64_t begin) const {
-        return {.target = target, .batch = sequence_.batch, .first_head = first_head, .begin = begin};
-    }
-
-    void run_query(const LinearGradients& gradients, const DecaySums& decay, float* last,
-                   std::span<std::byte> scratch) {
-        const ScanOperands operands = of_query();
-        Scan scan(tiles_, kernels_, operands, scratch);
-        load_transposed(scan.products(), problem_, problem_.initial_state, problem_.initial_normaliser, index_,
-                        kv_head_, scan.state());
-        GradientRows rows = rows_of(gradients.query, rows_.head(0), sequence_.query_begin);
-        for (std::int64_t reader = 0; reader < problem_.group(); ++reader) {
-            rows.features.push_back(rows_.query(reader, 1.0F));
-        }
-        rows.decay = decay;
-        GradientSink sink(tiles_, kernels_, rows, features_);
-        scan.run(sink);
-        std::copy_n(scan.state(), scan.products().floats(), last);
-    }
-
-    /// @param last the transposed state behind the last token
-    void run_key(const LinearGradients& gradients, const DecaySums& decay, const float* last,
-                 std::span<std::byte> scratch) {
-        const ScanOperands operands = of_key();
-        Scan scan(tiles_, kernels_, operands, scratch);
-        const StateProducts& products = scan.products();
-        load_transposed(products, problem_, saved_.grad_state, saved_.grad_normaliser, index_, kv_head_, scan.state());
-        // What the final state's gradient says of all decays: sum of dS S over a row.
-        for (std::int64_t c = 0; c < problem_.dim() && decay.kind != Decay::none; ++c) {
-            for (std::int64_t e = 0; e < products.rows(); ++e) {
-                decay.behind[decay.kind == Decay::scalar ? 0 : c] +=
-                    static_cast<double>(last[products.index(e, c)] * scan.state()[products.index(e, c)]);
-            }
-        }
-        GradientRows rows = rows_of(gradients.key, kv_head_, sequence_.key_begin);
-        rows.features.push_back(rows_.key());
-        rows.sign = -1.0F;
-        rows.decay = decay;
-        GradientSink sink(tiles_, kernels_, rows, features_);
-        scan.run(sink);
-        if (!gradients.normaliser) return;
-        for (std::int64_t c = 0; c < problem_.dim(); ++c) {
-            gradients.normaliser->at<float>({index_, kv_head_, c}) =
-                scan.state()[products.index(problem_.value_dim(), c)];
-        }
-    }
-
-    void run_value(const LinearGradients& gradients, std::span<std::byte> scratch) {
-        const ScanOperands operands = of_value();
-        Scan scan(tiles_, kernels_, operands, scratch);
-        load_state(kernels_, scan.products(), saved_.grad_state, index_, kv_head_, scan.state());
-        GradientSink sink(tiles_, kernels_, rows_of(gradients.value, kv_head_, sequence_.key_begin), features_);
-        scan.run(sink);
-        store_state(tiles_, scan.products(), scan.state(), gradients.state, index_, kv_head_);
-    }
-
-    const LinearProblem& problem_;
-    const LinearSaved& saved_;
-    const TileKernels& tiles_;
-    const LinearKernels& kernels_;
-    std::int64_t index_;
-    const Sequence& sequence_;
-    std::int64_t kv_head_;
-    HeadRows rows_;
-    float* features_ = nullptr;
-};
-
-}  // namespace
-
-std::size_t causal_backward_scratch(const LinearProblem& problem, const LinearSaved& saved) {
-    if (problem.sequences.empty() || problem.kv_heads() == 0) return 0;
-    return CausalBackward(problem, saved, 0, 0).bytes();
-}
-
-void causal_backward(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
-                     std::int64_t sequence, std::int64_t kv_head, std::span<std::byte> scratch) {
-    CausalBackward(problem, saved, sequence, kv_head).run(gradients, scratch);
 }
 
 }  // namespace attend::kernels::cpu::linear

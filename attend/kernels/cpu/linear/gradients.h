@@ -1,17 +1,11 @@
 /// @file
-/// Gradients of linear attention as scans (scan.h) over the same rows: what their operands are and where rows go.
-///
-///     dQ = dO S^T: (x, y, z) = (dO, v, k) in order          dK = v R^T: (v, dO, q) in reverse, R = sum of q dO^T
-///     dV = k R:    (k, q, dO) in reverse                    dg_t = sum over i >= t of q_i dq_i - k_i dk_i
-///
-/// 12 d dv operations a token where 10 would do: R is summed twice, once transposed. Normalised: dO is divided, and
-/// has the divisor's gradient as a column more, beside a column of ones in v.
+/// Gradients as rows of scans (scan.h): through the feature map's derivative into their tensors, and what decays have
+/// of them.
 #pragma once
 
 #include <attend/kernels/cpu/linear/operands.h>
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 namespace attend::kernels::cpu::linear {
@@ -31,14 +25,14 @@ struct DecaySums {
     float* token(std::int64_t t) const {
         return reinterpret_cast<float*>(row_address(tokens, batch, kv_head, begin + t));
     }
-    /// Zeros everywhere.
+    /// Zeros everywhere; nothing without a decay, as sum().
     void clear() const;
     /// From what each token adds to the sum of all behind it, in double; `behind` is then the whole. A token that
     /// forgets everything, -inf, has the gradient 0, and sums before it begin anew.
     void sum() const;
 };
 
-/// Of the tokens of a sequence, cleared. @param behind [d]
+/// Of the tokens of a sequence. @param behind [d]
 DecaySums decay_sums(const LinearProblem& problem, const LinearGradients& gradients, const Sequence& sequence,
                      std::int64_t kv_head, double* behind);
 
@@ -88,11 +82,5 @@ private:
 void load_transposed(const StateProducts& products, const LinearProblem& problem, const std::optional<TensorView>& from,
                      const std::optional<TensorView>& normaliser, std::int64_t sequence, std::int64_t kv_head,
                      float* state);
-
-/// Bytes of scratch of causal_backward, without the delta rule.
-std::size_t causal_backward_scratch(const LinearProblem& problem, const LinearSaved& saved);
-/// All query heads of one sequence that share a head of keys. `gradients.decay` is float32.
-void causal_backward(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
-                     std::int64_t sequence, std::int64_t kv_head, std::span<std::byte> scratch);
 
 }  // namespace attend::kernels::cpu::linear

@@ -49,7 +49,7 @@ Scan::Scan(const TileKernels& tiles, const LinearKernels& kernels, const ScanOpe
     // NaN.
     std::fill_n(out_, products_.blocks() * rows_ * columns_, 0.0F);
     if (operands_.beta) std::fill_n(predicted_, products_.blocks() * (chunk_ + rows_) * columns_, 0.0F);
-    read_ = state_;
+    read_ = written_ = state_;
 }
 
 std::size_t Scan::bytes(const TileKernels& tiles, const ScanOperands& operands) {
@@ -67,10 +67,11 @@ void Scan::lay_out(Taker& arena) {
     const std::int64_t of_rows = row_blocks * chunk_ * columns_;
     const std::int64_t of_columns = blocks * chunk_ * columns_;
     state_ = take(floats());
-    if (operands_.in_groups) {
+    if (operands_.group_tokens > 0) {
+        own_ = take(floats());
         base_ = take(floats());
         met_ = take(floats());
-        group_decay_ = take(products_.padded_rows());
+        group_decay_ = take(decay_floats());
     }
     x_ = take(row_blocks * rows_ * columns_);
     x_decayed_ = by_rows_ ? take(row_blocks * rows_ * columns_) : x_;
@@ -85,7 +86,7 @@ void Scan::lay_out(Taker& arena) {
         factor_ = take(width);
         prefix_ = take(width);
         suffix_ = take(width);
-        total_ = take(std::max(products_.padded_rows(), blocks * columns_));
+        total_ = take(decay_floats());
         pairs_ = take(chunk_ * columns_);
     }
     for (std::size_t w = 0; w < writers_.size(); ++w) {
@@ -107,39 +108,77 @@ void Scan::lay_out(Taker& arena) {
 }
 
 void Scan::run(RowSink& sink) {
-    const std::int64_t chunks = flash::divide_up(operands_.tokens, chunk_);
     if (operands_.reverse) pass_rows(operands_.tokens, operands_.rows, sink);
-    for (std::int64_t i = 0; i < chunks; ++i) {
-        const std::int64_t begin = (operands_.reverse ? chunks - 1 - i : i) * chunk_;
-        step(begin, std::min(chunk_, operands_.tokens - begin), sink);
+    if (operands_.group_tokens == 0) {
+        steps(0, operands_.tokens, false, sink);
+    } else {
+        for (std::int64_t group = 0; group < groups(operands_.tokens, operands_.group_tokens); ++group) {
+            run_group(group, sink);
+            add_group(group_decay_, own_);
+        }
     }
     if (!operands_.reverse) pass_rows(operands_.tokens, operands_.rows, sink);
 }
 
-void Scan::run_group(std::int64_t begin, std::int64_t end, const float* base, RowSink& sink) {
-    std::fill_n(state_, floats(), 0.0F);
-    std::fill_n(group_decay_, products_.padded_rows(), 1.0F);
-    std::copy_n(base, floats(), base_);
-    read_ = met_;
-    for (std::int64_t token = begin; token < end; token += chunk_) {
-        if (!operands_.x.empty()) kernels_.add(base_, state_, floats(), met_);
+/// Tokens [begin, end), chunk by chunk.
+void Scan::steps(std::int64_t begin, std::int64_t end, bool grouped, RowSink& sink) {
+    const std::int64_t chunks = flash::divide_up(end - begin, chunk_);
+    for (std::int64_t i = 0; i < chunks; ++i) {
+        const std::int64_t token = begin + (operands_.reverse ? chunks - 1 - i : i) * chunk_;
+        if (grouped && !operands_.x.empty()) kernels_.add(base_, own_, floats(), met_);
         step(token, std::min(chunk_, end - token), sink);
-        if (operands_.decay == Decay::none) continue;
+        if (!grouped || operands_.decay == Decay::none) continue;
         decay_state(total_, base_);
-        const BlockRows group{group_decay_, columns_, columns_};
-        kernels_.multiply_rows(group, {total_, columns_, columns_}, 1, products_.row_blocks(), group);
+        const BlockRows decays{group_decay_, columns_, columns_};
+        kernels_.multiply_rows(decays, {total_, columns_, columns_}, 1,
+                               by_rows_ ? products_.row_blocks() : products_.blocks(), decays);
     }
-    read_ = state_;
 }
 
-void Scan::add_group(const float* decay, const float* own, float* base) const {
-    if (operands_.decay != Decay::none) decay_state(decay, base);
-    kernels_.add(base, own, floats(), base);
+/// A group with state_ before it; its sum is then own_ and its decays group_decay_.
+void Scan::run_group(std::int64_t group, RowSink& sink) {
+    std::fill_n(own_, floats(), 0.0F);
+    std::fill_n(group_decay_, decay_floats(), 1.0F);
+    std::copy_n(state_, floats(), base_);
+    read_ = met_;
+    written_ = own_;
+    const std::int64_t count = groups(operands_.tokens, operands_.group_tokens);
+    const std::int64_t begin = (operands_.reverse ? count - 1 - group : group) * operands_.group_tokens;
+    steps(begin, std::min(operands_.tokens, begin + operands_.group_tokens), true, sink);
+    read_ = written_ = state_;
 }
 
-void Scan::run_behind(const float* state, RowSink& sink) {
-    std::copy_n(state, floats(), state_);
-    pass_rows(operands_.tokens, operands_.rows, sink);
+/// state_ = state_ decayed by a group's decays + its own sum.
+void Scan::add_group(const float* decay, const float* own) {
+    if (operands_.decay != Decay::none) decay_state(decay, state_);
+    kernels_.add(state_, own, floats(), state_);
+}
+
+void Scan::own_state(std::int64_t group, float* own) {
+    class NoRows final : public RowSink {
+        void take(std::int64_t, std::int64_t, std::int64_t, const BlockRows&, const float*) override {}
+        void plan(std::int64_t, std::int64_t, std::int64_t, flash::Prefetch&) override {}
+    };
+    NoRows sink;
+    run_group(group, sink);
+    own += group * (floats() + decay_floats());
+    std::copy_n(own_, floats(), own);
+    std::copy_n(group_decay_, decay_floats(), own + floats());
+}
+
+void Scan::scan_groups(const float* own, float* bases, RowSink& sink) {
+    if (operands_.reverse) pass_rows(operands_.tokens, operands_.rows, sink);
+    for (std::int64_t group = 0; group < groups(operands_.tokens, operands_.group_tokens); ++group) {
+        std::copy_n(state_, floats(), bases + group * floats());
+        add_group(own + floats(), own);
+        own += floats() + decay_floats();
+    }
+    if (!operands_.reverse) pass_rows(operands_.tokens, operands_.rows, sink);
+}
+
+void Scan::group_rows(std::int64_t group, const float* bases, RowSink& sink) {
+    std::copy_n(bases + group * floats(), floats(), state_);
+    run_group(group, sink);
 }
 
 /// Queries behind the last token: they meet the last state as it is, and in reverse enter it so.
@@ -424,13 +463,13 @@ void Scan::decay_state(const float* factors, float* state) const {
 
 void Scan::update_state(std::int64_t count) {
     const std::int64_t row_blocks = products_.row_blocks();
-    if (operands_.decay != Decay::none) decay_state(total_, state_);
+    if (operands_.decay != Decay::none) decay_state(total_, written_);
     for (const Writer& writer : writers_) {
         const StepBlocks decayed{writer.z_decayed, chunk_ * columns_, columns_};
         products_.write(chunk_rows(writer.y_decayed), writer.z_decayed == nullptr ? writer.z_steps : decayed, count,
-                        state_, pace_);
+                        written_, pace_);
         if (operands_.normaliser) {
-            kernels_.add_rows(chunk_rows(writer.y_decayed), count, row_blocks, normaliser());
+            kernels_.add_rows(chunk_rows(writer.y_decayed), count, row_blocks, written_ + products_.floats());
         }
     }
 }

@@ -22,6 +22,7 @@
 #include <attend/kernels/cpu/linear/row_loader.h>
 #include <attend/kernels/cpu/linear/state_products.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -63,9 +64,10 @@ struct ScanOperands {
     bool by_columns = false;             ///< channels of the decay are those of z
     RowSource decays = {};               ///< g of the tokens
     std::optional<RowSource> beta = {};  ///< the delta rule, of the last writer
-    bool last_of_tokens = false;  ///< the last reader (in reverse: writer) has rows of tokens in place of queries;
-                                  ///< a token does not see itself, but what was before, decayed
-    bool in_groups = false;       ///< for run_group; neither with the delta rule nor by columns or in reverse
+    bool last_of_tokens = false;    ///< the last reader (in reverse: writer) has rows of tokens in place of queries;
+                                    ///< a token does not see itself, but what was before, decayed
+    std::int64_t group_tokens = 0;  ///< tokens of a group, a multiple of every chunk; 0: not in groups, as the delta
+                                    ///< rule has to be, whose state is no sum
 };
 
 /// One pass over the tokens of a head.
@@ -91,18 +93,31 @@ public:
     void run(RowSink& sink);
 
     // In groups of tokens, for threads to share: rows meet the state before the group, decayed, plus the group's own,
-    // summed from zero; so that what a group sums does not depend on when the groups before it are done.
+    // summed from zero; so that what a group sums does not depend on when the groups before it are done. run() sums
+    // groups alike, one after the other. Groups have numbers in the order of the scan: in reverse 0 has the last
+    // tokens.
 
-    /// Tokens [begin, end), a group, in order, with `base` the state before it; `state()` is the group's own.
-    void run_group(std::int64_t begin, std::int64_t end, const float* base, RowSink& sink);
-    /// Decays of the last group, for add_group.
-    const float* group_decay() const { return group_decay_; }
-    /// base = base decayed by a group's decays + its own state.
-    void add_group(const float* decay, const float* own, float* base) const;
-    /// Numbers of group_decay().
-    std::int64_t decay_floats() const { return products_.padded_rows(); }
-    /// Queries behind the last token, with the state before them.
-    void run_behind(const float* state, RowSink& sink);
+    /// Groups of a scan of `tokens`.
+    static std::int64_t groups(std::int64_t tokens, std::int64_t group_tokens) {
+        return group_tokens == 0 ? 1 : std::max<std::int64_t>(1, flash::divide_up(tokens, group_tokens));
+    }
+    /// What a group adds, its own state and then its decays, to own[group]. The operands need no readers.
+    void own_state(std::int64_t group, float* own);
+    /// The states before each group, to bases[group], from state() and `own` of all; state() is then that behind the
+    /// last token. Queries that are no tokens are passed by the way.
+    void scan_groups(const float* own, float* bases, RowSink& sink);
+    /// The rows of a group from the state before it, bases[group].
+    void group_rows(std::int64_t group, const float* bases, RowSink& sink);
+
+    /// Numbers of a state with its normaliser: of bases[group].
+    static std::int64_t floats(const TileKernels& tiles, const ScanOperands& operands) {
+        return Scan(tiles, linear_kernels(), operands, {}).floats();
+    }
+    /// Numbers of own[group].
+    static std::int64_t own_floats(const TileKernels& tiles, const ScanOperands& operands) {
+        const Scan scan(tiles, linear_kernels(), operands, {});
+        return scan.floats() + scan.decay_floats();
+    }
 
 private:
     struct Writer {
@@ -117,6 +132,10 @@ private:
 
     template <typename Taker>
     void lay_out(Taker& take);
+    std::int64_t decay_floats() const { return std::max(products_.padded_rows(), products_.blocks() * columns_); }
+    void steps(std::int64_t begin, std::int64_t end, bool grouped, RowSink& sink);
+    void run_group(std::int64_t group, RowSink& sink);
+    void add_group(const float* decay, const float* own);
     void step(std::int64_t begin, std::int64_t count, RowSink& sink);
     void pass_rows(std::int64_t begin, std::int64_t count, RowSink& sink);
     void plan_prefetch(std::int64_t begin, RowSink& sink);
@@ -145,10 +164,12 @@ private:
     bool by_rows_;                  // channels of the decay are those of x and y
     std::int64_t chunk_count_ = 0;  // tokens of the chunk at hand
     float* state_ = nullptr;        // with the normaliser behind it
+    float* own_ = nullptr;          // in groups: the sum of a group; else state_
     float* base_ = nullptr;         // in groups: what was before the group, decayed
     float* met_ = nullptr;          // in groups: the sum of both
     float* group_decay_ = nullptr;  // in groups: product of the chunks' decays
     float* read_ = nullptr;         // what rows meet: state_, or met_
+    float* written_ = nullptr;      // what the tokens' sums go to: state_, or own_
     float* x_ = nullptr;            // [block][row][columns] of a tile
     float* x_decayed_ = nullptr;    // the same, as it meets the state
     float* out_ = nullptr;          // [block][row][columns] of a tile
