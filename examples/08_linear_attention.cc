@@ -34,6 +34,7 @@ static void draw(const viz::BarChart& chart, const std::string& file) {
 int main(int count, char** arguments) {
     const std::int64_t most = count > 1 ? std::atoll(arguments[1]) : 65536;
     const std::int64_t most_softmax = count > 2 ? std::atoll(arguments[2]) : 8192;
+    if (most < 1024 || most_softmax < 0) return std::fprintf(stderr, "expected 1024 tokens or more\n"), 2;
     const LinearAttentionOptions linear{.feature_map = FeatureMap::elu_plus_one, .normalise = true, .causal = true};
     const std::string note = "softmax ends at " + std::to_string(most_softmax / 1024) + "k";
     viz::BarChart time{note, "ns for each token", {}, {"softmax", "linear"}, {viz::BarPanel()}};

@@ -16,6 +16,7 @@ namespace attend {
 namespace {
 
 constexpr const char* kOperation = "linear_attention";
+constexpr const char* kStep = "LinearAttentionState::step";
 
 using kernels::LinearOutputs;
 using kernels::LinearProblem;
@@ -51,6 +52,12 @@ void run(const LinearProblem& problem, const LinearOutputs& outputs, Algorithm a
     }
 }
 
+void check_output(const char* operation, const detail::CheckedLinearProblem& checked, const MutableTensorView& output) {
+    detail::check_shape(operation, "output", output, checked.output_shape());
+    detail::check_dtype(operation, "output", output, checked.problem().query.dtype());
+    detail::check_last_dimension(operation, "output", output);
+}
+
 Tensor new_output(const detail::CheckedLinearProblem& checked) {
     Tensor output = Tensor::empty(checked.output_shape(), checked.problem().query.dtype());
     if (checked.has_uncovered_rows()) output.view().fill(0.0);
@@ -70,9 +77,7 @@ Tensor linear_attention(const TensorView& query, const TensorView& key, const Te
 void linear_attention_into(const MutableTensorView& output, const TensorView& query, const TensorView& key,
                            const TensorView& value, const LinearAttentionOptions& options) {
     const detail::CheckedLinearProblem checked(kOperation, query, key, value, options, false);
-    detail::check_shape(kOperation, "output", output, checked.output_shape());
-    detail::check_dtype(kOperation, "output", output, query.dtype());
-    detail::check_last_dimension(kOperation, "output", output);
+    check_output(kOperation, checked, output);
     if (checked.has_uncovered_rows()) output.fill(0.0);
     run(checked.problem(), {.output = output}, options.algorithm);
 }
@@ -108,19 +113,60 @@ LinearAttentionState::LinearAttentionState(const LinearAttentionResult& result)
     }
 }
 
-Tensor LinearAttentionState::step(const TensorView& query, const TensorView& key, const TensorView& value,
-                                  const LinearAttentionOptions& options) {
+/// Options of the next tokens.
+LinearAttentionOptions LinearAttentionState::continued(const LinearAttentionOptions& options) const {
     LinearAttentionOptions here = options;
     here.causal = true;
     here.initial_state = state_.view();
-    if (options.normalise) here.initial_normaliser = std::as_const(normaliser_).view();
-    const detail::CheckedLinearProblem checked("LinearAttentionState::step", query, key, value, here, true);
+    if (options.normalise) here.initial_normaliser = normaliser_.view();
+    return here;
+}
+
+Tensor LinearAttentionState::step(const TensorView& query, const TensorView& key, const TensorView& value,
+                                  const LinearAttentionOptions& options) {
+    const LinearAttentionOptions here = continued(options);
+    const detail::CheckedLinearProblem checked(kStep, query, key, value, here, true);
     Tensor output = new_output(checked);
-    // A head's state is read before its tokens and written behind them, by the same task.
-    LinearOutputs outputs{.output = output.view(), .state = state_.view()};
-    if (options.normalise) outputs.normaliser = normaliser_.view();
-    run(checked.problem(), outputs, options.algorithm);
+    advance(checked, output.view(), options.algorithm);
     return output;
+}
+
+void LinearAttentionState::step_into(const MutableTensorView& output, const TensorView& query, const TensorView& key,
+                                     const TensorView& value, const LinearAttentionOptions& options) {
+    const LinearAttentionOptions here = continued(options);
+    const detail::CheckedLinearProblem checked(kStep, query, key, value, here, true);
+    check_output(kStep, checked, output);
+    if (checked.has_uncovered_rows()) output.fill(0.0);
+    advance(checked, output, options.algorithm);
+}
+
+void LinearAttentionState::advance(const detail::CheckedLinearProblem& checked, const MutableTensorView& output,
+                                   Algorithm algorithm) {
+    // A head's state is read before its tokens and written behind them, by the same task.
+    LinearOutputs outputs{.output = output, .state = state_.view()};
+    if (checked.problem().normalise) outputs.normaliser = normaliser_.view();
+    run(checked.problem(), outputs, algorithm);
+}
+
+void LinearAttentionState::reorder(std::span<const std::int64_t> sources) {
+    const std::int64_t sequences = state_.size(0);
+    for (const std::int64_t source : sources) {
+        if (source >= 0 && source < sequences) continue;
+        throw ValueError(
+            "LinearAttentionState::reorder",
+            "expected sequences from 0 to " + std::to_string(sequences - 1) + ", found " + std::to_string(source));
+    }
+    for (Tensor* of : {&state_, &normaliser_}) {
+        Shape shape = of->shape();
+        shape[0] = static_cast<std::int64_t>(sources.size());
+        Tensor kept = Tensor::empty(shape, of->dtype());
+        for (std::size_t s = 0; s < sources.size(); ++s) {
+            kept.view()
+                .select(0, static_cast<std::int64_t>(s))
+                .copy_from(std::as_const(*of).view().select(0, sources[s]));
+        }
+        *of = std::move(kept);
+    }
 }
 
 }  // namespace attend

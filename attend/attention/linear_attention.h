@@ -9,9 +9,14 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace attend {
+
+namespace detail {
+class CheckedLinearProblem;
+}
 
 /// Options of linear attention; forward and backward take the same. Views must outlive the call.
 ///
@@ -127,12 +132,22 @@ public:
     Tensor step(const TensorView& query, const TensorView& key, const TensorView& value,
                 const LinearAttentionOptions& options);
 
+    /// The same into memory of the caller, as linear_attention_into. @throws ShapeError, DTypeError, ValueError
+    void step_into(const MutableTensorView& output, const TensorView& query, const TensorView& key,
+                   const TensorView& value, const LinearAttentionOptions& options);
+
+    /// Sequence s becomes what sequence sources[s] was: beams, or those that go on. @throws ValueError
+    void reorder(std::span<const std::int64_t> sources);
+
     /// [batch, kv_heads, d, dv].
     const Tensor& state() const noexcept { return state_; }
     /// [batch, kv_heads, d].
     const Tensor& normaliser() const noexcept { return normaliser_; }
 
 private:
+    LinearAttentionOptions continued(const LinearAttentionOptions& options) const;
+    void advance(const detail::CheckedLinearProblem& checked, const MutableTensorView& output, Algorithm algorithm);
+
     Tensor state_;
     Tensor normaliser_;
 };

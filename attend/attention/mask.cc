@@ -132,4 +132,16 @@ Mask operator&(Mask a, const Mask& b) {
     return a;
 }
 
+std::optional<Mask::OrderAndLengths> Mask::order_and_lengths() const {
+    if (!allowed_.empty() || !blocks_.empty() || query_starts_ || key_starts_) return std::nullopt;
+    OrderAndLengths simple{.lengths = key_lengths_.value_or(std::vector<std::int64_t>())};
+    for (const Band& band : bands_) {
+        // Bottom-right counts from the last key of each sequence, which padding moves.
+        const bool from_the_first = band.alignment == Alignment::equal_lengths || band.alignment == Alignment::top_left;
+        if (!from_the_first || band.left || band.right != 0) return std::nullopt;
+        simple.causal = true;
+    }
+    return simple;
+}
+
 }  // namespace attend

@@ -78,6 +78,14 @@ public:
     /// Attends where both do. @throws ValueError when both hold key lengths or packed sequences
     friend Mask operator&(Mask a, const Mask& b);
 
+    /// A mask that asks for no more than order and padding, which linear attention knows, too.
+    struct OrderAndLengths {
+        bool causal = false;                     ///< query i attends to keys j <= i
+        std::vector<std::int64_t> lengths = {};  ///< of each sequence's keys; empty: all
+    };
+    /// This mask as such; nothing where it asks for more.
+    std::optional<OrderAndLengths> order_and_lengths() const;
+
 private:
     friend class detail::MaskResolver;
 

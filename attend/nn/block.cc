@@ -46,6 +46,15 @@ void multiply(Tensor& x, const Tensor& factor) {
     }
 }
 
+/// The shape of x [.., .., d] as the next tokens of sequences that may lie side by side. @throws ShapeError
+Shape next_tokens(const TensorView& x, std::int64_t sequences) {
+    sequences = std::max<std::int64_t>(sequences, 1);
+    const Shape rows{sequences, x.size(0) * x.size(1) / sequences, x.size(2)};
+    if (rows.numel() == x.numel()) return rows;
+    throw ShapeError(kModule, "expected tokens for each of " + std::to_string(sequences) +
+                                  " cached sequences, found x of shape " + to_string(x.shape()));
+}
+
 void check_width(const std::string& part, std::int64_t found, std::int64_t expected) {
     if (found == expected) return;
     throw ShapeError(kModule,
@@ -61,6 +70,7 @@ BlockParts load_block(const StateDict& state, const BlockOptions& options) {
     const StateDict cross = with_prefix(state, "multihead_attn.");
     parts.self_attention.emplace(with_prefix(state, "self_attn."), options.num_heads, options.kept);
     if (options.rotary) parts.self_attention->set_rotary(*options.rotary);
+    parts.linear = options.linear;
     if (!cross.empty()) parts.cross_attention.emplace(cross, options.num_heads, options.kept);
     if (state.count("linear_gate.weight") != 0) parts.gate = linear("linear_gate");
     parts.expand = linear("linear1");
@@ -85,6 +95,9 @@ Block::Block(BlockParts parts) : parts_(std::move(parts)) {
     if (parts_.self_attention.has_value() == parts_.recurrence.has_value()) {
         throw ValueError(kModule, "expected either self-attention or a recurrence, found " +
                                       std::string(parts_.recurrence ? "both" : "neither"));
+    }
+    if (parts_.linear && parts_.recurrence) {
+        throw ValueError(kModule, "expected linear attention or a recurrence, found both");
     }
     check_width(parts_.recurrence ? "a recurrence" : "self-attention",
                 parts_.recurrence ? parts_.recurrence->d_model() : parts_.self_attention->d_model(), d);
@@ -126,15 +139,11 @@ Tensor Block::mix(const TensorView& x, const TensorView& residual, const BlockIn
         if (sequences == 0 || x.size(0) == sequences) return parts_.recurrence->forward(x, *inputs.state);
         return parts_.recurrence->forward(x.reshape({sequences, -1, d_model()}), *inputs.state).reshaped(shape);
     }
+    if (parts_.linear) return mix_linear(x, residual, inputs);
     const MultiHeadAttention& attention = *parts_.self_attention;
     MultiHeadAttentionResult result;
     if (inputs.cache != nullptr) {
-        const std::int64_t sequences = std::max<std::int64_t>(inputs.cache->rows(), 1);
-        const Shape rows = {sequences, x.size(0) * x.size(1) / sequences, d_model()};
-        if (rows.numel() != x.numel()) {
-            throw ShapeError(kModule, "expected tokens for each of " + std::to_string(sequences) +
-                                          " cached sequences, found x of shape " + to_string(x.shape()));
-        }
+        const Shape rows = next_tokens(x, inputs.cache->rows());
         result = attention.forward_next(x.reshape(rows), *inputs.cache, inputs.self, residual.reshape(rows));
         result.output = std::move(result.output).reshaped(x.shape());
     } else {
@@ -143,6 +152,36 @@ Tensor Block::mix(const TensorView& x, const TensorView& residual, const BlockIn
     }
     if (inputs.self_weights != nullptr) *inputs.self_weights = std::move(result.weights);
     return std::move(result.output);
+}
+
+Tensor Block::mix_linear(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const {
+    const AttentionOptions& asked = inputs.self;
+    const std::optional<Mask::OrderAndLengths> mask = asked.mask.order_and_lengths();
+    if (!mask || asked.bias || asked.return_weights || asked.scale || asked.softcap || asked.alibi_slopes ||
+        asked.score || asked.dropout > 0.0) {
+        throw ValueError(kModule,
+                         "expected no more of linear attention than a causal mask and key lengths, found another mask, "
+                         "or an option of scores, which it has not");
+    }
+    LinearAttentionOptions options = *parts_.linear;
+    options.causal = options.causal || mask->causal;
+    if (!mask->lengths.empty()) options.key_lengths = mask->lengths;
+    const MultiHeadAttention& projections = *parts_.self_attention;
+    LinearAttentionState* state = inputs.linear_state;
+    if (state == nullptr) {
+        const auto attend = [&](const MutableTensorView& output, const TensorView& q, const TensorView& k,
+                                const TensorView& v) { linear_attention_into(output, q, k, v, options); };
+        return projections.forward_around(x, x, x, attend, residual, inputs.positions);
+    }
+    if (projections.is_rotary() && inputs.positions.numel() == 0) {
+        throw ValueError(kModule, "expected positions of the next tokens, which a state does not count, found none");
+    }
+    const Shape rows = next_tokens(x, state->state().size(0));
+    const auto attend = [&](const MutableTensorView& output, const TensorView& q, const TensorView& k,
+                            const TensorView& v) { state->step_into(output, q, k, v, options); };
+    const TensorView tokens = x.reshape(rows);
+    return projections.forward_around(tokens, tokens, tokens, attend, residual.reshape(rows), inputs.positions)
+        .reshaped(x.shape());
 }
 
 Tensor Block::cross(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const {
@@ -180,6 +219,12 @@ StateDict Block::state_dict() const {
     if (parts_.cross_attention) add_with_prefix(state, "norm2.", parts_.cross_norm.state_dict());
     add_with_prefix(state, parts_.cross_attention ? "norm3." : "norm2.", parts_.feed_forward_norm.state_dict());
     return state;
+}
+
+LinearAttentionState Block::make_linear_state(std::int64_t sequences, DType dtype) const {
+    if (!parts_.linear) throw ValueError(kModule, "expected a block with linear attention, found another mixer");
+    const MultiHeadAttention& attention = *parts_.self_attention;
+    return {sequences, attention.num_heads(), attention.head_dim(), attention.head_dim(), dtype};
 }
 
 ForkingCache Block::make_cache(std::int64_t rows, DType dtype) const {

@@ -1,8 +1,10 @@
 /// @file
-/// One layer of a Transformer's encoder or decoder, of any family: a mixer (self-attention or SSRU), cross attention in
-/// a decoder, a feed-forward network, each with a residual connection and a norm before it or behind it.
+/// One layer of a Transformer's encoder or decoder, of any family: a mixer (self-attention, linear or not, or SSRU),
+/// cross attention in a decoder, a feed-forward network, each with a residual connection and a norm before it or behind
+/// it.
 #pragma once
 
+#include <attend/attention/linear_attention.h>
 #include <attend/core/tensor.h>
 #include <attend/nn/linear.h>
 #include <attend/nn/module.h>
@@ -18,17 +20,19 @@ namespace attend::nn {
 
 /// Options of a block that is loaded from a state dict; the defaults are PyTorch's.
 struct BlockOptions {
-    std::int64_t num_heads = 1;                ///< of both attentions
-    NormOptions norm = {};                     ///< kind and epsilon
-    bool norm_first = false;                   ///< x + f(norm(x)) instead of norm(x + f(x))
-    Activation activation = Activation::relu;  ///< of the feed-forward network, or of its gate
-    DType kept = DType::float32;               ///< what weights are packed as: float32, bfloat16 or int8
-    std::optional<RotaryOptions> rotary = {};  ///< of the self-attention: rotary positions
+    std::int64_t num_heads = 1;                         ///< of both attentions
+    NormOptions norm = {};                              ///< kind and epsilon
+    bool norm_first = false;                            ///< x + f(norm(x)) instead of norm(x + f(x))
+    Activation activation = Activation::relu;           ///< of the feed-forward network, or of its gate
+    DType kept = DType::float32;                        ///< what weights are packed as: float32, bfloat16 or int8
+    std::optional<RotaryOptions> rotary = {};           ///< of the self-attention: rotary positions
+    std::optional<LinearAttentionOptions> linear = {};  ///< see BlockParts
 };
 
 /// What a block is made of.
 struct BlockParts {
     std::optional<MultiHeadAttention> self_attention = {};   ///< the mixer, or
+    std::optional<LinearAttentionOptions> linear = {};       ///< self-attention is linear attention, in O(L)
     std::optional<Ssru> recurrence = {};                     ///< the mixer of Marian's students
     std::optional<MultiHeadAttention> cross_attention = {};  ///< in a decoder
     Linear expand = {};                                      ///< first layer of the feed-forward network
@@ -48,13 +52,14 @@ BlockParts load_block(const StateDict& state, const BlockOptions& options);
 
 /// What a block works with besides x.
 struct BlockInputs {
-    AttentionOptions self = {};               ///< of the self-attention: mask, weights
+    AttentionOptions self = {};  ///< of the self-attention: mask, weights; linear attention takes order and padding
     const ProjectedMemory* memory = nullptr;  ///< keys and values of the cross attention, see Block::project
     AttentionOptions cross = {};              ///< of the cross attention
     TensorView positions = {};                ///< of rotary self-attention, int64 [batch, L]; else 0, 1, ...
     ForkingCache* cache =
         nullptr;              ///< of the self-attention: x are the next tokens, see MultiHeadAttention::forward_next
     Tensor* state = nullptr;  ///< of the recurrence, [batch, d]
+    LinearAttentionState* linear_state = nullptr;  ///< of linear attention: x are the next tokens
     Tensor* self_weights = nullptr;   ///< receives them where self.return_weights is set: [batch, heads, L, L]
     Tensor* cross_weights = nullptr;  ///< the same of cross.return_weights: [batch, heads, L, Lk]
 };
@@ -75,6 +80,9 @@ public:
     /// @throws ValueError in an encoder's block
     ProjectedMemory project(const TensorView& memory) const;
 
+    /// The state of linear self-attention before the first token of so many sequences. @throws ValueError where there
+    /// is none
+    LinearAttentionState make_linear_state(std::int64_t sequences, DType dtype = DType::float32) const;
     /// A cache for the self-attention of so many rows. @param dtype of what it keeps @throws ValueError where there is
     /// no self-attention
     ForkingCache make_cache(std::int64_t rows, DType dtype = DType::float32) const;
@@ -88,11 +96,14 @@ public:
     std::int64_t d_model() const noexcept { return parts_.expand.in_features(); }
     /// Whether it has cross attention.
     bool is_decoder() const noexcept { return parts_.cross_attention.has_value(); }
+    /// Whether its self-attention is linear.
+    bool is_linear() const noexcept { return parts_.linear.has_value(); }
     /// Whether a recurrence stands in for its self-attention.
     bool is_recurrent() const noexcept { return parts_.recurrence.has_value(); }
 
 private:
     Tensor mix(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const;
+    Tensor mix_linear(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const;
     Tensor cross(const TensorView& x, const TensorView& residual, const BlockInputs& inputs) const;
     Tensor feed_forward(const TensorView& x, const TensorView& residual) const;
 

@@ -46,6 +46,20 @@ public:
     MultiHeadAttentionResult forward(const TensorView& query, const TensorView& key, const TensorView& value,
                                      const LinearAttentionOptions& options) const;
 
+    /// The state of a batch before its first token, for forward_next. @param dtype of the tokens that will come
+    LinearAttentionState make_state(std::int64_t batch, DType dtype = DType::float32) const {
+        return {batch, num_heads(), projections_.head_dim(), projections_.head_dim(), dtype};
+    }
+    /// Causal self attention of the next tokens x [batch, n, d_model] of each sequence: what the whole sequences give
+    /// in order, within rounding, at the cost of the new tokens, however many there were. Changes the state.
+    /// @throws ShapeError, DTypeError, ValueError
+    MultiHeadAttentionResult forward_next(const TensorView& x, LinearAttentionState& state) const {
+        return forward_next(x, state, attention_);
+    }
+    /// The same with other options: decays and beta of these tokens. @throws ShapeError, DTypeError, ValueError
+    MultiHeadAttentionResult forward_next(const TensorView& x, LinearAttentionState& state,
+                                          const LinearAttentionOptions& options) const;
+
     /// The parameters by the names asked for. @throws ValueError as MultiHeadAttention
     StateDict state_dict(ParameterNames names = ParameterNames::packed) const { return projections_.state_dict(names); }
     /// Width of queries and of the output.

@@ -87,9 +87,10 @@ MultiHeadAttentionResult MultiHeadAttention::attend_to(const TensorView& query, 
 }
 
 Tensor MultiHeadAttention::forward_around(const TensorView& query, const TensorView& key, const TensorView& value,
-                                          const Attend& attend) const {
+                                          const Attend& attend, const TensorView& residual,
+                                          const TensorView& positions) const {
     check_input("query", query, d_model());
-    return around(query, project(key, value), attend, TensorView(), TensorView());
+    return around(query, project(key, value, positions), attend, residual, positions);
 }
 
 Tensor MultiHeadAttention::around(const TensorView& query, const ProjectedMemory& memory, const Attend& attend,

@@ -103,10 +103,10 @@ public:
     MultiHeadAttentionResult forward_next(const TensorView& x, ForkingCache& cache,
                                           const AttentionOptions& options = {}, const TensorView& residual = {}) const;
     /// The projections around another attention: calls attend(output, query, key, value) once, with the projected heads
-    /// [batch, heads, L, d] and where their outputs go, and returns the projected output.
-    /// @throws ShapeError, DTypeError
-    Tensor forward_around(const TensorView& query, const TensorView& key, const TensorView& value,
-                          const Attend& attend) const;
+    /// [batch, heads, L, d] and where their outputs go, and returns the projected output. @param residual, positions as
+    /// in attend_to, of keys as well @throws ShapeError, DTypeError
+    Tensor forward_around(const TensorView& query, const TensorView& key, const TensorView& value, const Attend& attend,
+                          const TensorView& residual = {}, const TensorView& positions = {}) const;
     /// Queries and keys are rotated by their positions from now on (Su et al. 2021), also in cross attention.
     /// @throws ValueError unless it fits the heads
     void set_rotary(const RotaryOptions& options);
@@ -114,6 +114,8 @@ public:
     /// d_model, and for PyTorch's names when inner_dim is not
     StateDict state_dict(ParameterNames names = ParameterNames::packed) const;
 
+    /// Whether queries and keys are rotated.
+    bool is_rotary() const noexcept { return rotary_.has_value(); }
     /// Width of queries and of the output.
     std::int64_t d_model() const { return query_.in_features(); }
     /// Width of all heads together.

@@ -61,6 +61,9 @@ void StackState::reorder(std::span<const std::int64_t> sources) {
     for (std::optional<ForkingCache>& cache : caches) {
         if (cache) cache->reorder(sources);
     }
+    for (std::optional<LinearAttentionState>& state : linear) {
+        if (state) state->reorder(sources);
+    }
     for (Tensor& cell : cells) {
         if (cell.rank() != 2) continue;
         Tensor kept = Tensor::empty({static_cast<std::int64_t>(sources.size()), cell.size(1)});
@@ -148,6 +151,8 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
             std::optional<ForkingCache>& cache = inputs.state->caches[b];
             own.cache = cache ? &*cache : nullptr;
             own.state = &inputs.state->cells[b];
+            std::optional<LinearAttentionState>& linear = inputs.state->linear[b];
+            own.linear_state = linear ? &*linear : nullptr;
         }
         own.self_weights = place(inputs.self_record, b, own.self);
         if (is_decoder()) own.cross_weights = place(inputs.cross_record, b, own.cross);
@@ -177,6 +182,11 @@ StackState TransformerStack::start(std::int64_t sequences, DType dtype) const {
         const bool recurrent = block.is_recurrent();
         state.cells.push_back(recurrent ? Tensor({sequences, d_model()}) : Tensor());
         state.caches.emplace_back();
+        state.linear.emplace_back();
+        if (block.is_linear()) {
+            state.linear.back().emplace(block.make_linear_state(sequences, dtype));
+            continue;
+        }
         if (!recurrent) state.caches.back().emplace(block.make_cache(sequences, dtype));
     }
     return state;

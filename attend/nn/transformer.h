@@ -30,11 +30,13 @@ struct TransformerStackParts {
 /// relative_attention_bias.weight, unidirectional in a decoder. @throws ValueError, ShapeError, DTypeError
 TransformerStackParts load_stack(const StateDict& state, const BlockOptions& options);
 
-/// Where a stack stands between tokens: a cache for each block with self-attention, a state for each recurrence.
+/// Where a stack stands between tokens: a cache for each block with self-attention, a state for each with linear
+/// attention or a recurrence.
 struct StackState {
     std::vector<std::optional<ForkingCache>> caches = {};  ///< of each block
     std::vector<Tensor> cells = {};                        ///< of each block: [sequences, d], or without elements
-    std::int64_t sequences = 0;                            ///< how many
+    std::vector<std::optional<LinearAttentionState>> linear = {};  ///< of each block
+    std::int64_t sequences = 0;                                    ///< how many
 
     /// Sequence s becomes what sequence sources[s] was: beams, or those that go on. @throws ValueError
     void reorder(std::span<const std::int64_t> sources);

@@ -4,6 +4,7 @@
 #include <attend/core/error.h>
 #include <attend/kernels/cpu/isa.h>
 #include <attend/nn/block.h>
+#include <attend/nn/linear_attention.h>
 #include <attend/nn/multi_head_attention.h>
 #include <attend/nn/transformer.h>
 
@@ -150,22 +151,27 @@ nn::StateDict decoder_state(bool relative) {
     return state;
 }
 
-nn::TransformerStack decoder_of(bool relative, DType kept = DType::float32) {
-    const nn::BlockOptions options{.num_heads = 2,
-                                   .norm = {.kind = nn::NormKind::rms, .epsilon = 1e-6F},
-                                   .norm_first = true,
-                                   .activation = Activation::silu,
-                                   .kept = kept};
-    return nn::TransformerStack(nn::load_stack(decoder_state(relative), options));
+/// What stands between the projections of the self-attention.
+enum class Mixer : std::uint8_t { softmax, relative_positions, linear };
+
+nn::TransformerStack decoder_of(Mixer mixer, DType kept = DType::float32) {
+    const nn::BlockOptions options{
+        .num_heads = 2,
+        .norm = {.kind = nn::NormKind::rms, .epsilon = 1e-6F},
+        .norm_first = true,
+        .activation = Activation::silu,
+        .kept = kept,
+        .linear = mixer == Mixer::linear ? std::optional(nn::LinearAttention::default_options()) : std::nullopt};
+    return nn::TransformerStack(nn::load_stack(decoder_state(mixer == Mixer::relative_positions), options));
 }
 
 TEST(TransformerStack, StepsEqualTheWholeSequenceAndBeamsMove) {
     const Tensor x = normal({3, 12, 16}, 1);
     const Tensor memory = normal({3, 5, 16}, 2);
     const std::vector<std::int64_t> sources = {2, 0, 0};
-    for (const bool relative : {false, true}) {
+    for (const Mixer mixer : {Mixer::softmax, Mixer::relative_positions, Mixer::linear}) {
         for (const DType kept : {DType::float32, DType::bfloat16, DType::int8}) {
-            const nn::TransformerStack decoder = decoder_of(relative, kept);
+            const nn::TransformerStack decoder = decoder_of(mixer, kept);
             const double bound = kept == DType::float32 ? 1e-5 : 0.06;
             const Tensor want = decoder.forward(x, memory, {.self = {.mask = Mask::causal()}});
             std::vector<nn::ProjectedMemory> projected = decoder.project(memory);
@@ -226,8 +232,52 @@ TEST(TransformerStack, DecodesWithoutAMemory) {
     }
 }
 
+// In place of softmax with a mask: order and padding are those of the mask, the rest is as in the module alone.
+TEST(TransformerStack, LinearSelfAttentionTakesOrderAndPadding) {
+    nn::StateDict state;
+    for (const auto& [name, tensor] : decoder_state(false)) {
+        const bool of_encoder = name.rfind("layers.0.", 0) == 0 && name.find("multihead") == std::string::npos &&
+                                name.find("norm3") == std::string::npos;
+        if (of_encoder) state.emplace(name, tensor);
+    }
+    nn::BlockOptions options{.num_heads = 2, .linear = nn::LinearAttention::default_options()};
+    const nn::TransformerStack stack(nn::load_stack(state, options));
+    const Tensor x = normal({2, 9, 16}, 1);
+    const Tensor all = stack.forward(x);
+    const Tensor padded = stack.forward(x, {.self = {.mask = Mask::key_lengths({5, 9})}});
+    const Tensor alone = stack.forward(tokens(x.view().slice(0, 0, 1).clone(), 0, 5));
+    EXPECT_LE(row_error(padded.view().slice(0, 0, 1).slice(1, 0, 5), alone), kBound);
+    EXPECT_TRUE(same_bits(padded.view().select(0, 1).clone(), all.view().select(0, 1).clone()));
+    const Tensor causal =
+        stack.forward(x, nn::StackInputs{.self = {.mask = Mask::causal() & Mask::key_lengths({5, 9})}});
+    EXPECT_LE(row_error(tokens(causal, 0, 1), stack.forward(tokens(x, 0, 1))), kBound);
+    EXPECT_GT(row_error(tokens(causal, 0, 1), tokens(all, 0, 1)), 1e-3);
+    const auto refuses = [&](const AttentionOptions& self) {
+        EXPECT_THROW(stack.forward(x, nn::StackInputs{.self = self}), ValueError);
+    };
+    const Tensor bias = zeros({9, 9});
+    refuses({.mask = Mask::causal_bottom_right()});
+    refuses({.mask = Mask::window(2, 0)});
+    refuses({.mask = Mask::packed({0, 4, 9})});
+    refuses({.bias = bias.view()});
+    refuses({.scale = 2.0});
+
+    options.rotary = nn::RotaryOptions{};
+    const nn::TransformerStack rotary(nn::load_stack(state, options));
+    nn::StackState next = rotary.start(2);
+    EXPECT_THROW(rotary.forward(tokens(x, 0, 1), nn::StackInputs{.state = &next}), ValueError);
+    const Tensor whole = rotary.forward(x, nn::StackInputs{.self = {.mask = Mask::causal()}});
+    for (std::int64_t t = 0; t < 9; ++t) {
+        Tensor positions({2, 1}, DType::int64);
+        positions.view().fill(static_cast<double>(t));
+        const Tensor found =
+            rotary.forward(tokens(x, t, t + 1), nn::StackInputs{.positions = positions.view(), .state = &next});
+        EXPECT_LE(row_error(found, tokens(whole, t, t + 1)), 1e-5) << t;
+    }
+}
+
 TEST(TransformerStack, RefusesStatesThatDoNotFit) {
-    const nn::TransformerStack decoder = decoder_of(true);
+    const nn::TransformerStack decoder = decoder_of(Mixer::relative_positions);
     const Tensor x = normal({3, 2, 16}, 1);
     const std::vector<nn::ProjectedMemory> memory = decoder.project(x);
     nn::StackState state = decoder.start(2);

@@ -1,9 +1,12 @@
 #include "tests/support/compare.h"
 
+#include <attend/core/error.h>
 #include <attend/nn/linear.h>
 #include <attend/nn/linear_attention.h>
 
 #include <gtest/gtest.h>
+
+#include <vector>
 
 namespace attend::testing {
 namespace {
@@ -45,6 +48,27 @@ TEST(LinearAttentionModule, IsLinearAttentionBetweenProjections) {
     const Tensor want = nn::linear(joined.view().reshape({2, 40, 16}), state.at("out_proj.weight"), none);
     EXPECT_LE(row_error(module.forward(x).output, want), 1e-5);
     EXPECT_LE(row_error(module.forward(x, options).output, want), 1e-5);
+}
+
+TEST(LinearAttentionModule, TokenByTokenIsTheWholeInOrder) {
+    const nn::LinearAttention module({.d_model = 16, .num_heads = 2});
+    const Tensor x = normal({2, 40, 16}, 3);
+    LinearAttentionOptions options = module.options();
+    options.causal = true;
+    const Tensor want = module.forward(x, options).output;
+    LinearAttentionState state = module.make_state(2);
+    std::int64_t begin = 0;
+    for (const std::int64_t count : {33, 1, 4, 1, 1}) {
+        const Tensor found = module.forward_next(x.view().slice(1, begin, begin + count), state).output;
+        EXPECT_LE(row_error(found, want.view().slice(1, begin, begin + count)), 1e-5) << begin;
+        begin += count;
+    }
+    const std::vector<std::int64_t> swapped = {1, 0};
+    const Tensor first = state.state().view().select(0, 0).clone();
+    state.reorder(swapped);
+    EXPECT_TRUE(same_bits(state.state().view().select(0, 1).clone(), first));
+    const std::vector<std::int64_t> beyond = {2};
+    EXPECT_THROW(state.reorder(beyond), ValueError);
 }
 
 }  // namespace
