@@ -1,5 +1,5 @@
 #!/bin/sh
-# Cross-compiles the library, as a part of another project, and the tests of attention and dense products for 64-bit Arm and
+# Cross-compiles the library, as a part of another project, and the tests of attention, linear attention and dense products for 64-bit Arm and
 # runs them under qemu-user: NEON, and what differs on a processor without x86's instructions.
 #
 #     tests/neon/run.sh SOURCE BUILD
@@ -16,7 +16,7 @@ cmake --build "$work" --target consumer test_attention test_dense
 emulated() { qemu-aarch64 -L /usr/aarch64-linux-gnu "$@"; }
 emulated "$work/bin/consumer"
 # Emulation is slow: one case of each kind, and all semantics; plain loops are no others here. In two halves, for two cores.
-attention='Algorithms/Semantics.*flash*:*Float32/everything:*Float32/plain:*Float32/causal_window:*SixteenBit/packed:*Float32/B2_H2_2_L33_35_D111_111:Isas/Decode.EveryOption/*:Isas/Decode.Int8*:Isas/Decode.Groups*:-*scalar'
+attention='Algorithms/Semantics.*flash*:*Float32/everything:*Float32/plain:*Float32/causal_window:*SixteenBit/packed:*Float32/B2_H2_2_L33_35_D111_111:Isas/Decode.EveryOption/*:Isas/Decode.Int8*:Isas/Decode.Groups*:LinearAttentionOracle.EveryCombination:LinearAttentionOracle.OddSizes:LinearAttentionSemantics.TwoHalves*:LinearAttentionSemantics.Steps*:LinearAttentionSemantics.NanStays*-*scalar'
 half() {
     export GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX="$1"
     emulated "$work/bin/test_attention" --gtest_brief=1 --gtest_filter="$attention" &&
