@@ -5,12 +5,15 @@ same kind. attend.torch has PyTorch's functions with autograd, attend.flash_attn
 is imported unless asked for. Calls may be made by any threads at once; Ctrl-C ends them, after which arrays that they
 were to write hold anything.
 """
-from ._core import (Explanation, Heatmap, KvCache, Mask, MultiHeadAttention, Translation, Translator, __version__,
-                    attention, attention_backward, convert, explain, get_num_threads, heatmap, linear_attention,
-                    matmul, set_num_threads)
-from ._results import AttentionGradients, AttentionResult, TranslationAttention, WordAlignment
+from ._core import (Explanation, Heatmap, KvCache, LinearAttentionState, Mask, MultiHeadAttention, PackedMatrix,
+                    Translation, Translator, __version__, attention, attention_backward, convert, explain,
+                    get_num_threads, heatmap, linear_attention, linear_attention_backward, matmul, matmul_backward,
+                    set_num_threads)
+from ._results import (AttentionGradients, AttentionResult, LinearAttentionGradients, LinearAttentionResult,
+                       MatmulGradients, TranslationAttention, WordAlignment)
 
-__all__ = ["AttentionGradients", "AttentionResult", "Explanation", "Heatmap", "KvCache", "Mask", "MultiHeadAttention",
-           "Translation", "TranslationAttention", "Translator", "WordAlignment", "__version__", "attention",
-           "attention_backward", "convert", "explain", "get_num_threads", "heatmap", "linear_attention", "matmul",
-           "set_num_threads"]
+__all__ = ["AttentionGradients", "AttentionResult", "Explanation", "Heatmap", "KvCache", "LinearAttentionGradients",
+           "LinearAttentionResult", "LinearAttentionState", "Mask", "MatmulGradients", "MultiHeadAttention",
+           "PackedMatrix", "Translation", "TranslationAttention", "Translator", "WordAlignment", "__version__",
+           "attention", "attention_backward", "convert", "explain", "get_num_threads", "heatmap", "linear_attention",
+           "linear_attention_backward", "matmul", "matmul_backward", "set_num_threads"]

@@ -2,10 +2,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeVar, overload
 
-from numpy import float32, int64
+from numpy import float32, int8, int64, uint8
 from numpy.typing import NDArray
 
-from ._results import AttentionGradients, AttentionResult, TranslationAttention, WordAlignment
+from ._results import (AttentionGradients, AttentionResult, LinearAttentionGradients, LinearAttentionResult,
+                       MatmulGradients, TranslationAttention, WordAlignment)
 
 # Arrays of NumPy, tensors of PyTorch, or what else speaks DLPack; results are of the query's kind.
 _Array = TypeVar("_Array")
@@ -14,6 +15,8 @@ _Algorithm = Literal["auto", "reference", "flash"]
 _CacheType = Literal["float32", "bfloat16", "float16", "int8"]
 _ComputeType = Literal["auto", "float32", "bfloat16", "int8"]
 _EarlyStopping = Literal["never"] | bool | None
+_FeatureMap = Literal["softmax_keys", "elu_plus_one", "relu", "identity"]
+_Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"]
 _Integers = int | Sequence[int] | Any
 
 __version__: str
@@ -64,12 +67,70 @@ def _paged_attention(query: Any, keys: Any, values: Any, block_table: Any, lengt
                      softcap: float | None = None, alibi_slopes: Any | None = None) -> AttentionResult: ...
 def _plain_attention(questions: Iterable[Callable[[], Any]], grad_enabled: Callable[[], bool]) -> Callable[..., Any]: ...
 def _rows_address(array: Any) -> int: ...
+@overload
 def linear_attention(query: _Array, key: Any, value: Any, *,
-                     feature_map: Literal["softmax_keys", "elu_plus_one", "relu", "identity"] = "softmax_keys",
-                     normalise: bool = False, causal: bool = False, scale: float = 1.0, decay: Any | None = None,
-                     beta: Any | None = None, key_lengths: _Integers | None = None,
-                     algorithm: _Algorithm = "auto") -> _Array: ...
-def matmul(a: _Array, b: Any) -> _Array: ...
+                     feature_map: _FeatureMap = "softmax_keys", normalise: bool = False, causal: bool = False,
+                     scale: float = 1.0, decay: Any | None = None, beta: Any | None = None, key_lengths: _Integers | None = None,
+                     query_starts: _Integers | None = None, key_starts: _Integers | None = None,
+                     initial_state: Any | None = None, initial_normaliser: Any | None = None,
+                     algorithm: _Algorithm = "auto",
+                     return_state: Literal[False] = False) -> _Array: ...
+@overload
+def linear_attention(query: Any, key: Any, value: Any, *,
+                     feature_map: _FeatureMap = "softmax_keys", normalise: bool = False, causal: bool = False,
+                     scale: float = 1.0, decay: Any | None = None, beta: Any | None = None, key_lengths: _Integers | None = None,
+                     query_starts: _Integers | None = None, key_starts: _Integers | None = None,
+                     initial_state: Any | None = None, initial_normaliser: Any | None = None,
+                     algorithm: _Algorithm = "auto",
+                     return_state: bool = False) -> LinearAttentionResult: ...
+def linear_attention_backward(grad_output: Any, query: Any, key: Any, value: Any, *, output: Any | None = None,
+                              denominator: Any | None = None, feature_map: _FeatureMap = "softmax_keys",
+                              normalise: bool = False, causal: bool = False, scale: float = 1.0,
+                              decay: Any | None = None, beta: Any | None = None, key_lengths: _Integers | None = None,
+                              query_starts: _Integers | None = None, key_starts: _Integers | None = None,
+                              initial_state: Any | None = None, initial_normaliser: Any | None = None,
+                              algorithm: _Algorithm = "auto",
+                              grad_state: Any | None = None,
+                              grad_normaliser: Any | None = None) -> LinearAttentionGradients: ...
+
+class LinearAttentionState:
+    def __init__(self, batch: int, kv_heads: int, dim: int, value_dim: int,
+                 dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32") -> None: ...
+    @staticmethod
+    def from_result(result: LinearAttentionResult) -> LinearAttentionState: ...
+    def step(self, query: _Array, key: Any, value: Any, *,
+             feature_map: Literal["elu_plus_one", "relu", "identity"], normalise: bool = False, scale: float = 1.0,
+             decay: Any | None = None, beta: Any | None = None, key_lengths: _Integers | None = None,
+             query_starts: _Integers | None = None, key_starts: _Integers | None = None,
+             algorithm: _Algorithm = "auto") -> _Array: ...
+    @property
+    def state(self) -> NDArray[Any]: ...
+    @property
+    def normaliser(self) -> NDArray[Any]: ...
+
+class PackedMatrix:
+    def __init__(self, weight: Any, dtype: Literal["float32", "bfloat16", "int8"] = "float32",
+                 transposed: bool = False, scale: float | None = None) -> None: ...
+    @staticmethod
+    def quantized(weight: Any, scales: Any, transposed: bool = False) -> PackedMatrix: ...
+    @staticmethod
+    def from_image(buffer: Any) -> PackedMatrix: ...
+    def select(self, columns: _Integers) -> PackedMatrix: ...
+    def row(self, index: int) -> NDArray[float32]: ...
+    def unpack(self) -> NDArray[float32]: ...
+    def integers(self) -> tuple[NDArray[int8], NDArray[float32]]: ...
+    def image(self) -> NDArray[uint8]: ...
+    @property
+    def out_features(self) -> int: ...
+    @property
+    def in_features(self) -> int: ...
+    @property
+    def dtype(self) -> Literal["float32", "bfloat16", "int8"]: ...
+
+def matmul(a: _Array, b: PackedMatrix | Any, *, bias: Any | None = None, activation: _Activation | None = None,
+           residual: Any | None = None, dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+           input_scale: float | None = None, out: _Array | None = None) -> _Array: ...
+def matmul_backward(grad_output: Any, x: Any, weight_transposed: PackedMatrix) -> MatmulGradients: ...
 
 class KvCache:
     def __init__(self, *, batch: int = 1, kv_heads: int, head_dim: int, value_dim: int | None = None,

@@ -20,6 +20,32 @@ class AttentionGradients(NamedTuple):
     bias: Any
 
 
+class LinearAttentionResult(NamedTuple):
+    """Of attend.linear_attention with return_state; denominator and normaliser are None where not normalised."""
+    output: Any
+    denominator: Any
+    state: Any
+    normaliser: Any
+
+
+class LinearAttentionGradients(NamedTuple):
+    """Of attend.linear_attention_backward; what was not given is None."""
+    query: Any
+    key: Any
+    value: Any
+    decay: Any
+    beta: Any
+    initial_state: Any
+    initial_normaliser: Any
+
+
+class MatmulGradients(NamedTuple):
+    """Of attend.matmul_backward."""
+    x: Any
+    weight: Any
+    bias: Any
+
+
 class WordAlignment(NamedTuple):
     """Of Translation.words: bytes of each word, from and to, and (source, target, weight) between them."""
     source: list[tuple[int, int]]

@@ -131,6 +131,18 @@ NewArray new_array(Family family, const Shape& shape, DType dtype) {
     return owning_array(Tensor::empty(shape, dtype), family);
 }
 
+NewArray given_array(nb::object out, const Array& array, const std::string& operation, const Shape& shape,
+                     DType dtype) {
+    const TensorView& view = array.view();
+    if (!(view.shape() == shape) || view.dtype() != dtype || !array.writable()) {
+        throw ValueError(operation, "expected out of shape " + to_string(shape) + " and type " +
+                                        std::string(name_of(dtype)) + " that may be written, found " +
+                                        to_string(view.shape()) + " of " + std::string(name_of(view.dtype())) +
+                                        (array.writable() ? "" : ", read-only"));
+    }
+    return {std::move(out), MutableTensorView(const_cast<void*>(view.data()), dtype, shape, view.strides())};
+}
+
 nb::object as_array(Tensor&& tensor, Family family) {
     if (family != Family::torch) return owning_array(std::move(tensor), family).object;
     const NewArray array = new_array(family, tensor.shape(), tensor.dtype());

@@ -57,6 +57,10 @@ struct NewArray {
 };
 NewArray new_array(Family family, const Shape& shape, DType dtype);
 
+/// The caller's array, to be written by the call. @param array of `out`, which must live as long
+/// @throws ValueError unless it has that shape and type and may be written
+NewArray given_array(nb::object out, const Array& array, const std::string& operation, const Shape& shape, DType dtype);
+
 /// A tensor as an array of that library, which then owns it.
 nb::object as_array(Tensor&& tensor, Family family);
 

@@ -22,14 +22,7 @@ NewArray output_array(nb::object out, nb::handle query, const TensorView& given,
                                        : new_array(family, shape, dtype);
     }
     const Array array(out, "attention", "out");
-    const TensorView& view = array.view();
-    if (!(view.shape() == shape) || view.dtype() != dtype || !array.writable()) {
-        throw ValueError("attention", "expected out of shape " + to_string(shape) + " and type " +
-                                          std::string(name_of(dtype)) + " that may be written, found " +
-                                          to_string(view.shape()) + " of " + std::string(name_of(view.dtype())) +
-                                          (array.writable() ? "" : ", read-only"));
-    }
-    return {std::move(out), MutableTensorView(const_cast<void*>(view.data()), dtype, shape, view.strides())};
+    return given_array(std::move(out), array, "attention", shape, dtype);
 }
 
 nb::object run_attention(nb::object query, nb::object key, nb::object value, Keywords keywords, bool return_weights,

@@ -38,6 +38,21 @@ nb::object attention_gradients_type() {
     return type;
 }
 
+nb::object linear_attention_result_type() {
+    static const nb::object& type = result_type("LinearAttentionResult");
+    return type;
+}
+
+nb::object linear_attention_gradients_type() {
+    static const nb::object& type = result_type("LinearAttentionGradients");
+    return type;
+}
+
+nb::object matmul_gradients_type() {
+    static const nb::object& type = result_type("MatmulGradients");
+    return type;
+}
+
 nb::object word_alignment_type() {
     static const nb::object& type = result_type("WordAlignment");
     return type;
@@ -84,7 +99,10 @@ Raises ValueError for a negative count or one above 1024.
     attend::python::bind_computing(module);
     attend::python::bind_mask(module);
     attend::python::bind_attention(module);
-    attend::python::bind_linear(module);
+    attend::python::bind_linear_attention(module);
+    attend::python::bind_linear_state(module);
+    attend::python::bind_packed_matrix(module);
+    attend::python::bind_dense(module);
     attend::python::bind_kv_cache(module);
     attend::python::bind_multi_head_attention(module);
     attend::python::bind_paged(module);
