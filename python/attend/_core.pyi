@@ -70,18 +70,18 @@ def _rows_address(array: Any) -> int: ...
 @overload
 def linear_attention(query: _Array, key: Any, value: Any, *,
                      feature_map: _FeatureMap = "softmax_keys", normalise: bool = False, causal: bool = False,
-                     scale: float = 1.0, decay: Any | None = None, beta: Any | None = None, key_lengths: _Integers | None = None,
-                     query_starts: _Integers | None = None, key_starts: _Integers | None = None,
-                     initial_state: Any | None = None, initial_normaliser: Any | None = None,
-                     algorithm: _Algorithm = "auto",
+                     scale: float = 1.0, decay: Any | None = None, beta: Any | None = None,
+                     key_lengths: _Integers | None = None, query_starts: _Integers | None = None,
+                     key_starts: _Integers | None = None, initial_state: Any | None = None,
+                     initial_normaliser: Any | None = None, algorithm: _Algorithm = "auto",
                      return_state: Literal[False] = False) -> _Array: ...
 @overload
 def linear_attention(query: Any, key: Any, value: Any, *,
                      feature_map: _FeatureMap = "softmax_keys", normalise: bool = False, causal: bool = False,
-                     scale: float = 1.0, decay: Any | None = None, beta: Any | None = None, key_lengths: _Integers | None = None,
-                     query_starts: _Integers | None = None, key_starts: _Integers | None = None,
-                     initial_state: Any | None = None, initial_normaliser: Any | None = None,
-                     algorithm: _Algorithm = "auto",
+                     scale: float = 1.0, decay: Any | None = None, beta: Any | None = None,
+                     key_lengths: _Integers | None = None, query_starts: _Integers | None = None,
+                     key_starts: _Integers | None = None, initial_state: Any | None = None,
+                     initial_normaliser: Any | None = None, algorithm: _Algorithm = "auto",
                      return_state: bool = False) -> LinearAttentionResult: ...
 def linear_attention_backward(grad_output: Any, query: Any, key: Any, value: Any, *, output: Any | None = None,
                               denominator: Any | None = None, feature_map: _FeatureMap = "softmax_keys",
@@ -89,8 +89,7 @@ def linear_attention_backward(grad_output: Any, query: Any, key: Any, value: Any
                               decay: Any | None = None, beta: Any | None = None, key_lengths: _Integers | None = None,
                               query_starts: _Integers | None = None, key_starts: _Integers | None = None,
                               initial_state: Any | None = None, initial_normaliser: Any | None = None,
-                              algorithm: _Algorithm = "auto",
-                              grad_state: Any | None = None,
+                              algorithm: _Algorithm = "auto", grad_state: Any | None = None,
                               grad_normaliser: Any | None = None) -> LinearAttentionGradients: ...
 
 class LinearAttentionState:

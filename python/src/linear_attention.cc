@@ -140,8 +140,8 @@ keys, if they are others.
 
 initial_state: [sequences, kv_heads, d, dv] and, where normalised, initial_normaliser: [sequences, kv_heads, d], of an
 earlier call; float32 (float64 for float64). return_state: return a named tuple (output, denominator, state,
-normaliser): the state behind the last token, from which the next call may go on, and [batch, heads, Lq] that backward needs;
-denominator and normaliser are None where not normalised. 'softmax_keys' has no state.
+normaliser): the state behind the last token, from which the next call may go on, and the divisor [batch, heads, Lq] that
+backward needs; denominator and normaliser are None where not normalised. 'softmax_keys' has no state.
 
 Raises ValueError for shapes and values, and combinations without a meaning; TypeError for types.
 

@@ -60,8 +60,8 @@ LinearOptionsWithArrays linear_options_of(const LinearKeywords& keywords, const 
     options.scale = keywords.scale;
     options.algorithm = algorithm_of(keywords.algorithm);
     options.key_lengths = some_integers(keywords.key_lengths, operation, "key_lengths", batch);
-    options.query_starts = some_integers(keywords.query_starts, operation, "query_starts", 2);
-    options.key_starts = some_integers(keywords.key_starts, operation, "key_starts", 2);
+    options.query_starts = some_integers(keywords.query_starts, operation, "query_starts", 1);
+    options.key_starts = some_integers(keywords.key_starts, operation, "key_starts", 1);
     const auto array = [&](const nb::object& object, const char* what) -> Array& {
         return result.arrays.emplace_back(object, operation, what);
     };

@@ -57,7 +57,7 @@ PackedMatrix from_image(nb::handle object) {
                          "expected an image that is only read, since it is not copied, found a buffer that may be "
                          "written: map the file for reading alone, or give memoryview(buffer).toreadonly()");
     }
-    if (reinterpret_cast<std::uintptr_t>(image.data()) % 64 != 0) {
+    if (!image.empty() && reinterpret_cast<std::uintptr_t>(image.data()) % 64 != 0) {
         throw ValueError(kOperation, "expected an image at an address that is a multiple of 64, found one " +
                                          std::to_string(reinterpret_cast<std::uintptr_t>(image.data()) % 64) +
                                          " bytes behind: map the file, or copy it to such an address");

@@ -24,6 +24,13 @@ cache = attend.KvCache(kv_heads=2, head_dim=4, dtype="int8")
 cache.append(x, x)
 lengths: list[int] = cache.lengths
 layer = attend.MultiHeadAttention.from_state_dict(attend.MultiHeadAttention(8, 2).state_dict(), 2)
+linear: NDArray[np.float32] = attend.linear_attention(x, x, x, causal=True, feature_map="relu", query_starts=[0, 3])
+handed: attend.LinearAttentionResult = attend.linear_attention(x, x, x, feature_map="relu", return_state=True)
+states: NDArray[np.float32] = attend.LinearAttentionState.from_result(handed).step(x, x, x, feature_map="relu", scale=0.5)
+of_beta: attend.LinearAttentionGradients = attend.linear_attention_backward(x, x, x, x, feature_map="identity", beta=x[0])
+packed = attend.PackedMatrix(x[0, 0], "int8", scale=0.1).select([0, 1])
+product: NDArray[np.float32] = attend.matmul(x, packed, activation="gelu", input_scale=0.5, bias=packed.row(0))
+weights: attend.MatmulGradients = attend.matmul_backward(x, x, attend.PackedMatrix.from_image(packed.image()))
 rows: NDArray[np.float32] = layer(np.ones((1, 3, 8), np.float32))
 model = attend.Translator.from_pretrained("models/en-pt")
 found: attend.Translation = model.translate("Hello.", early_stopping="never", sampling=True, top_k=5, alignment=True)
@@ -40,6 +47,9 @@ attend.attention(1, 2, 3, causal="left")
 attend.KvCache(kv_heads=2)
 attend.explain(seed="12")
 attend.convert("opus-mt", "smaller", compute_type="auto")
+attend.linear_attention(1, 2, 3, feature_map=abs)
+attend.LinearAttentionState(1, 2, 3, 4).step(1, 2, 3)
+attend.matmul(1, 2, activation="cube")
 """
 
 
@@ -78,7 +88,7 @@ def test_stub_has_every_name():
 
 def test_programs_are_checked(tmp_path):
     pytest.importorskip("mypy")
-    for name, text, errors in (("program", PROGRAM, 0), ("wrong", WRONG, 4)):
+    for name, text, errors in (("program", PROGRAM, 0), ("wrong", WRONG, 7)):
         file = tmp_path / f"{name}.py"
         file.write_text(text)
         found = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(file)],
