@@ -8,7 +8,7 @@ from .. import _core
 from . import _operator
 from ._autograd import Attention, attention
 from ._errors import TorchTypeError, TorchValueError, as_torch
-from ._modes import are_plain, transformed
+from ._modes import are_plain, autocast, operator_for_this_call, transformed
 
 # Calls of plain tensors for their numbers alone; True where gradients are wanted too, None for all others. To ask PyTorch
 # takes as long as a small attention, so it is asked in C++.
@@ -63,14 +63,15 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
         causal, attn_mask = _of_causal_bias(attn_mask, query, key)
         plain = are_plain(query, key, value)
     if torch.is_autocast_enabled("cpu"):
-        query, key, value, attn_mask = _autocast(query, key, value, attn_mask)
+        query, key, value, attn_mask = autocast(query, key, value, attn_mask)
     query, key, value, leading = _of_one_shape(query, key, value, enable_gqa)
     if attn_mask is not None:
         attn_mask = _mask_of_four_dimensions(attn_mask, leading)
     mask, bias = _mask_and_bias(attn_mask)
     seed = torch.randint(0, 2**62, (), device="cpu") if dropout_p != 0.0 else None
     if not plain or transformed():
-        output = _operator_for_this_call()(query, key, value, mask, bias, seed, causal, scale, dropout_p)[0]
+        operator = operator_for_this_call(_operator.attention, _operator.TransformedAttention.apply)
+        output = operator(query, key, value, mask, bias, seed, causal, scale, dropout_p)[0]
     else:
         options = _options(scale, causal, mask)
         if seed is not None:
@@ -81,19 +82,6 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
     output = output.reshape(*leading, *output.shape[-2:])
     # PyTorch's results of other than four dimensions are contiguous, and may be written to before backward.
     return output.clone(memory_format=torch.contiguous_format) if output.requires_grad else output.contiguous()
-
-
-def _operator_for_this_call():
-    """The operator, which functionalization knows, or what torch.func's other transforms and forward mode know."""
-    if torch.compiler.is_compiling() or _functionalizes():
-        return _operator.attention
-    transforms = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    return _operator.TransformedAttention.apply if transforms else _operator.attention
-
-
-def _functionalizes():
-    functorch = torch._C._functorch
-    return any(x.key() == functorch.TransformType.Functionalize for x in functorch.get_interpreter_stack() or ())
 
 
 def _check_types(*tensors):
@@ -123,12 +111,6 @@ def _number(scale):
         raise TorchTypeError("[scaled_dot_product_attention] expected scale to be a number, found a tensor that requires "
                              "gradients")
     return float(scale)
-
-
-def _autocast(*tensors):
-    """What PyTorch's autocast gives its attention: float64 and bool stay as they are."""
-    dtype = torch.get_autocast_dtype("cpu")
-    return (x.to(dtype) if x is not None and x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
 
 
 def _of_causal_bias(bias, query, key):

@@ -17,6 +17,25 @@ def transformed():
             torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
 
 
+def operator_for_this_call(operator, transformed_function):
+    """The operator, which functionalization knows, or what torch.func's other transforms and forward mode know."""
+    if torch.compiler.is_compiling() or _functionalizes():
+        return operator
+    transforms = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return transformed_function if transforms else operator
+
+
+def _functionalizes():
+    functorch = torch._C._functorch
+    return any(x.key() == functorch.TransformType.Functionalize for x in functorch.get_interpreter_stack() or ())
+
+
+def autocast(*tensors):
+    """What PyTorch's autocast gives its attention: float64 and bool stay as they are."""
+    dtype = torch.get_autocast_dtype("cpu")
+    return (x.to(dtype) if x is not None and x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
+
+
 def wants_gradients(query, key, value, bias):
     return torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad or
                                         (bias is not None and bias.requires_grad))

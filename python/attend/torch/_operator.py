@@ -52,7 +52,7 @@ def _(query, key, value, mask, bias, seed, causal, scale, dropout):
     return _output_like(query, value), query.new_empty(query.shape[:3], dtype=precise)
 
 
-def _check_shapes(query, key, value, attn_mask):
+def _check_shapes(query, key, value, attn_mask, operation="attention"):
     """What the extension would refuse of tensors with memory."""
     shapes = f"query {list(query.shape)}, key {list(key.shape)} and value {list(value.shape)}"
     for right, what in [(key.shape[3] == query.shape[3], "query and key of one size"),
@@ -61,7 +61,7 @@ def _check_shapes(query, key, value, attn_mask):
                         (key.shape[1] == query.shape[1] or query.shape[1] % max(key.shape[1], 1) == 0,
                          "a multiple of the keys' heads"),
                         (query.dtype == key.dtype == value.dtype, "one type")]:
-        torch._check_value(right, lambda: f"[attention] expected {what}, found {shapes}")
+        torch._check_value(right, lambda: f"[{operation}] expected {what}, found {shapes}")
     if attn_mask is not None:
         scores = (*query.shape[:3], key.shape[2])
         for found, wanted in zip(reversed(attn_mask.shape), reversed(scores)):
