@@ -26,6 +26,8 @@ def threads():
 @pytest.mark.parametrize("name,call", [
     ("float32", lambda: attend.attention(*[rows(1_000_000)] * 3)),
     ("float64", lambda: attend.attention(*[rows(200_000, dtype=np.float64)] * 3)),
+    ("linear", lambda: attend.linear_attention(*[np.ones((16, 16, 2000, 32), np.float32)] * 3, feature_map="relu",
+                                               causal=True, algorithm="reference")),
     ("matmul", lambda: attend.matmul(*[np.ones((12_000, 12_000), np.float32)] * 2)),
     ("layer", lambda: attend.MultiHeadAttention(16, 1)(np.ones((1, 1_000_000, 16), np.float32))),
 ], ids=lambda x: x if isinstance(x, str) else "")
@@ -121,14 +123,16 @@ def test_forked_children_compute(threads):
         thread.join()
 
 
-def test_arrays_die_while_they_are_used():
+@pytest.mark.parametrize("call", [attend.attention, lambda *x: attend.linear_attention(*x, feature_map="relu", algorithm="reference"),
+                                  lambda x, *_: attend.matmul(x, attend.PackedMatrix(x[0, 0]))], ids=["attention", "linear", "packed"])
+def test_arrays_die_while_they_are_used(call):
     holder = [rows(3000)]
-    want = attend.attention(*holder * 3)
+    want = call(*holder * 3)
     for _ in range(5):
         holder = [rows(3000)]
         result = []
         # The call alone keeps its arrays.
-        thread = threading.Thread(target=lambda: result.append(attend.attention(*[holder.pop()] * 3)))
+        thread = threading.Thread(target=lambda: result.append(call(*[holder.pop()] * 3)))
         thread.start()
         while holder:
             time.sleep(0)

@@ -39,8 +39,8 @@ class LinearAttention(MultiheadAttention):
     def forward(self, query, key=None, value=None, *, key_lengths=None, decay=None, beta=None, initial_state=None,
                 initial_normaliser=None, return_state=False):
         """query [batch, L, embed_dim], key [batch, S, kdim], value [batch, S, vdim]; the query's in their place where
-        they are not given. Keywords as of attend.torch.linear_attention. Returns [batch, L, embed_dim], or with return_state
-        a LinearAttentionResult whose output is projected.
+        they are not given. Keywords as of attend.torch.linear_attention. Returns [batch, L, embed_dim], or with
+        return_state a LinearAttentionResult whose output is projected.
 
         Raises ValueError for shapes, TypeError for types; both are RuntimeErrors too.
 
