@@ -115,7 +115,7 @@ def backward_by(operator):
             grad_output = query.new_zeros(*query.shape[:3], value.shape[3])
         gradients = operator(grad_output, output, denominator, grad_state, grad_normaliser if ctx.normalise else None,
                              *inputs, *whole, *ctx.rest)
-        wanted = (None if x is None or not needed else gradient.to(x.dtype)
+        wanted = (None if x is None or not needed else gradient
                   for x, gradient, needed in zip(inputs, gradients, ctx.needs_input_grad))
         return *wanted, *(None,) * 9
 

@@ -349,6 +349,13 @@ def test_the_layer_step_by_step():
     torch.testing.assert_close(torch.from_numpy(state.state), want.state, atol=1e-5, rtol=1e-5)
     later = layer(x, initial_state=want.state, initial_normaliser=want.normaliser)
     torch.testing.assert_close(layer.step(x, attend.LinearAttentionState.from_result(want)), later, atol=1e-5, rtol=1e-5)
+    # Retention, and a delta rule, which takes no divisor.
+    layer.normalise, options = False, {"decay": -torch.rand(2, 4, 9), "beta": torch.rand(2, 4, 9) / 4}
+    for names in (["decay"], ["decay", "beta"]):
+        state = layer.make_state(2)
+        rows = [layer.step(x[:, begin:end], state, **{name: options[name][:, :, begin:end] for name in names})
+                for begin, end in ((0, 4), (4, 9))]
+        torch.testing.assert_close(torch.cat(rows, 1), layer(x, **{name: options[name] for name in names}), atol=1e-5, rtol=1e-5)
     half = layer.to(torch.bfloat16)
     assert half.step(x[:, :1].bfloat16(), half.make_state(2)).dtype == torch.bfloat16
 
