@@ -13,8 +13,8 @@ namespace attend::python {
 
 namespace {
 
-// The library calls functions row by row from threads of its own: a function of Python's would wait for the
-// interpreter's lock at each, a hundred times as long as all the rest takes.
+// The library calls functions row by row from threads of its own: a function of Python's would take the interpreter's
+// lock for every row of queries and keys.
 FeatureMap feature_map_of(nb::handle object, const std::string& operation) {
     constexpr std::pair<const char*, FeatureMap> kMaps[] = {{"softmax_keys", FeatureMap::softmax_keys},
                                                             {"elu_plus_one", FeatureMap::elu_plus_one},

@@ -4,8 +4,8 @@ import time
 
 
 def others_run_during(call, tries=20):
-    """True as soon as another thread has run several times during one call: were the interpreter's lock held, it could do
-    so once at most, between a reading of the count and the call."""
+    """True as soon as another thread has run several times during one call: were the interpreter's lock held, it could
+    do so once or twice at most, between a reading of the count and the call."""
     count, done = [0], threading.Event()
 
     def tick():
