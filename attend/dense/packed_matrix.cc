@@ -206,6 +206,7 @@ Tensor PackedMatrix::row(std::int64_t column) const {
 
 Tensor PackedMatrix::unpack() const {
     Tensor result = Tensor::empty({out_features(), in_features()});
+    if (result.numel() == 0) return result;  // a header may announce any number of columns without numbers
     const PackedColumns packed = detail::packed_columns(*this);
     float* out = result.data<float>();
     parallel_for(packed.panel_count(), [&](std::int64_t panel) {
@@ -226,6 +227,7 @@ std::pair<Tensor, Tensor> PackedMatrix::integers() const {
     Tensor bytes = Tensor::empty({packed.columns, packed.depth}, DType::int8);
     Tensor scales = Tensor::empty({packed.columns});
     std::copy_n(packed.scales, packed.columns, scales.data<float>());
+    if (bytes.numel() == 0) return {std::move(bytes), std::move(scales)};
     auto* out = bytes.data<std::int8_t>();
     parallel_for(packed.panel_count(), [&](std::int64_t panel) {
         const std::int64_t first = panel * kDenseColumns;

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -408,6 +409,24 @@ TEST(DenseImage, IsMappedAsItIs) {
             }
         }
     }
+}
+
+// A header may announce columns without end where each has no number: nobody may go through them.
+TEST(DenseImage, ColumnsWithoutNumbersCostNothing) {
+    const PackedMatrix packed(Tensor({3, 0}));
+    const std::span<const std::byte> image = packed.image();
+    Tensor forged({static_cast<std::int64_t>(image.size())}, DType::int8);
+    std::ranges::copy(image, static_cast<std::byte*>(forged.data()));
+    constexpr std::int64_t kColumns = std::int64_t{1} << 54U;
+    for (std::size_t at = 0; at + 8 <= 32; at += 8) {
+        std::int64_t field = 0;
+        std::memcpy(&field, static_cast<std::byte*>(forged.data()) + at, 8);
+        if (field == 3) std::memcpy(static_cast<std::byte*>(forged.data()) + at, &kColumns, 8);
+    }
+    const PackedMatrix wide =
+        PackedMatrix::from_image({static_cast<const std::byte*>(forged.data()), image.size()}, nullptr);
+    EXPECT_EQ(wide.out_features(), kColumns);
+    EXPECT_EQ(wide.unpack().numel(), 0);
 }
 
 TEST(DenseErrors, SayWhatWasExpectedAndFound) {
