@@ -80,6 +80,12 @@ struct LinearAttentionResult {
 LinearAttentionResult linear_attention_with_state(const TensorView& query, const TensorView& key,
                                                   const TensorView& value, const LinearAttentionOptions& options = {});
 
+/// What backward reads of forward's result, in memory of the caller; only where normalised.
+struct LinearForwardViews {
+    TensorView output = {};       ///< LinearAttentionResult::output
+    TensorView denominator = {};  ///< LinearAttentionResult::denominator
+};
+
 /// Gradients of linear attention; those of what was not given have no elements.
 struct LinearAttentionGradients {
     Tensor query;               ///< shape and dtype of the query
@@ -111,6 +117,12 @@ struct LinearStateGradients {
 LinearAttentionGradients linear_attention_backward(const TensorView& grad_output, const TensorView& query,
                                                    const TensorView& key, const TensorView& value,
                                                    const LinearAttentionResult& result,
+                                                   const LinearAttentionOptions& options = {},
+                                                   const LinearStateGradients& state_gradients = {});
+/// The same of a result that lies elsewhere. @throws ShapeError, DTypeError, ValueError
+LinearAttentionGradients linear_attention_backward(const TensorView& grad_output, const TensorView& query,
+                                                   const TensorView& key, const TensorView& value,
+                                                   const LinearForwardViews& forward,
                                                    const LinearAttentionOptions& options = {},
                                                    const LinearStateGradients& state_gradients = {});
 

@@ -64,6 +64,16 @@ LinearAttentionGradients linear_attention_backward(const TensorView& grad_output
                                                    const LinearAttentionResult& result,
                                                    const LinearAttentionOptions& options,
                                                    const LinearStateGradients& state_gradients) {
+    LinearForwardViews forward;
+    if (options.normalise) forward = {.output = result.output, .denominator = result.denominator};
+    return linear_attention_backward(grad_output, query, key, value, forward, options, state_gradients);
+}
+
+LinearAttentionGradients linear_attention_backward(const TensorView& grad_output, const TensorView& query,
+                                                   const TensorView& key, const TensorView& value,
+                                                   const LinearForwardViews& forward,
+                                                   const LinearAttentionOptions& options,
+                                                   const LinearStateGradients& state_gradients) {
     const bool with_state = state_gradients.state || state_gradients.normaliser;
     const detail::CheckedLinearProblem checked(kOperation, query, key, value, options, with_state);
     const LinearProblem& problem = checked.problem();
@@ -72,11 +82,11 @@ LinearAttentionGradients linear_attention_backward(const TensorView& grad_output
     check("grad_output", grad_output, checked.output_shape(), query.dtype());
     LinearSaved saved{.grad_output = grad_output};
     if (options.normalise) {
-        check("result.output", result.output, checked.output_shape(), query.dtype());
+        check("result.output", forward.output, checked.output_shape(), query.dtype());
         const Shape& q = query.shape();
-        check("result.denominator", result.denominator, {q[0], q[1], q[2]}, wide);
-        saved.output = result.output;
-        saved.denominator = result.denominator.view().unsqueeze(-1);
+        check("result.denominator", forward.denominator, {q[0], q[1], q[2]}, wide);
+        saved.output = forward.output;
+        saved.denominator = forward.denominator.unsqueeze(-1);
     }
     if (options.feature_map == FeatureMap::function && !options.function->derivative) {
         throw ValueError(kOperation, "expected a function `derivative` in options.function, found none");

@@ -86,11 +86,8 @@ nb::object run_backward(nb::object grad_output, nb::object query, nb::object key
     LinearAttentionGradients gradients;
     {
         const Computing computing;
-        LinearAttentionResult result;
-        if (options.normalise) {
-            result.output = output->view().clone();
-            result.denominator = denominator->view().clone();
-        }
+        LinearForwardViews result;
+        if (options.normalise) result = {.output = output->rows(), .denominator = denominator->rows()};
         gradients = linear_attention_backward(dout.rows(), arrays.query.rows(), arrays.key.rows(), arrays.value.rows(),
                                               result, options, state_gradients);
     }
