@@ -10,6 +10,23 @@
 
 namespace attend::apps {
 
+namespace {
+
+/// What would be written by that name, be it there or not: absolute, and behind links that lead nowhere yet. Empty
+/// where that cannot be said.
+std::filesystem::path file_behind(const std::string& name) {
+    constexpr int kMostLinks = 40;  // as many as Linux follows
+    std::error_code error;
+    std::filesystem::path path = std::filesystem::absolute(name, error);
+    for (int i = 0; i < kMostLinks && !error && std::filesystem::is_symlink(path, error); ++i) {
+        path = path.parent_path() / std::filesystem::read_symlink(path, error);
+    }
+    if (!error || error == std::errc::no_such_file_or_directory) path = std::filesystem::weakly_canonical(path, error);
+    return error ? std::filesystem::path() : path;
+}
+
+}  // namespace
+
 SafetensorsFile open_safetensors(const std::string& path) {
     if (path != "-") return SafetensorsFile::open(path);
     return SafetensorsFile::from_bytes(read_input(path), "standard input");
@@ -50,11 +67,8 @@ void check_written(std::ostream& out, const std::string& path) {
 
 bool same_file(const std::string& a, const std::string& b) {
     if (a == b) return true;
-    std::error_code error;
-    const auto one = std::filesystem::weakly_canonical(a, error);
-    if (error) return false;
-    const auto other = std::filesystem::weakly_canonical(b, error);
-    return !error && one == other;
+    const std::filesystem::path one = file_behind(a);
+    return !one.empty() && one == file_behind(b);
 }
 
 }  // namespace attend::apps

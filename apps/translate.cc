@@ -230,7 +230,8 @@ void check(const TranslateArguments& arguments) {
         throw CLI::ValidationError("--model",
                                    "expected a folder with a model, found none; there are: " + models_at_hand());
     }
-    if (arguments.options.beam_size && arguments.format.n_best > *arguments.options.beam_size) {
+    const bool samples = arguments.options.sampling.value_or(false);  // as many times as are asked for, without beams
+    if (!samples && arguments.options.beam_size && arguments.format.n_best > *arguments.options.beam_size) {
         throw CLI::ValidationError("--n-best", "expected at most --beam-size, " +
                                                    std::to_string(*arguments.options.beam_size) + ", found " +
                                                    std::to_string(arguments.format.n_best));
@@ -317,12 +318,15 @@ void add_search_options(CLI::App& command, TranslateArguments& arguments) {
 void add_hugging_face_options(CLI::App& command, TranslateArguments& arguments) {
     TranslationOptions& options = arguments.options;
     command
-        .add_option("--max-length", options.max_length, "Hugging Face folders: tokens with the start token, at most")
+        .add_option("--max-length", options.max_length,
+                    "Hugging Face folders: tokens with the start token, at most (goes before the folder's "
+                    "max_new_tokens, which Transformers takes first)")
         ->type_name("N")
         ->check(whole_number(2, 1 << 20));
     command
         .add_option("--min-length", options.min_length,
-                    "Hugging Face folders: tokens with the start token before an end, at least")
+                    "Hugging Face folders: tokens with the start token before an end, at least (goes before the "
+                    "folder's min_new_tokens)")
         ->type_name("N")
         ->check(whole_number(0, 1 << 20));
     command

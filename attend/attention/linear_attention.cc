@@ -106,7 +106,7 @@ LinearAttentionState::LinearAttentionState(std::int64_t batch, std::int64_t kv_h
       normaliser_({batch, kv_heads, dim}, state_.dtype()) {}
 
 LinearAttentionState::LinearAttentionState(const LinearAttentionResult& result)
-    : state_(result.state), normaliser_(result.normaliser) {
+    : state_(result.state), normaliser_(result.normaliser), normalised_(result.normaliser.numel() > 0) {
     const Shape& shape = state_.shape();
     if (normaliser_.numel() == 0 && shape.rank() == 4) {
         normaliser_ = zeros({shape[0], shape[1], shape[2]}, state_.dtype());
@@ -115,6 +115,11 @@ LinearAttentionState::LinearAttentionState(const LinearAttentionResult& result)
 
 /// Options of the next tokens.
 LinearAttentionOptions LinearAttentionState::continued(const LinearAttentionOptions& options) const {
+    if (normalised_ && *normalised_ != options.normalise) {
+        throw ValueError(kStep, std::string("expected normalise as in the tokens before, ") +
+                                    (*normalised_ ? "true" : "false, which summed no keys") + ", found " +
+                                    (options.normalise ? "true" : "false"));
+    }
     LinearAttentionOptions here = options;
     here.causal = true;
     here.initial_state = state_.view();
@@ -142,10 +147,19 @@ void LinearAttentionState::step_into(const MutableTensorView& output, const Tens
 
 void LinearAttentionState::advance(const detail::CheckedLinearProblem& checked, const MutableTensorView& output,
                                    Algorithm algorithm) {
-    // A head's state is read before its tokens and written behind them, by the same task.
-    LinearOutputs outputs{.output = output, .state = state_.view()};
-    if (checked.problem().normalise) outputs.normaliser = normaliser_.view();
+    const bool normalise = checked.problem().normalise;
+    // A head's state is read before its tokens and written behind them, by the same task; but what may be ended on its
+    // way leaves the state as it was.
+    const bool in_place = checked.problem().query.size(2) == 1;
+    Tensor state = in_place ? Tensor() : Tensor::empty(state_.shape(), state_.dtype());
+    Tensor normaliser = in_place ? Tensor() : Tensor::empty(normaliser_.shape(), normaliser_.dtype());
+    LinearOutputs outputs{.output = output, .state = (in_place ? state_ : state).view()};
+    if (normalise) outputs.normaliser = (in_place ? normaliser_ : normaliser).view();
     run(checked.problem(), outputs, algorithm);
+    normalised_ = normalise;
+    if (in_place) return;
+    state_ = std::move(state);
+    if (normalise) normaliser_ = std::move(normaliser);
 }
 
 void LinearAttentionState::reorder(std::span<const std::int64_t> sources) {

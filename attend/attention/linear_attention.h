@@ -139,7 +139,8 @@ public:
     /// Takes the tokens of key and value in and returns the rows of query, usually one of each: the causal result, as
     /// if all tokens had come in one call (within rounding). Changes the state in place.
     /// @param options those of the whole sequence, with decay and beta of these tokens; `causal` is implied, and the
-    /// state itself takes the place of an initial one
+    /// state itself takes the place of an initial one; all calls are normalised, or none. What throws, and a call of
+    /// more than one token that is interrupted, leaves the state as it was
     /// @throws ShapeError, DTypeError, ValueError
     Tensor step(const TensorView& query, const TensorView& key, const TensorView& value,
                 const LinearAttentionOptions& options);
@@ -162,6 +163,7 @@ private:
 
     Tensor state_;
     Tensor normaliser_;
+    std::optional<bool> normalised_ = {};  // whether the tokens so far were
 };
 
 }  // namespace attend

@@ -59,7 +59,10 @@ JsonConfig JsonConfig::parse(std::string_view json, const std::string& name) {
     JsonConfig config;
     config.name_ = name;
     for (const auto& [key, value] : object.items()) {
-        if (value.is_null()) continue;
+        if (value.is_null()) {
+            config.nulls_.insert(key);
+            continue;
+        }
         const std::string spelt = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
         config.spelt_[key] = spelt.size() > kSpelt ? spelt.substr(0, kSpelt) + "..." : spelt;
         Value& to = config.values_[key];

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -22,6 +23,8 @@ public:
     /// The same for JSON in memory; `name` stands for the path in messages. @throws FileError
     static JsonConfig parse(std::string_view json, const std::string& name);
 
+    /// Whether there is null, which says more than nothing where something is assumed otherwise.
+    bool has_null(const std::string& name) const { return nulls_.count(name) != 0; }
     /// Whether there is a value other than null.
     bool has(const std::string& name) const { return values_.count(name) != 0; }
     /// @throws FileError where it is there and not of that kind, naming file, entry and what was found
@@ -58,6 +61,7 @@ private:
 
     std::string name_;
     std::map<std::string, Value> values_;
+    std::set<std::string> nulls_;
     std::map<std::string, std::string> spelt_;  // values as JSON, for messages
 };
 

@@ -93,6 +93,22 @@ public:
         return {.rows = copy->view(), .factor = factor, .owner = copy};
     }
 
+    /// Positions of "encoder" or "decoder": those of the file, where it has others than sines and cosines.
+    nn::Positions positions(const std::string& side) const {
+        const std::string name = "model." + side + ".embed_positions.weight";
+        nn::Positions waves(nn::SinusoidalLayout::halves, d_);
+        if (!file_->contains(name)) return waves;
+        const TensorView shape = file_->view(name);
+        Tensor table = tensor(name, {shape.rank() == 2 ? shape.size(0) : 1, d_});
+        const Tensor expected = nn::sinusoidal_positions(0, table.size(0), d_, nn::SinusoidalLayout::halves);
+        constexpr float kRounding = 1e-6F;  // sines were computed elsewhere
+        for (std::int64_t e = 0; e < table.numel(); ++e) {
+            if (std::abs(table.data<float>()[e] - expected.data<float>()[e]) <= kRounding) continue;
+            return nn::Positions(nn::StateDict{{"weight", std::move(table)}});
+        }
+        return waves;
+    }
+
     /// Blocks of "model.encoder." or "model.decoder.".
     nn::TransformerStackParts stack(const std::string& side, std::int64_t layers, std::int64_t heads,
                                     std::int64_t width) const {
@@ -189,15 +205,15 @@ nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const std:
     }
     nn::EncoderDecoderParts parts;
     PackedMatrix output = loader.packed(tied ? target_name : "lm_head.weight", {targets, d});
-    const auto embedding = [&](const std::string& name, std::int64_t count) {
+    const auto embedding = [&](const std::string& name, std::int64_t count, const char* side) {
         nn::InputEmbeddingParts made;
         made.rows = tied && name == target_name ? nn::EmbeddingRows{.packed = output, .factor = factor}
                                                 : loader.rows(name, count, factor);
-        made.positions = nn::Positions(nn::SinusoidalLayout::halves, d);
+        made.positions = loader.positions(side);
         return made;
     };
-    parts.source = embedding(source_name, sources);
-    parts.target = embedding(target_name, targets);
+    parts.source = embedding(source_name, sources, "encoder");
+    parts.target = embedding(target_name, targets, "decoder");
     parts.output = nn::Linear(std::move(output), std::move(bias));
     const auto layers = [&](const char* name) { return config.required(name, 1, kMostLayers); };
     const auto width = [&](const char* name) { return config.required(name, 1, kMostWidth); };

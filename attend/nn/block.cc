@@ -46,11 +46,12 @@ void multiply(Tensor& x, const Tensor& factor) {
     }
 }
 
-/// The shape of x [.., .., d] as the next tokens of sequences that may lie side by side. @throws ShapeError
+/// The shape of x as the next tokens of sequences, which are its rows or lie side by side in one. @throws ShapeError
 Shape next_tokens(const TensorView& x, std::int64_t sequences) {
-    sequences = std::max<std::int64_t>(sequences, 1);
-    const Shape rows{sequences, x.size(0) * x.size(1) / sequences, x.size(2)};
-    if (rows.numel() == x.numel()) return rows;
+    if (x.size(0) == sequences) return x.shape();
+    if (x.size(0) == 1 && sequences > 0 && x.size(1) % sequences == 0) {
+        return {sequences, x.size(1) / sequences, x.size(2)};
+    }
     throw ShapeError(kModule, "expected tokens for each of " + std::to_string(sequences) +
                                   " cached sequences, found x of shape " + to_string(x.shape()));
 }
@@ -140,6 +141,10 @@ Tensor Block::mix(const TensorView& x, const TensorView& residual, const BlockIn
         return parts_.recurrence->forward(x.reshape({sequences, -1, d_model()}), *inputs.state).reshaped(shape);
     }
     if (parts_.linear) return mix_linear(x, residual, inputs);
+    if (inputs.linear_state != nullptr) {
+        throw ValueError(kModule,
+                         "expected a cache for self-attention with a softmax, found a state of linear attention");
+    }
     const MultiHeadAttention& attention = *parts_.self_attention;
     MultiHeadAttentionResult result;
     if (inputs.cache != nullptr) {
@@ -164,6 +169,10 @@ Tensor Block::mix_linear(const TensorView& x, const TensorView& residual, const 
                          "or an option of scores, which it has not");
     }
     LinearAttentionOptions options = *parts_.linear;
+    if (inputs.cache != nullptr) {
+        throw ValueError(kModule, "expected a state for linear attention, found a cache of keys and values");
+    }
+    if (asked.algorithm != Algorithm::automatic) options.algorithm = asked.algorithm;
     options.causal = options.causal || mask->causal;
     if (!mask->lengths.empty()) options.key_lengths = mask->lengths;
     const MultiHeadAttention& projections = *parts_.self_attention;
@@ -228,7 +237,10 @@ LinearAttentionState Block::make_linear_state(std::int64_t sequences, DType dtyp
 }
 
 ForkingCache Block::make_cache(std::int64_t rows, DType dtype) const {
-    if (!parts_.self_attention) throw ValueError(kModule, "expected a block with self-attention, found a recurrence");
+    if (!parts_.self_attention || parts_.linear) {
+        throw ValueError(kModule, std::string("expected a block with self-attention, found ") +
+                                      (parts_.linear ? "a linear one" : "a recurrence"));
+    }
     const MultiHeadAttention& attention = *parts_.self_attention;
     return {rows,
             {.kv_heads = attention.num_heads(),

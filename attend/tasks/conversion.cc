@@ -52,9 +52,11 @@ TensorMap converted(const Checkpoint& checkpoint, const std::string& output, mod
         Tensor tensor = bytes
                             ? PackedMatrix::quantized(checkpoint.view(name), checkpoint.view(name + "_scale")).unpack()
                             : checkpoint.view(name).clone();
-        if (type == models::ComputeType::int8 && is_weight(name, tensor, output)) {
+        // Tables that no product reads stay as they are: on loading they do, too.
+        const bool weight = is_weight(name, tensor, output);
+        if (type == models::ComputeType::int8 && weight) {
             std::tie(result[name], result[name + "_scale"]) = PackedMatrix(tensor, {.dtype = DType::int8}).integers();
-        } else if (type == models::ComputeType::bfloat16 && tensor.rank() == 2 && ends_with_weight(name)) {
+        } else if (type == models::ComputeType::bfloat16 && weight) {
             result[name] = tensor.to(DType::bfloat16);
         } else {
             result[name] = std::move(tensor);

@@ -111,7 +111,8 @@ search::GenerationOptions generation_of(const Generation& from) {
     options.repetition_penalty = number("repetition_penalty", 1.0);
     options.forced_first = from.of("forced_bos_token_id").integer("forced_bos_token_id");
     options.forced_last = from.of("forced_eos_token_id").integers("forced_eos_token_id");
-    if (from.of_model() && options.forced_last.empty()) options.forced_last = {0};  // MarianConfig's
+    const bool unsaid = options.forced_last.empty() && !from.of("forced_eos_token_id").has_null("forced_eos_token_id");
+    if (from.of_model() && unsaid) options.forced_last = {0};  // MarianConfig's
     options.suppressed = from.of("suppress_tokens").integers("suppress_tokens");
     options.suppressed_first = from.of("begin_suppress_tokens").integers("begin_suppress_tokens");
     options.renormalize_logits = flag("renormalize_logits");

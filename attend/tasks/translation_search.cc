@@ -113,8 +113,8 @@ std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& f
         // Where nothing is said there are so many new tokens.
         search.max_length = std::max(given + 1, std::min(given + search.max_length, folder.max_source_tokens));
     }
+    if (folder.min_new_tokens) search.min_length = given + *folder.min_new_tokens;
     search.min_length = options.min_length.value_or(search.min_length);
-    if (folder.min_new_tokens) search.min_length = std::max(search.min_length, given + *folder.min_new_tokens);
     search.early_stopping = options.early_stopping.value_or(search.early_stopping);
     search.no_repeat_ngram_size = options.no_repeat_ngram_size.value_or(search.no_repeat_ngram_size);
     search.repetition_penalty = options.repetition_penalty.value_or(search.repetition_penalty);

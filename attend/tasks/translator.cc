@@ -110,6 +110,8 @@ Translation joined(const std::vector<std::vector<Translation>>& parts, const std
                    const std::string& prefix, const std::string& suffix, std::int64_t n_best) {
     Translation result;
     const auto choices = best_choices(parts, static_cast<std::size_t>(n_best));
+    // A search whose options leave no token to take has found nothing, which is no sure thing.
+    if (choices.empty()) result.score = -std::numeric_limits<double>::infinity();
     for (std::size_t c = 0; c < choices.size(); ++c) {
         Translation one;
         one.text = prefix;

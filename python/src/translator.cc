@@ -137,7 +137,7 @@ void bind_conversion(nb::module_& module) {
         R"(Writes an OPUS-MT folder of Hugging Face again with its weights rounded, in a half or a quarter of the bytes.
 
 model: the folder (config.json of model_type "marian"). output: the new one, which Translator.from_pretrained takes; there
-must be nothing yet. compute_type: "int8", a scale for each row of the matrices of products; "bfloat16", all matrices;
+must be nothing yet. compute_type: "int8", a scale for each row of the matrices of products; "bfloat16", those matrices;
 "float32", one file of what may have come in parts. Translations computed in that type have the same bits as from the
 folder itself. Returns None.
 

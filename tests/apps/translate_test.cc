@@ -465,6 +465,16 @@ TEST_F(TranslateCommand, WrongOptionsLeaveTheOutputAsItWas) {
     EXPECT_EQ(error(command_ + "--output " + temporary("b.svg") + " --plot " + temporary("./b.svg") + " hello", 2)
                   .find("attend: error: expected another file than that of --output"),
               0U);
+    // A link that leads nowhere yet, and a name that is not there, from two folders.
+    const std::string link = temporary("link.txt");
+    std::filesystem::create_symlink(temporary("not_there.txt"), link);
+    EXPECT_EQ(error(command_ + "--output " + temporary("not_there.txt") + " --attention " + link + " hello", 2)
+                  .find("attend: error: expected another file than that of --output"),
+              0U);
+    EXPECT_EQ(error(command_ + "--output not_there.txt --attention ./not_there.txt hello", 2)
+                  .find("attend: error: expected another file than that of --output"),
+              0U);
+    EXPECT_FALSE(std::filesystem::exists("not_there.txt"));
     EXPECT_EQ(read_file(kept), "kept");
 }
 

@@ -6,12 +6,14 @@
 #include <attend/io/file.h>
 #include <attend/io/json_config.h>
 #include <attend/io/safetensors.h>
+#include <attend/nn/positions.h>
 #include <attend/tasks/conversion.h>
 #include <attend/tasks/translator.h>
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -138,6 +140,57 @@ TEST(HuggingFaceFolder, ConvertedFoldersGiveTheSame) {
     EXPECT_FALSE(fs::exists(folder.path("other")));
 }
 
+/// A copy of the folder with other tensors.
+void rewrite_tensors(const OpusCopy& copy, const std::function<void(TensorMap&)>& change) {
+    TensorMap tensors;
+    {
+        const SafetensorsFile file = SafetensorsFile::open(copy.path("model.safetensors"));
+        for (const std::string& name : file.names()) tensors[name] = file.load(name);
+    }
+    change(tensors);
+    save_safetensors(copy.path("model.safetensors"), tensors);
+}
+
+// A table that no product reads is not rounded on loading, so it may not be in a file.
+TEST(HuggingFaceFolder, ConvertedFoldersWithAnOutputOfTheirOwnGiveTheSame) {
+    const OpusCopy copy;
+    copy.replace("config.json", "{", "{\"tie_word_embeddings\": false,");
+    rewrite_tensors(copy, [](TensorMap& tensors) {
+        Tensor& output = tensors["lm_head.weight"] = tensors.at("model.shared.weight").view().clone();
+        for (std::int64_t e = 0; e < output.numel(); ++e) output.data<float>()[e] *= 1.01F;
+    });
+    const TemporaryFolder folder;
+    const TranslationOptions options{.scores = true};
+    for (const ComputeType type : {ComputeType::int8, ComputeType::bfloat16, ComputeType::float32}) {
+        const std::string to = folder.path("untied" + std::to_string(static_cast<int>(type)));
+        convert_folder(copy.folder(), to, type);
+        expect_equal(translated(to, type, options), translated(copy.folder(), type, options));
+    }
+}
+
+// Transformers takes the positions of a file, be they what it would compute or not.
+TEST(HuggingFaceFolder, PositionsOfTheFileAreTaken) {
+    const TranslationOptions options{.scores = true};
+    const std::vector<Translation> plain = translated(opus_folder(), ComputeType::float32, options);
+    const std::int64_t d =
+        SafetensorsFile::open(opus_folder() + "/model.safetensors").view("model.shared.weight").size(1);
+    const Tensor waves = nn::sinusoidal_positions(0, 64, d, nn::SinusoidalLayout::halves);
+    const auto with = [&](const Tensor& table) {
+        const OpusCopy copy;
+        rewrite_tensors(copy, [&](TensorMap& tensors) {
+            tensors["model.encoder.embed_positions.weight"] = table;
+            tensors["model.decoder.embed_positions.weight"] = table;
+        });
+        return translated(copy.folder(), ComputeType::float32, options);
+    };
+    expect_equal(with(waves), plain);
+    const std::vector<Translation> moved = with(nn::sinusoidal_positions(1, 64, d, nn::SinusoidalLayout::halves));
+    EXPECT_NE(moved.front().score, plain.front().score);
+    EXPECT_NEAR(with(waves.to(DType::float16)).front().score, plain.front().score, 1e-2);
+    EXPECT_THROW(with(zeros({64, d + 1})), FileError);
+    EXPECT_THROW(with(zeros({64})), FileError);
+}
+
 // What other programs read of a converted folder.
 TEST(HuggingFaceFolder, ConvertedConfigurationsSayWhatTheyHold) {
     const TemporaryFolder folder;
@@ -196,9 +249,28 @@ TEST(HuggingFaceFolder, GenerationComesFromOneFile) {
     ASSERT_EQ(forced.size(), 6U);
     EXPECT_EQ(forced.back(), 0);
     EXPECT_NE(ids_with(never + R"(, "max_length": 7})", "\"forced_eos_token_id\": 0,").back(), 0);
+    // null says that there is none.
+    EXPECT_NE(ids_with("", R"("max_length": 7, "suppress_tokens": [0], "forced_eos_token_id": null,)").back(), 0);
+    // A number of new tokens takes the place of a length of all.
     const std::vector<std::int64_t> plain = ids_with(R"({"max_length": 9})", "");
+    const std::string brief = R"({"max_length": 12, "eos_token_id": [0, )" + std::to_string(plain.at(3)) + "]";
+    const std::vector<std::int64_t> two = ids_with(brief + R"(, "min_new_tokens": 2})", "");
+    EXPECT_EQ(ids_with(brief + R"(, "min_new_tokens": 2, "min_length": 11})", ""), two);
+    EXPECT_GE(ids_with(brief + R"(, "min_length": 11})", "").size(), 10U);
+    EXPECT_LT(two.size(), 10U);
     EXPECT_EQ(ids_with(R"({"max_length": 9})", "\"repetition_penalty\": 5.0,"), plain);
     EXPECT_NE(ids_with(R"({"max_length": 9, "repetition_penalty": 5.0})", ""), plain);
+}
+
+// Where no token may be taken nothing was found, whose score is no sure thing's.
+TEST(HuggingFaceFolder, NothingFoundHasNoProbability) {
+    const OpusCopy copy;
+    write_file(copy.path("generation_config.json"),
+               R"({"num_beams": 4, "max_length": 2, "forced_eos_token_id": 0, "suppress_tokens": [0]})");
+    const Translation found =
+        Translator::from_pretrained(copy.folder(), {.compute_type = ComputeType::float32}).translate("rain falls");
+    EXPECT_TRUE(found.ids.empty());
+    EXPECT_EQ(found.score, -std::numeric_limits<double>::infinity());
 }
 
 TEST(HuggingFaceFolder, NewTokensAreCountedBehindThePrefix) {

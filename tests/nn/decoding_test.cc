@@ -262,6 +262,18 @@ TEST(TransformerStack, LinearSelfAttentionTakesOrderAndPadding) {
     refuses({.bias = bias.view()});
     refuses({.scale = 2.0});
 
+    // What belongs to the other kind of attention, or to other sequences.
+    const nn::Block& block = stack.blocks().front();
+    EXPECT_THROW(block.make_cache(2), ValueError);
+    nn::StackState softmax = decoder_of(Mixer::softmax).start(2);
+    EXPECT_THROW(block.forward(x, {.cache = &*softmax.caches[0]}), ValueError);
+    LinearAttentionState three = block.make_linear_state(3);
+    EXPECT_THROW(block.forward(x, {.linear_state = &three}), ShapeError);
+    EXPECT_THROW(decoder_of(Mixer::softmax).blocks().front().forward(x, {.linear_state = &three}), ValueError);
+    const Tensor exact = stack.forward(x, nn::StackInputs{.self = {.algorithm = Algorithm::reference}});
+    EXPECT_LE(row_error(exact, all), kBound);
+    EXPECT_FALSE(same_bits(exact, all));
+
     options.rotary = nn::RotaryOptions{};
     const nn::TransformerStack rotary(nn::load_stack(state, options));
     nn::StackState next = rotary.start(2);

@@ -67,6 +67,9 @@ TEST(LinearAttentionModule, TokenByTokenIsTheWholeInOrder) {
     const Tensor first = state.state().view().select(0, 0).clone();
     state.reorder(swapped);
     EXPECT_TRUE(same_bits(state.state().view().select(0, 1).clone(), first));
+    LinearAttentionOptions raw = module.options();
+    raw.normalise = false;
+    EXPECT_THROW(module.forward_next(x, state, raw), ValueError);
     const std::vector<std::int64_t> beyond = {2};
     EXPECT_THROW(state.reorder(beyond), ValueError);
 }

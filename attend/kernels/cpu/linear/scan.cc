@@ -1,6 +1,7 @@
 #include <attend/kernels/cpu/linear/scan.h>
 
 #include <attend/core/element.h>
+#include <attend/core/interrupt.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +9,8 @@
 namespace attend::kernels::cpu::linear {
 
 namespace {
+
+constexpr std::int64_t kChunksUnasked = 64;  // some 0.5 ms
 
 /// Counts what would be taken from an Arena.
 class Measure {
@@ -124,6 +127,7 @@ void Scan::run(RowSink& sink) {
 void Scan::steps(std::int64_t begin, std::int64_t end, bool grouped, RowSink& sink) {
     const std::int64_t chunks = flash::divide_up(end - begin, chunk_);
     for (std::int64_t i = 0; i < chunks; ++i) {
+        if (i % kChunksUnasked == 0) check_interrupt();
         const std::int64_t token = begin + (operands_.reverse ? chunks - 1 - i : i) * chunk_;
         if (grouped && !operands_.x.empty()) kernels_.add(base_, own_, floats(), met_);
         step(token, std::min(chunk_, end - token), sink);
