@@ -108,9 +108,9 @@ struct LinearStateGradients {
 /// tokens in reverse; the delta rule takes one scan more, and sequences of more than 8192 tokens another.
 /// Sums over a group of heads run in a fixed order.
 ///
-/// Memory besides the results: per thread some states and a chunk of tokens; for the delta rule (2 dv + d) numbers for
-/// each of up to 8192 tokens, and a state for every 8192. float64 and head sizes above 1024 go token by token in
-/// double, with O(sqrt(L)) states of memory; `reference` does so for all.
+/// Memory besides the results: per thread some states and a chunk of tokens; with decays a state for every 1024 tokens;
+/// for the delta rule (2 dv + d) numbers for each of up to 8192 tokens, and a state for every 8192. float64 and head
+/// sizes above 1024 go token by token in double, with O(sqrt(L)) states of memory; `reference` does so for all.
 /// @param grad_output [batch, heads, Lq, dv], dtype of the query
 /// @param result what forward returned for the same inputs and options; only read where normalised
 /// @throws ShapeError, DTypeError, ValueError

@@ -171,6 +171,30 @@ TEST(LinearAttentionGradient, LongSequences) {
     }
 }
 
+// A head's decay sums what all tokens say of all later ones: rounding may not grow with the length. With many heads and
+// with few, which go by groups of tokens.
+TEST(LinearAttentionGradient, DecaysOfLongHeadsAreExact) {
+    for (const std::int64_t heads : {1, 4}) {
+        for (const double decay : {-1.0, -0.03}) {
+            LinearCase c{.map = FeatureMap::identity, .decay = CaseDecay::head, .heads = heads, .kv_heads = heads};
+            c.queries = c.keys = 30000;
+            c.dim = c.value_dim = 8;
+            LinearInputs inputs(c, DType::float32, 74);
+            inputs.decay.view().fill(decay);
+            const LinearAttentionResult result = inputs.forward();
+            const std::vector<double> want = values(inputs.backward(result, Algorithm::reference).decay);
+            const std::vector<double> found = values(inputs.backward(result).decay);
+            double error = 0.0;
+            double scale = 0.0;
+            for (std::size_t h = 0; h < want.size(); ++h) {
+                error += (found[h] - want[h]) * (found[h] - want[h]);
+                scale += want[h] * want[h];
+            }
+            EXPECT_LE(std::sqrt(error / scale), 5e-4) << heads << " heads, " << decay;
+        }
+    }
+}
+
 // Few heads and many tokens: their states are summed in groups.
 TEST(LinearAttentionGradient, InGroupsOfTokens) {
     for (const CaseDecay decay : {CaseDecay::none, CaseDecay::head, CaseDecay::token, CaseDecay::channel}) {

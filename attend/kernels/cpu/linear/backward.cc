@@ -17,8 +17,17 @@ CausalBackward::CausalBackward(const LinearProblem& problem, const LinearSaved& 
       sequence_(problem.sequence(sequence)),
       kv_head_(kv_head),
       rows_(tiles_, kernels_, problem, sequence, kv_head),
+      transposed_(tiles_, problem.value_dim() + (problem.normalise ? 1 : 0), problem.dim()),
       behind_(static_cast<std::size_t>(gradients.decay ? problem.dim() : 0)),
-      decay_(decay_sums(problem, gradients, sequence_, kv_head, behind_.data())) {}
+      decay_(decay_sums(problem, gradients, sequence_, kv_head, behind_.data())) {
+    if (!gradients.decay) return;
+    const std::int64_t anchors = DecaySums::anchor_count(sequence_.key_count);
+    before_.resize(static_cast<std::size_t>(anchors * transposed_.floats()));
+    anchors_.resize(static_cast<std::size_t>(anchors * problem.dim()));
+    decay_.states = &transposed_;
+    decay_.before = before_.data();
+    decay_.anchors = anchors_.data();
+}
 
 ScanOperands CausalBackward::operands(Pass pass, bool with_rows) const {
     const auto extra = [&](Extra kind) { return problem_.normalise ? kind : Extra::none; };

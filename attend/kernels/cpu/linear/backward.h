@@ -59,7 +59,10 @@ private:
     const Sequence& sequence_;
     std::int64_t kv_head_;
     HeadRows rows_;
+    StateProducts transposed_;
     std::vector<double> behind_;
+    std::vector<float> before_;    // DecaySums::before
+    std::vector<double> anchors_;  // DecaySums::anchors
     DecaySums decay_;
 };
 

@@ -3,6 +3,7 @@
 #include <attend/core/element.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace attend::kernels::cpu::linear {
@@ -12,6 +13,22 @@ void DecaySums::clear() const {
     const std::int64_t width = tokens.shape()[3];
     std::fill_n(behind, width, 0.0);
     for (std::int64_t t = 0; t < count; ++t) std::fill_n(token(t), width, 0.0F);
+    if (states != nullptr) {
+        std::fill_n(anchors, anchor_count(count) * width, std::numeric_limits<double>::quiet_NaN());
+    }
+}
+
+void DecaySums::anchor(std::int64_t t, const float* grad_state) const {
+    const std::int64_t width = tokens.shape()[3];
+    const float* state = before + anchor_of(t) * states->floats();
+    double* sums = anchors + anchor_of(t) * width;
+    std::fill_n(sums, width, 0.0);
+    for (std::int64_t e = 0; e < states->rows(); ++e) {
+        for (std::int64_t c = 0; c < states->width(); ++c) {
+            const std::int64_t at = states->index(e, c);
+            sums[width == 1 ? 0 : c] += static_cast<double>(state[at]) * static_cast<double>(grad_state[at]);
+        }
+    }
 }
 
 void DecaySums::sum() const {
@@ -24,6 +41,8 @@ void DecaySums::sum() const {
         for (std::int64_t c = 0; c < width; ++c) {
             behind[c] += static_cast<double>(numbers[c]);
             if (load_element(row, logarithms.dtype(), c * logarithms.strides()[3]) == -kInfinity) behind[c] = 0.0;
+            const std::int64_t at = anchor_of(t);
+            if (at >= 0 && !std::isnan(anchors[at * width + c])) behind[c] = anchors[at * width + c];
             numbers[c] = static_cast<float>(behind[c]);
         }
     }
@@ -68,6 +87,16 @@ void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t coun
     tiles_.unpack_rows(out.data, out.block_stride, out.row_stride, 1.0F,
                        {row_address(target, rows_.batch, rows_.first_head + reader, rows_.begin + row), target.dtype(),
                         target.strides()[2], count, target.shape()[3]});
+}
+
+void GradientSink::take_state(std::int64_t token, const float* state) {
+    const DecaySums& sums = rows_.decay;
+    if (sums.states == nullptr) return;
+    if (rows_.sign > 0.0F) {
+        std::copy_n(state, sums.states->floats(), sums.before + sums.anchor_of(token) * sums.states->floats());
+    } else {
+        sums.anchor(token, state);
+    }
 }
 
 void GradientSink::add_other(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out) {

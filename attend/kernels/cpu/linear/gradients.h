@@ -5,6 +5,7 @@
 
 #include <attend/kernels/cpu/linear/operands.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -20,6 +21,23 @@ struct DecaySums {
     std::int64_t begin = 0;         ///< token 0 in `tokens`
     std::int64_t count = 0;         ///< tokens
     double* behind = nullptr;       ///< [1 or d]: what comes behind the last token
+
+    // A sum over all later tokens cancels; at some tokens it is had from the states alone, where it begins anew: the
+    // sum of S dS over a row, S being the state before the token.
+    const StateProducts* states = nullptr;  ///< of S^T and dS^T; null: nowhere
+    float* before = nullptr;                ///< [anchor]: S^T, kept by the queries' pass
+    double* anchors = nullptr;              ///< [anchor][1 or d]: the sums; NaN: unknown
+
+    /// Where token t is an anchor, its number; else -1.
+    std::int64_t anchor_of(std::int64_t t) const {
+        return states != nullptr && t > 0 && t % kAnchorTokens == 0 ? t / kAnchorTokens - 1 : -1;
+    }
+    /// Anchors of so many tokens.
+    static std::int64_t anchor_count(std::int64_t tokens) {
+        return std::max<std::int64_t>(0, tokens - 1) / kAnchorTokens;
+    }
+    /// anchors[anchor_of(t)] from the state's gradient.
+    void anchor(std::int64_t t, const float* grad_state) const;
 
     /// The numbers of a token.
     float* token(std::int64_t t) const {
@@ -63,6 +81,7 @@ public:
 
     void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
               const float* denominators) override;
+    void take_state(std::int64_t token, const float* state) override;
     void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) override {
         prefetch.add(rows_.target, rows_.batch, rows_.first_head + reader, rows_.begin + row, count);
     }

@@ -130,6 +130,8 @@ void Scan::steps(std::int64_t begin, std::int64_t end, bool grouped, RowSink& si
         if (i % kChunksUnasked == 0) check_interrupt();
         const std::int64_t token = begin + (operands_.reverse ? chunks - 1 - i : i) * chunk_;
         if (grouped && !operands_.x.empty()) kernels_.add(base_, own_, floats(), met_);
+        const std::int64_t edge = std::min(end, operands_.reverse ? token + chunk_ : token);
+        if (edge > begin && edge < end && edge % kAnchorTokens == 0) sink.take_state(edge, read_);
         step(token, std::min(chunk_, end - token), sink);
         if (!grouped || operands_.decay == Decay::none) continue;
         decay_state(total_, base_);

@@ -37,6 +37,9 @@ struct DeltaRows {
     const float* beta = nullptr;  ///< of each row
 };
 
+/// Tokens between states that sinks are shown, a multiple of every chunk.
+inline constexpr std::int64_t kAnchorTokens = 1024;
+
 /// Where a scan's rows go.
 class RowSink {
 public:
@@ -47,6 +50,8 @@ public:
                       const float* denominators) = 0;
     /// Rows [row, row + count) of the delta rule's writer, before those of the readers.
     virtual void take_delta(std::int64_t /*row*/, std::int64_t /*count*/, const DeltaRows& /*rows*/) {}
+    /// The state that tokens from `token` on (in reverse: before it) meet, at every kAnchorTokens of a group.
+    virtual void take_state(std::int64_t /*token*/, const float* /*state*/) {}
     /// Adds where rows will be written.
     virtual void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) = 0;
 };
