@@ -288,6 +288,9 @@ TEST_F(TranslateCommand, OptionsOfTwoFamilies) {
     EXPECT_EQ(error("translate --model " + opus + " --seed 3 hello", 2),
               "attend: error: expected sampling with temperature, top_k, top_p and seed, found a search without\n");
     error(command_ + "--seed 3 hello", 2);
+    // Samples are as many as are asked for; beams are not.
+    const std::string samples = "translate --model " + opus + " --sampling --seed 3 --n-best 2 ";
+    EXPECT_EQ(run(samples + "--beam-size 1 hello"), run(samples + "hello"));
 }
 
 TEST_F(TranslateCommand, AttentionOptionsThatDoNotFitAreRefused) {
