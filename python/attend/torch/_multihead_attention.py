@@ -92,12 +92,13 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
 
     def _heads(self, query, key, value):
         """The projections, [batch, heads, length, head_dim]."""
-        if self._qkv_same_embed_dim:
+        together = self.in_proj_weight is not None
+        if together:
             weights = self.in_proj_weight.chunk(3)
         else:
             weights = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
         biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        if self._qkv_same_embed_dim and query is key and key is value:
+        if together and query is key and key is value:
             rows = torch.nn.functional.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
             rows = map(torch.nn.functional.linear, (query, key, value), weights, biases)

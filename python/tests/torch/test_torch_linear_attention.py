@@ -331,7 +331,7 @@ def test_the_layer(options, causal):
     heads = [torch.nn.functional.linear(y, w, b).unflatten(-1, (4, 4)).transpose(1, 2) for y, w, b in zip((x, key, value), weights, biases)]
     rows = expression(*heads, normalise=True, causal=causal, key_lengths=[5, 2, 4])[0].transpose(1, 2).flatten(2)
     want = torch.nn.functional.linear(rows, theirs.out_proj.weight, theirs.out_proj.bias)
-    found = layer(x, key, value, key_lengths=[5, 2, 4])
+    found = layer(x, key, value, key_lengths=[5, 2, 4])[0]
     close(found, want.detach(), 1e-12)
     names = [name for name, _ in layer.named_parameters()]
     for a, b in zip(torch.autograd.grad(found.square().sum(), [x, *layer.parameters()]),
@@ -347,7 +347,7 @@ def test_the_layer_step_by_step():
     rows = [layer.step(x[:, begin:end], state) for begin, end in ((0, 1), (1, 5), (5, 9))]
     torch.testing.assert_close(torch.cat(rows, 1), want.output, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.from_numpy(state.state), want.state, atol=1e-5, rtol=1e-5)
-    later = layer(x, initial_state=want.state, initial_normaliser=want.normaliser)
+    later, _ = layer(x, initial_state=want.state, initial_normaliser=want.normaliser)
     torch.testing.assert_close(layer.step(x, attend.LinearAttentionState.from_result(want)), later, atol=1e-5, rtol=1e-5)
     # Retention, and a delta rule, which takes no divisor.
     layer.normalise, options = False, {"decay": -torch.rand(2, 4, 9), "beta": torch.rand(2, 4, 9) / 4}
@@ -355,19 +355,19 @@ def test_the_layer_step_by_step():
         state = layer.make_state(2)
         rows = [layer.step(x[:, begin:end], state, **{name: options[name][:, :, begin:end] for name in names})
                 for begin, end in ((0, 4), (4, 9))]
-        torch.testing.assert_close(torch.cat(rows, 1), layer(x, **{name: options[name] for name in names}), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.cat(rows, 1), layer(x, **{name: options[name] for name in names})[0], atol=1e-5, rtol=1e-5)
     half = layer.to(torch.bfloat16)
     assert half.step(x[:, :1].bfloat16(), half.make_state(2)).dtype == torch.bfloat16
 
 
 def test_the_layer_is_a_module():
     layer, x = layer_of(pair(), causal=True), torch.randn(2, 5, 16)
-    want = layer(x)
-    assert torch.equal(pickle.loads(pickle.dumps(layer))(x), want) and torch.equal(copy.deepcopy(layer)(x), want)
+    want = layer(x)[0]
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x)[0], want) and torch.equal(copy.deepcopy(layer)(x)[0], want)
     torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), want)
-    for error, call in [(ValueError, lambda: layer(x[0])), (RuntimeError, lambda: layer(x[..., :3])), (ValueError, lambda: layer.step(x[0], layer.make_state(2))),
-                        (ValueError, lambda: layer.step(x, layer.make_state(3))), (ValueError, lambda: attend.torch.LinearAttention(16, 4, feature_map="cube")(x)),
-                        (AttributeError, lambda: layer.step(x, None))]:
+    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0], want)
+    for error, call in [(ValueError, lambda: layer(x[None])), (RuntimeError, lambda: layer(x[..., :3])), (ValueError, lambda: layer.step(x[0], layer.make_state(2))),
+                        (ValueError, lambda: layer.step(x, layer.make_state(3))), (ValueError, lambda: attend.torch.LinearAttention(16, 4, feature_map="cube")),
+                        (TypeError, lambda: layer.step(x, None))]:
         with pytest.raises(error):
             call()
