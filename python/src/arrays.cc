@@ -6,6 +6,8 @@
 
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <string_view>
 #include <utility>
 
@@ -55,6 +57,56 @@ NewArray owning_array(Tensor&& tensor, Family family) {
     }
     return {nb::cast(nb::ndarray<nb::array_api>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
             owned->view()};
+}
+
+/// The addresses from a view's first byte to behind its last.
+std::pair<std::uintptr_t, std::uintptr_t> extent(const TensorView& view) {
+    std::int64_t first = 0;
+    std::int64_t last = 0;
+    for (int d = 0; d < view.rank(); ++d) {
+        const std::int64_t reach = (view.size(d) - 1) * view.stride(d);
+        (reach < 0 ? first : last) += reach;
+    }
+    const auto size = static_cast<std::int64_t>(size_of(view.dtype()));
+    const auto address = reinterpret_cast<std::uintptr_t>(view.data());
+    return {address + static_cast<std::uintptr_t>(first * size),
+            address + static_cast<std::uintptr_t>((last + 1) * size)};
+}
+
+/// Whether two views may share memory: what lies between one's elements may be the other's.
+bool overlap(const TensorView& a, const TensorView& b) {
+    if (a.numel() == 0 || b.numel() == 0) return false;
+    const auto [first, last] = extent(a);
+    const auto [begin, end] = extent(b);
+    return first < end && begin < last;
+}
+
+/// Whether two elements of a view are one in memory.
+bool overlaps_itself(const TensorView& view) {
+    if (view.numel() <= 1) return false;
+    std::vector<std::pair<std::int64_t, std::int64_t>> dimensions;  // stride and size
+    for (int d = 0; d < view.rank(); ++d) {
+        if (view.size(d) > 1) dimensions.emplace_back(std::abs(view.stride(d)), view.size(d));
+    }
+    std::sort(dimensions.begin(), dimensions.end());
+    if (dimensions.front().first == 0) return true;
+    std::int64_t reach = 0;
+    bool nested = true;  // each dimension steps over all that the smaller ones reach
+    for (const auto& [stride, size] : dimensions) {
+        nested = nested && stride > reach;
+        reach += (size - 1) * stride;
+    }
+    if (nested) return false;
+    if (reach < view.numel() - 1) return true;
+    std::vector<std::int64_t> offsets{0};
+    for (const auto& [stride, size] : dimensions) {
+        const std::size_t count = offsets.size();
+        for (std::int64_t i = 1; i < size; ++i) {
+            for (std::size_t j = 0; j < count; ++j) offsets.push_back(offsets[j] + i * stride);
+        }
+    }
+    std::sort(offsets.begin(), offsets.end());
+    return std::adjacent_find(offsets.begin(), offsets.end()) != offsets.end();
 }
 
 }  // namespace
@@ -131,8 +183,8 @@ NewArray new_array(Family family, const Shape& shape, DType dtype) {
     return owning_array(Tensor::empty(shape, dtype), family);
 }
 
-NewArray given_array(nb::object out, const Array& array, const std::string& operation, const Shape& shape,
-                     DType dtype) {
+NewArray given_array(nb::object out, const Array& array, const std::string& operation, const Shape& shape, DType dtype,
+                     std::span<const TensorView> read) {
     const TensorView& view = array.view();
     if (!(view.shape() == shape) || view.dtype() != dtype || !array.writable()) {
         throw ValueError(operation, "expected out of shape " + to_string(shape) + " and type " +
@@ -140,7 +192,19 @@ NewArray given_array(nb::object out, const Array& array, const std::string& oper
                                         to_string(view.shape()) + " of " + std::string(name_of(view.dtype())) +
                                         (array.writable() ? "" : ", read-only"));
     }
-    return {std::move(out), MutableTensorView(const_cast<void*>(view.data()), dtype, shape, view.strides())};
+    if (overlaps_itself(view)) {
+        throw ValueError(operation, "expected out whose elements have memory of their own, found strides " +
+                                        to_string(view.strides()) + " of shape " + to_string(shape) +
+                                        ", where some share it");
+    }
+    if (is_torch(out)) about_to_write(out, operation);
+    const MutableTensorView own(const_cast<void*>(view.data()), dtype, shape, view.strides());
+    if (std::none_of(read.begin(), read.end(), [&](const TensorView& other) { return overlap(view, other); })) {
+        return {std::move(out), own};
+    }
+    NewArray result{std::move(out), {}, Tensor::empty(shape, dtype), own};
+    result.view = *result.beside;
+    return result;
 }
 
 nb::object as_array(Tensor&& tensor, Family family) {

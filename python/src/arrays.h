@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,16 +51,26 @@ private:
     bool writable_ = true;
 };
 
-/// A new array of the caller's library, to be written by the call and then returned.
+/// An array of the caller's library, new unless given, to be written by the call and then returned.
 struct NewArray {
     nb::object object;
-    MutableTensorView view;
+    MutableTensorView view;          ///< what is computed into
+    std::optional<Tensor> beside{};  ///< the memory of `view` where the array overlaps with what is read
+    MutableTensorView own{};         ///< the array's own, then
+
+    /// Copies what was computed beside the array. Needs no lock.
+    void finish() const {
+        if (beside) own.copy_from(*beside);
+    }
 };
 NewArray new_array(Family family, const Shape& shape, DType dtype);
 
-/// The caller's array, to be written by the call. @param array of `out`, which must live as long
-/// @throws ValueError unless it has that shape and type and may be written
-NewArray given_array(nb::object out, const Array& array, const std::string& operation, const Shape& shape, DType dtype);
+/// The caller's array, to be written by the call, of which PyTorch's autograd is told.
+/// @param array of `out`, which must live as long @param read what the call reads while it writes
+/// @throws ValueError unless it has that shape and type and elements of their own and may be written; of PyTorch's that
+/// require gradients none may be
+NewArray given_array(nb::object out, const Array& array, const std::string& operation, const Shape& shape, DType dtype,
+                     std::span<const TensorView> read);
 
 /// A tensor as an array of that library, which then owns it.
 nb::object as_array(Tensor&& tensor, Family family);

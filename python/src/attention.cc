@@ -8,21 +8,18 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <optional>
 #include <utility>
+#include <vector>
 
 namespace attend::python {
 
 namespace {
 
-/// The array that a call is to write: the caller's, or a new one of the query's kind. @param given the query's view
-NewArray output_array(nb::object out, nb::handle query, const TensorView& given, Family family, const Shape& shape) {
-    const DType dtype = given.dtype();
-    if (out.is_none()) {
-        return family == Family::torch ? new_torch_array_like(query, given, shape, dtype)
-                                       : new_array(family, shape, dtype);
-    }
-    const Array array(out, "attention", "out");
-    return given_array(std::move(out), array, "attention", shape, dtype);
+/// A new array of the query's kind. @param given the query's view
+NewArray new_output(nb::handle query, const TensorView& given, Family family, const Shape& shape) {
+    return family == Family::torch ? new_torch_array_like(query, given, shape, given.dtype())
+                                   : new_array(family, shape, given.dtype());
 }
 
 nb::object run_attention(nb::object query, nb::object key, nb::object value, Keywords keywords, bool return_weights,
@@ -38,8 +35,17 @@ nb::object run_attention(nb::object query, nb::object key, nb::object value, Key
         attention(given, k.view(), v.view());  // says what is wrong
     }
     const Shape scores{given.size(0), given.size(1), given.size(2), k.view().size(2)};
-    const NewArray output =
-        output_array(std::move(out), query, given, family, {scores[0], scores[1], scores[2], v.view().size(3)});
+    const Shape shape{scores[0], scores[1], scores[2], v.view().size(3)};
+    std::optional<Array> target;
+    NewArray output;
+    if (out.is_none()) {
+        output = new_output(query, given, family, shape);
+    } else {
+        target.emplace(out, "attention", "out");
+        std::vector<TensorView> read{given, k.view(), v.view()};
+        for (const auto& array : with.arrays) read.push_back(array->view());
+        output = given_array(std::move(out), *target, "attention", shape, given.dtype(), read);
+    }
     AttentionTargets targets{output.view};
     NewArray weights;
     NewArray log_sum_exp;
@@ -55,6 +61,7 @@ nb::object run_attention(nb::object query, nb::object key, nb::object value, Key
     {
         const Computing computing;
         attention_into(targets, q.rows(), k.rows(), v.rows(), with.options);
+        output.finish();
     }
     if (!return_weights && !return_log_sum_exp) return output.object;
     return attention_result_type()(output.object, return_weights ? weights.object : nb::none(),
@@ -123,8 +130,8 @@ type of the query; with return_weights or return_log_sum_exp a named tuple (outp
 mask: a Mask, or a bool array, True = attend, broadcast to [batch, heads, Lq, Lk]. bias: numbers added to the scaled
 scores, broadcast alike. causal: None, 'top-left', 'bottom-right', or True (with query_offset, or Lq = Lk). window:
 (left, right), -1 = unbounded. key_lengths: keys of each sequence. query_offset: position of the first query among the
-keys, an int or one for each sequence. out: where the output goes, of any strides but for a contiguous last dimension. A
-query that attends to no key gives 0.
+keys, an int or one for each sequence. out: where the output goes, of any strides but for a contiguous last dimension; it may be
+what is read. A query that attends to no key gives 0.
 
 Raises ValueError for shapes and values, TypeError for types.
 

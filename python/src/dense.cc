@@ -10,6 +10,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace attend::python {
 
@@ -103,11 +104,16 @@ nb::object packed_product(nb::object a, const PackedMatrix& weight, const DenseK
         throw DTypeError(kOperation,
                          "expected a result of float32, bfloat16 or float16, found " + std::string(name_of(dtype)));
     }
+    std::vector<TensorView> read{x.view()};
+    for (const std::optional<Array>& array : arrays) {
+        if (array) read.push_back(array->view());
+    }
     const NewArray result =
-        target ? given_array(std::move(out), *target, kOperation, shape, dtype) : new_array(family, shape, dtype);
+        target ? given_array(std::move(out), *target, kOperation, shape, dtype, read) : new_array(family, shape, dtype);
     {
         const Computing computing;
         matmul_into(x.view(), weight, result.view, options);
+        result.finish();
     }
     return result.object;
 }
@@ -128,7 +134,7 @@ nb::object run_matmul(nb::object a, nb::object b, const DenseKeywords& keywords,
         product = matmul(left.view(), right.view());
     }
     if (!target) return as_array(std::move(product), family_of(a));
-    const NewArray result = given_array(std::move(out), *target, kOperation, product.shape(), product.dtype());
+    const NewArray result = given_array(std::move(out), *target, kOperation, product.shape(), product.dtype(), {});
     {
         const Computing computing;
         result.view.copy_from(product);
@@ -159,8 +165,8 @@ activation: 'relu', 'gelu', 'gelu_tanh', 'silu', 'sigmoid', 'tanh' or 'none'. re
 dtype of the result: 'float32', 'bfloat16' or 'float16'; a's unless given. input_scale: what one step of a is worth,
 with int8 weights; without it each row's largest magnitude is 127 steps. A row's bits do not depend on other rows.
 
-out: where the result goes, of its shape, which must not overlap with what is read; with a PackedMatrix it is contiguous
-or a matrix of contiguous rows. Returns an array of the kind of a, or out. Raises ValueError for shapes and values,
+out: where the result goes, of its shape, which may be what is read; with a PackedMatrix it is contiguous or a matrix of
+contiguous rows. Returns an array of the kind of a, or out. Raises ValueError for shapes and values,
 TypeError for types.
 
 >>> import numpy, attend

@@ -1,5 +1,7 @@
 #include "torch_tensors.h"
 
+#include <attend/core/error.h>
+
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
@@ -35,9 +37,9 @@ nb::object called(nb::handle object, const nb::str& name) {
 
 /// Names of PyTorch's that are asked for at every call. Kept for ever: modules may be gone when a program ends.
 struct TorchNames {
-    nb::object tensor, parameter, empty, empty_like, cpu, dtypes[8];
+    nb::object tensor, parameter, empty, empty_like, cpu, is_grad_enabled, increment_version, dtypes[8];
     nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"},
-        untyped_storage{"untyped_storage"}, nbytes{"nbytes"};
+        untyped_storage{"untyped_storage"}, nbytes{"nbytes"}, requires_grad{"requires_grad"};
     const ExchangeTable* exchange = nullptr;
 
     static const TorchNames& get() {
@@ -53,11 +55,14 @@ private:
         empty = torch.attr("empty");
         empty_like = torch.attr("empty_like");
         cpu = torch.attr("device")("cpu");
+        is_grad_enabled = torch.attr("is_grad_enabled");
+        increment_version = nb::module_::import_("torch.autograd.graph").attr("increment_version");
         for (int d = 0; d < 8; ++d) {
             const std::string name(name_of(static_cast<DType>(d)));
             dtypes[d] = torch.attr(name.c_str());
         }
-        for (nb::str* name : {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage, &nbytes}) {
+        for (nb::str* name :
+             {&dtype, &is_cpu, &is_neg, &data_ptr, &shape, &stride, &untyped_storage, &nbytes, &requires_grad}) {
             PyObject* interned = name->release().ptr();
             PyUnicode_InternInPlace(&interned);
             *name = nb::steal<nb::str>(interned);
@@ -177,6 +182,16 @@ TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const 
     }
     // Storage may have been made smaller than the tensors in it.
     refuse_array(operation, what, "one that is larger than its storage");
+}
+
+void about_to_write(nb::handle tensor, const std::string& operation) {
+    const TorchNames& names = TorchNames::get();
+    if (attribute(tensor, names.requires_grad).ptr() == Py_True && nb::cast<bool>(names.is_grad_enabled())) {
+        throw ValueError(operation,
+                         "expected out to be a tensor that requires no gradients, since the call has none, or "
+                         "torch.no_grad(), found one that does");
+    }
+    names.increment_version(tensor);
 }
 
 NewArray new_torch_array(const Shape& shape, DType dtype) {

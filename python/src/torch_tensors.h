@@ -21,6 +21,9 @@ struct TorchMemory {
     bool writable = true;  ///< false where the numbers are a copy
 };
 
+/// Tells autograd that a tensor is about to be written. @throws ValueError where that would need its gradient
+void about_to_write(nb::handle tensor, const std::string& operation);
+
 /// @throws nb::type_error for what is not in this machine's memory or of a type that attend has not
 TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const std::string& what);
 

@@ -74,6 +74,39 @@ def test_out():
         attend.matmul(x, weight, out=half, dtype="float32")
 
 
+def test_out_may_be_what_is_read():
+    weight, x, bias = normal(70, 70), normal(40, 70, seed=1), normal(70, seed=2)
+    packed = attend.PackedMatrix(weight)
+    want = attend.matmul(x, packed, bias=bias, residual=x)
+    out = x.copy()
+    assert attend.matmul(out, packed, bias=bias, residual=out, out=out) is out
+    np.testing.assert_array_equal(out, want)
+    both = np.concatenate([x, x])  # row r of the result over row r + 1 of what is read
+    np.testing.assert_array_equal(attend.matmul(both[:40], packed, bias=bias, residual=both[:40], out=both[1:41]), want)
+    reversed_rows = x[::-1].copy()
+    np.testing.assert_array_equal(attend.matmul(reversed_rows[::-1], packed, bias=bias, residual=x, out=reversed_rows), want)
+    memory = np.concatenate([bias, np.zeros(40 * 70 - 70, np.float32)])
+    np.testing.assert_array_equal(attend.matmul(x, packed, bias=memory[:70], residual=x, out=memory.reshape(40, 70)), want)
+    square = weight.copy()
+    np.testing.assert_array_equal(attend.matmul(square, square, out=square), attend.matmul(weight, weight))
+
+
+def test_elements_of_out_are_apart():
+    weight, x = normal(6, 5), normal(4, 5, seed=1)
+    memory = np.zeros(100, np.float32)
+    strided = np.lib.stride_tricks.as_strided
+    for strides in ((0, 4), (20, 4), (4, 4), (0, 0), (8, 12)):
+        for b in (attend.PackedMatrix(weight), weight.T):
+            with pytest.raises(ValueError, match="of their own"):
+                attend.matmul(x, b, out=strided(memory, (4, 6), strides))
+    assert (memory == 0).all()
+    # These are, though neither dimension steps over all of the other.
+    one = np.ones((2, 1), np.float32)
+    apart = strided(memory, (2, 3), (12, 8))
+    attend.matmul(one, one[:1].repeat(3, 1), out=apart)
+    assert (apart == 1).all() and memory.sum() == 6
+
+
 def test_int8_is_exact():
     random = np.random.default_rng(3)
     numbers, scales = random.integers(-127, 128, (40, 33)).astype(np.int8), (0.01 + random.random(40)).astype(np.float32)

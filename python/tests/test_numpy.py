@@ -182,3 +182,25 @@ def test_empty_arrays():
 
 def test_import_does_not_bring_pytorch():
     subprocess.run([sys.executable, "-c", "import attend, sys; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_out_may_be_what_is_read():
+    q, k, v = (np.random.default_rng(i).standard_normal((2, 3, 70, 16)).astype(np.float32) for i in range(3))
+    bias = np.random.default_rng(3).standard_normal((2, 3, 70, 70)).astype(np.float32)
+    want = attend.attention(q, k, v, bias=bias)
+    for i in range(3):
+        given = [x.copy() for x in (q, k, v)]
+        assert attend.attention(*given, bias=bias, out=given[i]) is given[i]
+        np.testing.assert_array_equal(given[i], want)
+    memory = bias.copy()
+    out = memory.reshape(-1)[5:5 + want.size].reshape(want.shape)
+    np.testing.assert_array_equal(attend.attention(q, k, v, bias=memory, out=out), want)
+    mask = bias > 0
+    want = attend.attention(q, k, v, mask=attend.Mask.boolean(mask))
+    memory = np.zeros(want.size, np.float32)
+    seen = memory.view(np.bool_)[:mask[:1, :1].size].reshape(1, 1, 70, 70)
+    seen[:] = mask[:1, :1]
+    want = attend.attention(q, k, v, mask=mask[:1, :1])
+    np.testing.assert_array_equal(attend.attention(q, k, v, mask=seen, out=memory.reshape(want.shape)), want)
+    with pytest.raises(ValueError, match="of their own"):
+        attend.attention(q, k, v, out=np.lib.stride_tricks.as_strided(memory, want.shape, (0, *want.strides[1:])))

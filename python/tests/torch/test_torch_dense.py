@@ -32,6 +32,28 @@ def test_gradients():
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("call", [lambda x, out: attend.matmul(x[0, 0], attend.PackedMatrix(torch.eye(4)), out=out), lambda x, out: attend.matmul(x[0, 0], torch.eye(4), out=out),
+                                  lambda x, out: attend.attention(x, x, x, out=out[None, None])])
+def test_autograd_knows_what_out_was_written(call):
+    x, y = torch.randn(1, 1, 3, 4), torch.randn(3, 4, requires_grad=True)
+    out = torch.zeros(3, 4)
+    loss = (y * out).sum()
+    call(x, out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    leaf = torch.zeros(3, 4, requires_grad=True)
+    with pytest.raises(ValueError, match="requires no gradients"):
+        call(x, leaf)
+    assert (leaf == 0).all()
+    with torch.no_grad():
+        call(x, leaf)
+    torch.testing.assert_close(leaf, out)
+    with pytest.raises(ValueError, match="of their own"):
+        call(x, torch.zeros(1, 4).expand(3, 4))
+    with torch.inference_mode():
+        call(x, torch.zeros(3, 4))
+
+
 def test_what_does_not_fit_is_an_exception():
     x, packed = torch.ones(2, 3), attend.PackedMatrix(torch.ones(4, 3))
     for error, call in [(TypeError, lambda: attend.matmul(x.to("meta"), packed)), (TypeError, lambda: attend.matmul(x, packed, out=torch.empty(2, 4, device="meta"))),
