@@ -109,6 +109,75 @@ bool overlaps_itself(const TensorView& view) {
     return std::adjacent_find(offsets.begin(), offsets.end()) != offsets.end();
 }
 
+/// NumPy's arrays, PyTorch's tensors and what speaks DLPack; numbers of NumPy's are none.
+bool is_array(nb::handle object) {
+    return nb::ndarray_check(object) && (is_torch(object) || nb::hasattr(object, "__dlpack__"));
+}
+
+/// The numbers of an array of `T`.
+template <typename T>
+std::vector<std::int64_t> numbers(const nb::ndarray<nb::ro>& array, const std::string& operation,
+                                  const std::string& what) {
+    std::vector<std::int64_t> values;
+    for (std::size_t i = 0; i < array.shape(0); ++i) {
+        const T value = static_cast<const T*>(array.data())[static_cast<std::int64_t>(i) * array.stride(0)];
+        if (!std::in_range<std::int64_t>(value)) {
+            throw ValueError(operation, "expected " + what + " of at most 63 bits, found " + std::to_string(value));
+        }
+        values.push_back(static_cast<std::int64_t>(value));
+    }
+    return values;
+}
+
+std::vector<std::int64_t> integers_of_array(nb::handle object, const std::string& operation, const std::string& what) {
+    if (is_torch(object)) {
+        // PyTorch has more types than attend.
+        const nb::object known = integers_of_torch(object);
+        const Array array(known, operation, what);
+        const TensorView& view = array.view();
+        if (is_floating(view.dtype()) || view.dtype() == DType::boolean) {
+            throw DTypeError(operation,
+                             "expected " + what + " of an integer type, found " + std::string(name_of(view.dtype())));
+        }
+        if (view.rank() != 1) {
+            throw ShapeError(operation, "expected " + what + " of one dimension, found " + to_string(view.shape()));
+        }
+        const Tensor wide = view.to(DType::int64);
+        return {wide.data<std::int64_t>(), wide.data<std::int64_t>() + wide.numel()};
+    }
+    nb::ndarray<nb::ro> array;
+    if (!nb::try_cast(object, array) || array.device_type() != nb::device::cpu::value) {
+        throw nb::type_error(("[" + operation + "] expected " + what +
+                              " to be an array of an integer type in this machine's memory, found " +
+                              name_of_type(object))
+                                 .c_str());
+    }
+    if (array.ndim() != 1) {
+        Shape shape;
+        for (std::size_t d = 0; d < array.ndim(); ++d) shape.push_back(static_cast<std::int64_t>(array.shape(d)));
+        throw ShapeError(operation, "expected " + what + " of one dimension, found " + to_string(shape));
+    }
+    using Code = nb::dlpack::dtype_code;
+    const nb::dlpack::dtype type = array.dtype();
+    const bool without_sign = type.code == static_cast<std::uint8_t>(Code::UInt);
+    if (type.lanes == 1 && (without_sign || type.code == static_cast<std::uint8_t>(Code::Int))) {
+        switch (type.bits) {
+            case 8:
+                return (without_sign ? numbers<std::uint8_t> : numbers<std::int8_t>)(array, operation, what);
+            case 16:
+                return (without_sign ? numbers<std::uint16_t> : numbers<std::int16_t>)(array, operation, what);
+            case 32:
+                return (without_sign ? numbers<std::uint32_t> : numbers<std::int32_t>)(array, operation, what);
+            case 64:
+                return (without_sign ? numbers<std::uint64_t> : numbers<std::int64_t>)(array, operation, what);
+            default:
+                break;
+        }
+    }
+    throw DTypeError(operation, "expected " + what + " of an integer type, found " +
+                                    nb::cast<std::string>(nb::str(nb::getattr(object, "dtype", object.type()))));
+}
+
 }  // namespace
 
 std::optional<DType> dtype_of_code(nb::dlpack::dtype type) {
@@ -214,37 +283,35 @@ nb::object as_array(Tensor&& tensor, Family family) {
     return array.object;
 }
 
+bool is_whole_number(nb::handle object) {
+    return PyLong_Check(object.ptr()) != 0 || (PyIndex_Check(object.ptr()) != 0 && !is_array(object));
+}
+
 std::int64_t whole_number(nb::handle object, const std::string& operation, const std::string& what) {
-    std::int64_t value = 0;
-    if (nb::try_cast(object, value)) return value;
-    if (PyLong_Check(object.ptr()) != 0) {
-        throw ValueError(operation,
-                         "expected " + what + " of 64 bits, found " + nb::cast<std::string>(nb::repr(object)));
+    const nb::object number = nb::steal(PyNumber_Index(object.ptr()));
+    if (!number.is_valid()) {
+        PyErr_Clear();
+        throw nb::type_error(
+            ("[" + operation + "] expected whole numbers in " + what + ", found " + name_of_type(object)).c_str());
     }
-    throw nb::type_error(
-        ("[" + operation + "] expected whole numbers in " + what + ", found " + name_of_type(object)).c_str());
+    std::int64_t value = 0;
+    if (nb::try_cast(number, value)) return value;
+    throw ValueError(operation, "expected " + what + " of 64 bits, found " + nb::cast<std::string>(nb::repr(number)));
 }
 
 std::vector<std::int64_t> integers(nb::handle object, const std::string& operation, const std::string& what) {
-    if (PyLong_Check(object.ptr()) != 0) return {whole_number(object, operation, what)};
-    if (nb::isinstance<nb::list>(object) || nb::isinstance<nb::tuple>(object)) {
-        std::vector<std::int64_t> values;
-        for (nb::handle item : object) {
-            values.push_back(whole_number(item, operation, what));
-        }
-        return values;
+    if (is_whole_number(object)) return {whole_number(object, operation, what)};
+    if (is_array(object)) return integers_of_array(object, operation, what);
+    const bool bytes = PyBytes_Check(object.ptr()) != 0 || PyByteArray_Check(object.ptr()) != 0;
+    if (PySequence_Check(object.ptr()) == 0 || PyUnicode_Check(object.ptr()) != 0 || bytes) {
+        throw nb::type_error(("[" + operation + "] expected " + what +
+                              " to be a whole number, a sequence of them or an array of an integer type, found " +
+                              name_of_type(object))
+                                 .c_str());
     }
-    const Array array(object, operation, what);
-    const TensorView& view = array.view();
-    if (view.dtype() != DType::int64 && view.dtype() != DType::int32) {
-        throw DTypeError(operation,
-                         "expected " + what + " of int64 or int32, found " + std::string(name_of(view.dtype())));
-    }
-    if (view.rank() != 1) {
-        throw ShapeError(operation, "expected " + what + " of one dimension, found " + to_string(view.shape()));
-    }
-    const Tensor wide = view.to(DType::int64);
-    return {wide.data<std::int64_t>(), wide.data<std::int64_t>() + wide.numel()};
+    std::vector<std::int64_t> values;
+    for (nb::handle item : nb::iter(object)) values.push_back(whole_number(item, operation, what));
+    return values;
 }
 
 }  // namespace attend::python

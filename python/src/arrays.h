@@ -75,9 +75,11 @@ NewArray given_array(nb::object out, const Array& array, const std::string& oper
 /// A tensor as an array of that library, which then owns it.
 nb::object as_array(Tensor&& tensor, Family family);
 
+/// Whether an object is one whole number: an int, or one of NumPy's. Arrays are not.
+bool is_whole_number(nb::handle object);
 /// @throws ValueError where 64 bits do not hold it, nb::type_error for what is no whole number
 std::int64_t whole_number(nb::handle object, const std::string& operation, const std::string& what);
-/// Whole numbers: an int, a sequence of them, or an integer array of one dimension.
+/// Whole numbers: one, a sequence of them, or an array of one dimension and any integer type.
 std::vector<std::int64_t> integers(nb::handle object, const std::string& operation, const std::string& what);
 
 }  // namespace attend::python

@@ -58,7 +58,7 @@ LinearOptionsWithArrays linear_options_of(const LinearKeywords& keywords, const 
     options.normalise = keywords.normalise;
     options.causal = keywords.causal;
     options.scale = keywords.scale;
-    options.algorithm = algorithm_of(keywords.algorithm);
+    options.algorithm = algorithm_of(keywords.algorithm, operation);
     options.key_lengths = some_integers(keywords.key_lengths, operation, "key_lengths", batch);
     options.query_starts = some_integers(keywords.query_starts, operation, "query_starts", 1);
     options.key_starts = some_integers(keywords.key_starts, operation, "key_starts", 1);

@@ -27,8 +27,7 @@ array([[1. , 0. , 0. ],
                 std::string name;
                 if (nb::try_cast(alignment, name)) return MaskObject{causal_mask(alignment)};
                 const std::vector<std::int64_t> offsets = integers(alignment, "Mask", "query_offset");
-                return MaskObject{PyLong_Check(alignment.ptr()) != 0 ? Mask::causal(offsets.front())
-                                                                     : Mask::causal(offsets)};
+                return MaskObject{is_whole_number(alignment) ? Mask::causal(offsets.front()) : Mask::causal(offsets)};
             },
             arg("alignment") = nb::none(),
             "Query i attends to keys j <= i + offset: 'top-left' (offset 0), 'bottom-right' (Lk - Lq), a number, or "
@@ -66,8 +65,8 @@ array([[1. , 0. , 0. ],
             [](const MaskObject& self, nb::object offset) {
                 const std::vector<std::int64_t> offsets = integers(offset, "Mask", "offset");
                 MaskObject result = self;
-                result.mask = PyLong_Check(offset.ptr()) != 0 ? self.mask.with_query_offset(offsets.front())
-                                                              : self.mask.with_query_offset(offsets);
+                result.mask = is_whole_number(offset) ? self.mask.with_query_offset(offsets.front())
+                                                      : self.mask.with_query_offset(offsets);
                 return result;
             },
             arg("offset"), "The mask with a position for the first query, or one for each sequence.")

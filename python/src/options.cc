@@ -40,11 +40,11 @@ Mask causal_mask(nb::handle object) {
                                       nb::cast<std::string>(nb::repr(object)));
 }
 
-Algorithm algorithm_of(const std::string& name) {
+Algorithm algorithm_of(const std::string& name, const std::string& operation) {
     if (name == "auto") return Algorithm::automatic;
     if (name == "reference") return Algorithm::reference;
     if (name == "flash") return Algorithm::flash;
-    throw ValueError("attention", "expected algorithm of 'auto', 'reference' or 'flash', found '" + name + "'");
+    throw ValueError(operation, "expected algorithm of 'auto', 'reference' or 'flash', found '" + name + "'");
 }
 
 OptionsWithArrays options_of(const Keywords& keywords) {
@@ -68,7 +68,7 @@ OptionsWithArrays options_of(const Keywords& keywords) {
                                               "', which says where queries stand");
         }
         const std::vector<std::int64_t> offsets = integers(keywords.query_offset, "attention", "query_offset");
-        const bool one = PyLong_Check(keywords.query_offset.ptr()) != 0;
+        const bool one = is_whole_number(keywords.query_offset);
         options.mask = one ? options.mask.with_query_offset(offsets.front()) : options.mask.with_query_offset(offsets);
     }
     const auto view = [&](const nb::object& object, const char* what) {
@@ -81,7 +81,7 @@ OptionsWithArrays options_of(const Keywords& keywords) {
     options.softcap = keywords.softcap;
     options.dropout = keywords.dropout;
     options.seed = keywords.seed;
-    options.algorithm = algorithm_of(keywords.algorithm);
+    options.algorithm = algorithm_of(keywords.algorithm, "attention");
     return result;
 }
 

@@ -27,7 +27,7 @@ MaskObject boolean_mask(nb::handle object);
 /// None, a bool, 'top-left' or 'bottom-right'. @throws ValueError
 Mask causal_mask(nb::handle object);
 /// 'auto', 'reference' or 'flash'. @throws ValueError
-Algorithm algorithm_of(const std::string& name);
+Algorithm algorithm_of(const std::string& name, const std::string& operation);
 
 /// What a call's keywords say.
 struct Keywords {

@@ -184,6 +184,14 @@ TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const 
     refuse_array(operation, what, "one that is larger than its storage");
 }
 
+nb::object integers_of_torch(nb::handle tensor) {
+    const TorchNames& names = TorchNames::get();
+    const nb::object type = attribute(tensor, names.dtype);
+    const auto text = nb::cast<std::string>(nb::str(type));
+    const bool unknown = text == "torch.int16" || text.starts_with("torch.uint");
+    return unknown ? tensor.attr("to")(names.dtypes[static_cast<int>(DType::int64)]) : nb::borrow(tensor);
+}
+
 void about_to_write(nb::handle tensor, const std::string& operation) {
     const TorchNames& names = TorchNames::get();
     if (attribute(tensor, names.requires_grad).ptr() == Py_True && nb::cast<bool>(names.is_grad_enabled())) {

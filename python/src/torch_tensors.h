@@ -27,6 +27,9 @@ void about_to_write(nb::handle tensor, const std::string& operation);
 /// @throws nb::type_error for what is not in this machine's memory or of a type that attend has not
 TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const std::string& what);
 
+/// A tensor of integers as one of a type that attend has: int64 where it is of another. Others as they are.
+nb::object integers_of_torch(nb::handle tensor);
+
 /// A new tensor on the CPU, whatever torch.set_default_device says.
 NewArray new_torch_array(const Shape& shape, DType dtype);
 /// The same, with its dimensions in memory in the order of a plain tensor's that has that shape and type and contiguous

@@ -1,4 +1,5 @@
 """The functions on NumPy arrays; PyTorch is not imported."""
+import array
 import subprocess
 import sys
 
@@ -204,3 +205,30 @@ def test_out_may_be_what_is_read():
     np.testing.assert_array_equal(attend.attention(q, k, v, mask=seen, out=memory.reshape(want.shape)), want)
     with pytest.raises(ValueError, match="of their own"):
         attend.attention(q, k, v, out=np.lib.stride_tricks.as_strided(memory, want.shape, (0, *want.strides[1:])))
+
+
+def test_whole_numbers_are_of_any_kind():
+    q, k, v = (np.random.default_rng(i).standard_normal((3, 2, 5, 4)).astype(np.float32) for i in range(3))
+    want = attend.attention(q, k, v, key_lengths=[1, 2, 3])
+    kinds = [np.array([1, 2, 3], f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    for lengths in (range(1, 4), (1, 2, 3), tuple(np.array([1, 2, 3])), [np.uint8(1), 2, np.int16(3)], array.array("h", [1, 2, 3]),
+                    np.array([3, 2, 1])[::-1], *kinds):
+        np.testing.assert_array_equal(attend.attention(q, k, v, key_lengths=lengths), want)
+    first = np.int32(2)
+    np.testing.assert_array_equal(attend.attention(q, k, v, causal=True, query_offset=first), attend.attention(q, k, v, causal=True, query_offset=2))
+    np.testing.assert_array_equal(attend.attention(q, k, v, mask=attend.Mask.causal(first)), attend.attention(q, k, v, mask=attend.Mask.causal(2)))
+    np.testing.assert_array_equal(attend.attention(q, k, v, mask=attend.Mask.causal().with_query_offset(first)), attend.attention(q, k, v, mask=attend.Mask.causal(2)))
+    packed = attend.PackedMatrix(q[0, 0])
+    np.testing.assert_array_equal(packed.select(range(3)).unpack(), q[0, 0, :3])
+    np.testing.assert_array_equal(packed.row(np.uint16(1)), q[0, 0, 1])
+    for error, lengths in [(TypeError, "123"), (TypeError, b"\1\2\3"), (TypeError, {1, 2, 3}), (TypeError, {1: 1}), (TypeError, ["1", 2, 3]), (TypeError, [np.float32(1.5), 2, 3]),
+                           (TypeError, np.array([1.0, 2.0, 3.0])), (TypeError, np.array([True, True, True])), (TypeError, np.float64(3)), (TypeError, 1.0), (TypeError, object()),
+                           (ValueError, np.array([1, 2, 2**63], np.uint64)), (ValueError, np.array([[1, 2, 3]], np.uint8)), (ValueError, [1, 2, 2**64])]:
+        with pytest.raises(error, match="key_lengths"):
+            attend.attention(q, k, v, key_lengths=lengths)
+
+
+def test_messages_name_the_operation():
+    x = np.ones((1, 1, 1, 1), np.float32)
+    with pytest.raises(ValueError, match=r"\[linear_attention\].*algorithm"):
+        attend.linear_attention(x, x, x, algorithm="fast")

@@ -1,4 +1,5 @@
 """Linear attention with gradients."""
+import numpy
 import torch
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -36,7 +37,7 @@ class _LinearAttention(torch.autograd.Function):
 def _as_tensor(numbers):
     if numbers is None or isinstance(numbers, torch.Tensor):
         return numbers
-    return torch.as_tensor([numbers] if isinstance(numbers, int) else numbers, device="cpu")
+    return torch.as_tensor([numbers] if isinstance(numbers, (int, numpy.integer)) else numbers, device="cpu")
 
 
 def _as_list(numbers):
@@ -50,7 +51,7 @@ def _check_types(query, key, value, **others):
             raise TypeError(f"[linear_attention] expected {name} to be a torch.Tensor, found {type(x).__name__}")
 
 
-def _check_options(feature_map, scale):
+def _check_options(feature_map, scale, **switches):
     if callable(feature_map):
         raise TypeError("[linear_attention] expected feature_map to be a name, found a function: call it on query and "
                         "key, and give its results, which have its gradients, with feature_map='identity'")
@@ -58,6 +59,11 @@ def _check_options(feature_map, scale):
         raise TypeError(f"[linear_attention] expected feature_map to be a str, found {type(feature_map).__name__}")
     if isinstance(scale, torch.Tensor) and scale.requires_grad:
         raise TypeError("[linear_attention] expected scale to be a number, found a tensor that requires gradients")
+    if not isinstance(scale, (int, float)) and not hasattr(scale, "__float__"):
+        raise TypeError(f"[linear_attention] expected scale to be a number, found {type(scale).__name__}")
+    for name, x in switches.items():
+        if not isinstance(x, bool):
+            raise TypeError(f"[linear_attention] expected {name} to be True or False, found {type(x).__name__}")
 
 
 @raising_as_torch
@@ -92,11 +98,11 @@ def linear_attention(query, key, value, *, feature_map="elu_plus_one", normalise
     if not plain:
         _check_types(query, key, value, decay=decay, beta=beta, initial_state=initial_state,
                      initial_normaliser=initial_normaliser)
-    _check_options(feature_map, scale)
+    _check_options(feature_map, scale, normalise=normalise, causal=causal, return_state=return_state)
     if torch.is_autocast_enabled("cpu"):
         tensors = *autocast(query, key, value), *tensors[3:]
     numbers = key_lengths, query_starts, key_starts
-    rest = feature_map, bool(normalise), bool(causal), float(scale), algorithm, bool(return_state)
+    rest = feature_map, normalise, causal, float(scale), algorithm, return_state
     if not plain or transformed():
         operator = operator_for_this_call(_linear_operator.linear_attention,
                                           _linear_operator.TransformedLinearAttention.apply)

@@ -5,7 +5,7 @@ import torch
 from .. import _core
 from .._results import LinearAttentionResult
 from ._errors import raising_as_torch
-from ._linear_attention import linear_attention
+from ._linear_attention import _check_options, linear_attention
 from ._multihead_attention import MultiheadAttention
 
 
@@ -95,6 +95,7 @@ class LinearAttention(MultiheadAttention):
         # PyTorch's Transformer asks this before it takes the weights past the layer, for a softmax.
         self._qkv_same_embed_dim = False
         self.feature_map, self.normalise, self.causal, self.scale = feature_map, normalise, causal, scale
+        _check_options(feature_map, scale, normalise=normalise, causal=causal)
         one = numpy.ones((1, 1, 1, 1), numpy.float32)
         _core.linear_attention(one, one, one, causal=causal, **self._options())  # says what does not go together
 
@@ -154,7 +155,7 @@ class LinearAttention(MultiheadAttention):
                              f"found {rank}, {key.dim()} and {value.dim()}")
         swapped = rank == 3 and not nested and not self.batch_first
         query, key, value = self._batches(query, key, value, swapped)
-        causal = self.causal or is_causal
+        causal = self.causal or bool(is_causal)
         if attn_mask is not None and not is_causal:
             _check_causal(attn_mask, query.shape[1], key.shape[1])
             causal = True

@@ -54,8 +54,12 @@ def _(query, key, value, mask, bias, seed, causal, scale, dropout):
 
 def _check_shapes(query, key, value, attn_mask, operation="attention"):
     """What the extension would refuse of tensors with memory."""
+    for name, x in {"query": query, "key": key, "value": value}.items():
+        torch._check_value(x.dim() == 4, lambda: (
+            f"[{operation}] expected {name} [batch, heads, length, size], found {x.dim()} dimensions"))
     shapes = f"query {list(query.shape)}, key {list(key.shape)} and value {list(value.shape)}"
-    for right, what in [(key.shape[3] == query.shape[3], "query and key of one size"),
+    for right, what in [(query.shape[0] == key.shape[0] == value.shape[0], "query, key and value of one batch"),
+                        (key.shape[3] == query.shape[3], "query and key of one size"),
                         (key.shape[2] == value.shape[2], "as many keys as values"),
                         (key.shape[1] == value.shape[1], "as many heads of keys as of values"),
                         (key.shape[1] == query.shape[1] or query.shape[1] % max(key.shape[1], 1) == 0,

@@ -2,6 +2,7 @@
 import copy
 import pickle
 
+import numpy
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -294,7 +295,9 @@ def test_what_does_not_fit_is_an_exception():
         for error, call in [(TypeError, lambda: linear(q, k, None)), (TypeError, lambda: linear(q.numpy() if not grad else 1, k, v)), (TypeError, lambda: linear(q, k.double(), v)),
                             (TypeError, lambda: linear(q.int(), k, v)), (TypeError, lambda: linear(q, k, v, feature_map=torch.relu)), (TypeError, lambda: linear(q, k, v, feature_map=None)),
                             (ValueError, lambda: linear(q, k, v, feature_map="cube")), (ValueError, lambda: linear(q[0], k, v)), (ValueError, lambda: linear(q[:, :3], k, v)),
-                            (TypeError, lambda: linear(q, k, v, scale=scale)), (TypeError, lambda: linear(q, k, v, scale=None)), (TypeError, lambda: linear(q, k, v, decay=-0.5, causal=True)),
+                            (TypeError, lambda: linear(q, k, v, scale=scale)), (TypeError, lambda: linear(q, k, v, scale=None)), (TypeError, lambda: linear(q, k, v, scale="1")),
+                            (TypeError, lambda: linear(q, k, v, causal=1)), (TypeError, lambda: linear(q, k, v, causal="no")), (TypeError, lambda: linear(q, k, v, normalise=None)), (ValueError, lambda: linear(q, k[:1], v)),
+                            (TypeError, lambda: linear(q, k, v, decay=-0.5, causal=True)),
                             (ValueError, lambda: linear(q, k, v, decay=torch.zeros(2))), (ValueError, lambda: linear(q, k, v, decay=torch.zeros(3), causal=True)),
                             (ValueError, lambda: linear(q, k, v, key_lengths=[14, 2])), (ValueError, lambda: linear(q, k, v, key_lengths=torch.tensor([-1, 2]))), (TypeError, lambda: linear(q, k, v, key_lengths=torch.tensor([1.5, 2.0]))),
                             (ValueError, lambda: linear(q, k, v, query_starts=[0, 13])), (TypeError, lambda: linear(q, k, v, initial_state=torch.zeros(2, 2, 4, 3).double())),
@@ -302,6 +305,28 @@ def test_what_does_not_fit_is_an_exception():
             with pytest.raises(error) as found:
                 call()
             assert not isinstance(found.value, AssertionError)
+
+
+def test_fake_tensors_and_their_like_are_refused_alike():
+    inputs = tensors({}, torch.float32, grad=False)
+    with FakeTensorMode() as mode:
+        fake = [mode.from_tensor(x) for x in inputs.values()]
+    for given in (inputs.values(), fake):
+        q, k, v = given
+        for call in (lambda: linear(q[0], k[0], v[0]), lambda: linear(q, k[0], v), lambda: linear(q, k[:1], v), lambda: linear(q[:1], k, v)):
+            with pytest.raises(ValueError):
+                call()
+
+
+def test_whole_numbers_are_of_any_kind():
+    q, k, v = tensors({}, torch.float32, grad=False).values()
+    want = linear(q, k, v, key_lengths=[3, 4])
+    for dtype in (torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint32, torch.uint64):
+        torch.testing.assert_close(linear(q, k, v, key_lengths=torch.tensor([3, 4], dtype=dtype)), want)
+        torch.testing.assert_close(torch.from_numpy(attend.linear_attention(q.numpy(), k.numpy(), v.numpy(), feature_map="elu_plus_one", key_lengths=torch.tensor([3, 4], dtype=dtype))), want)
+    for lengths in (range(3, 5), tuple(numpy.array([3, 4])), numpy.array([3, 4], numpy.uint16)):
+        torch.testing.assert_close(linear(q, k, v, key_lengths=lengths), want)
+        torch.testing.assert_close(torch.func.vmap(lambda x: linear(x, k, v, key_lengths=lengths))(q[None])[0], want)
 
 
 def pair(dtype=torch.float32, **options):
