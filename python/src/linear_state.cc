@@ -10,6 +10,7 @@
 #include <mutex>
 #include <shared_mutex>
 #include <utility>
+#include <vector>
 
 namespace attend::python {
 
@@ -33,14 +34,9 @@ DType query_dtype(const std::string& name) {
                      "expected dtype of 'float32', 'bfloat16', 'float16' or 'float64', found '" + name + "'");
 }
 
-/// Of anything with a state and a normaliser, which may be None.
-StateObject* from_result(nb::handle result) {
-    if (!nb::hasattr(result, "state") || !nb::hasattr(result, "normaliser")) {
-        throw nb::type_error(
-            ("[LinearAttentionState] expected a LinearAttentionResult, found " + name_of_type(result)).c_str());
-    }
-    const nb::object given = result.attr("normaliser");
-    const Array state(result.attr("state"), kOperation, "state");
+/// Of copies of a state and a normaliser, which may be None.
+LinearAttentionState state_of(nb::handle kept, nb::handle given) {
+    const Array state(kept, kOperation, "state");
     const Shape& shape = state.view().shape();
     const DType dtype = state.view().dtype();
     if (dtype != DType::float32 && dtype != DType::float64) {
@@ -61,7 +57,29 @@ StateObject* from_result(nb::handle result) {
         }
         copy.normaliser = view.clone();
     }
-    return new StateObject(LinearAttentionState(copy));
+    return LinearAttentionState(copy);
+}
+
+/// Of anything with a state and a normaliser.
+StateObject* from_result(nb::handle result) {
+    if (!nb::hasattr(result, "state") || !nb::hasattr(result, "normaliser")) {
+        throw nb::type_error(
+            ("[LinearAttentionState] expected a LinearAttentionResult, found " + name_of_type(result)).c_str());
+    }
+    return new StateObject(state_of(result.attr("state"), result.attr("normaliser")));
+}
+
+/// What pickle and copy keep.
+nb::tuple parts_of(StateObject& self) {
+    LinearAttentionResult copy;
+    {
+        const nb::gil_scoped_release free_lock;
+        const std::shared_lock lock(self.mutex);
+        copy.state = self.state.state();
+        copy.normaliser = self.state.normaliser();
+    }
+    return nb::make_tuple(as_array(std::move(copy.state), Family::numpy),
+                          as_array(std::move(copy.normaliser), Family::numpy));
 }
 
 nb::object step(StateObject& self, nb::object query, nb::object key, nb::object value, const LinearKeywords& keywords) {
@@ -97,7 +115,7 @@ void bind_linear_state(nb::module_& module) {
                             R"(The state of causal linear attention from step to step of decoding.
 
 kv_heads x dim x value_dim numbers for each sequence, however many tokens it has seen. Methods may be called by several
-threads at once.
+threads at once. It can be pickled and copied.
 
 >>> import numpy, attend
 >>> state = attend.LinearAttentionState(batch=1, kv_heads=2, dim=4, value_dim=4)
@@ -138,6 +156,25 @@ threads at once.
             "tokens so far. Keywords are those of the whole sequence, decay and beta of these tokens; feature_map is "
             "'elu_plus_one', 'relu' or 'identity'. Where the arguments do not fit the state stays as it is. Raises "
             "ValueError, TypeError.")
+        .def(
+            "reorder",
+            [](StateObject& self, nb::object sources) {
+                const std::vector<std::int64_t> numbers = integers(sources, "LinearAttentionState.reorder", "sources");
+                const Computing computing;
+                const std::unique_lock lock(self.mutex);
+                self.state.reorder(numbers);
+            },
+            arg("sources"),
+            "Sequence s becomes what sources[s] was (beam search); the batch becomes len(sources). Raises ValueError, "
+            "TypeError.")
+        .def("__getstate__", &parts_of)
+        .def(
+            "__setstate__",
+            [](StateObject& self, const nb::tuple& parts) {
+                if (parts.size() != 2) throw ValueError(kOperation, "expected a state and a normaliser, found others");
+                new (&self) StateObject(state_of(parts[0], parts[1]));
+            },
+            arg("state"))
         .def_prop_ro("state", &copy_of<&LinearAttentionState::state>,
                      "[batch, kv_heads, dim, value_dim], a copy as a NumPy array.")
         .def_prop_ro("normaliser", &copy_of<&LinearAttentionState::normaliser>,

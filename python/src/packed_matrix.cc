@@ -8,6 +8,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -65,6 +66,16 @@ PackedMatrix from_image(nb::handle object) {
     return PackedMatrix::from_image(image, std::move(buffer));
 }
 
+/// Over a copy of an image, which lies anywhere.
+PackedMatrix from_copy(nb::handle object) {
+    const Buffer buffer(object);
+    const std::span<const std::byte> given = buffer.bytes();
+    const auto copy = std::make_shared<Tensor>(Tensor::empty({static_cast<std::int64_t>(given.size())}, DType::int8));
+    const std::span<std::byte> image{reinterpret_cast<std::byte*>(copy->data()), given.size()};
+    std::copy(given.begin(), given.end(), image.begin());
+    return PackedMatrix::from_image(image, copy);
+}
+
 nb::object image_of(const PackedMatrix& self) {
     auto* kept = new PackedMatrix(self);  // shares the bytes
     const nb::capsule owner(kept, [](void* pointer) noexcept { delete static_cast<PackedMatrix*>(pointer); });
@@ -91,7 +102,8 @@ void bind_packed_matrix(nb::module_& module) {
     using nb::arg;
     nb::class_<PackedMatrix>(
         module, "PackedMatrix",
-        R"(The weight W of y = x W^T, packed once for attend.matmul: float32, bfloat16 or int8. It never changes.
+        R"(The weight W of y = x W^T, packed once for attend.matmul: float32, bfloat16 or int8. It never changes, so
+copies share its memory; pickles hold image().
 
 >>> import numpy, attend
 >>> weight = attend.PackedMatrix(numpy.ones((3, 4), numpy.float32), "bfloat16")
@@ -175,6 +187,13 @@ array([[4., 4., 4.],
             },
             "Of int8 what quantized() takes: (int8 [out, in], float32 [out]), NumPy arrays. Raises TypeError of other "
             "types.")
+        .def("__getstate__", &image_of)
+        .def(
+            "__setstate__", [](PackedMatrix& self, nb::object image) { new (&self) PackedMatrix(from_copy(image)); },
+            arg("state"))
+        .def("__copy__", [](const PackedMatrix& self) { return PackedMatrix(self); })
+        .def(
+            "__deepcopy__", [](const PackedMatrix& self, nb::handle) { return PackedMatrix(self); }, arg("memo"))
         .def("image", &image_of,
              "All there is in one piece, to be stored: a read-only NumPy array of uint8 over the matrix's own memory, "
              "which it keeps alive. The same on every processor.");

@@ -1,7 +1,9 @@
 """Packed matrices and products with them against NumPy's float64."""
+import copy
 import gc
 import math
 import mmap
+import pickle
 import threading
 
 import numpy as np
@@ -283,3 +285,22 @@ def test_other_threads_run_during_a_call(what):
     packed = attend.PackedMatrix(weight)
     assert others_run_during({"pack": lambda: attend.PackedMatrix(weight), "product": lambda: attend.matmul(x, packed),
                               "unpack": packed.unpack}[what])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_copies_and_pickles(dtype):
+    packed, x = attend.PackedMatrix(normal(70, 33), dtype), normal(3, 33, seed=1)
+    want = attend.matmul(x, packed)
+    for again in (copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), lambda x: pickle.loads(pickle.dumps(x, 2))):
+        other = again(packed)
+        assert other is not packed
+        np.testing.assert_array_equal(attend.matmul(x, other), want)
+        np.testing.assert_array_equal(other.image(), packed.image())
+    assert copy.deepcopy({"weight": packed})["weight"].image().ctypes.data == packed.image().ctypes.data
+    kept, packed, other = bytes(packed.image()), None, None
+    gc.collect()
+    for wrong in (kept[:-1], b"", bytes(100), kept[:8] + bytes(len(kept) - 8)):
+        with pytest.raises(ValueError):
+            attend.PackedMatrix.__new__(attend.PackedMatrix).__setstate__(wrong)
+    with pytest.raises(TypeError):
+        attend.PackedMatrix.__new__(attend.PackedMatrix).__setstate__(None)

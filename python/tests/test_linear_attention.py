@@ -1,5 +1,7 @@
 """Linear attention against its definition token by token, states handed on, gradients against finite differences."""
+import copy
 import gc
+import pickle
 import threading
 
 import numpy as np
@@ -335,6 +337,30 @@ def test_threads_step_one_state_at_once():
 def test_other_threads_run_during_a_call(call):
     x = np.ones((1, 2, 3000, 16), np.float32)
     assert others_run_during(lambda: call(x))
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_state_is_copied_and_reordered(again):
+    options = {"feature_map": "elu_plus_one", "normalise": True}
+    for dtype in (np.float32, np.float64):
+        x = np.random.default_rng(1).standard_normal((3, 2, 4, 5)).astype(dtype)
+        state = attend.LinearAttentionState(3, 2, 5, 5, np.dtype(dtype).name)
+        state.step(x, x, x, **options)
+        other = again(state)
+        np.testing.assert_array_equal(other.state, state.state)
+        np.testing.assert_array_equal(other.normaliser, state.normaliser)
+        np.testing.assert_array_equal(other.step(x, x, x, **options), again(state).step(x, x, x, **options))
+        assert (other.state != state.state).any()
+        state.reorder(np.array([2, 0, 2, 1], np.uint8))
+        for name in ("state", "normaliser"):
+            np.testing.assert_array_equal(getattr(state, name)[[1, 3, 0]], getattr(again(state), name)[[1, 3, 2]])
+        assert state.state.shape[0] == 4
+    for error, sources in ((ValueError, [4]), (ValueError, [-1]), (TypeError, "0"), (TypeError, None)):
+        with pytest.raises(error):
+            state.reorder(sources)
+    for error, parts in ((ValueError, ()), (TypeError, (1, 2)), (ValueError, (np.zeros(3, np.float32), None))):
+        with pytest.raises(error):
+            attend.LinearAttentionState.__new__(attend.LinearAttentionState).__setstate__(parts)
 
 
 def test_arrays_may_die_after_the_call():
