@@ -156,6 +156,8 @@ public:
     const Tensor& state() const noexcept { return state_; }
     /// [batch, kv_heads, d].
     const Tensor& normaliser() const noexcept { return normaliser_; }
+    /// Whether the tokens so far were normalised; nothing before the first.
+    std::optional<bool> normalised() const noexcept { return normalised_; }
 
 private:
     LinearAttentionOptions continued(const LinearAttentionOptions& options) const;

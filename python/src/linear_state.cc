@@ -5,6 +5,7 @@
 #include <attend/attention/linear_attention.h>
 #include <attend/core/error.h>
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <mutex>
@@ -60,26 +61,39 @@ LinearAttentionState state_of(nb::handle kept, nb::handle given) {
     return LinearAttentionState(copy);
 }
 
+/// A copy of what other threads may be changing.
+LinearAttentionState copied(StateObject& self) {
+    const nb::gil_scoped_release free_lock;
+    const std::shared_lock lock(self.mutex);
+    return self.state;
+}
+
 /// Of anything with a state and a normaliser.
 StateObject* from_result(nb::handle result) {
     if (!nb::hasattr(result, "state") || !nb::hasattr(result, "normaliser")) {
         throw nb::type_error(
             ("[LinearAttentionState] expected a LinearAttentionResult, found " + name_of_type(result)).c_str());
     }
+    if (nb::isinstance<StateObject>(result)) return new StateObject(copied(nb::cast<StateObject&>(result)));
     return new StateObject(state_of(result.attr("state"), result.attr("normaliser")));
 }
 
 /// What pickle and copy keep.
 nb::tuple parts_of(StateObject& self) {
-    LinearAttentionResult copy;
-    {
-        const nb::gil_scoped_release free_lock;
-        const std::shared_lock lock(self.mutex);
-        copy.state = self.state.state();
-        copy.normaliser = self.state.normaliser();
+    LinearAttentionState copy = copied(self);
+    return nb::make_tuple(as_array(Tensor(copy.state()), Family::numpy),
+                          as_array(Tensor(copy.normaliser()), Family::numpy), copy.normalised());
+}
+
+/// The other way: of a state that was not normalised, or saw no token, the normaliser says nothing.
+LinearAttentionState restored(const nb::tuple& parts) {
+    if (parts.size() != 3) {
+        throw ValueError(kOperation, "expected a state, a normaliser and whether it is used, found others");
     }
-    return nb::make_tuple(as_array(std::move(copy.state), Family::numpy),
-                          as_array(std::move(copy.normaliser), Family::numpy));
+    if (!parts[2].is_none()) return state_of(parts[0], nb::cast<bool>(parts[2]) ? nb::object(parts[1]) : nb::none());
+    const LinearAttentionState like = state_of(parts[0], parts[1]);
+    const Shape& shape = like.state().shape();
+    return {shape[0], shape[1], shape[2], shape[3], like.state().dtype()};
 }
 
 nb::object step(StateObject& self, nb::object query, nb::object key, nb::object value, const LinearKeywords& keywords) {
@@ -169,11 +183,7 @@ threads at once. It can be pickled and copied.
             "TypeError.")
         .def("__getstate__", &parts_of)
         .def(
-            "__setstate__",
-            [](StateObject& self, const nb::tuple& parts) {
-                if (parts.size() != 2) throw ValueError(kOperation, "expected a state and a normaliser, found others");
-                new (&self) StateObject(state_of(parts[0], parts[1]));
-            },
+            "__setstate__", [](StateObject& self, const nb::tuple& parts) { new (&self) StateObject(restored(parts)); },
             arg("state"))
         .def_prop_ro("state", &copy_of<&LinearAttentionState::state>,
                      "[batch, kv_heads, dim, value_dim], a copy as a NumPy array.")

@@ -358,9 +358,26 @@ def test_a_state_is_copied_and_reordered(again):
     for error, sources in ((ValueError, [4]), (ValueError, [-1]), (TypeError, "0"), (TypeError, None)):
         with pytest.raises(error):
             state.reorder(sources)
-    for error, parts in ((ValueError, ()), (TypeError, (1, 2)), (ValueError, (np.zeros(3, np.float32), None))):
+    for error, parts in ((ValueError, ()), (TypeError, (1, 2, None)),
+                         (ValueError, (np.zeros(3, np.float32), None, True))):
         with pytest.raises(error):
             attend.LinearAttentionState.__new__(attend.LinearAttentionState).__setstate__(parts)
+
+
+# Tokens are all normalised or none, which a copy knows, too.
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)),
+                                   attend.LinearAttentionState.from_result])
+def test_steps_of_a_state_are_normalised_alike(again):
+    x = np.ones((1, 1, 1, 4), np.float32)
+    for normalise in (False, True):
+        state = attend.LinearAttentionState(1, 1, 4, 4)
+        for fresh in (True, False):
+            again(state).step(x, x, x, feature_map="identity", normalise=normalise)
+            if fresh:
+                again(state).step(x, x, x, feature_map="identity", normalise=not normalise)
+                state.step(x, x, x, feature_map="identity", normalise=normalise)
+        with pytest.raises(ValueError, match="expected normalise as in the tokens before"):
+            again(state).step(x, x, x, feature_map="identity", normalise=not normalise)
 
 
 def test_arrays_may_die_after_the_call():
