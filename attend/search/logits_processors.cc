@@ -4,6 +4,7 @@
 #include <attend/search/search.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <span>
 #include <string>
@@ -44,12 +45,13 @@ void check_generation(const char* operation, const GenerationOptions& options) {
     expect(options.num_beams >= 1, "num_beams of at least 1", std::to_string(options.num_beams));
     expect(options.max_length > given, "a max_length above that of the start token and the prefix",
            std::to_string(options.max_length) + " with " + std::to_string(given) + " tokens given");
-    expect(options.repetition_penalty > 0.0, "a repetition_penalty above 0",
+    const auto positive = [](double number) { return number > 0.0 && std::isfinite(number); };
+    expect(positive(options.repetition_penalty), "a finite repetition_penalty above 0",
            std::to_string(options.repetition_penalty));
     expect(options.no_repeat_ngram_size >= 0, "no_repeat_ngram_size of at least 0",
            std::to_string(options.no_repeat_ngram_size));
     if (!options.do_sample) return;
-    expect(options.temperature > 0.0, "a temperature above 0", std::to_string(options.temperature));
+    expect(positive(options.temperature), "a finite temperature above 0", std::to_string(options.temperature));
     expect(options.top_k >= 0, "top_k of at least 0", std::to_string(options.top_k));
     expect(options.top_p > 0.0 && options.top_p <= 1.0, "top_p above 0, at most 1", std::to_string(options.top_p));
     expect(options.sequences >= 1, "at least 1 sequence", std::to_string(options.sequences));

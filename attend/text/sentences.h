@@ -14,8 +14,8 @@ namespace attend::text {
 /// A line taken apart. prefix, sentences joined with spaces, and suffix are the line again, but for spaces between
 /// sentences and bytes that were no UTF-8.
 struct Line {
-    std::string text;                    ///< the line, with U+FFFD in place of bytes that were no UTF-8
-    std::string prefix;                  ///< byte order mark, spaces and a list's marker ("- ", "* ", "3. ")
+    std::string text;    ///< the line, with U+FFFD in place of bytes that were no UTF-8
+    std::string prefix;  ///< byte order mark, spaces and a marker of a list or heading ("- ", "3. ", "(3) ", "# ")
     std::vector<std::string> sentences;  ///< without spaces around them; vertical tabs and form feeds are spaces
     std::vector<TextRange> ranges;       ///< of the sentences in text
     std::string suffix;                  ///< spaces at the end, and a carriage return

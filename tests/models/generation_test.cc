@@ -275,6 +275,9 @@ TEST(Generation, SamplesFollowTheirSeed) {
     EXPECT_THROW(translator.translate("a", {.top_k = 3}), ValueError);
     EXPECT_THROW(translator.translate("a", {.beam_size = 2, .sampling = true}), ValueError);
     EXPECT_THROW(translator.translate("a", {.sampling = true, .temperature = 0.0}), ValueError);
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    EXPECT_THROW(translator.translate("a", {.sampling = true, .temperature = kInfinity}), ValueError);
+    EXPECT_THROW(translator.translate("a", {.repetition_penalty = kInfinity}), ValueError);
     EXPECT_THROW(translator.translate("a", {.sampling = true, .top_p = 1.5}), ValueError);
     EXPECT_THROW(translator.translate("a", {.max_new_tokens = std::numeric_limits<std::int64_t>::max()}), ValueError);
 }

@@ -102,7 +102,13 @@ TEST(Sentences, PrefixAndSuffixKeepWhatIsAround) {
         {"\u2022 item", "\u2022 ", "item", ""},
         {"12. item", "12. ", "item", ""},
         {"3) item", "3) ", "item", ""},
-        {"-5 degrees", "", "-5 degrees", ""},  // no marker
+        {"(14) item", "(14) ", "item", ""},
+        {"## heading", "## ", "heading", ""},
+        {"\u2013 item", "\u2013 ", "item", ""},
+        {"(14 days)", "", "(14 days)", ""},    // no marker
+        {"(3. item", "", "(3. item", ""},      // nor this
+        {"#1 of all", "", "#1 of all", ""},    // nor this
+        {"-5 degrees", "", "-5 degrees", ""},  // nor this
         {"3.5 litres", "", "3.5 litres", ""},  // a number
         {"1984 was a year", "", "1984 was a year", ""},
         {"*bold* word", "", "*bold* word", ""},

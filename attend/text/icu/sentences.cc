@@ -13,6 +13,7 @@
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <string_view>
 
 namespace attend::text {
 
@@ -47,6 +48,8 @@ bool is_space(char16_t c) {
     return u_isUWhiteSpace(c) != 0;
 }
 
+constexpr std::u16string_view kBullets = u"-*+\u2022\u2023\u25AA\u25E6\u2013\u2014";
+
 /// Where the text behind indentation and a list's marker begins.
 std::int32_t text_begin(const icu::UnicodeString& line) {
     std::int32_t at = 0;
@@ -56,11 +59,19 @@ std::int32_t text_begin(const icu::UnicodeString& line) {
     };
     skip_spaces();
     std::int32_t marker = at;
-    if (marker < line.length() && (line[marker] == u'-' || line[marker] == u'*' || line[marker] == u'\u2022')) {
+    const auto is = [&](std::u16string_view any) {
+        return marker < line.length() && any.find(line[marker]) != std::u16string_view::npos;
+    };
+    if (is(kBullets)) {
         ++marker;
+    } else if (is(u"#")) {  // a heading of Markdown
+        while (is(u"#")) ++marker;
     } else {
-        while (marker < line.length() && line[marker] >= u'0' && line[marker] <= u'9') ++marker;
-        if (marker == at || marker >= line.length() || (line[marker] != u'.' && line[marker] != u')')) return at;
+        const bool opened = is(u"(");
+        if (opened) ++marker;
+        const std::int32_t first = marker;
+        while (is(u"0123456789")) ++marker;
+        if (marker == first || !is(opened ? u")" : u".)")) return at;
         ++marker;
     }
     if (marker >= line.length() || !is_space(line[marker])) return at;
