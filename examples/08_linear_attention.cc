@@ -23,12 +23,10 @@ static double nanoseconds_a_token(std::int64_t tokens, const Call& call) {
     return best / static_cast<double>(tokens);
 }
 
-static void draw(const viz::BarChart& chart, const std::string& file) {
-    try {
-        viz::bar_chart(chart).save(file);
-    } catch (const UnsupportedError& error) {
-        std::printf("%s\n", error.what());
-    }
+static void draw(const viz::BarChart& chart, const std::string& file) try {
+    viz::bar_chart(chart).save(file);
+} catch (const UnsupportedError& error) {
+    std::printf("%s\n", error.what());
 }
 
 int main(int count, char** arguments) {
