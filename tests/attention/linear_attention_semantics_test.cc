@@ -37,6 +37,24 @@ LinearAttentionOptions options_of(const LinearInputs& inputs, std::int64_t begin
     return options;
 }
 
+/// All that two calls return, bit for bit.
+void expect_same_bits(const LinearAttentionResult& a, const LinearAttentionResult& b) {
+    EXPECT_TRUE(same_bits(a.output, b.output));
+    EXPECT_TRUE(same_bits(a.denominator, b.denominator));
+    EXPECT_TRUE(same_bits(a.state, b.state));
+    EXPECT_TRUE(same_bits(a.normaliser, b.normaliser));
+}
+
+void expect_same_bits(const LinearAttentionGradients& a, const LinearAttentionGradients& b) {
+    EXPECT_TRUE(same_bits(a.query, b.query));
+    EXPECT_TRUE(same_bits(a.key, b.key));
+    EXPECT_TRUE(same_bits(a.value, b.value));
+    EXPECT_TRUE(same_bits(a.decay, b.decay));
+    EXPECT_TRUE(same_bits(a.beta, b.beta));
+    EXPECT_TRUE(same_bits(a.initial_state, b.initial_state));
+    EXPECT_TRUE(same_bits(a.initial_normaliser, b.initial_normaliser));
+}
+
 TEST(LinearAttentionSemantics, TwoHalvesWithAStateAreTheWhole) {
     for (const LinearCase& c : linear_cases()) {
         if (!c.causal || !c.state) continue;
@@ -95,14 +113,9 @@ TEST(LinearAttentionSemantics, BitsDoNotDependOnThreads) {
         for (const int threads : {2, 3, 7}) {
             set_num_threads(threads);
             const LinearAttentionResult more = inputs.forward();
-            EXPECT_TRUE(same_bits(one.output, more.output));
-            EXPECT_TRUE(same_bits(one.state, more.state));
+            expect_same_bits(one, more);
             const LinearAttentionGradients back = inputs.backward(more);
-            EXPECT_TRUE(same_bits(one_back.query, back.query));
-            EXPECT_TRUE(same_bits(one_back.key, back.key));
-            EXPECT_TRUE(same_bits(one_back.value, back.value));
-            EXPECT_TRUE(same_bits(one_back.decay, back.decay));
-            EXPECT_TRUE(same_bits(one_back.beta, back.beta));
+            expect_same_bits(one_back, back);
         }
         set_num_threads(0);
     }
@@ -146,13 +159,8 @@ TEST(LinearAttentionSemantics, ScratchIsNotReadBeforeItIsWritten) {
             const LinearAttentionResult more = inputs.forward();
             poison_scratch();
             const LinearAttentionGradients back = inputs.backward(more);
-            EXPECT_TRUE(same_bits(one.output, more.output));
-            EXPECT_TRUE(same_bits(one.state, more.state));
-            EXPECT_TRUE(same_bits(one_back.query, back.query));
-            EXPECT_TRUE(same_bits(one_back.key, back.key));
-            EXPECT_TRUE(same_bits(one_back.value, back.value));
-            EXPECT_TRUE(same_bits(one_back.decay, back.decay));
-            EXPECT_TRUE(same_bits(one_back.beta, back.beta));
+            expect_same_bits(one, more);
+            expect_same_bits(one_back, back);
         }
     }
     set_num_threads(0);
@@ -178,15 +186,8 @@ TEST(LinearAttentionSemantics, BitsOfALongSequenceDoNotDependOnThreads) {
                 set_num_threads(threads);
                 const LinearAttentionResult more = inputs.forward();
                 const LinearAttentionGradients back = inputs.backward(more);
-                EXPECT_TRUE(same_bits(one.output, more.output));
-                EXPECT_TRUE(same_bits(one.state, more.state));
-                EXPECT_TRUE(same_bits(one.normaliser, more.normaliser));
-                EXPECT_TRUE(same_bits(one_back.query, back.query));
-                EXPECT_TRUE(same_bits(one_back.key, back.key));
-                EXPECT_TRUE(same_bits(one_back.value, back.value));
-                EXPECT_TRUE(same_bits(one_back.decay, back.decay));
-                EXPECT_TRUE(same_bits(one_back.initial_state, back.initial_state));
-                EXPECT_TRUE(same_bits(one_back.initial_normaliser, back.initial_normaliser));
+                expect_same_bits(one, more);
+                expect_same_bits(one_back, back);
             }
             set_num_threads(0);
         }

@@ -9,8 +9,8 @@ from typing import Optional
 import torch
 
 from .. import _core
-from ._modes import refuse_tangents
-from ._operator import _check_shapes, _one_by_one, _output_like
+from ._operator import _check_shapes, _output_like
+from ._transforms import register_vmap, transformed
 
 _DIFFERENTIABLE = 7
 _NAMES = ("decay", "beta", "initial_state", "initial_normaliser", "key_lengths", "query_starts", "key_starts",
@@ -123,44 +123,16 @@ def backward_by(operator):
 
 
 linear_attention.register_autograd(backward_by(linear_attention_backward), setup_context=save_for_backward)
-
-for _each in (linear_attention, linear_attention_backward):
-    _each.register_vmap(functools.partial(_one_by_one, _each))
+register_vmap(linear_attention, linear_attention_backward)
 
 
-def _refuse_gradients_of_gradients(*_):
+def _refuse_second(*_):
     raise RuntimeError("[linear_attention] expected gradients to be differentiated once, found gradients of gradients")
 
 
-class Gradients(torch.autograd.Function):
-    """Those of linear attention where they may be differentiated once more: which is refused."""
-
-    @staticmethod
-    def forward(*arguments):
-        return linear_attention_backward(*arguments)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    backward = staticmethod(_refuse_gradients_of_gradients)
-
-    @staticmethod
-    def vmap(info, in_dims, *arguments):
-        return _one_by_one(Gradients.apply, info, in_dims, *arguments)
+def _refuse_tangents(*_):
+    raise NotImplementedError("[linear_attention] expected gradients in reverse mode, found forward mode (jvp)")
 
 
-class TransformedLinearAttention(torch.autograd.Function):
-    """The operator for torch.func's transforms and forward mode."""
-
-    @staticmethod
-    def forward(*arguments):
-        return linear_attention(*arguments)
-
-    setup_context = staticmethod(save_for_backward)
-    backward = staticmethod(backward_by(Gradients.apply))
-    jvp = staticmethod(refuse_tangents)
-
-    @staticmethod
-    def vmap(info, in_dims, *arguments):
-        return _one_by_one(TransformedLinearAttention.apply, info, in_dims, *arguments)
+Gradients, TransformedLinearAttention = transformed(linear_attention, linear_attention_backward, save_for_backward,
+                                                    backward_by, _refuse_second, _refuse_tangents)

@@ -1,12 +1,12 @@
 """Attention as an operator of known shapes and gradients: what torch.compile, export, trace, fake tensors and function
 transforms see. Ordinary calls pass it by, since its dispatch takes longer than a small attention."""
-import functools
 from typing import Optional
 
 import torch
 
 from .. import _core
 from ._modes import refuse_gradients_of_gradients, refuse_tangents
+from ._transforms import register_vmap, transformed
 
 
 @torch.library.custom_op("attend::attention", mutates_args=())
@@ -94,53 +94,6 @@ def _backward_by(operator):
 
 
 attention.register_autograd(_backward_by(attention_backward), setup_context=_save_for_backward)
-
-
-def _one_by_one(operator, info, in_dims, *arguments):
-    """The operator's rule for vmap: a call for each member of the batch."""
-    def members(x, d):
-        if d is None:
-            return [x] * max(info.batch_size, 1)
-        # No batch still has members' shapes.
-        return x.unbind(d) if info.batch_size > 0 else [x.new_zeros(x.shape[:d] + x.shape[d + 1:])]
-    batches = (members(x, d) for x, d in zip(arguments, in_dims))
-    together = tuple(torch.stack(x)[:info.batch_size] for x in zip(*(operator(*member) for member in zip(*batches))))
-    return together, (0,) * len(together)
-
-
-for _each in (attention, attention_backward):
-    _each.register_vmap(functools.partial(_one_by_one, _each))
-
-
-# torch.func.grad and what is built of it do not take the gradients of custom operators.
-class _Gradients(torch.autograd.Function):
-
-    @staticmethod
-    def forward(*arguments):
-        return attention_backward(*arguments)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    backward = staticmethod(refuse_gradients_of_gradients)
-
-    @staticmethod
-    def vmap(info, in_dims, *arguments):
-        return _one_by_one(_Gradients.apply, info, in_dims, *arguments)
-
-
-class TransformedAttention(torch.autograd.Function):
-    """The operator for torch.func's transforms and forward mode."""
-
-    @staticmethod
-    def forward(*arguments):
-        return attention(*arguments)
-
-    setup_context = staticmethod(_save_for_backward)
-    backward = staticmethod(_backward_by(_Gradients.apply))
-    jvp = staticmethod(refuse_tangents)
-
-    @staticmethod
-    def vmap(info, in_dims, *arguments):
-        return _one_by_one(TransformedAttention.apply, info, in_dims, *arguments)
+register_vmap(attention, attention_backward)
+_, TransformedAttention = transformed(attention, attention_backward, _save_for_backward, _backward_by,
+                                      refuse_gradients_of_gradients, refuse_tangents)
