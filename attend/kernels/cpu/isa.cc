@@ -14,7 +14,7 @@ namespace attend::kernels::cpu {
 
 namespace {
 
-constexpr std::array kAll = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
+constexpr std::array kAll = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
 
 std::atomic<int> overridden{-1};
 
@@ -45,6 +45,8 @@ std::string_view name_of(Isa isa) {
             return "avx512";
         case Isa::avx512_bf16:
             return "avx512_bf16";
+        case Isa::amx:
+            return "amx";
     }
     return "";
 }

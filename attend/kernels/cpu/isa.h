@@ -16,6 +16,7 @@ enum class Isa : std::uint8_t {
     avx2,         ///< 256-bit vectors with fused multiply-add and half-precision conversion
     avx512,       ///< 512-bit vectors (F, BW, DQ, VL)
     avx512_bf16,  ///< the same with bfloat16 dot products
+    amx,          ///< the same with tiles of 16 x 16 sums of bfloat16 products (AMX-TILE, AMX-BF16)
 };
 
 /// Its name in ATTEND_ISA.

@@ -25,9 +25,9 @@
 
 namespace attend::kernels::cpu {
 
-inline constexpr int kMaxRows = 12;     ///< rows of a tile at most
+inline constexpr int kMaxRows = 32;     ///< rows of a tile at most
 inline constexpr int kMaxColumns = 32;  ///< columns of a panel at most
-inline constexpr int kRowSlots = 16;    ///< rows of a tile, rounded up to whole vectors of any instruction set
+inline constexpr int kRowSlots = 32;    ///< rows of a tile, rounded up to whole vectors of any instruction set
 inline constexpr int kMaxWidth = 16;    ///< floats of a vector at most
 
 /// How packed operands are stored.
@@ -221,6 +221,11 @@ struct TileKernels {
     int width = 0;                   ///< floats of a vector
     int columns = 0;                 ///< of a panel: two vectors
     int step_columns = 0;            ///< depth steps that a panel of weights has: columns, or half of it
+    int depth_steps = 1;             ///< the depth of packed operands is a multiple of it; steps behind hold 0
+
+    /// What a thread does before and behind the products of a unit of work; null: nothing. See ProductsInUse.
+    void (*begin_products)() = nullptr;
+    void (*end_products)() = nullptr;  ///< see begin_products
 
     /// Products over `depth` steps. Lives as long as the program.
     const Products& (*products)(std::int64_t depth) = nullptr;
@@ -269,6 +274,26 @@ struct TileKernels {
     /// out / sum, and log-sum-exp = (maximum factor + log2(sum)) ln 2 in natural units, in
     /// log_sum_exp[kRowSlots]; rows without a sum: 0 and -inf.
     void (*finish_rows)(const RowState& state, float factor, const MutableRows& output, float* log_sum_exp) = nullptr;
+};
+
+/// While one lives, this thread may call the products of `kernels`. Code of others may leave the processor's tiles in
+/// another shape: renew() behind it.
+class ProductsInUse {
+public:
+    /// @param kernels must outlive this
+    explicit ProductsInUse(const TileKernels& kernels) : kernels_(kernels) { renew(); }
+    ~ProductsInUse() {
+        if (kernels_.end_products != nullptr) kernels_.end_products();
+    }
+    ProductsInUse(const ProductsInUse&) = delete;
+    ProductsInUse& operator=(const ProductsInUse&) = delete;
+    /// Again as it was at first.
+    void renew() const {
+        if (kernels_.begin_products != nullptr) kernels_.begin_products();
+    }
+
+private:
+    const TileKernels& kernels_;
 };
 
 /// The table for tensors of `dtype` (float32, bfloat16, float16) on active_isa(). @param wants_floats never pairs

@@ -33,8 +33,8 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
       exponent_factor(tile_kernels.format == Format::pairs && !has_modifiers(problem, tile_kernels)
                           ? static_cast<float>(problem.scale * kLog2e)
                           : 1.0F),
-      depth(steps_of(tile_kernels, problem.query.shape()[3])),
-      value_depth(steps_of(tile_kernels, problem.value.shape()[3])),
+      depth(depth_of(tile_kernels, problem.query.shape()[3])),
+      value_depth(depth_of(tile_kernels, problem.value.shape()[3])),
       blocks(divide_up(problem.query.shape()[3], tile_kernels.columns)),
       value_blocks(divide_up(problem.value.shape()[3], tile_kernels.columns)),
       key_tiles(tile_kernels.format == Format::pairs ? kMostKeyTiles

@@ -30,7 +30,7 @@ constexpr std::int64_t kPanelsAhead = 2;  // for which masks and biases are aske
 struct Layout {
     Layout(const AttentionProblem& problem, const TileKernels& kernels, std::int64_t unit_tiles)
         : tiles(unit_tiles),
-          depth(steps_of(kernels, problem.query.shape()[3])),
+          depth(depth_of(kernels, problem.query.shape()[3])),
           blocks(divide_up(problem.value.shape()[3], kernels.columns)),
           panel(std::int64_t{kernels.rows} * kernels.columns),
           strip(strip_keys(depth)),
@@ -102,6 +102,7 @@ public:
     }
 
     void run() {
+        const ProductsInUse use(kernels_);
         begin();
         for_each_strip([this](std::int64_t tile) { attend(tile); });
         for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) finish(tile);

@@ -17,9 +17,14 @@ inline Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t hea
     return {row_address(view, batch, head, begin), view.dtype(), view.strides()[2], count, view.shape()[3]};
 }
 
-/// Depth steps of `width` numbers.
+/// Steps that `width` numbers take.
 inline std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
     return kernels.format == Format::pairs ? divide_up(width, 2) : width;
+}
+
+/// Depth of packed operands of `width` numbers.
+inline std::int64_t depth_of(const TileKernels& kernels, std::int64_t width) {
+    return divide_up(steps_of(kernels, width), kernels.depth_steps) * kernels.depth_steps;
 }
 
 /// Rows where a product reads its steps, and how far apart they are.

@@ -13,6 +13,7 @@ using Xbyak::Address;
 using Xbyak::Reg64;
 using Xbyak::Zmm;
 
+constexpr int kTileRows = 12;  // of packed operands and panels
 constexpr std::int64_t kFloat = sizeof(float);
 constexpr std::int64_t kPanelRow = kMaxColumns * kFloat;  // bytes of a panel's row
 constexpr std::int64_t kVector = 64;                      // bytes
@@ -200,7 +201,7 @@ void Generator::restore() {
 
 // `steps` depth steps; the row pointer advances every 16, so that displacements stay within a byte.
 Stream Generator::score_steps(std::int64_t steps) {
-    constexpr std::int64_t kRowStep = kMaxRows * kFloat;
+    constexpr std::int64_t kRowStep = kTileRows * kFloat;
     Stream out;
     for (std::int64_t k = 0; k < steps; ++k) {
         const std::int64_t in_block = k % 16;
@@ -323,7 +324,7 @@ void Generator::accumulate_steps(Stream& out, int steps) {
 void Generator::make_accumulate(Job job) {
     const bool pairs = format() == Format::pairs;
     const int steps = pairs ? 16 : 32;
-    const std::int64_t weight_panel = kMaxRows * (pairs ? kPanelRow / 2 : kPanelRow);
+    const std::int64_t weight_panel = kTileRows * (pairs ? kPanelRow / 2 : kPanelRow);
     mov(rax, rdi);
     push(r13);
     push(r14);
@@ -365,8 +366,8 @@ void Generator::make_accumulate(Job job) {
         advance();
         Stream moves;
         // Sums and shifts start over with each panel; source and target move by whole panels.
-        moves.push_back([=, this] { move(r8, kMaxRows * kPanelRow); });
-        moves.push_back([=, this] { move(r9, job == Job::exponential ? weight_panel : kMaxRows * kPanelRow); });
+        moves.push_back([=, this] { move(r8, kTileRows * kPanelRow); });
+        moves.push_back([=, this] { move(r9, job == Job::exponential ? weight_panel : kTileRows * kPanelRow); });
         weave(moves, {});
         dec(r15);
         jnz(again, T_NEAR);
@@ -452,7 +453,7 @@ void Generator::make_transposed() {
         weave(product, {});
     };
     // A whole tile has as many steps as rows (half as many pairs); the last tile may have less.
-    const int whole = format() == Format::pairs ? kMaxRows / 2 : kMaxRows;
+    const int whole = format() == Format::pairs ? kTileRows / 2 : kTileRows;
     Xbyak::Label few;
     Xbyak::Label next;
     cmp(r9, static_cast<std::uint32_t>(whole));

@@ -1,12 +1,18 @@
 #include <attend/kernels/cpu/simd/tables.h>
 #include <attend/kernels/cpu/simd/vec_avx512.h>
 
+namespace attend::kernels::cpu::simd {
+namespace {
+constexpr int kTileRows = Simd::kRows;
+}  // namespace
+}  // namespace attend::kernels::cpu::simd
+
 #include <attend/kernels/cpu/simd/tile_kernels.inl>
 
 namespace attend::kernels::cpu::simd {
 
 TileKernels avx512_table() {
-    return float_table(Isa::avx512);
+    return with_generic_products<Floats>(table_without_products(Isa::avx512));
 }
 
 }  // namespace attend::kernels::cpu::simd

@@ -6,9 +6,37 @@
 #include <attend/kernels/cpu/simd/row_tables.h>
 #include <attend/kernels/cpu/simd/tables.h>
 
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace attend::kernels::cpu::simd {
 
 namespace {
+
+/// Whether the processor has tiles of bfloat16 and the system lets this process use them: asking is what makes it.
+bool may_use_tiles() {
+    static const bool may = [] {
+        unsigned a = 0;
+        unsigned b = 0;
+        unsigned c = 0;
+        unsigned d = 0;
+        constexpr unsigned kBfloat16 = 1U << 22U;
+        constexpr unsigned kTiles = 1U << 24U;
+        if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+        if ((d & kBfloat16) == 0 || (d & kTiles) == 0) return false;
+#if defined(__linux__)
+        constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+        constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+        return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+        return false;
+#endif
+    }();
+    return may;
+}
 
 TileKernels with_products(TileKernels table, ProductsOfDepth assembled) {
     if (assembled != nullptr) table.products = assembled;
@@ -63,12 +91,20 @@ bool has(Isa isa) {
                    __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
         case Isa::avx512_bf16:
             return has(Isa::avx512) && __builtin_cpu_supports("avx512bf16") != 0;
+        case Isa::amx:
+            return has(Isa::avx512_bf16) && may_use_tiles();
     }
     return false;
 }
 
 const TileKernels& choose(Isa isa, Format format) {
     switch (isa) {
+        case Isa::amx:
+            if (format == Format::pairs) {
+                static const TileKernels tiles = amx_table();
+                return tiles;
+            }
+            [[fallthrough]];
         case Isa::avx512_bf16:
             if (format == Format::pairs) {
                 static const TileKernels pairs = tile_table_avx512(avx512_pairs_table());
@@ -91,16 +127,16 @@ const TileKernels& choose(Isa isa, Format format) {
 }
 
 const DecodeKernels& choose_decode(Isa isa, DType cache, DType query) {
-    if (isa == Isa::avx512_bf16 && cache == DType::bfloat16 && query == DType::bfloat16) {
+    if (isa >= Isa::avx512_bf16 && cache == DType::bfloat16 && query == DType::bfloat16) {
         static const DecodeKernels pairs = decode_avx512_bf16();
         return pairs;
     }
     // Every processor so far that has the one has the other.
-    if (isa == Isa::avx512_bf16 && cache == DType::int8 && __builtin_cpu_supports("avx512vnni") != 0) {
+    if (isa >= Isa::avx512_bf16 && cache == DType::int8 && __builtin_cpu_supports("avx512vnni") != 0) {
         static const DecodeKernels bytes = decode_avx512_vnni();
         return bytes;
     }
-    if (isa == Isa::avx512_bf16 || isa == Isa::avx512) {
+    if (isa >= Isa::avx512) {
         static const DecodeTables avx512(decode_avx512);
         return avx512.of(cache);
     }
@@ -113,7 +149,7 @@ const DecodeKernels& choose_decode(Isa isa, DType cache, DType query) {
 }
 
 const DenseKernels& choose_dense(Isa isa, Format format) {
-    if (isa == Isa::avx512_bf16) {
+    if (isa >= Isa::avx512_bf16) {
         static const DenseTables pairs = dense_tables_avx512(true);
         return pairs.of(format);
     }
@@ -149,7 +185,7 @@ const PlainKernels& choose_plain(Isa isa) {
 
 const LinearKernels& choose_linear(Isa isa) {
     static const LinearKernels scalar = linear_scalar();
-    if (isa == Isa::avx512_bf16 || isa == Isa::avx512) {
+    if (isa >= Isa::avx512) {
         static const LinearKernels avx512 = linear_avx512();
         return avx512;
     }

@@ -12,6 +12,7 @@ TileKernels neon_table();          ///< floats
 TileKernels avx2_table();          ///< floats
 TileKernels avx512_table();        ///< floats
 TileKernels avx512_pairs_table();  ///< pairs of bfloat16
+TileKernels amx_table();           ///< the same, with larger tiles
 
 /// Whether this processor runs `isa` and this build has it.
 bool has(Isa isa);

@@ -1,6 +1,6 @@
 // The tile kernels in terms of Simd (vec_*.h): one source for every instruction set, which is compiled once for each,
 // in a translation unit of its own, with its own flags. Everything is in an unnamed namespace, so that no two units
-// share code that was compiled for one of them.
+// share code that was compiled for one of them. The including unit defines kTileRows, the rows of a tile.
 
 #include <attend/core/element.h>
 #include <attend/core/half.h>
@@ -18,7 +18,7 @@ namespace {
 
 using Vec = Simd::Vec;
 constexpr int kWidth = Simd::kWidth;
-constexpr int kRows = Simd::kRows;
+constexpr int kRows = kTileRows;
 constexpr int kColumns = 2 * kWidth;
 
 #include <attend/kernels/cpu/simd/elements.inl>
@@ -723,15 +723,14 @@ void unpack_rows(const float* blocks, std::int64_t block_stride, std::int64_t ro
     });
 }
 
-/// The table of floats.
-TileKernels float_table(Isa isa) {
+/// The table of floats, but for products.
+TileKernels table_without_products(Isa isa) {
     TileKernels table;
     table.isa = isa;
     table.rows = kRows;
     table.width = kWidth;
     table.columns = kColumns;
     table.step_columns = kColumns;
-    table.products = generic_products<Floats>;
     table.pack_rows = pack_rows;
     table.pack_columns = pack_columns;
     table.pack_steps = pack_steps;
@@ -741,13 +740,22 @@ TileKernels float_table(Isa isa) {
     table.modify = modify;
     table.keep_range = keep_range;
     table.keep_true = keep_true;
-    table.run = run_job<Floats>;
     table.scale_panel = scale_panel;
     table.drop_gradients = drop_gradients;
     table.add_panels = add_panels;
     table.add_transposed = add_transposed;
     table.raise_maximum = raise_maximum;
     table.finish_rows = finish_rows;
+    return table;
+}
+
+/// A table with what its products are of.
+template <typename Operand>
+TileKernels with_generic_products(TileKernels table) {
+    table.format = Operand::kFormat;
+    table.step_columns = Operand::kSteps;
+    table.products = generic_products<Operand>;
+    table.run = run_job<Operand>;
     return table;
 }
 
