@@ -18,7 +18,7 @@ inline constexpr std::int64_t kMostDimensions = 1024;
 /// Panels over which weights are multiplied at a time, 128 keys, then added to what the tile has: rounding errors grow
 /// with the length of such sums.
 inline std::int64_t panels_of_sum(const TileKernels& kernels) {
-    return 128 / kernels.columns;
+    return (kernels.rows == 32 ? 512 : 128) / kernels.columns;
 }
 
 /// Keys of a strip whose packed rows have `depth` floats: a quarter of a second-level cache of 1 MiB. Fewer keys mean

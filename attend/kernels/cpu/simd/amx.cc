@@ -294,7 +294,8 @@ void scores_on_tiles(const ScoresArgs* args) {
         zero_sums();
     }
     for (std::int64_t t = 0; t < turns; ++t, rows += kTileSide * 4, columns += kTileSide * kPanelStride) {
-        multiply_step<kRowTiles, kColumnTiles>(rows, args->depth * 4, columns, kPanelStride, [&] { pace.turn(); });
+        multiply_step<kRowTiles, kColumnTiles>(
+            rows, args->depth * 4, columns, kPanelStride, [&]() __attribute__((always_inline)) { pace.turn(); });
     }
     store_sums<kRowTiles, kColumnTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
     work.advance(work.left());
@@ -319,8 +320,9 @@ void accumulate_on_tiles(const AccumulateArgs* args) {
     }
     for (std::int64_t p = 0; p < panels; ++p, weights += kWeightPanel * 4, columns += kSteps * args->stride) {
         // A panel of the job for a panel of the product: it may be the next one's.
-        multiply_step<kRowTiles, kColumnTiles>(weights, kWeightsStride, columns, args->stride,
-                                               [&] { work.advance(kActive / kTurns); });
+        multiply_step<kRowTiles, kColumnTiles>(
+            weights, kWeightsStride, columns,
+            args->stride, [&]() __attribute__((always_inline)) { work.advance(kActive / kTurns); });
     }
     store_sums<kRowTiles, kColumnTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
     work.advance(work.left());
