@@ -7,7 +7,7 @@
 ///
 ///     rows       [row][step]             as matrices are, so that they can often be read in place
 ///     columns    [panel][step][32]       the same bytes on every instruction set: they can be stored and mapped
-///     sums       [panel][12][32]         float; int32 for quads
+///     sums       [panel][12][32]         float; int32 for quads; of one panel [rows][32]
 ///
 /// Every sum is one accumulator over the steps of a call, in order, whatever the tile, and is then added to what was
 /// there: the same bits for any number of rows, panels and threads.
@@ -23,11 +23,11 @@
 namespace attend::kernels::cpu {
 
 inline constexpr int kDenseColumns = 32;                           ///< columns of a panel
-inline constexpr int kDenseRows = 12;                              ///< rows of a tile at most
+inline constexpr int kDenseRows = 12;                              ///< rows of a tile of vectors at most
 inline constexpr int kDensePanels = 4;                             ///< panels that one call takes at most
 inline constexpr std::int64_t kLaneBytes = 4;                      ///< of a step of one row or column
 inline constexpr std::int64_t kStepBytes = 128;                    ///< of a step of a panel
-inline constexpr std::int64_t kSums = kDenseRows * kDenseColumns;  ///< of a panel, in lanes
+inline constexpr std::int64_t kSums = kDenseRows * kDenseColumns;  ///< of a panel and a tile of vectors, in lanes
 
 /// Elements of a step: 1, 2 or 4.
 constexpr std::int64_t lane_elements(Format format) {
@@ -45,6 +45,7 @@ struct DenseArgs {
     std::byte* sums = nullptr;           ///< see above
     std::int64_t fresh = 0;              ///< not 0: sums are written, not added to
     const std::byte* ahead = nullptr;    ///< columns that are wanted soon, see DenseKernels::kernel
+    std::int64_t count = 0;              ///< rows, as the kernel was asked for with
 };
 
 using DenseKernel = void (*)(const DenseArgs*);  ///< see DenseArgs
@@ -64,7 +65,10 @@ struct DenseFinish {
 /// The functions of one instruction set and format.
 struct DenseKernels {
     Format format = Format::floats;  ///< of the operands
-    int rows = 0;                    ///< of a tile at most
+    int rows = 0;                    ///< of a tile at most; tiles of more than 12 take one panel at a time
+    /// Whether tiles of a product are whole but for the last one, since begin_rows() takes its time, and not of nearly
+    /// the same size.
+    bool whole_tiles = false;
     /// Rows of a tile from which it takes one panel at a time: they have sums enough, and a block of one panel, 32 KB,
     /// is what a first-level cache holds.
     int rows_of_one_panel = 7;
@@ -72,11 +76,13 @@ struct DenseKernels {
     /// once and not in every tile: 8 bytes then, elements 0, 2, 1 and 3.
     std::int64_t row_lane_bytes = kLaneBytes;
 
-    /// The kernel for `count` rows and some panels: up to 2 rows take 1, 2 or 4, up to 6 1 or 2, others 1, since sums
-    /// of few rows would wait for each other. Kernels for one panel (AVX-512) or of five and six rows (AVX2, but quads)
-    /// ask for what is wanted soon: with `stream` for as many lines of `ahead` as they read, up to two panels, else for
-    /// one line in four steps.
+    /// The kernel for `count` rows and some panels: below rows_of_one_panel up to 2 rows take 1, 2 or 4, others 1 or 2,
+    /// since sums of few rows would wait for each other. Kernels for one panel (AVX-512) or of five and six rows (AVX2,
+    /// but quads) ask for what is wanted soon: with `stream` for as many lines of `ahead` as they read, up to two
+    /// panels, else for one line in four steps.
     DenseKernel (*kernel)(int count, int panels, bool stream) = nullptr;
+    /// Before this thread calls kernels for another number of rows than before, 0 after the last one; null: nothing.
+    void (*begin_rows)(int count) = nullptr;
     /// See DenseFinish.
     void (*finish)(const DenseFinish& args) = nullptr;
     /// Rows of elements to rows of lanes, rounded to the format; the last lane is filled up with 0. floats, pairs.

@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::int64_t kBlockSteps = kDenseBlockBytes / kLaneBytes;
 constexpr std::int64_t kUnitTiles = 16;
+constexpr std::int64_t kUnitRows = 192;
 constexpr std::int64_t kUnitPanels = 8;
 constexpr std::int64_t kTilesOfRead = 2;           // up to so many tiles, reading W is what takes time
 constexpr std::int64_t kTilesToAsk = 8;            // from so many on, each asks for a part of the next panel
@@ -16,26 +17,47 @@ constexpr std::int64_t kWorthAThread = 200'000;    // lanes times rows of column
 constexpr std::int64_t kCachedOutput = 512 << 10;  // bytes; asking for lines takes its time too
 constexpr std::int64_t kAskedByTile = kBlockSteps / 4 * 64;
 constexpr std::int64_t kBlockBytes = kBlockSteps * kStepBytes;
-constexpr std::int64_t kSumBytes = kSums * kLaneBytes;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
 
-/// Rows cut into tiles of nearly the same size.
-struct Tiles {
-    Tiles(std::int64_t rows, std::int64_t largest)
-        : count(divide_up(rows, largest)), base_(rows / count), longer_(rows % count) {}
+/// Rows cut into parts of nearly the same size, whose sizes are multiples of `step` (but for the last one's).
+struct Parts {
+    Parts(std::int64_t rows, std::int64_t largest, std::int64_t step = 1)
+        : count(divide_up(rows, largest)),
+          rows_(rows),
+          step_(step),
+          base_(divide_up(rows, step) / count),
+          longer_(divide_up(rows, step) % count) {}
 
-    std::int64_t begin(std::int64_t tile) const { return tile * base_ + std::min(tile, longer_); }
-    int rows(std::int64_t tile) const { return static_cast<int>(base_ + (tile < longer_ ? 1 : 0)); }
+    std::int64_t begin(std::int64_t part) const {
+        return std::min(rows_, (part * base_ + std::min(part, longer_)) * step_);
+    }
+    int rows(std::int64_t part) const { return static_cast<int>(begin(part + 1) - begin(part)); }
 
     std::int64_t count;
 
 private:
+    std::int64_t rows_;
+    std::int64_t step_;
     std::int64_t base_;
     std::int64_t longer_;
 };
+
+/// What the parts of rows are multiples of: 1, or a whole tile.
+std::int64_t step_of(const DenseKernels& kernels) {
+    return kernels.whole_tiles ? kernels.rows : 1;
+}
+
+Parts tiles_of(const DenseKernels& kernels, std::int64_t rows) {
+    return {rows, kernels.rows, step_of(kernels)};
+}
+
+/// Bytes of the sums of a panel of a tile.
+std::int64_t sum_bytes(const DenseKernels& kernels) {
+    return std::max(kernels.rows, kDenseRows) * kStepBytes;
+}
 
 /// The loops of a unit.
 class UnitProduct {
@@ -44,11 +66,18 @@ public:
         : product_(product),
           unit_(unit),
           kernels_(dense_kernels(product.weight.format)),
-          tiles_(unit.row_end - unit.row_begin, kernels_.rows),
+          tiles_(tiles_of(kernels_, unit.row_end - unit.row_begin)),
+          sum_bytes_(sum_bytes(kernels_)),
           steps_(product.weight.steps()),
           blocks_(std::max<std::int64_t>(1, divide_up(steps_, kBlockSteps))),
           asks_for_output_(out_bytes(product) > kCachedOutput),
           sums_(sums) {}
+
+    ~UnitProduct() {
+        if (kernels_.begin_rows != nullptr && begun_rows_ != 0) kernels_.begin_rows(0);
+    }
+    UnitProduct(const UnitProduct&) = delete;
+    UnitProduct& operator=(const UnitProduct&) = delete;
 
     void run() {
         const std::int64_t group = most_panels();
@@ -70,7 +99,7 @@ public:
                 const bool last = p + panels >= unit_.panel_end;
                 const std::byte* next = last ? block_at(unit_.panel_begin, block + 1) : block_at(p + panels, block);
                 const std::int64_t kept = blocks_ == 1 ? 0 : (p - unit_.panel_begin) * tiles_.count;
-                multiply_panels(p, panels, block, next, sums_ + kept * kSumBytes);
+                multiply_panels(p, panels, block, next, sums_ + kept * sum_bytes_);
                 p += panels;
             }
         }
@@ -84,7 +113,7 @@ private:
     /// Panels that the kernel takes at once.
     std::int64_t most_panels() const {
         const int rows = tiles_.rows(0);
-        return rows <= 2 ? 4 : rows < kernels_.rows_of_one_panel ? 2 : 1;
+        return rows >= kernels_.rows_of_one_panel ? 1 : rows <= 2 ? 4 : 2;
     }
 
     std::int64_t panels_at(std::int64_t panel, std::int64_t group) const {
@@ -103,6 +132,10 @@ private:
         if (key != found_key_) {
             found_ = kernels_.kernel(rows, static_cast<int>(panels), stream);
             found_key_ = key;
+        }
+        if (kernels_.begin_rows != nullptr && rows != begun_rows_) {
+            kernels_.begin_rows(rows);
+            begun_rows_ = rows;
         }
         return found_;
     }
@@ -123,17 +156,18 @@ private:
             if (last && asks_for_output_) ask_for_output(t, panel, panels);
             const bool stream = tiles_.count < kTilesToAsk && t == 0;
             args.rows = product_.rows + row * product_.row_stride + block * kBlockSteps * kernels_.row_lane_bytes;
-            args.sums = sums + (blocks_ == 1 ? 0 : t * panels * kSumBytes);
+            args.sums = sums + (blocks_ == 1 ? 0 : t * panels * sum_bytes_);
             // Of one panel after the other; what a tile asks for lies in one of them.
             const std::int64_t asked = stream ? 0 : t * kAskedByTile;
             args.ahead = next + asked / kBlockBytes * args.panel_stride + asked % kBlockBytes;
+            args.count = tiles_.rows(t);
             if (args.steps > 0) {
                 kernel(tiles_.rows(t), panels, stream)(&args);
             } else {
-                std::memset(args.sums, 0, static_cast<std::size_t>(panels * kSumBytes));
+                std::memset(args.sums, 0, static_cast<std::size_t>(panels * sum_bytes_));
             }
             if (!last) continue;
-            for (std::int64_t p = 0; p < panels; ++p) finish(t, panel + p, args.sums + p * kSumBytes);
+            for (std::int64_t p = 0; p < panels; ++p) finish(t, panel + p, args.sums + p * kSums * kLaneBytes);
         }
     }
 
@@ -179,13 +213,15 @@ private:
     const Product& product_;
     const Unit& unit_;
     const DenseKernels& kernels_;
-    Tiles tiles_;
+    Parts tiles_;
+    std::int64_t sum_bytes_;
     std::int64_t steps_;
     std::int64_t blocks_;
     bool asks_for_output_;
     std::byte* sums_;
     DenseKernel found_ = nullptr;
     std::int64_t found_key_ = -1;
+    int begun_rows_ = 0;
 };
 
 }  // namespace
@@ -195,7 +231,8 @@ std::vector<Unit> product_units(const Product& product, int workers) {
     if (product.count == 0 || panels == 0) return {};
     const std::int64_t work = product.count * panels * kDenseColumns * product.weight.steps();
     const std::int64_t wanted = workers == 1 || work < kWorthAThread ? 1 : 4 * std::int64_t{workers};
-    const Tiles rows(product.count, kUnitTiles * dense_kernels(product.weight.format).rows);
+    const DenseKernels& kernels = dense_kernels(product.weight.format);
+    const Parts rows(product.count, std::min(kUnitTiles * kernels.rows, kUnitRows), step_of(kernels));
     std::int64_t parts = divide_up(panels, kUnitPanels);
     if (rows.count == 1 && product.count <= kTilesOfRead * kDenseRows) parts = std::min(panels, wanted);
     parts = std::min(std::max(parts, divide_up(wanted, rows.count)), panels);
@@ -211,10 +248,12 @@ std::vector<Unit> product_units(const Product& product, int workers) {
 }
 
 std::int64_t product_scratch(const Product& product, const Unit& unit) {
-    const Tiles tiles(unit.row_end - unit.row_begin, dense_kernels(product.weight.format).rows);
-    if (product.weight.steps() <= kBlockSteps) return kDensePanels * kSumBytes;
-    if (tiles.count <= kTilesOfRead) return tiles.count * kDensePanels * kSumBytes;
-    return tiles.count * (unit.panel_end - unit.panel_begin) * kSumBytes;
+    const DenseKernels& kernels = dense_kernels(product.weight.format);
+    const std::int64_t tiles = tiles_of(kernels, unit.row_end - unit.row_begin).count;
+    const std::int64_t bytes = sum_bytes(kernels);
+    if (product.weight.steps() <= kBlockSteps) return kDensePanels * bytes;
+    if (tiles <= kTilesOfRead) return tiles * kDensePanels * bytes;
+    return tiles * (unit.panel_end - unit.panel_begin) * bytes;
 }
 
 void multiply(const Product& product, const Unit& unit, std::span<std::byte> scratch) {

@@ -230,57 +230,6 @@ private:
 
 // ------------------------------------------------------------------------------------------------------------ products
 
-constexpr int kTurns = 4;  // of a tile of depth
-
-/// Sums += rows columns over a tile of depth.
-template <int kRowTiles, int kColumnTiles, typename Turn>
-[[gnu::always_inline]] inline void multiply_step(const std::byte* rows, std::int64_t row_stride,
-                                                 const std::byte* columns, std::int64_t column_stride,
-                                                 const Turn& turn) {
-    load_tile<4>(rows, row_stride);
-    load_tile<6>(columns, column_stride);
-    multiply_tiles<0, 4, 6>();
-    if constexpr (kColumnTiles == 2) load_tile<7>(columns + kTileSide * 4, column_stride);
-    turn();
-    if constexpr (kColumnTiles == 2) multiply_tiles<1, 4, 7>();
-    if constexpr (kRowTiles == 2) load_tile<5>(rows + kTileSide * row_stride, row_stride);
-    turn();
-    if constexpr (kRowTiles == 2) multiply_tiles<2, 5, 6>();
-    turn();
-    if constexpr (kRowTiles == 2 && kColumnTiles == 2) multiply_tiles<3, 5, 7>();
-    turn();
-}
-
-/// Calls use(load or store) of each sum with its place.
-template <int kRowTiles, int kColumnTiles>
-[[gnu::always_inline]] inline void store_sums(std::byte* out, std::int64_t stride) {
-    store_tile<0>(out, stride);
-    if constexpr (kColumnTiles == 2) store_tile<1>(out + kTileSide * 4, stride);
-    if constexpr (kRowTiles == 2) {
-        store_tile<2>(out + kTileSide * stride, stride);
-        if constexpr (kColumnTiles == 2) store_tile<3>(out + kTileSide * stride + kTileSide * 4, stride);
-    }
-}
-
-/// The sums begin with what is there: bfloat16 operands leave nothing to gain from sums of sums. @param row_stride 0:
-/// the same for all rows
-template <int kRowTiles, int kColumnTiles>
-[[gnu::always_inline]] inline void load_sums(const std::byte* from, std::int64_t stride) {
-    load_tile<0>(from, stride);
-    if constexpr (kColumnTiles == 2) load_tile<1>(from + kTileSide * 4, stride);
-    if constexpr (kRowTiles == 2) {
-        load_tile<2>(from + kTileSide * stride, stride);
-        if constexpr (kColumnTiles == 2) load_tile<3>(from + kTileSide * stride + kTileSide * 4, stride);
-    }
-}
-
-inline void zero_sums() {
-    zero_tile<0>();
-    zero_tile<1>();
-    zero_tile<2>();
-    zero_tile<3>();
-}
-
 template <int kRowTiles, int kColumnTiles, Job kJob>
 void scores_on_tiles(const ScoresArgs* args) {
     const std::int64_t turns = args->depth / kTileSide;
@@ -294,7 +243,7 @@ void scores_on_tiles(const ScoresArgs* args) {
         zero_sums();
     }
     for (std::int64_t t = 0; t < turns; ++t, rows += kTileSide * 4, columns += kTileSide * kPanelStride) {
-        multiply_step<kRowTiles, kColumnTiles>(
+        multiply_step<Format::pairs, kRowTiles, kColumnTiles>(
             rows, args->depth * 4, columns, kPanelStride, [&]() __attribute__((always_inline)) { pace.turn(); });
     }
     store_sums<kRowTiles, kColumnTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
@@ -313,6 +262,7 @@ void accumulate_on_tiles(const AccumulateArgs* args) {
     const auto* columns = reinterpret_cast<const std::byte*>(args->columns);
     constexpr int kActive = kRowTiles * kTileSide;
     Work<kJob> work(args->job, kActive);
+    // Sums go on where they were: operands of bfloat16 leave nothing to gain from sums of sums.
     if (args->fresh) {
         zero_sums();
     } else {
@@ -320,7 +270,7 @@ void accumulate_on_tiles(const AccumulateArgs* args) {
     }
     for (std::int64_t p = 0; p < panels; ++p, weights += kWeightPanel * 4, columns += kSteps * args->stride) {
         // A panel of the job for a panel of the product: it may be the next one's.
-        multiply_step<kRowTiles, kColumnTiles>(
+        multiply_step<Format::pairs, kRowTiles, kColumnTiles>(
             weights, kWeightsStride, columns,
             args->stride, [&]() __attribute__((always_inline)) { work.advance(kActive / kTurns); });
     }
@@ -345,7 +295,7 @@ void transposed_on_tiles(const TransposedArgs* args) {
             }
             tile = reinterpret_cast<const std::byte*>(some);
         }
-        multiply_step<kRowTiles, kColumnTiles>(tile, kWeightsStride, columns, args->stride, [] {});
+        multiply_step<Format::pairs, kRowTiles, kColumnTiles>(tile, kWeightsStride, columns, args->stride, [] {});
     }
     store_sums<kRowTiles, kColumnTiles>(out, args->out_stride);
 }
@@ -396,6 +346,11 @@ private:
     }
 };
 
+void begin_tiles() {
+    static constexpr TileShapes kShapes;
+    shape_tiles(kShapes);
+}
+
 const Products& tile_products(std::int64_t) {
     static const TileProducts products;
     return products;
@@ -408,7 +363,7 @@ TileKernels amx_table() {
     table.format = Format::pairs;
     table.step_columns = kSteps;
     table.depth_steps = kTileSide;
-    table.begin_products = shape_tiles;
+    table.begin_products = begin_tiles;
     table.end_products = release_tiles;
     table.products = tile_products;
     table.pack_rows = pack_rows_tiles;

@@ -6,6 +6,9 @@
 /// rows][16 steps]; 6 and 7 two column tiles, [16 steps][16 columns]. A step is 4 bytes of depth: two bfloat16.
 #pragma once
 
+#include <attend/kernels/cpu/tile_kernels.h>
+
+#include <cstddef>
 #include <cstdint>
 
 namespace attend::kernels::cpu::simd {
@@ -14,7 +17,7 @@ namespace {
 
 constexpr int kTileSide = 16;  ///< rows of a tile, and its steps or columns
 
-/// All eight with 16 rows of 64 bytes, as ldtilecfg takes them.
+/// All eight with 16 rows of 64 bytes, as ldtilecfg takes them, which needs a tenth of a microsecond.
 struct alignas(64) TileShapes {
     std::uint8_t palette = 1;
     std::uint8_t start_row = 0;
@@ -23,12 +26,11 @@ struct alignas(64) TileShapes {
     std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-inline void shape_tiles() {
-    static constexpr TileShapes kShapes;
-    asm volatile("ldtilecfg %0" ::"m"(kShapes));
+inline void shape_tiles(const TileShapes& shapes) {
+    asm volatile("ldtilecfg %0" ::"m"(shapes));
 }
 
-/// As they were: a thread that holds tiles has more to save when it is switched.
+/// As before: a thread that holds tiles has more to save when it is switched.
 inline void release_tiles() {
     asm volatile("tilerelease" ::);
 }
@@ -49,10 +51,66 @@ template <int kTile>
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(data), "r"(stride), "i"(kTile) : "memory");
 }
 
-/// kSum += kRows kColumns: for each step the product of the first bfloat16 is added, then that of the second.
-template <int kSum, int kRows, int kColumns>
+/// kSum += kRows kColumns. Two bfloat16 a step: the first ones of the 16 steps are summed, and the second ones, both in
+/// order, and the sum of the two is added. Four bytes, signed ones of rows and unsigned ones of columns: exact.
+template <Format kFormat, int kSum, int kRows, int kColumns>
 [[gnu::always_inline]] inline void multiply_tiles() {
-    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kRows), "i"(kColumns));
+    if constexpr (kFormat == Format::pairs) {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kRows), "i"(kColumns));
+    } else {
+        asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kRows), "i"(kColumns));
+    }
+}
+
+// A product of one or two row tiles and one or two column tiles.
+
+inline void zero_sums() {
+    zero_tile<0>();
+    zero_tile<1>();
+    zero_tile<2>();
+    zero_tile<3>();
+}
+
+/// The sums begin with what is there. @param stride 0: the same for all rows
+template <int kRowTiles, int kColumnTiles>
+[[gnu::always_inline]] inline void load_sums(const std::byte* from, std::int64_t stride) {
+    load_tile<0>(from, stride);
+    if constexpr (kColumnTiles == 2) load_tile<1>(from + kTileSide * 4, stride);
+    if constexpr (kRowTiles == 2) {
+        load_tile<2>(from + kTileSide * stride, stride);
+        if constexpr (kColumnTiles == 2) load_tile<3>(from + kTileSide * stride + kTileSide * 4, stride);
+    }
+}
+
+template <int kRowTiles, int kColumnTiles>
+[[gnu::always_inline]] inline void store_sums(std::byte* out, std::int64_t stride) {
+    store_tile<0>(out, stride);
+    if constexpr (kColumnTiles == 2) store_tile<1>(out + kTileSide * 4, stride);
+    if constexpr (kRowTiles == 2) {
+        store_tile<2>(out + kTileSide * stride, stride);
+        if constexpr (kColumnTiles == 2) store_tile<3>(out + kTileSide * stride + kTileSide * 4, stride);
+    }
+}
+
+constexpr int kTurns = 4;  ///< that multiply_step() gives
+
+/// Sums += rows columns over 16 steps. @param turn called between the multiplications
+template <Format kFormat, int kRowTiles, int kColumnTiles, typename Turn>
+[[gnu::always_inline]] inline void multiply_step(const std::byte* rows, std::int64_t row_stride,
+                                                 const std::byte* columns, std::int64_t column_stride,
+                                                 const Turn& turn) {
+    load_tile<4>(rows, row_stride);
+    load_tile<6>(columns, column_stride);
+    multiply_tiles<kFormat, 0, 4, 6>();
+    if constexpr (kColumnTiles == 2) load_tile<7>(columns + kTileSide * 4, column_stride);
+    turn();
+    if constexpr (kColumnTiles == 2) multiply_tiles<kFormat, 1, 4, 7>();
+    if constexpr (kRowTiles == 2) load_tile<5>(rows + kTileSide * row_stride, row_stride);
+    turn();
+    if constexpr (kRowTiles == 2) multiply_tiles<kFormat, 2, 5, 6>();
+    turn();
+    if constexpr (kRowTiles == 2 && kColumnTiles == 2) multiply_tiles<kFormat, 3, 5, 7>();
+    turn();
 }
 
 }  // namespace

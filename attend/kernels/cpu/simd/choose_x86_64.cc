@@ -16,7 +16,8 @@ namespace attend::kernels::cpu::simd {
 
 namespace {
 
-/// Whether the processor has tiles of bfloat16 and the system lets this process use them: asking is what makes it.
+/// Whether the processor has tiles of bfloat16 and of bytes and the system lets this process use them: asking is what
+/// makes it.
 bool may_use_tiles() {
     static const bool may = [] {
         unsigned a = 0;
@@ -25,8 +26,9 @@ bool may_use_tiles() {
         unsigned d = 0;
         constexpr unsigned kBfloat16 = 1U << 22U;
         constexpr unsigned kTiles = 1U << 24U;
+        constexpr unsigned kBytes = 1U << 25U;
         if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-        if ((d & kBfloat16) == 0 || (d & kTiles) == 0) return false;
+        if ((d & kBfloat16) == 0 || (d & kTiles) == 0 || (d & kBytes) == 0) return false;
 #if defined(__linux__)
         constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
         constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
@@ -63,6 +65,13 @@ DenseTables dense_tables_avx512(bool with_pairs) {
         const DenseKernelOf assembled = native ? assembled_dense_avx512(format) : nullptr;
         if (assembled != nullptr) tables.of(format).kernel = assembled;
     }
+    return tables;
+}
+
+/// Those with the processor's tiles.
+DenseTables dense_tables_amx() {
+    DenseTables tables = dense_tables_avx512(true);
+    for (const Format format : {Format::pairs, Format::quads}) tables.of(format) = dense_amx(tables.of(format));
     return tables;
 }
 
@@ -149,6 +158,10 @@ const DecodeKernels& choose_decode(Isa isa, DType cache, DType query) {
 }
 
 const DenseKernels& choose_dense(Isa isa, Format format) {
+    if (isa == Isa::amx) {
+        static const DenseTables tiles = dense_tables_amx();
+        return tiles.of(format);
+    }
     if (isa >= Isa::avx512_bf16) {
         static const DenseTables pairs = dense_tables_avx512(true);
         return pairs.of(format);

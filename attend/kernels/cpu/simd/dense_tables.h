@@ -16,6 +16,10 @@ DenseKernels dense_avx512(Format format);  ///< the same
 DenseKernels dense_avx512_bf16();          ///< pairs by vdpbf16ps
 DenseKernels dense_avx512_vnni();          ///< quads by vpdpbusd
 
+/// Tiles of the processor (AMX) for pairs of any number of rows, and for quads of more rows than vectors are better at.
+/// @param vectors the table of vectors, which does all the rest
+DenseKernels dense_amx(const DenseKernels& vectors);
+
 /// The table of `isa` for `format`.
 const DenseKernels& choose_dense(Isa isa, Format format);
 
