@@ -1,5 +1,7 @@
 #include "benchmarks/attend_benchmark/limits.h"
 
+#include <attend/kernels/cpu/isa.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -96,6 +98,42 @@ __attribute__((target("avx512f,avx512vnni"))) void int8_avx512(std::int64_t step
     for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
 }
 
+/// Tiles of 16 rows of 64 bytes. Four sums hide the latency; chains go round them.
+struct alignas(64) Tiles {
+    std::uint8_t palette = 1;
+    std::uint8_t unused[15] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+constexpr Tiles kTiles;
+
+void bfloat16_amx(std::int64_t steps) {
+    asm volatile("ldtilecfg %0" ::"m"(kTiles));
+    for (std::int64_t step = 0; step < steps * kChains / 4; ++step) {
+        asm volatile(
+            "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
+            "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\ttdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::);
+    }
+    asm volatile("tilerelease" ::);
+}
+
+void int8_amx(std::int64_t steps) {
+    asm volatile("ldtilecfg %0" ::"m"(kTiles));
+    for (std::int64_t step = 0; step < steps * kChains / 4; ++step) {
+        asm volatile(
+            "tdpbusd %%tmm6, %%tmm4, %%tmm0\n\ttdpbusd %%tmm7, %%tmm4, %%tmm1\n\t"
+            "tdpbusd %%tmm6, %%tmm5, %%tmm2\n\ttdpbusd %%tmm7, %%tmm5, %%tmm3" ::);
+    }
+    asm volatile("tilerelease" ::);
+}
+
+/// Whether this process may use them.
+bool has_tiles() {
+    const std::vector<kernels::cpu::Isa> isas = kernels::cpu::available_isas();
+    return std::find(isas.begin(), isas.end(), kernels::cpu::Isa::amx) != isas.end();
+}
+
 #endif
 
 /// A loop, and how many operations one of its instructions does.
@@ -103,6 +141,7 @@ struct Peak {
     Loop loop = nullptr;
     double operations = 0.0;
     const char* instruction = "";
+    std::int64_t steps = 1'000'000;  ///< 4 ms at 3 GHz and one instruction a cycle
 };
 
 std::optional<Peak> peak_of(const std::string& name, Isa isa) {
@@ -112,6 +151,10 @@ std::optional<Peak> peak_of(const std::string& name, Isa isa) {
     if (name == "float32" && __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0) {
         return Peak{float32_avx2, 16.0, "vfmadd231ps ymm"};
     }
+    constexpr double kTile = 16.0 * 16.0 * 16.0;  // of sums and steps
+    constexpr std::int64_t kTileSteps = 60'000;   // an instruction takes 16 cycles
+    if (name == "bfloat16" && wide && has_tiles()) return Peak{bfloat16_amx, 4.0 * kTile, "tdpbf16ps", kTileSteps};
+    if (name == "int8" && wide && has_tiles()) return Peak{int8_amx, 8.0 * kTile, "tdpbusd", kTileSteps};
     if (name == "bfloat16" && wide && __builtin_cpu_supports("avx512bf16") != 0) {
         return Peak{bfloat16_avx512, 64.0, "vdpbf16ps zmm"};
     }
@@ -157,9 +200,8 @@ std::optional<Limit> Machine::measure(const std::string& name) {
     if (name == "memory") return memory();
     const std::optional<Peak> peak = peak_of(name, isa_);
     if (!peak) return std::nullopt;
-    constexpr std::int64_t kSteps = 1'000'000;  // 4 ms at 3 GHz and one instruction a cycle
-    const double seconds = seconds_of(threads_, [&](int) { peak->loop(kSteps); });
-    return Limit{static_cast<double>(kSteps) * threads_ * kChains * peak->operations / seconds / 1e9,
+    const double seconds = seconds_of(threads_, [&](int) { peak->loop(peak->steps); });
+    return Limit{static_cast<double>(peak->steps) * threads_ * kChains * peak->operations / seconds / 1e9,
                  peak->instruction};
 }
 

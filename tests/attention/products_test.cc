@@ -19,7 +19,8 @@
 namespace attend::kernels::cpu {
 namespace {
 
-/// What an instruction set has, with compiled products.
+/// What an instruction set has, with compiled products that assembled ones take the place of: none of AMX's are, which
+/// the oracle judges.
 std::vector<TileKernels> compiled_tables(Isa isa) {
 #if defined(__x86_64__)
     if (isa == Isa::avx2) return {simd::avx2_table()};

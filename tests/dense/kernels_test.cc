@@ -64,12 +64,59 @@ TEST_P(DenseTiles, AssembledEqualCompiledBitForBit) {
                             args.sums = static_cast<std::byte*>(sums.data());
                             args.fresh = fresh ? 1 : 0;
                             args.ahead = args.columns;
+                            args.count = count;
                             kernels.kernel(count, panels, stream)(&args);
                             return sums;
                         };
                         const Tensor want = run(compiled, false);
                         EXPECT_TRUE(testing::same_bits(run(used, false), want)) << count << " x " << panels;
                         EXPECT_TRUE(testing::same_bits(run(used, true), want)) << count << " x " << panels;
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Integers are exact: tiles of any number of rows are what a loop computes, whatever lies behind their rows and depth.
+TEST_P(DenseTiles, BytesEqualALoop) {
+    const DenseKernels& used = dense_kernels(Format::quads);
+    if (used.row_lane_bytes != kLaneBytes) return;  // rows of words, compared above
+    for (const std::int64_t steps : {1, 15, 16, 17, 40, 256}) {
+        const std::int64_t row_stride = (steps + 3) * kLaneBytes;
+        const Tensor columns = lanes(kDenseColumns * (steps + 20), 2);
+        for (int count = 1; count <= used.rows; ++count) {
+            // Nothing lies behind the rows: sanitizers see who reads there.
+            const Tensor rows = lanes((count - 1) * row_stride / kLaneBytes + steps, 1);
+            for (const bool fresh : {true, false}) {
+                const Tensor before = lanes(count * kDenseColumns, 3);
+                Tensor found = before;
+                DenseArgs args;
+                args.rows = static_cast<const std::byte*>(rows.data());
+                args.row_stride = row_stride;
+                args.columns = static_cast<const std::byte*>(columns.data());
+                args.steps = steps;
+                args.sums = static_cast<std::byte*>(found.data());
+                args.fresh = fresh ? 1 : 0;
+                args.ahead = args.columns;
+                args.count = count;
+                if (used.begin_rows != nullptr) used.begin_rows(count);
+                used.kernel(count, 1, count % 2 == 0)(&args);
+                if (used.begin_rows != nullptr) used.begin_rows(0);
+                for (int r = 0; r < count; ++r) {
+                    for (std::int64_t c = 0; c < kDenseColumns; ++c) {
+                        std::int32_t want = 0;
+                        const std::int64_t at = r * kDenseColumns + c;
+                        if (!fresh) std::memcpy(&want, before.data<float>() + at, sizeof want);
+                        for (std::int64_t k = 0; k < steps * kLaneBytes; ++k) {
+                            const auto x = static_cast<const std::int8_t*>(rows.data())[r * row_stride + k];
+                            const auto w = static_cast<const std::uint8_t*>(
+                                columns.data())[k / kLaneBytes * kStepBytes + c * kLaneBytes + k % kLaneBytes];
+                            want += x * w;
+                        }
+                        std::int32_t got = 0;
+                        std::memcpy(&got, found.data<float>() + at, sizeof got);
+                        ASSERT_EQ(got, want) << count << " rows, " << steps << " steps at " << r << ", " << c;
                     }
                 }
             }
