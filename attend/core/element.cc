@@ -1,6 +1,7 @@
 #include <attend/core/element.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -98,6 +99,11 @@ void store_element(void* data, DType dtype, std::int64_t offset, double value) {
 
 void convert_elements(void* to, DType to_dtype, std::int64_t to_stride, const void* from, DType from_dtype,
                       std::int64_t from_stride, std::int64_t count) {
+    // Any byte but 0 is a true one, which becomes 1.
+    if (to_dtype == from_dtype && to_stride == 1 && from_stride == 1 && to_dtype != DType::boolean) {
+        if (count > 0) std::memcpy(to, from, static_cast<std::size_t>(count) * size_of(to_dtype));
+        return;
+    }
     with_storage(to_dtype, [&](auto* to_tag) {
         with_storage(from_dtype, [&](auto* from_tag) {
             using To = std::remove_pointer_t<decltype(to_tag)>;
