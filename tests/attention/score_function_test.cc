@@ -413,6 +413,28 @@ TEST(ScoreFunction, RowWithoutWeightIsDead) {
     }
 }
 
+// A function may compute attention itself: what a thread had set up for its own products is there again afterwards.
+TEST(ScoreFunction, MayCallAttention) {
+    for (const Isa isa : available_isas()) {
+        const IsaOverride used(isa);
+        const Tensor q = normal({1, 2, 70, 40}, 1, DType::bfloat16);
+        const Tensor small = normal({1, 1, 5, 8}, 2, DType::bfloat16);
+        const auto run = [&](bool nested) {
+            const ScoreFunction function{.change = [&small, nested](const ScoreTile& tile) {
+                if (nested) static_cast<void>(attention(small, small, small));
+                tile.score(0, 0) += 0.5F;
+            }};
+            const AttentionOptions options{.score = function};
+            const AttentionResult y = attention(q, q, q, options);
+            return std::pair(y.output, attention_backward(q, q, q, q, y, options).query);
+        };
+        const auto [output, gradient] = run(false);
+        const auto [nested_output, nested_gradient] = run(true);
+        EXPECT_TRUE(same_bits(nested_output, output));
+        EXPECT_TRUE(same_bits(nested_gradient, gradient));
+    }
+}
+
 TEST(ScoreFunction, Errors) {
     const Tensor q = normal({1, 1, 6, 8}, 1);
     EXPECT_EQ(message_of<ValueError>([&] { attention(q, q, q, {.score = ScoreFunction{}}); }),

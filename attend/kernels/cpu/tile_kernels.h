@@ -223,9 +223,10 @@ struct TileKernels {
     int step_columns = 0;            ///< depth steps that a panel of weights has: columns, or half of it
     int depth_steps = 1;             ///< the depth of packed operands is a multiple of it; steps behind hold 0
 
-    /// What a thread does before and behind the products of a unit of work; null: nothing. See ProductsInUse.
+    /// What a thread does before the products of a unit of work, and again where code of others may have run since;
+    /// null: nothing.
     void (*begin_products)() = nullptr;
-    void (*end_products)() = nullptr;  ///< see begin_products
+    void (*end_products)() = nullptr;  ///< behind the last
 
     /// Products over `depth` steps. Lives as long as the program.
     const Products& (*products)(std::int64_t depth) = nullptr;
@@ -276,21 +277,21 @@ struct TileKernels {
     void (*finish_rows)(const RowState& state, float factor, const MutableRows& output, float* log_sum_exp) = nullptr;
 };
 
-/// While one lives, this thread may call the products of `kernels`. Code of others may leave the processor's tiles in
-/// another shape: renew() behind it.
-class ProductsInUse {
+/// See TileKernels::begin_products.
+inline void begin_products(const TileKernels& kernels) {
+    if (kernels.begin_products != nullptr) kernels.begin_products();
+}
+
+/// Ends what begin_products() began, also where an exception passes.
+class EndOfProducts {
 public:
     /// @param kernels must outlive this
-    explicit ProductsInUse(const TileKernels& kernels) : kernels_(kernels) { renew(); }
-    ~ProductsInUse() {
+    explicit EndOfProducts(const TileKernels& kernels) : kernels_(kernels) {}
+    ~EndOfProducts() {
         if (kernels_.end_products != nullptr) kernels_.end_products();
     }
-    ProductsInUse(const ProductsInUse&) = delete;
-    ProductsInUse& operator=(const ProductsInUse&) = delete;
-    /// Again as it was at first.
-    void renew() const {
-        if (kernels_.begin_products != nullptr) kernels_.begin_products();
-    }
+    EndOfProducts(const EndOfProducts&) = delete;
+    EndOfProducts& operator=(const EndOfProducts&) = delete;
 
 private:
     const TileKernels& kernels_;

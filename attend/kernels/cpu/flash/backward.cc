@@ -79,7 +79,8 @@ public:
     }
 
     void run() {
-        const ProductsInUse use(kernels_);
+        const EndOfProducts end(kernels_);
+        begin_products(kernels_);
         pack_keys();
         std::fill_n(grad_keys_, tiles_ * plan_.blocks * panel_, 0.0F);
         std::fill_n(grad_values_, tiles_ * plan_.value_blocks * panel_, 0.0F);

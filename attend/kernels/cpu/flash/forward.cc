@@ -102,7 +102,7 @@ public:
     }
 
     void run() {
-        const ProductsInUse use(kernels_);
+        const EndOfProducts end(kernels_);
         begin();
         for_each_strip([this](std::int64_t tile) { attend(tile); });
         for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) finish(tile);
@@ -171,6 +171,7 @@ private:
         if (visible.empty()) return;
         for (std::int64_t s = 0; s < strip_count(sequence_.key_count, layout_.strip); ++s) {
             check_interrupt();
+            begin_products(kernels_);
             strip_begin_ = strip_begin(s, sequence_.key_count, layout_.strip);
             const std::int64_t end = strip_begin(s + 1, sequence_.key_count, layout_.strip);
             const std::int64_t columns = kernels_.columns;

@@ -146,6 +146,7 @@ void PanelRules::modify(const PanelPosition& position, bool transposed, const fl
     tile.query_stride = transposed ? 1 : stride;
     tile.key_stride = transposed ? stride : 1;
     problem_.score->change(tile);
+    begin_products(kernels_);  // the function may have used the processor's tiles
     kernels_.modify({.start = start}, rows, columns, panel);
 }
 
