@@ -230,32 +230,37 @@ private:
 
 // ------------------------------------------------------------------------------------------------------------ products
 
-template <int kRowTiles, int kColumnTiles, Job kJob>
+template <int kRowTiles>
+constexpr int kTurns = 2 * kRowTiles;  // of multiply_step()
+
+template <int kRowTiles, Job kJob>
 void scores_on_tiles(const ScoresArgs* args) {
     const std::int64_t turns = args->depth / kTileSide;
     const auto* rows = reinterpret_cast<const std::byte*>(args->rows);
     const auto* columns = reinterpret_cast<const std::byte*>(args->columns);
     Work<kJob> work(args->job, kRowTiles * kTileSide);
-    Pace<kJob> pace(work, turns * kTurns);
+    Pace<kJob> pace(work, turns * kTurns<kRowTiles>);
     if (args->start != nullptr) {
-        load_sums<kRowTiles, kColumnTiles>(reinterpret_cast<const std::byte*>(args->start), 0);
+        load_sums<kRowTiles>(reinterpret_cast<const std::byte*>(args->start), 0);
     } else {
         zero_sums();
     }
     for (std::int64_t t = 0; t < turns; ++t, rows += kTileSide * 4, columns += kTileSide * kPanelStride) {
-        multiply_step<Format::pairs, kRowTiles, kColumnTiles>(
+        multiply_step<Format::pairs, kRowTiles>(
             rows, args->depth * 4, columns, kPanelStride, [&]() __attribute__((always_inline)) { pace.turn(); });
     }
-    store_sums<kRowTiles, kColumnTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
+    store_sums<kRowTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
     work.advance(work.left());
-    if constexpr (kColumnTiles == 1) {
-        for (int r = 0; r < kRowTiles * kTileSide; ++r) {
-            Simd::store(args->out + r * kColumns + kWidth, Simd::set1(-kInfinity));
-        }
-    }
 }
 
-template <int kRowTiles, int kColumnTiles, Job kJob>
+/// The last panel, where its other half is behind the keys.
+template <Job kJob>
+void scores_of_half(const ScoresArgs* args) {
+    scores_on_tiles<2, kJob>(args);
+    for (int r = 0; r < kRows; ++r) Simd::store(args->out + r * kColumns + kWidth, Simd::set1(-kInfinity));
+}
+
+template <int kRowTiles, Job kJob>
 void accumulate_on_tiles(const AccumulateArgs* args) {
     const std::int64_t panels = args->panels + (args->rest > 0 ? 1 : 0);
     const auto* weights = reinterpret_cast<const std::byte*>(args->weights);
@@ -266,24 +271,24 @@ void accumulate_on_tiles(const AccumulateArgs* args) {
     if (args->fresh) {
         zero_sums();
     } else {
-        load_sums<kRowTiles, kColumnTiles>(reinterpret_cast<const std::byte*>(args->out), kPanelStride);
+        load_sums<kRowTiles>(reinterpret_cast<const std::byte*>(args->out), kPanelStride);
     }
     for (std::int64_t p = 0; p < panels; ++p, weights += kWeightPanel * 4, columns += kSteps * args->stride) {
         // A panel of the job for a panel of the product: it may be the next one's.
-        multiply_step<Format::pairs, kRowTiles, kColumnTiles>(
+        multiply_step<Format::pairs, kRowTiles>(
             weights, kWeightsStride, columns,
-            args->stride, [&]() __attribute__((always_inline)) { work.advance(kActive / kTurns); });
+            args->stride, [&]() __attribute__((always_inline)) { work.advance(kActive / kTurns<kRowTiles>); });
     }
-    store_sums<kRowTiles, kColumnTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
+    store_sums<kRowTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
     work.advance(work.left());
 }
 
-template <int kRowTiles, int kColumnTiles>
+template <int kRowTiles>
 void transposed_on_tiles(const TransposedArgs* args) {
     const auto* columns = reinterpret_cast<const std::byte*>(args->columns);
     const auto* weights = reinterpret_cast<const std::byte*>(args->weights);
     auto* out = reinterpret_cast<std::byte*>(args->out);
-    load_sums<kRowTiles, kColumnTiles>(out, args->out_stride);
+    load_sums<kRowTiles>(out, args->out_stride);
     alignas(64) float some[kRows * kSteps];
     for (std::int64_t t = 0; t < args->tiles; ++t, weights += args->tile_stride, columns += kSteps * args->stride) {
         const std::byte* tile = weights;
@@ -295,9 +300,9 @@ void transposed_on_tiles(const TransposedArgs* args) {
             }
             tile = reinterpret_cast<const std::byte*>(some);
         }
-        multiply_step<Format::pairs, kRowTiles, kColumnTiles>(tile, kWeightsStride, columns, args->stride, [] {});
+        multiply_step<Format::pairs, kRowTiles>(tile, kWeightsStride, columns, args->stride, [] {});
     }
-    store_sums<kRowTiles, kColumnTiles>(out, args->out_stride);
+    store_sums<kRowTiles>(out, args->out_stride);
 }
 
 /// The same kernels for every depth.
@@ -309,40 +314,38 @@ protected:
     ScoresKernel make_scores(Job job, int rows, bool half) const override {
         switch (job) {
             case Job::row_maximum:
-                return scores<Job::row_maximum>(rows, half);
+                return half ? scores_of_half<Job::row_maximum> : scores<Job::row_maximum>(rows);
             case Job::exp_plain:
-                return scores<Job::exp_plain>(rows, half);
+                return scores<Job::exp_plain>(rows);
             case Job::multiply:
-                return scores<Job::multiply>(rows, half);
+                return scores<Job::multiply>(rows);
             default:
-                return scores<Job::none>(rows, half);
+                return half ? scores_of_half<Job::none> : scores<Job::none>(rows);
         }
     }
-    AccumulateKernel make_accumulate(Job job, int rows, bool half) const override {
+    // Halves of panels are computed whole: what they are filled up with is 0.
+    AccumulateKernel make_accumulate(Job job, int rows, bool) const override {
         switch (job) {
             case Job::exponential:
-                return accumulate<Job::exponential>(rows, half);
+                return accumulate<Job::exponential>(rows);
             case Job::multiply:
-                return accumulate<Job::multiply>(rows, half);
+                return accumulate<Job::multiply>(rows);
             default:
-                return accumulate<Job::none>(rows, half);
+                return accumulate<Job::none>(rows);
         }
     }
-    TransposedKernel make_transposed(int rows, bool half) const override {
-        if (rows <= kTileSide) return half ? transposed_on_tiles<1, 1> : transposed_on_tiles<1, 2>;
-        return half ? transposed_on_tiles<2, 1> : transposed_on_tiles<2, 2>;
+    TransposedKernel make_transposed(int rows, bool) const override {
+        return rows <= kTileSide ? transposed_on_tiles<1> : transposed_on_tiles<2>;
     }
 
 private:
     template <Job kJob>
-    static ScoresKernel scores(int rows, bool half) {
-        if (rows <= kTileSide) return half ? scores_on_tiles<1, 1, kJob> : scores_on_tiles<1, 2, kJob>;
-        return half ? scores_on_tiles<2, 1, kJob> : scores_on_tiles<2, 2, kJob>;
+    static ScoresKernel scores(int rows) {
+        return rows <= kTileSide ? scores_on_tiles<1, kJob> : scores_on_tiles<2, kJob>;
     }
     template <Job kJob>
-    static AccumulateKernel accumulate(int rows, bool half) {
-        if (rows <= kTileSide) return half ? accumulate_on_tiles<1, 1, kJob> : accumulate_on_tiles<1, 2, kJob>;
-        return half ? accumulate_on_tiles<2, 1, kJob> : accumulate_on_tiles<2, 2, kJob>;
+    static AccumulateKernel accumulate(int rows) {
+        return rows <= kTileSide ? accumulate_on_tiles<1, kJob> : accumulate_on_tiles<2, kJob>;
     }
 };
 

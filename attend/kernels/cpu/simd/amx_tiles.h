@@ -62,7 +62,7 @@ template <Format kFormat, int kSum, int kRows, int kColumns>
     }
 }
 
-// A product of one or two row tiles and one or two column tiles.
+// A product of one or two row tiles and two column tiles.
 
 inline void zero_sums() {
     zero_tile<0>();
@@ -72,44 +72,44 @@ inline void zero_sums() {
 }
 
 /// The sums begin with what is there. @param stride 0: the same for all rows
-template <int kRowTiles, int kColumnTiles>
+template <int kRowTiles>
 [[gnu::always_inline]] inline void load_sums(const std::byte* from, std::int64_t stride) {
     load_tile<0>(from, stride);
-    if constexpr (kColumnTiles == 2) load_tile<1>(from + kTileSide * 4, stride);
+    load_tile<1>(from + kTileSide * 4, stride);
     if constexpr (kRowTiles == 2) {
         load_tile<2>(from + kTileSide * stride, stride);
-        if constexpr (kColumnTiles == 2) load_tile<3>(from + kTileSide * stride + kTileSide * 4, stride);
+        load_tile<3>(from + kTileSide * stride + kTileSide * 4, stride);
     }
 }
 
-template <int kRowTiles, int kColumnTiles>
+template <int kRowTiles>
 [[gnu::always_inline]] inline void store_sums(std::byte* out, std::int64_t stride) {
     store_tile<0>(out, stride);
-    if constexpr (kColumnTiles == 2) store_tile<1>(out + kTileSide * 4, stride);
+    store_tile<1>(out + kTileSide * 4, stride);
     if constexpr (kRowTiles == 2) {
         store_tile<2>(out + kTileSide * stride, stride);
-        if constexpr (kColumnTiles == 2) store_tile<3>(out + kTileSide * stride + kTileSide * 4, stride);
+        store_tile<3>(out + kTileSide * stride + kTileSide * 4, stride);
     }
 }
 
-constexpr int kTurns = 4;  ///< that multiply_step() gives
-
-/// Sums += rows columns over 16 steps. @param turn called between the multiplications
-template <Format kFormat, int kRowTiles, int kColumnTiles, typename Turn>
+/// Sums += rows columns over 16 steps. @param turn called between the multiplications, twice for each row tile
+template <Format kFormat, int kRowTiles, typename Turn>
 [[gnu::always_inline]] inline void multiply_step(const std::byte* rows, std::int64_t row_stride,
                                                  const std::byte* columns, std::int64_t column_stride,
                                                  const Turn& turn) {
     load_tile<4>(rows, row_stride);
     load_tile<6>(columns, column_stride);
     multiply_tiles<kFormat, 0, 4, 6>();
-    if constexpr (kColumnTiles == 2) load_tile<7>(columns + kTileSide * 4, column_stride);
+    load_tile<7>(columns + kTileSide * 4, column_stride);
     turn();
-    if constexpr (kColumnTiles == 2) multiply_tiles<kFormat, 1, 4, 7>();
-    if constexpr (kRowTiles == 2) load_tile<5>(rows + kTileSide * row_stride, row_stride);
-    turn();
-    if constexpr (kRowTiles == 2) multiply_tiles<kFormat, 2, 5, 6>();
-    turn();
-    if constexpr (kRowTiles == 2 && kColumnTiles == 2) multiply_tiles<kFormat, 3, 5, 7>();
+    multiply_tiles<kFormat, 1, 4, 7>();
+    if constexpr (kRowTiles == 2) {
+        load_tile<5>(rows + kTileSide * row_stride, row_stride);
+        turn();
+        multiply_tiles<kFormat, 2, 5, 6>();
+        turn();
+        multiply_tiles<kFormat, 3, 5, 7>();
+    }
     turn();
 }
 

@@ -30,7 +30,7 @@ void multiply_rest(const std::byte* rows, std::int64_t row_stride, std::int64_t 
         std::memcpy(some_rows + r * kDepthBytes, rows + r * row_stride, static_cast<std::size_t>(steps * kLaneBytes));
     }
     std::memcpy(some_columns, columns, static_cast<std::size_t>(steps * kStepBytes));
-    multiply_step<kFormat, kRowTiles, 2>(some_rows, kDepthBytes, some_columns, kStepBytes, [] {});
+    multiply_step<kFormat, kRowTiles>(some_rows, kDepthBytes, some_columns, kStepBytes, [] {});
 }
 
 template <Format kFormat, int kRowTiles, bool kStream>
@@ -41,19 +41,19 @@ void tile(const DenseArgs* args) {
     if (args->fresh != 0) {
         zero_sums();
     } else {
-        load_sums<kRowTiles, 2>(args->sums, kStepBytes);
+        load_sums<kRowTiles>(args->sums, kStepBytes);
     }
     std::int64_t left = args->steps;
     for (; left >= kTileSide; left -= kTileSide) {
         constexpr std::int64_t kAsked = kStream ? kColumnBytes / kLine : kTileSide / 4;
         for (std::int64_t line = 0; line < kAsked; ++line) __builtin_prefetch(ahead + line * kLine, 0, 2);
         ahead += kAsked * kLine;
-        multiply_step<kFormat, kRowTiles, 2>(rows, args->row_stride, columns, kStepBytes, [] {});
+        multiply_step<kFormat, kRowTiles>(rows, args->row_stride, columns, kStepBytes, [] {});
         rows += kDepthBytes;
         columns += kColumnBytes;
     }
     if (left > 0) multiply_rest<kFormat, kRowTiles>(rows, args->row_stride, args->count, columns, left);
-    store_sums<kRowTiles, 2>(args->sums, kStepBytes);
+    store_sums<kRowTiles>(args->sums, kStepBytes);
 }
 
 template <Format kFormat>
