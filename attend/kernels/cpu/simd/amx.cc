@@ -37,6 +37,7 @@ constexpr std::int64_t kWeightPanel = kRows * kSteps;   ///< floats
 
 /// out[row][depth] = source, zeros behind its rows and its width.
 void pack_rows_tiles(const Rows& source, float, float* out) {
+    if (source.width == 0) return;  // there may be no data to point at
     constexpr std::int64_t kNumbers = 2 * kTileSide;
     const auto width = static_cast<std::size_t>((source.width + kNumbers - 1) / kNumbers * kNumbers);
     auto* row = reinterpret_cast<std::uint16_t*>(out);

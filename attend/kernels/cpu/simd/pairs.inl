@@ -38,6 +38,7 @@ void pack_columns_pairs(const Rows& source, float* out) {
 
 /// Element c of rows 2 s and 2 s + 1 side by side; the row behind the last is 0.
 void pack_steps_pairs(const Rows& source, std::int64_t block_stride, float* out) {
+    if (source.width == 0) return;  // there may be no data to point at
     alignas(64) std::uint16_t index[2][32];
     for (unsigned i = 0; i < 32; ++i) {
         index[0][i] = static_cast<std::uint16_t>(i / 2 + i % 2 * 32);  // of the two rows' 64 numbers
