@@ -33,7 +33,7 @@ inline constexpr int kMaxWidth = 16;    ///< floats of a vector at most
 /// How packed operands are stored.
 enum class Format : std::uint8_t {
     floats,  ///< float
-    pairs,   ///< two bfloat16 that are multiplied and added to a float at once (vdpbf16ps)
+    pairs,   ///< two bfloat16 that are multiplied and added to a float at once (vdpbf16ps, tdpbf16ps)
     quads,   ///< four int8, the columns' with 128 added, to an int32 (vpdpbusd); dense products only
 };
 
