@@ -28,8 +28,8 @@ struct DenseOptions {
 /// activation(x W^T + bias) + residual.
 ///
 /// float32 weights: float32 arithmetic. bfloat16: x is rounded to bfloat16, sums are float32 (tdpbf16ps or vdpbf16ps
-/// where the processor has it). int8: x is quantised, sums are exact int32; a row of x with a NaN or an infinity gives NaN, one
-/// whose largest magnitude is below 1e-36 counts as 0. Cost: rows x out x in multiply-adds.
+/// where the processor has it). int8: x is quantised, sums are exact int32; a row of x with a NaN or an infinity gives
+/// NaN, one whose largest magnitude is below 1e-36 counts as 0. Cost: rows x out x in multiply-adds.
 /// @param x [..., in] of float32, bfloat16 or float16, any strides @return [..., out]
 /// @throws ShapeError, DTypeError, ValueError
 Tensor matmul(const TensorView& x, const PackedMatrix& weight, const DenseOptions& options = {});
