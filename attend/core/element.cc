@@ -101,7 +101,7 @@ void convert_elements(void* to, DType to_dtype, std::int64_t to_stride, const vo
                       std::int64_t from_stride, std::int64_t count) {
     // Any byte but 0 is a true one, which becomes 1.
     if (to_dtype == from_dtype && to_stride == 1 && from_stride == 1 && to_dtype != DType::boolean) {
-        if (count > 0) std::memcpy(to, from, static_cast<std::size_t>(count) * size_of(to_dtype));
+        if (count > 0) std::memmove(to, from, static_cast<std::size_t>(count) * size_of(to_dtype));
         return;
     }
     with_storage(to_dtype, [&](auto* to_tag) {

@@ -5,6 +5,7 @@
 #include "tests/support/compare.h"
 
 #include <attend/attention/block_mask.h>
+#include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/philox.h>
 #include <attend/core/threads.h>
@@ -12,6 +13,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -316,6 +318,37 @@ TEST(BlockMask, NaNReachesTheRowsThatSeeIt) {
         v.at<float>({0, 0, 50, 3}) = std::numeric_limits<float>::quiet_NaN();
         const AttentionResult y = attention(q, q, v, {.mask = mask, .algorithm = algorithm});
         for (std::int64_t i = 0; i < 70; ++i) EXPECT_EQ(std::isnan(y.output.item({0, 0, i, 3})), i >= 50) << i;
+    }
+}
+
+// The function may compute attention itself, inside of the kernels that ask it; of a key that is not finite it is asked
+// pair by pair.
+TEST(BlockMask, FunctionMayCallAttention) {
+    const Tensor small = normal({1, 1, 5, 8}, 2, DType::bfloat16);
+    for (const Isa isa : available_isas()) {
+        const IsaOverride used(isa);
+        for (const bool finite : {true, false}) {
+            const Tensor q = normal({1, 2, 70, 40}, 1, DType::bfloat16);
+            Tensor v = normal({1, 2, 70, 40}, 3, DType::bfloat16);
+            if (!finite) store_element(v.data(), DType::bfloat16, 20 * 40 + 3, std::numeric_limits<double>::infinity());
+            const auto run = [&](bool nested) {
+                const auto allow = [&small, nested](const MaskTile& tile) {
+                    if (nested) static_cast<void>(attention(small, small, small));
+                    for (std::int64_t i = 0; i < tile.query_count; ++i) {
+                        for (std::int64_t j = 0; j < tile.key_count; ++j) {
+                            tile.allow(i, j) = tile.key_begin + j <= tile.query_begin + i ? 1 : 0;
+                        }
+                    }
+                };
+                const AttentionOptions options{.mask = Mask::blocks(BlockMask({1, 1, 70, 70}, allow, {32, 32})),
+                                               .return_weights = true};
+                const AttentionResult y = attention(q, q, v, options);
+                return std::array{y.output, y.weights, attention_backward(q, q, q, v, y, options).query};
+            };
+            const auto want = run(false);
+            const auto found = run(true);
+            for (std::size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(same_bits(found[i], want[i])) << i;
+        }
     }
 }
 

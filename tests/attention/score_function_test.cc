@@ -413,7 +413,7 @@ TEST(ScoreFunction, RowWithoutWeightIsDead) {
     }
 }
 
-// A function may compute attention itself: what a thread had set up for its own products is there again afterwards.
+// Functions may compute attention themselves: what a thread had set up for its own products is there again afterwards.
 TEST(ScoreFunction, MayCallAttention) {
     for (const Isa isa : available_isas()) {
         const IsaOverride used(isa);

@@ -10,7 +10,8 @@
 ///     sums       [panel][12][32]         float; int32 for quads; of one panel [rows][32]
 ///
 /// Every sum is one accumulator over the steps of a call, in order, whatever the tile, and is then added to what was
-/// there: the same bits for any number of rows, panels and threads.
+/// there (pairs on tiles of the processor begin with what was there, and take steps sixteen at a time): the same bits
+/// for any number of rows, panels and threads.
 #pragma once
 
 #include <attend/kernels/cpu/isa.h>

@@ -19,14 +19,14 @@ constexpr std::array kAll = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa
 std::atomic<int> overridden{-1};
 
 Isa choose() {
-    const std::vector<Isa> available = available_isas();
     const char* forced = std::getenv("ATTEND_ISA");
-    if (forced == nullptr || *forced == '\0') return available.back();
-    std::string names;
-    for (const Isa isa : available) {
-        if (name_of(isa) == forced) return isa;
-        names.append(names.empty() ? "" : ", ").append(name_of(isa));
+    if (forced == nullptr || *forced == '\0') return available_isas().back();
+    // Only the one that is forced is looked for: looking for tiles asks the system for them.
+    for (const Isa isa : kAll) {
+        if (name_of(isa) == forced && simd::has(isa)) return isa;
     }
+    std::string names;
+    for (const Isa isa : available_isas()) names.append(names.empty() ? "" : ", ").append(name_of(isa));
     throw UnsupportedError("attend",
                            "expected ATTEND_ISA to be one of " + names + " on this processor, found '" + forced + "'");
 }

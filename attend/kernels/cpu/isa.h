@@ -21,7 +21,9 @@ enum class Isa : std::uint8_t {
 
 /// Its name in ATTEND_ISA.
 std::string_view name_of(Isa isa);
-/// Those that this processor runs and this build has, from scalar to the best.
+/// Those that this processor runs and this build has, from scalar to the best. On Linux the process asks for the right
+/// to use tiles when it looks for them; where a thread has an alternate signal stack that could not hold them, the
+/// system refuses, and they are not available.
 std::vector<Isa> available_isas();
 /// The one in use: the best there is, or what the environment variable ATTEND_ISA names. Decided once.
 /// @throws UnsupportedError when ATTEND_ISA names none of the available ones

@@ -12,7 +12,9 @@
 /// In the format `pairs`, two bfloat16 neighbours along depth take the place of one float; depth then counts pairs, and
 /// a panel of weights is [rows][columns / 2] floats' worth of pairs. Every element of a product is one accumulator that
 /// begins at 0 and runs over depth in order, and is then added to what was there (or a start): the same bits whatever
-/// tile it is computed in, and sums of sums, whose rounding grows slower than that of one long chain.
+/// tile it is computed in, and sums of sums, whose rounding grows slower than that of one long chain. On the
+/// processor's tiles (AMX) it begins with what was there, and steps are added sixteen at a time: rows are [rows][depth]
+/// there, and see JobArgs::across.
 #pragma once
 
 #include <attend/core/dtype.h>
@@ -55,7 +57,7 @@ struct JobArgs {
     float* sums = nullptr;         ///< [rows][width]
     const float* shift = nullptr;  ///< [rows]
     float* along = nullptr;        ///< [rows][columns / 2]: pairs of neighbours in a row
-    float* across = nullptr;       ///< [rows / 2][columns]: pairs of neighbours in a column
+    float* across = nullptr;       ///< [rows / 2][columns]: pairs of neighbours in a column; AMX: [columns][rows / 2]
     float factor = 1.0F;           ///< of the exponent; floats have it in their operands
     std::int64_t panels = 0;       ///< how many
 };
@@ -85,7 +87,7 @@ struct AccumulateArgs {
 /// out[row][two vectors] += sum over tiles t and steps k of weights[t][k][row] columns[t steps + k]: the product with
 /// the transposed panel (gradient of the queries).
 struct TransposedArgs {
-    const float* weights = nullptr;  ///< [tile][step][columns], at the first row
+    const float* weights = nullptr;  ///< [tile][step][columns], at the first row; AMX: [tile][columns][step]
     std::int64_t tile_stride = 0;    ///< bytes from one tile to the next
     std::int64_t steps = 0;          ///< of one tile
     std::int64_t tiles = 0;          ///< how many
@@ -222,6 +224,7 @@ struct TileKernels {
     int columns = 0;                 ///< of a panel: two vectors
     int step_columns = 0;            ///< depth steps that a panel of weights has: columns, or half of it
     int depth_steps = 1;             ///< the depth of packed operands is a multiple of it; steps behind hold 0
+    int sum_keys = 128;  ///< keys (queries) whose products are summed before they are added to what is there
 
     /// What a thread does before the products of a unit of work, and again where code of others may have run since;
     /// null: nothing.

@@ -35,6 +35,7 @@ bool PanelRules::visible(std::int64_t head, std::int64_t query, std::int64_t key
     const bool in_blocks = std::all_of(problem_.blocks.begin(), problem_.blocks.end(), [&](const BlockTable& blocks) {
         std::uint8_t allowed = 1;
         blocks.hide(range_of({head, query, 1, key, 1}), &allowed, 1, 1);
+        begin_products(kernels_);  // the function may have used the processor's tiles
         return allowed != 0;
     });
     if (!in_blocks) return false;
@@ -193,6 +194,7 @@ void PanelRules::mask(const PanelPosition& position, bool transposed, float* pan
         std::uint8_t bytes[kMaxRows * kMaxColumns];
         std::fill_n(bytes, rows * columns, std::uint8_t{1});
         blocks.hide(range, bytes, transposed ? 1 : columns, transposed ? columns : 1);
+        begin_products(kernels_);  // the function may have used the processor's tiles
         kernels_.keep_true({bytes, DType::boolean, columns, 1}, rows, columns, panel);
     }
 }

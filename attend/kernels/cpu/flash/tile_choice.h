@@ -15,10 +15,10 @@ inline constexpr std::int64_t kLeastStripKeys = 128;
 /// Largest head size of the flash path; larger ones take the plain one.
 inline constexpr std::int64_t kMostDimensions = 1024;
 
-/// Panels over which weights are multiplied at a time, 128 keys, then added to what the tile has: rounding errors grow
-/// with the length of such sums.
+/// Panels over which weights are multiplied at a time, then added to what the tile has: rounding errors grow with the
+/// length of such sums.
 inline std::int64_t panels_of_sum(const TileKernels& kernels) {
-    return (kernels.rows == 32 ? 512 : 128) / kernels.columns;
+    return kernels.sum_keys / kernels.columns;
 }
 
 /// Keys of a strip whose packed rows have `depth` floats: a quarter of a second-level cache of 1 MiB. Fewer keys mean

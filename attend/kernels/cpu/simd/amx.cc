@@ -27,6 +27,7 @@ namespace attend::kernels::cpu::simd {
 
 namespace {
 
+static_assert(kRows == kColumns, "the transposed product takes a panel's columns as its rows, all at once");
 constexpr int kSteps = kTileSide;                    ///< of a panel of weights
 constexpr std::int64_t kPanelStride = kColumns * 4;  ///< bytes from row to row of a panel, or step to step of columns
 constexpr std::int64_t kWeightsStride = kSteps * 4;  ///< the same of weights
@@ -367,6 +368,7 @@ TileKernels amx_table() {
     table.format = Format::pairs;
     table.step_columns = kSteps;
     table.depth_steps = kTileSide;
+    table.sum_keys = 512;  // sums go on where they were in any case: tiles are loaded and stored less often
     table.begin_products = begin_tiles;
     table.end_products = release_tiles;
     table.products = tile_products;
