@@ -23,12 +23,13 @@
 
 namespace attend::kernels::cpu {
 
-inline constexpr int kDenseColumns = 32;                           ///< columns of a panel
-inline constexpr int kDenseRows = 12;                              ///< rows of a tile of vectors at most
-inline constexpr int kDensePanels = 4;                             ///< panels that one call takes at most
-inline constexpr std::int64_t kLaneBytes = 4;                      ///< of a step of one row or column
-inline constexpr std::int64_t kStepBytes = 128;                    ///< of a step of a panel
-inline constexpr std::int64_t kSums = kDenseRows * kDenseColumns;  ///< of a panel and a tile of vectors, in lanes
+inline constexpr int kDenseColumns = 32;         ///< columns of a panel
+inline constexpr int kDenseRows = 12;            ///< rows of a tile of vectors at most
+inline constexpr int kDensePanels = 4;           ///< panels that one call takes at most
+inline constexpr std::int64_t kLaneBytes = 4;    ///< of a step of one row or column
+inline constexpr std::int64_t kStepBytes = 128;  ///< of a step of a panel
+inline constexpr std::int64_t kSums =
+    std::int64_t{kDenseRows} * kDenseColumns;  ///< of a panel and a tile of vectors, in lanes
 
 /// Elements of a step: 1, 2 or 4.
 constexpr std::int64_t lane_elements(Format format) {

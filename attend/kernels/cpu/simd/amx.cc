@@ -247,7 +247,7 @@ void scores_on_tiles(const ScoresArgs* args) {
     } else {
         zero_sums();
     }
-    for (std::int64_t t = 0; t < turns; ++t, rows += kTileSide * 4, columns += kTileSide * kPanelStride) {
+    for (std::int64_t t = 0; t < turns; ++t, rows += kTileBytes, columns += kTileSide * kPanelStride) {
         multiply_step<Format::pairs, kRowTiles>(
             rows, args->depth * 4, columns, kPanelStride, [&]() __attribute__((always_inline)) { pace.turn(); });
     }

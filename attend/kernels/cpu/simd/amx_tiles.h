@@ -13,9 +13,10 @@
 
 namespace attend::kernels::cpu::simd {
 
-namespace {
+inline constexpr int kTileSide = 16;            ///< rows of a tile, and its steps or columns
+inline constexpr std::int64_t kTileBytes = 64;  ///< of a row
 
-constexpr int kTileSide = 16;  ///< rows of a tile, and its steps or columns
+namespace {
 
 /// All eight with 16 rows of 64 bytes, as ldtilecfg takes them, which needs a tenth of a microsecond.
 struct alignas(64) TileShapes {
@@ -75,20 +76,20 @@ inline void zero_sums() {
 template <int kRowTiles>
 [[gnu::always_inline]] inline void load_sums(const std::byte* from, std::int64_t stride) {
     load_tile<0>(from, stride);
-    load_tile<1>(from + kTileSide * 4, stride);
+    load_tile<1>(from + kTileBytes, stride);
     if constexpr (kRowTiles == 2) {
         load_tile<2>(from + kTileSide * stride, stride);
-        load_tile<3>(from + kTileSide * stride + kTileSide * 4, stride);
+        load_tile<3>(from + kTileSide * stride + kTileBytes, stride);
     }
 }
 
 template <int kRowTiles>
 [[gnu::always_inline]] inline void store_sums(std::byte* out, std::int64_t stride) {
     store_tile<0>(out, stride);
-    store_tile<1>(out + kTileSide * 4, stride);
+    store_tile<1>(out + kTileBytes, stride);
     if constexpr (kRowTiles == 2) {
         store_tile<2>(out + kTileSide * stride, stride);
-        store_tile<3>(out + kTileSide * stride + kTileSide * 4, stride);
+        store_tile<3>(out + kTileSide * stride + kTileBytes, stride);
     }
 }
 
@@ -100,7 +101,7 @@ template <Format kFormat, int kRowTiles, typename Turn>
     load_tile<4>(rows, row_stride);
     load_tile<6>(columns, column_stride);
     multiply_tiles<kFormat, 0, 4, 6>();
-    load_tile<7>(columns + kTileSide * 4, column_stride);
+    load_tile<7>(columns + kTileBytes, column_stride);
     turn();
     multiply_tiles<kFormat, 1, 4, 7>();
     if constexpr (kRowTiles == 2) {
