@@ -16,6 +16,8 @@
 #include <sys/mman.h>
 
 #if defined(__x86_64__)
+#include <attend/kernels/cpu/simd/amx_tiles.h>
+
 #include <immintrin.h>
 #endif
 
@@ -98,34 +100,19 @@ __attribute__((target("avx512f,avx512vnni"))) void int8_avx512(std::int64_t step
     for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
 }
 
-/// Tiles of 16 rows of 64 bytes. Four sums hide the latency; chains go round them.
-struct alignas(64) Tiles {
-    std::uint8_t palette = 1;
-    std::uint8_t unused[15] = {};
-    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-constexpr Tiles kTiles;
-
-void bfloat16_amx(std::int64_t steps) {
-    asm volatile("ldtilecfg %0" ::"m"(kTiles));
+/// Four sums of tiles hide the latency; chains go round them.
+template <kernels::cpu::Format kFormat>
+void tiles_amx(std::int64_t steps) {
+    namespace simd = kernels::cpu::simd;
+    static constexpr simd::TileShapes kShapes;
+    simd::shape_tiles(kShapes);
     for (std::int64_t step = 0; step < steps * kChains / 4; ++step) {
-        asm volatile(
-            "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
-            "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\ttdpbf16ps %%tmm7, %%tmm5, %%tmm3" ::);
+        simd::multiply_tiles<kFormat, 0, 4, 6>();
+        simd::multiply_tiles<kFormat, 1, 4, 7>();
+        simd::multiply_tiles<kFormat, 2, 5, 6>();
+        simd::multiply_tiles<kFormat, 3, 5, 7>();
     }
-    asm volatile("tilerelease" ::);
-}
-
-void int8_amx(std::int64_t steps) {
-    asm volatile("ldtilecfg %0" ::"m"(kTiles));
-    for (std::int64_t step = 0; step < steps * kChains / 4; ++step) {
-        asm volatile(
-            "tdpbusd %%tmm6, %%tmm4, %%tmm0\n\ttdpbusd %%tmm7, %%tmm4, %%tmm1\n\t"
-            "tdpbusd %%tmm6, %%tmm5, %%tmm2\n\ttdpbusd %%tmm7, %%tmm5, %%tmm3" ::);
-    }
-    asm volatile("tilerelease" ::);
+    simd::release_tiles();
 }
 
 /// Whether this process may use them.
@@ -151,10 +138,13 @@ std::optional<Peak> peak_of(const std::string& name, Isa isa) {
     if (name == "float32" && __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0) {
         return Peak{float32_avx2, 16.0, "vfmadd231ps ymm"};
     }
+    using kernels::cpu::Format;
     constexpr double kTile = 16.0 * 16.0 * 16.0;  // of sums and steps
     constexpr std::int64_t kTileSteps = 60'000;   // an instruction takes 16 cycles
-    if (name == "bfloat16" && wide && has_tiles()) return Peak{bfloat16_amx, 4.0 * kTile, "tdpbf16ps", kTileSteps};
-    if (name == "int8" && wide && has_tiles()) return Peak{int8_amx, 8.0 * kTile, "tdpbusd", kTileSteps};
+    if (name == "bfloat16" && wide && has_tiles())
+        return Peak{tiles_amx<Format::pairs>, 4.0 * kTile, "tdpbf16ps", kTileSteps};
+    if (name == "int8" && wide && has_tiles())
+        return Peak{tiles_amx<Format::quads>, 8.0 * kTile, "tdpbsud", kTileSteps};
     if (name == "bfloat16" && wide && __builtin_cpu_supports("avx512bf16") != 0) {
         return Peak{bfloat16_avx512, 64.0, "vdpbf16ps zmm"};
     }

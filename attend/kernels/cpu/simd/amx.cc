@@ -1,8 +1,7 @@
 // Products of pairs of bfloat16 on the processor's tiles: 32 rows x 32 columns of sums are four tiles, and for 16 steps
 // of depth two tiles of rows and two of columns are loaded for four multiplications of 16 cycles each (512
 // multiply-adds a cycle; AVX-512 has 32 to 64). Jobs run on the vector units meanwhile: a few rows of theirs stand
-// between two multiplications, as many as keep pace. With that the exponentials bind up to d = 64, 18 instructions for
-// 32 scores.
+// between two multiplications, as many as keep pace. What binds are the loads (docs/performance.md).
 //
 // Operands: rows are [row][depth] as they lie in memory, columns [depth][columns] in pairs; a panel of weights is [row]
 // [16 pairs], which is a tile of rows as well. What the transposed product reads, dS across keys, is kept transposed
