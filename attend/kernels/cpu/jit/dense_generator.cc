@@ -17,6 +17,11 @@ constexpr int kRowsOfPointer = 5;     // that one pointer reaches
 constexpr int kFirstColumn = 24;      // zmm24 on hold columns
 constexpr int kStepsOfLine = 4;       // one line is asked for in as many steps
 
+/// Whether the processor starts as many multiply-adds a cycle as loads.
+bool loads_bind() {
+    return __builtin_cpu_is("intel") != 0;
+}
+
 }  // namespace
 
 // rsi columns, rdx from panel to panel, r12 three times that; r8, r9, r10 rows 0, 5, 10, rcx from row to row, r11
@@ -95,6 +100,7 @@ RegExp DenseGenerator::panel_address(int panel) const {
 
 void DenseGenerator::step(int index) {
     const int columns = 2 * panels_;
+    const bool apart = panels_ > 1 || loads_bind();
     for (int v = 0; v < columns; ++v) {
         const std::int64_t at = index * kStepBytes + v % 2 * kVector;
         vmovups(Zmm(kFirstColumn + v), ptr[panel_address(v / 2) + static_cast<std::size_t>(at)]);
@@ -106,9 +112,9 @@ void DenseGenerator::step(int index) {
     for (int r = 0; r < rows(); ++r) {
         const RegExp row = row_address(r) + static_cast<std::size_t>(index * kLaneBytes);
         const Zmm everywhere(first + r % count);
-        if (panels_ > 1) vbroadcastss(everywhere, ptr[row]);
+        if (apart) vbroadcastss(everywhere, ptr[row]);
         for (int v = 0; v < columns; ++v) {
-            if (panels_ > 1) {
+            if (apart) {
                 multiply_add(accumulator(r, v), Zmm(kFirstColumn + v), everywhere);
             } else {
                 multiply_add(accumulator(r, v), Zmm(kFirstColumn + v), ptr_b[row]);

@@ -3,8 +3,9 @@
 ///
 /// Rows are read where they lie: five of them are reached from one pointer (0, 1, 2, 3 and 4 strides further), so that
 /// twelve take three. One panel: rows are embedded broadcasts, a step of 12 rows is 2 loads and 24 multiply-adds in 24
-/// cycles (Zen 4). More panels, for few rows: each row is broadcast once for all; 8 to 24 accumulators keep the
-/// multiply-adds from waiting for each other, whose latency is 4 cycles.
+/// cycles (Zen 4). Intel's processors start two multiply-adds and two loads a cycle: 26 loads would take 13 of 12
+/// cycles, so each row is broadcast to a register first, 14 loads. More panels, for few rows: the same everywhere; 8 to
+/// 24 accumulators keep the multiply-adds from waiting for each other, whose latency is 4 cycles.
 #pragma once
 
 #include <attend/kernels/cpu/dense_kernels.h>
