@@ -17,8 +17,11 @@ constexpr int kRowsOfPointer = 5;     // that one pointer reaches
 constexpr int kFirstColumn = 24;      // zmm24 on hold columns
 constexpr int kStepsOfLine = 4;       // one line is asked for in as many steps
 
-/// Whether the processor starts as many multiply-adds a cycle as loads.
-bool loads_bind() {
+constexpr int kAheadOfFew = 4096;     // bytes, in a panel
+
+/// Whether the processor starts two multiply-adds a cycle, as many as loads, and its own prefetchers are slower than it
+/// computes.
+bool of_intel() {
     return __builtin_cpu_is("intel") != 0;
 }
 
@@ -100,7 +103,7 @@ RegExp DenseGenerator::panel_address(int panel) const {
 
 void DenseGenerator::step(int index) {
     const int columns = 2 * panels_;
-    const bool apart = panels_ > 1 || loads_bind();
+    const bool apart = panels_ > 1 || of_intel();
     for (int v = 0; v < columns; ++v) {
         const std::int64_t at = index * kStepBytes + v % 2 * kVector;
         vmovups(Zmm(kFirstColumn + v), ptr[panel_address(v / 2) + static_cast<std::size_t>(at)]);
@@ -124,11 +127,16 @@ void DenseGenerator::step(int index) {
 }
 
 // Into the second-level cache: requests of the first wait in a queue of 24 for the memory, which then delivers half of
-// what it could (Zen 4). Few rows compute so fast that the processor's own prefetchers, left alone, are best: 29 GB/s
-// instead of 20.
+// what it could (Zen 4). Few rows compute so fast that Zen's own prefetchers, left alone, are best: 29 GB/s instead of
+// 20. On Intel's (Emerald Rapids) few rows ask for their panels into the first level, 4 KB ahead: 14% faster.
 void DenseGenerator::ask(int index) {
-    if (panels_ > 1) return;
-    if (stream_) {
+    if (panels_ > 1) {
+        if (!of_intel()) return;
+        for (int v = 0; v < 2 * panels_; ++v) {
+            const std::int64_t at = index * kStepBytes + v % 2 * kVector + kAheadOfFew;
+            prefetcht0(ptr[panel_address(v / 2) + static_cast<std::size_t>(at)]);
+        }
+    } else if (stream_) {
         for (int v = 0; v < 2; ++v) prefetcht1(memory(rbx, index * kStepBytes + v * kVector));
     } else if (index % kStepsOfLine == 0) {
         prefetcht1(memory(rbx, index / kStepsOfLine * kVector));
