@@ -109,6 +109,49 @@ MutableTensorView out_rows(const MutableTensorView& out) {
                          to_string(out.strides()));
 }
 
+/// Columns [first, first + count) of W; `first` is a multiple of a panel's.
+kernels::cpu::dense::PackedColumns columns_of(const PackedMatrix& weight, std::int64_t first, std::int64_t count) {
+    auto columns = detail::packed_columns(weight);
+    columns.panels += first / kernels::cpu::kDenseColumns * columns.panel_bytes();
+    if (columns.scales != nullptr) columns.scales += first;
+    columns.columns = count;
+    return columns;
+}
+
+/// Those columns of y; what is checked already is x, W and options without the residual.
+void multiply_columns(const TensorView& x, const PackedMatrix& weight, std::int64_t first, std::int64_t count,
+                      const MutableTensorView& out, const DenseOptions& options) {
+    const Shape shape = result_shape(x, count);
+    check_residual(options.residual, shape);
+    if (!(out.shape() == shape) || !computed_in_floats(out.dtype())) {
+        throw ShapeError(kOperation, "expected an output of float32, bfloat16 or float16 and shape " +
+                                         to_string(shape) + ", found " + found(out));
+    }
+    if (out.numel() == 0) return;
+    const MutableTensorView rows = out_rows(out);
+    Product product;
+    product.weight = columns_of(weight, first, count);
+    product.count = rows.size(0);
+    const TensorView own_bias = options.bias.numel() > 0 ? options.bias.slice(0, first, first + count) : TensorView();
+    const std::vector<float> bias = detail::padded_bias(own_bias, product.weight.panel_count());
+    if (!bias.empty()) product.bias = bias.data();
+    product.activation = options.activation;
+    product.out = {rows.data(), rows.dtype(), rows.stride(0), rows.size(0), rows.size(1)};
+    Tensor copies[3];
+    if (options.residual.numel() > 0) {
+        TensorView residual = options.residual;
+        if (residual.dtype() == DType::float64) copies[0] = residual.to(DType::float32);
+        if (residual.dtype() == DType::float64) residual = copies[0].view();
+        product.residual = rows_of(as_rows(residual, copies[1]));
+    }
+    if (weight.in_features() == 0) {
+        product.rows = static_cast<const std::byte*>(out.data());  // not read
+        detail::run_product(product, {out.data(), DType::float32, 0, product.count, 0}, 0.0F);
+        return;
+    }
+    detail::run_product(product, rows_of(as_rows(x, copies[2])), options.input_scale.value_or(0.0));
+}
+
 /// a [m, k] times one packed b, in floats.
 void multiply_packed(const TensorView& a, const PackedMatrix& b, const MutableTensorView& out) {
     Product product;
@@ -177,34 +220,19 @@ Tensor matmul(const TensorView& x, const PackedMatrix& weight, const DenseOption
 void matmul_into(const TensorView& x, const PackedMatrix& weight, const MutableTensorView& out,
                  const DenseOptions& options) {
     check(x, weight, options);
-    const Shape shape = result_shape(x, weight.out_features());
-    check_residual(options.residual, shape);
-    if (!(out.shape() == shape) || !computed_in_floats(out.dtype())) {
-        throw ShapeError(kOperation, "expected an output of float32, bfloat16 or float16 and shape " +
-                                         to_string(shape) + ", found " + found(out));
+    multiply_columns(x, weight, 0, weight.out_features(), out, options);
+}
+
+void matmul_columns_into(const TensorView& x, const PackedMatrix& weight, std::int64_t first,
+                         const MutableTensorView& out, const DenseOptions& options) {
+    check(x, weight, options);
+    const std::int64_t count = out.rank() > 0 ? out.size(-1) : 0;
+    if (first < 0 || first % kernels::cpu::kDenseColumns != 0 || first + count > weight.out_features()) {
+        throw ValueError(kOperation, "expected columns of W's " + std::to_string(weight.out_features()) +
+                                         " from a multiple of 32 on, found " + std::to_string(count) + " from " +
+                                         std::to_string(first));
     }
-    if (out.numel() == 0) return;
-    const MutableTensorView rows = out_rows(out);
-    Product product;
-    product.weight = detail::packed_columns(weight);
-    product.count = rows.size(0);
-    const std::vector<float> bias = detail::padded_bias(options.bias, product.weight.panel_count());
-    if (!bias.empty()) product.bias = bias.data();
-    product.activation = options.activation;
-    product.out = {rows.data(), rows.dtype(), rows.stride(0), rows.size(0), rows.size(1)};
-    Tensor copies[3];
-    if (options.residual.numel() > 0) {
-        TensorView residual = options.residual;
-        if (residual.dtype() == DType::float64) copies[0] = residual.to(DType::float32);
-        if (residual.dtype() == DType::float64) residual = copies[0].view();
-        product.residual = rows_of(as_rows(residual, copies[1]));
-    }
-    if (weight.in_features() == 0) {
-        product.rows = static_cast<const std::byte*>(out.data());  // not read
-        detail::run_product(product, {out.data(), DType::float32, 0, product.count, 0}, 0.0F);
-        return;
-    }
-    detail::run_product(product, rows_of(as_rows(x, copies[2])), options.input_scale.value_or(0.0));
+    multiply_columns(x, weight, first, count, out, options);
 }
 
 Tensor matmul(const TensorView& a, const TensorView& b) {

@@ -38,6 +38,11 @@ Tensor matmul(const TensorView& x, const PackedMatrix& weight, const DenseOption
 void matmul_into(const TensorView& x, const PackedMatrix& weight, const MutableTensorView& out,
                  const DenseOptions& options = {});
 
+/// Columns of that alone: [first, first + n) for an output of n columns. @param first a multiple of 32
+/// @throws as matmul_into, and ValueError for columns that W does not have
+void matmul_columns_into(const TensorView& x, const PackedMatrix& weight, std::int64_t first,
+                         const MutableTensorView& out, const DenseOptions& options = {});
+
 /// a b, as numpy.matmul and torch.matmul: [..., m, k] times [..., k, n], leading dimensions broadcast; a vector is a
 /// matrix of one row (a) or column (b), whose dimension of 1 does not appear in the result. b is packed at each call.
 ///

@@ -186,6 +186,17 @@ Tensor Linear::forward(const TensorView& x, const LinearEpilogue& epilogue) cons
     return matmul(x, packed(), options);
 }
 
+void Linear::forward_columns(const TensorView& x, std::int64_t first, const MutableTensorView& out) const {
+    check_input(x, in_features());
+    if (in_double() || x.dtype() == DType::float64) {
+        throw ValueError("linear", "expected x and packed parameters below float64 for some columns, found float64");
+    }
+    DenseOptions options;
+    options.bias = bias_;
+    options.input_scale = input_scale_;
+    matmul_columns_into(x, packed(), first, out, options);
+}
+
 Linear Linear::select(std::span<const std::int64_t> columns) const {
     if (wide_.rank() == 2) throw ValueError("linear", "expected packed parameters, found float64");
     Tensor bias;

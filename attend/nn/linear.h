@@ -69,6 +69,13 @@ public:
     /// @throws ShapeError, DTypeError, and ValueError for an epilogue in double
     Tensor forward(const TensorView& x, const LinearEpilogue& epilogue = {}) const;
 
+    /// Columns [first, first + n) of y alone, into `out` [..., n]: so many of a vocabulary's as a cache holds.
+    /// @param first a multiple of 32 @throws as forward, and ValueError for other columns or where forward computes in
+    /// double
+    void forward_columns(const TensorView& x, std::int64_t first, const MutableTensorView& out) const;
+    /// Whether parameters are float64, which forward computes in double.
+    bool in_double() const noexcept { return wide_.rank() == 2; }
+
     /// Some rows of y alone, in the order given: see PackedMatrix::select. Of a weight that is not packed yet the rows
     /// are read where they lie. @throws ValueError for an index out of
     /// range, or float64 parameters

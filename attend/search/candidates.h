@@ -29,19 +29,25 @@ public:
     /// passed over a vector at a time. @param value of a logit, about x + offset (within 1e-5 of the magnitudes)
     template <typename Value>
     void offer(const float* logits, std::int64_t count, std::int64_t row, double offset, const Value& value) {
-        const auto better = [](const Candidate& a, const Candidate& b) { return a.value > b.value; };
         const auto& kernels = kernels::cpu::row_kernels();
         float threshold = threshold_of(offset);
         for (std::int64_t c = kernels.next_above(logits, 0, count, threshold); c < count;
              c = kernels.next_above(logits, c + 1, count, threshold)) {
-            const Candidate candidate{value(logits[c]), row, c};
-            const bool full = !kept_.empty() && kept_.size() == most_;
-            if (!(candidate.value > (full ? kept_.back().value : kLeast))) continue;
-            if (full) kept_.pop_back();
-            kept_.insert(std::upper_bound(kept_.begin(), kept_.end(), candidate, better), candidate);
-            threshold = threshold_of(offset);
+            if (offer({value(logits[c]), row, c})) threshold = threshold_of(offset);
         }
     }
+
+    /// Offers one. @return whether it is among the best so far
+    bool offer(const Candidate& candidate) {
+        const auto better = [](const Candidate& a, const Candidate& b) { return a.value > b.value; };
+        if (!(candidate.value > (full() ? kept_.back().value : kLeast))) return false;
+        if (full()) kept_.pop_back();
+        kept_.insert(std::upper_bound(kept_.begin(), kept_.end(), candidate, better), candidate);
+        return true;
+    }
+
+    /// Whether there are as many as are kept.
+    bool full() const noexcept { return kept_.size() == most_; }
 
     /// Best first.
     const std::vector<Candidate>& kept() const noexcept { return kept_; }
@@ -51,7 +57,7 @@ private:
 
     /// No logit up to it can be among the best.
     float threshold_of(double offset) const {
-        if (kept_.empty() || kept_.size() < most_) return -std::numeric_limits<float>::infinity();
+        if (!full()) return -std::numeric_limits<float>::infinity();
         const double worst = kept_.back().value;
         const double slack = 1e-5 * (1.0 + std::fabs(worst) + std::fabs(offset));
         return static_cast<float>(worst - offset - slack);

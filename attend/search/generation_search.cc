@@ -16,6 +16,11 @@ namespace {
 constexpr const char* kOperation = "GenerationSearch";
 constexpr float kFar = -1.0e9F;  // Transformers' stand-in for minus infinity, which scores are compared with
 
+/// The score of a hypothesis of `sum` with one more token, in float32 as there.
+double score_of(double logit, double normalizer, float sum) {
+    return static_cast<double>(static_cast<float>(logit - normalizer) + sum);
+}
+
 }  // namespace
 
 GenerationSearch::GenerationSearch(GenerationOptions options)
@@ -28,28 +33,66 @@ const NextStep& GenerationSearch::advance(const MutableTensorView& logits, std::
     check_logits(kOperation, logits, rows(), ids);
     if (!ids.empty()) throw ValueError(kOperation, "expected logits of all tokens, found those of some");
     const std::int64_t count = logits.size(1);
-    const auto given = static_cast<std::size_t>(length_ - 1);
-    if (given < options_.prefix.size()) return take_given(options_.prefix[given]);
+    if (gives_next()) return take_given();
     if (options_.num_beams == 1) return take_largest(logits.data<float>(), count);
-    // So many that num_beams are left if all others end.
-    Candidates candidates(std::max<std::int64_t>(2, 1 + static_cast<std::int64_t>(options_.ends.size())) *
-                          options_.num_beams);
+    Candidates candidates(most_candidates());
     for (std::size_t r = 0; r < live_.size(); ++r) {
         float* row = logits.data<float>() + static_cast<std::int64_t>(r) * count;
         const double normalizer =
             processors_.process(live_[r].tokens, row, count, normalizer_of(kOperation, row, count));
         const float sum = live_[r].sum;
-        candidates.offer(row, count, static_cast<std::int64_t>(r), static_cast<double>(sum) - normalizer, [&](float x) {
-            return static_cast<double>(static_cast<float>(static_cast<double>(x) - normalizer) + sum);
-        });
+        candidates.offer(row, count, static_cast<std::int64_t>(r), static_cast<double>(sum) - normalizer,
+                         [&](float x) { return score_of(static_cast<double>(x), normalizer, sum); });
     }
+    return take_candidates(candidates.kept());
+}
+
+std::int64_t GenerationSearch::best_logits() const noexcept {
+    if (!processors_.suit_best_logits()) return 0;
+    const std::int64_t banned = processors_.most_banned(length_);
+    if (options_.num_beams > 1) return most_candidates() + banned;
+    // A forced token's own logit is what the score of a greedy search is made of.
+    return processors_.forces(length_) ? 0 : 1 + banned;
+}
+
+const NextStep& GenerationSearch::advance_best(std::span<const BestLogits> rows) {
+    check_best(kOperation, rows, this->rows());
+    if (gives_next()) return take_given();
+    if (options_.num_beams == 1) {
+        BestLogits row = rows.front();
+        processors_.process(live_.front().tokens, row);
+        // With all banned, the first token, as where all of a row are minus infinity.
+        if (row.best.empty()) row.best.push_back({-std::numeric_limits<double>::infinity(), 0, 0});
+        const Candidate& best = row.best.front();
+        return take_token(best.column, static_cast<float>(best.value - row.log_sum_exp));
+    }
+    Candidates candidates(most_candidates());
+    for (std::size_t r = 0; r < live_.size(); ++r) {
+        BestLogits row = rows[r];
+        processors_.process(live_[r].tokens, row);
+        std::sort(row.best.begin(), row.best.end(),
+                  [](const Candidate& a, const Candidate& b) { return a.column < b.column; });
+        for (const Candidate& candidate : row.best) {
+            candidates.offer({score_of(candidate.value, row.log_sum_exp, live_[r].sum), static_cast<std::int64_t>(r),
+                              candidate.column});
+        }
+    }
+    return take_candidates(candidates.kept());
+}
+
+/// So many that num_beams are left if all others end.
+std::int64_t GenerationSearch::most_candidates() const noexcept {
+    return std::max<std::int64_t>(2, 1 + static_cast<std::int64_t>(options_.ends.size())) * options_.num_beams;
+}
+
+const NextStep& GenerationSearch::take_candidates(const std::vector<Candidate>& candidates) {
     ++length_;
     bool all_ended = true;
     std::vector<Beam> running;
     const bool closed =
         static_cast<std::int64_t>(ended_.size()) == options_.num_beams && options_.early_stopping == EarlyStopping::yes;
-    for (std::size_t rank = 0; rank < candidates.kept().size(); ++rank) {
-        const Candidate& candidate = candidates.kept()[rank];
+    for (std::size_t rank = 0; rank < candidates.size(); ++rank) {
+        const Candidate& candidate = candidates[rank];
         const bool ended = processors_.is_end(candidate.column) || length_ >= options_.max_length;
         if (!ended) {
             all_ended = false;
@@ -75,7 +118,13 @@ const NextStep& GenerationSearch::advance(const MutableTensorView& logits, std::
     return next_;
 }
 
-const NextStep& GenerationSearch::take_given(std::int64_t token) {
+/// Whether the next token is the prefix's.
+bool GenerationSearch::gives_next() const noexcept {
+    return static_cast<std::size_t>(length_ - 1) < options_.prefix.size();
+}
+
+const NextStep& GenerationSearch::take_given() {
+    const std::int64_t token = options_.prefix[static_cast<std::size_t>(length_ - 1)];
     live_.front().tokens.push_back(token);
     live_.front().rows.push_back(0);
     ++length_;
@@ -86,16 +135,20 @@ const NextStep& GenerationSearch::take_given(std::int64_t token) {
 
 // Processors see logits here, not their logarithms of probabilities (as there).
 const NextStep& GenerationSearch::take_largest(float* logits, std::int64_t count) {
-    Beam& beam = live_.front();
     const double normalizer = normalizer_of(kOperation, logits, count);
     std::vector<float> before;
     if (processors_.any()) {
         before.assign(logits, logits + count);
-        static_cast<void>(processors_.process(beam.tokens, logits, count, 0.0));
+        static_cast<void>(processors_.process(live_.front().tokens, logits, count, 0.0));
     }
     const std::int64_t token = kernels::cpu::row_kernels().largest(logits, count);
     const float logit = before.empty() ? logits[token] : before[static_cast<std::size_t>(token)];
-    beam.sum += static_cast<float>(static_cast<double>(logit) - normalizer);
+    return take_token(token, static_cast<float>(static_cast<double>(logit) - normalizer));
+}
+
+const NextStep& GenerationSearch::take_token(std::int64_t token, float logarithm) {
+    Beam& beam = live_.front();
+    beam.sum += logarithm;
     beam.tokens.push_back(token);
     beam.rows.push_back(0);
     ++length_;

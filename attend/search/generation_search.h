@@ -23,6 +23,8 @@ public:
     explicit GenerationSearch(GenerationOptions options);
 
     const NextStep& advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) override;
+    std::int64_t best_logits() const noexcept override;
+    const NextStep& advance_best(std::span<const BestLogits> rows) override;
     std::int64_t rows() const noexcept override { return static_cast<std::int64_t>(live_.size()); }
     std::vector<Hypothesis> best(std::int64_t count) const override;
 
@@ -34,8 +36,12 @@ private:
         float score = 0.0F;  // of one that ended
     };
 
-    const NextStep& take_given(std::int64_t token);
+    std::int64_t most_candidates() const noexcept;
+    bool gives_next() const noexcept;
+    const NextStep& take_given();
     const NextStep& take_largest(float* logits, std::int64_t count);
+    const NextStep& take_token(std::int64_t token, float logarithm);
+    const NextStep& take_candidates(const std::vector<Candidate>& candidates);
     Beam continued(const Candidate& candidate) const;
     void finish(Beam beam);
     float penalty_of(std::int64_t length) const;

@@ -27,13 +27,49 @@ bool would_complete(const std::vector<std::int64_t>& tokens, std::span<const std
            std::equal(before.begin(), before.end(), tokens.end() - static_cast<std::ptrdiff_t>(before.size()));
 }
 
-/// All minus infinity but the allowed ones, which are 0.
-void force(std::span<const std::int64_t> allowed, float* logits, std::int64_t count) {
-    std::fill_n(logits, count, kNone);
-    for (const std::int64_t token : allowed) {
-        if (is_within(token, count)) logits[token] = 0.0F;
+/// A row of logits of all tokens.
+class WholeRow {
+public:
+    WholeRow(float* logits, std::int64_t count) : logits_(logits), count_(count) {}
+
+    void ban(std::int64_t token) {
+        if (is_within(token, count_)) logits_[token] = kNone;
     }
-}
+    /// All minus infinity but the allowed ones, which are 0.
+    void force(std::span<const std::int64_t> allowed) {
+        std::fill_n(logits_, count_, kNone);
+        for (const std::int64_t token : allowed) {
+            if (is_within(token, count_)) logits_[token] = 0.0F;
+        }
+    }
+
+private:
+    float* logits_;
+    std::int64_t count_;
+};
+
+/// The same of the best.
+class BestRow {
+public:
+    explicit BestRow(BestLogits& row) : row_(row) {}
+
+    void ban(std::int64_t token) {
+        std::erase_if(row_.best, [&](const Candidate& candidate) { return candidate.column == token; });
+    }
+    void force(std::span<const std::int64_t> allowed) {
+        row_.log_sum_exp = 0.0;
+        row_.best.clear();
+        std::vector<std::int64_t> tokens(allowed.begin(), allowed.end());
+        std::sort(tokens.begin(), tokens.end());
+        tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+        for (const std::int64_t token : tokens) {
+            if (is_within(token, row_.columns)) row_.best.push_back({0.0, 0, token});
+        }
+    }
+
+private:
+    BestLogits& row_;
+};
 
 }  // namespace
 
@@ -70,28 +106,37 @@ bool LogitsProcessors::is_end(std::int64_t token) const {
 double LogitsProcessors::process(const std::vector<std::int64_t>& tokens, float* logits, std::int64_t count,
                                  double normalizer) const {
     if (options_.repetition_penalty != 1.0) penalize_repetition(tokens, logits, count, normalizer);
-    if (options_.no_repeat_ngram_size > 0) ban_ngrams(tokens, logits, count);
-    ban_words(tokens, logits, count);
-    const auto length = static_cast<std::int64_t>(tokens.size());
-    if (length < options_.min_length) {
-        for (const std::int64_t end : options_.ends) {
-            if (is_within(end, count)) logits[end] = kNone;
-        }
-    }
-    const bool first = options_.forced_first && length == 1;
-    if (first) force({&*options_.forced_first, 1}, logits, count);
-    const bool last = !options_.forced_last.empty() && length == options_.max_length - 1;
-    if (last) force(options_.forced_last, logits, count);
-    const auto suppress = [&](const std::vector<std::int64_t>& some) {
-        for (const std::int64_t token : some) {
-            if (is_within(token, count)) logits[token] = kNone;
-        }
-    };
-    suppress(options_.suppressed);
-    const auto given = static_cast<std::int64_t>(options_.prefix.size()) + 1;
-    if (length == (options_.forced_first && given == 1 ? 2 : given)) suppress(options_.suppressed_first);
+    WholeRow row(logits, count);
+    ban_and_force(tokens, row);
     if (options_.renormalize_logits) return log_sum_exp(logits, count);
-    return first || last ? 0.0 : normalizer;
+    return forces(static_cast<std::int64_t>(tokens.size())) ? 0.0 : normalizer;
+}
+
+void LogitsProcessors::process(const std::vector<std::int64_t>& tokens, BestLogits& row) const {
+    BestRow best(row);
+    ban_and_force(tokens, best);
+}
+
+std::int64_t LogitsProcessors::most_banned(std::int64_t length) const {
+    const std::size_t words = options_.bad_words.size() + options_.ends.size() + options_.suppressed.size() +
+                              options_.suppressed_first.size();
+    return static_cast<std::int64_t>(words) + (options_.no_repeat_ngram_size > 0 ? length : 0);
+}
+
+template <typename Row>
+void LogitsProcessors::ban_and_force(const std::vector<std::int64_t>& tokens, Row& row) const {
+    if (options_.no_repeat_ngram_size > 0) ban_ngrams(tokens, row);
+    ban_words(tokens, row);
+    const auto length = static_cast<std::int64_t>(tokens.size());
+    const auto ban = [&](const std::vector<std::int64_t>& some) {
+        for (const std::int64_t token : some) row.ban(token);
+    };
+    if (length < options_.min_length) ban(options_.ends);
+    if (forces_first(length)) row.force({&*options_.forced_first, 1});
+    if (forces_last(length)) row.force(options_.forced_last);
+    ban(options_.suppressed);
+    const auto given = static_cast<std::int64_t>(options_.prefix.size()) + 1;
+    if (length == (options_.forced_first && given == 1 ? 2 : given)) ban(options_.suppressed_first);
 }
 
 void LogitsProcessors::penalize_repetition(const std::vector<std::int64_t>& tokens, float* logits, std::int64_t count,
@@ -108,24 +153,25 @@ void LogitsProcessors::penalize_repetition(const std::vector<std::int64_t>& toke
     }
 }
 
-void LogitsProcessors::ban_ngrams(const std::vector<std::int64_t>& tokens, float* logits, std::int64_t count) const {
+template <typename Row>
+void LogitsProcessors::ban_ngrams(const std::vector<std::int64_t>& tokens, Row& row) const {
     const auto n = static_cast<std::size_t>(options_.no_repeat_ngram_size);
     if (tokens.size() + 1 < n) return;
     const std::size_t before = n - 1;
     for (std::size_t i = 0; i + n <= tokens.size(); ++i) {
         const bool repeats = std::equal(tokens.end() - static_cast<std::ptrdiff_t>(before), tokens.end(),
                                         tokens.begin() + static_cast<std::ptrdiff_t>(i));
-        const std::int64_t token = tokens[i + before];
-        if (repeats && is_within(token, count)) logits[token] = kNone;
+        if (repeats) row.ban(tokens[i + before]);
     }
 }
 
-void LogitsProcessors::ban_words(const std::vector<std::int64_t>& tokens, float* logits, std::int64_t count) const {
+template <typename Row>
+void LogitsProcessors::ban_words(const std::vector<std::int64_t>& tokens, Row& row) const {
     for (const std::vector<std::int64_t>& words : options_.bad_words) {
-        if (words.empty() || !is_within(words.back(), count)) continue;
+        if (words.empty()) continue;
         // A single end token is not a bad word there.
         if (words.size() == 1 && is_end(words.front())) continue;
-        if (would_complete(tokens, words)) logits[words.back()] = kNone;
+        if (would_complete(tokens, words)) row.ban(words.back());
     }
 }
 

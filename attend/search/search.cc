@@ -30,6 +30,20 @@ void Search::check_logits(const char* operation, const TensorView& logits, std::
                                     to_string(logits.shape()));
 }
 
+const NextStep& Search::advance_best(std::span<const BestLogits> /*rows*/) {
+    throw ValueError("Search", "expected whole rows of logits, found the best of them");
+}
+
+void Search::check_best(const char* operation, std::span<const BestLogits> best, std::int64_t rows) {
+    if (static_cast<std::int64_t>(best.size()) != rows) {
+        throw ShapeError(operation, "expected the best logits of " + std::to_string(rows) + " rows, found " +
+                                        std::to_string(best.size()));
+    }
+    for (const BestLogits& row : best) {
+        if (!std::isfinite(row.log_sum_exp)) refuse_logits(operation);
+    }
+}
+
 double Search::normalizer_of(const char* operation, const float* logits, std::int64_t count) {
     const double sum = log_sum_exp(logits, count);
     if (!std::isfinite(sum)) refuse_logits(operation);

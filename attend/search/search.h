@@ -5,6 +5,7 @@
 
 #include <attend/core/error.h>
 #include <attend/core/tensor.h>
+#include <attend/search/best_logits.h>
 
 #include <cstdint>
 #include <span>
@@ -45,6 +46,14 @@ public:
     /// @return the hypotheses that are live now; none: the search is over @throws ShapeError, DTypeError, LogitsError
     virtual const NextStep& advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) = 0;
 
+    /// How many of each row's best logits, and the sum over all, are as good as the logits: `advance_best` then does
+    /// what `advance` would (of different logits with the same score, which round alike, the larger). 0: none are, or
+    /// the rows are few and short enough.
+    virtual std::int64_t best_logits() const noexcept { return 0; }
+    /// Takes one step. @param rows as `advance` expects, each with at least best_logits() logits or all that there are
+    /// @return see advance @throws LogitsError, and ShapeError for another number of rows
+    virtual const NextStep& advance_best(std::span<const BestLogits> rows);
+
     /// Rows that `advance` expects; 0: the search is over.
     virtual std::int64_t rows() const noexcept = 0;
     /// The best hypotheses that ended, best first; of equal scores the one that ended first.
@@ -54,6 +63,8 @@ protected:
     /// @throws ShapeError, DTypeError unless logits are as `advance` takes them
     static void check_logits(const char* operation, const TensorView& logits, std::int64_t rows,
                              std::span<const std::int64_t> ids);
+    /// @throws ShapeError, LogitsError unless rows are as `advance_best` takes them
+    static void check_best(const char* operation, std::span<const BestLogits> best, std::int64_t rows);
     /// log_sum_exp of logits as the model gave them: minus infinity is a token that it never takes.
     /// @throws LogitsError where there is NaN, infinity, or nothing else than minus infinity
     static double normalizer_of(const char* operation, const float* logits, std::int64_t count);

@@ -1,6 +1,7 @@
 #include <attend/tasks/translation_batch.h>
 
 #include <attend/core/error.h>
+#include <attend/tasks/vocabulary_logits.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -31,29 +32,6 @@ Output output_for(const nn::EncoderDecoder& model, const TranslationSequence& se
     return {std::move(some), std::move(ids)};
 }
 
-/// Calls take(sequence, logits) for each of the active ones, in order. Where all have the whole output layer, it reads
-/// its weights once for as many rows as there is room for.
-template <typename Take>
-void for_logits(const nn::EncoderDecoder& model, const Tensor& rows, const nn::DecoderState& state,
-                const std::vector<std::size_t>& active, const std::vector<Output>& outputs, const Take& take) {
-    const std::int64_t most = std::max<std::int64_t>(1, kMostLogits / model.target_size());
-    const auto starts = [&](std::size_t i) { return state.row_starts[i]; };
-    for (std::size_t first = 0; first < active.size();) {
-        std::size_t last = first + 1;
-        const Output& output = outputs[active[first]];
-        while (!output.some && last < active.size() && starts(last + 1) - starts(first) <= most) ++last;
-        const nn::Linear& layer = output.some ? *output.some : model.output();
-        Tensor logits = layer.forward(rows.view().slice(1, starts(first), starts(last)));
-        auto* values = logits.data<float>();
-        const std::int64_t width = logits.size(2);
-        for (; first < last; ++first) {
-            const Shape shape = {starts(first + 1) - starts(first), width};
-            take(first, MutableTensorView(values, shape));
-            values += shape.numel();
-        }
-    }
-}
-
 [[noreturn]] void refuse_damaged(const std::string& model) {
     throw ValueError("Translator", "expected finite numbers from the model in '" + model +
                                        "', found NaN or infinity: its weights are damaged");
@@ -71,15 +49,81 @@ void check_finite(const Tensor& rows, const std::string& model) {
     if (largest >= 0x7F800000U) refuse_damaged(model);
 }
 
-/// @throws ValueError: rows may be finite where the output layer's weights are not
-const search::NextStep& next_step(search::Search& search, const MutableTensorView& logits,
-                                  std::span<const std::int64_t> ids, const std::string& model) {
-    try {
-        return search.advance(logits, ids);
-    } catch (const search::LogitsError&) {
-        refuse_damaged(model);
+/// Advances the searches of the active sequences, in order, and calls take(sequence, next step) for each.
+class Steps {
+public:
+    Steps(const nn::EncoderDecoder& model, const std::vector<Output>& outputs,
+          const std::vector<std::unique_ptr<search::Search>>& searches)
+        : model_(model), outputs_(outputs), searches_(searches) {}
+
+    /// @throws search::LogitsError: rows may be finite where the output layer's weights are not
+    template <typename Take>
+    void run(const Tensor& rows, const nn::DecoderState& state, const std::vector<std::size_t>& active,
+             const Take& take) const {
+        for (std::size_t first = 0; first < active.size();) {
+            // Alone or beside others, a sequence takes the same way.
+            const bool best = best_of(active[first]) > 0;
+            std::size_t last = first + 1;
+            while (last < active.size() && (best_of(active[last]) > 0) == best) ++last;
+            if (best) {
+                run_best(rows, state, active, first, last, take);
+            } else {
+                run_whole(rows, state, active, first, last, take);
+            }
+            first = last;
+        }
     }
-}
+
+private:
+    /// How many logits of a row are as good as all; 0: none.
+    std::int64_t best_of(std::size_t sequence) const {
+        return outputs_[sequence].some || model_.output().in_double() ? 0 : searches_[sequence]->best_logits();
+    }
+
+    /// Of active sequences [first, last).
+    template <typename Take>
+    void run_best(const Tensor& rows, const nn::DecoderState& state, const std::vector<std::size_t>& active,
+                  std::size_t first, std::size_t last, const Take& take) const {
+        std::int64_t most = 0;
+        for (std::size_t i = first; i < last; ++i) most = std::max(most, best_of(active[i]));
+        const std::int64_t begin = state.row_starts[first];
+        const auto best =
+            best_logits(model_.output(), rows.view().select(0, 0).slice(0, begin, state.row_starts[last]), most);
+        for (std::size_t i = first; i < last; ++i) {
+            const auto own = static_cast<std::size_t>(state.row_starts[i] - begin);
+            const auto count = static_cast<std::size_t>(state.row_starts[i + 1] - state.row_starts[i]);
+            take(i, searches_[active[i]]->advance_best(std::span(best).subspan(own, count)));
+        }
+    }
+
+    /// Of active sequences [first, last). Where all have the whole output layer, it reads its weights once for as many
+    /// rows as there is room for.
+    template <typename Take>
+    void run_whole(const Tensor& rows, const nn::DecoderState& state, const std::vector<std::size_t>& active,
+                   std::size_t first, std::size_t last, const Take& take) const {
+        const std::int64_t most = std::max<std::int64_t>(1, kMostLogits / model_.target_size());
+        const auto starts = [&](std::size_t i) { return state.row_starts[i]; };
+        while (first < last) {
+            std::size_t end = first + 1;
+            const Output& output = outputs_[active[first]];
+            while (!output.some && end < last && starts(end + 1) - starts(first) <= most) ++end;
+            const nn::Linear& layer = output.some ? *output.some : model_.output();
+            Tensor logits = layer.forward(rows.view().slice(1, starts(first), starts(end)));
+            auto* values = logits.data<float>();
+            const std::int64_t width = logits.size(2);
+            for (; first < end; ++first) {
+                const Shape shape = {starts(first + 1) - starts(first), width};
+                const std::size_t sequence = active[first];
+                take(first, searches_[sequence]->advance(MutableTensorView(values, shape), outputs_[sequence].ids));
+                values += shape.numel();
+            }
+        }
+    }
+
+    const nn::EncoderDecoder& model_;
+    const std::vector<Output>& outputs_;
+    const std::vector<std::unique_ptr<search::Search>>& searches_;
+};
 
 /// Its own block of weights [1, heads, all queries, all keys], as [heads, queries, keys].
 Tensor block_of(const Tensor& weights, std::int64_t query, std::int64_t query_end, std::int64_t key,
@@ -165,11 +209,9 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
         std::vector<std::int64_t> counts;
         std::vector<std::size_t> left;
         previous.clear();
-        for_logits(model, rows, state, active, outputs, [&](std::size_t i, const MutableTensorView& logits) {
+        const auto take = [&](std::size_t i, const search::NextStep& next) {
             const std::int64_t begin = state.row_starts[i];
             const std::int64_t end = state.row_starts[i + 1];
-            const search::NextStep& next =
-                next_step(*searches[active[i]], logits, outputs[active[i]].ids, options.model);
             if (recorded) {
                 batch[active[i]]->cross_steps.emplace_back();
                 for (const Tensor& weights : record.weights) {
@@ -186,7 +228,12 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
             previous.insert(previous.end(), next.tokens.begin(), next.tokens.end());
             counts.push_back(static_cast<std::int64_t>(next.tokens.size()));
             if (!next.tokens.empty()) left.push_back(active[i]);
-        });
+        };
+        try {
+            Steps(model, outputs, searches).run(rows, state, active, take);
+        } catch (const search::LogitsError&) {
+            refuse_damaged(options.model);
+        }
         if (!left.empty()) model.choose(state, parents, counts);
         active = std::move(left);
     }
