@@ -14,7 +14,8 @@ constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 void raise(LeastOfBest& least, float value) {
     float before = least.load(std::memory_order_relaxed);
-    while (value > before && !least.compare_exchange_weak(before, value, std::memory_order_relaxed)) {}
+    while (value > before && !least.compare_exchange_weak(before, value, std::memory_order_relaxed)) {
+    }
 }
 
 }  // namespace

@@ -346,6 +346,31 @@ TEST_P(Dense, NothingBesideOperandsIsReadOrWritten) {
     }
 }
 
+TEST_P(Dense, SomeColumnsAreThoseOfAll) {
+    const Tensor x = normal({7, 70}, 1);
+    const Tensor residual = normal({7, 100}, 4);
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
+        const PackedMatrix weight(normal({100, 70}, 2), {.dtype = dtype});
+        const Tensor bias = normal({100}, 3);
+        DenseOptions options;
+        options.bias = bias;
+        options.activation = Activation::relu;
+        options.residual = residual;
+        const Tensor all = matmul(x, weight, options);
+        for (const auto& [first, count] : {std::pair{0, 100}, {0, 5}, {32, 32}, {64, 36}, {96, 4}, {32, 0}}) {
+            Tensor some = Tensor::empty({7, count});
+            options.residual = residual.view().slice(1, first, first + count);
+            matmul_columns_into(x, weight, first, some.view(), options);
+            EXPECT_TRUE(same_bits(some, all.view().slice(1, first, first + count).clone())) << first;
+        }
+        options.residual = {};
+        Tensor out = Tensor::empty({7, 40});
+        EXPECT_THROW(matmul_columns_into(x, weight, 96, out.view(), options), ValueError);
+        EXPECT_THROW(matmul_columns_into(x, weight, 8, out.view(), options), ValueError);
+        EXPECT_THROW(matmul_columns_into(x, weight, -32, out.view(), options), ValueError);
+    }
+}
+
 TEST_P(Dense, ZeroRowsDepthAndColumns) {
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
         const Tensor bias = normal({5}, 12);

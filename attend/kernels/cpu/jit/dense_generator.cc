@@ -17,7 +17,7 @@ constexpr int kRowsOfPointer = 5;     // that one pointer reaches
 constexpr int kFirstColumn = 24;      // zmm24 on hold columns
 constexpr int kStepsOfLine = 4;       // one line is asked for in as many steps
 
-constexpr int kAheadOfFew = 4096;     // bytes, in a panel
+constexpr int kAheadOfFew = 4096;  // bytes, in a panel
 
 /// Whether the processor starts two multiply-adds a cycle, as many as loads, and its own prefetchers are slower than it
 /// computes.
