@@ -37,8 +37,7 @@ BestLogits best_of(const std::vector<float>& row, std::int64_t part, std::int64_
     std::vector<BestOfPart> parts;
     const auto count = static_cast<std::int64_t>(row.size());
     for (std::int64_t first = 0; first < count; first += part) {
-        parts.push_back(
-            search::best_of_part(row.data() + first, std::min(part, count - first), first, most, least));
+        parts.push_back(search::best_of_part(row.data() + first, std::min(part, count - first), first, most, least));
     }
     return search::merge_parts(parts, count, most);
 }
@@ -116,7 +115,8 @@ std::vector<Hypothesis> run(const GenerationOptions& options, std::int64_t colum
             std::vector<BestLogits> found;
             for (std::int64_t r = 0; r < rows; ++r) {
                 const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(r * columns);
-                found.push_back(best_of({begin, begin + static_cast<std::ptrdiff_t>(columns)}, 16, search.best_logits()));
+                found.push_back(
+                    best_of({begin, begin + static_cast<std::ptrdiff_t>(columns)}, 16, search.best_logits()));
             }
             next = &search.advance_best(found);
             ++*steps;
