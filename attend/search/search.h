@@ -47,8 +47,7 @@ public:
     virtual const NextStep& advance(const MutableTensorView& logits, std::span<const std::int64_t> ids) = 0;
 
     /// How many of each row's best logits, and the sum over all, are as good as the logits: `advance_best` then does
-    /// what `advance` would (of different logits with the same score, which round alike, the larger). 0: none are, or
-    /// the rows are few and short enough.
+    /// what `advance` would (of different logits whose scores round alike, the larger). 0: whole rows must be seen.
     virtual std::int64_t best_logits() const noexcept { return 0; }
     /// Takes one step. @param rows as `advance` expects, each with at least best_logits() logits or all that there are
     /// @return see advance @throws LogitsError, and ShapeError for another number of rows
