@@ -84,7 +84,7 @@ TEST_P(BestLogitsOf, PartsAreASortedRow) {
 TEST_P(BestLogitsOf, NanAndInfinityAreInTheSum) {
     for (const float broken : {std::numeric_limits<float>::quiet_NaN(), kInfinity}) {
         for (const float others : {1.0F, -kInfinity}) {
-            for (const std::size_t place : {0, 9, 31}) {
+            for (const std::size_t place : {std::size_t{0}, std::size_t{9}, std::size_t{31}}) {
                 std::vector<float> row(32, others);
                 row[place] = broken;
                 for (const std::int64_t part : {1, 8, 32}) {
