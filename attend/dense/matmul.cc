@@ -227,7 +227,7 @@ void matmul_columns_into(const TensorView& x, const PackedMatrix& weight, std::i
                          const MutableTensorView& out, const DenseOptions& options) {
     check(x, weight, options);
     const std::int64_t count = out.rank() > 0 ? out.size(-1) : 0;
-    if (first < 0 || first % kernels::cpu::kDenseColumns != 0 || first + count > weight.out_features()) {
+    if (first < 0 || first % kernels::cpu::kDenseColumns != 0 || first > weight.out_features() - count) {
         throw ValueError(kOperation, "expected columns of W's " + std::to_string(weight.out_features()) +
                                          " from a multiple of 32 on, found " + std::to_string(count) + " from " +
                                          std::to_string(first));

@@ -38,8 +38,9 @@ Tensor matmul(const TensorView& x, const PackedMatrix& weight, const DenseOption
 void matmul_into(const TensorView& x, const PackedMatrix& weight, const MutableTensorView& out,
                  const DenseOptions& options = {});
 
-/// Columns of that alone: [first, first + n) for an output of n columns. @param first a multiple of 32
-/// @throws as matmul_into, and ValueError for columns that W does not have
+/// Columns [first, first + n) of that alone. @param first a multiple of 32 @param out [..., n] @param options the bias
+/// is W's, [out]; the residual has the shape of `out` @throws as matmul_into, and ValueError for columns that W does
+/// not have
 void matmul_columns_into(const TensorView& x, const PackedMatrix& weight, std::int64_t first,
                          const MutableTensorView& out, const DenseOptions& options = {});
 

@@ -42,9 +42,7 @@ BestOfPart best_of_part(const float* logits, std::int64_t count, std::int64_t fi
 
 BestLogits merge_parts(std::span<const BestOfPart> parts, std::int64_t columns, std::int64_t most) {
     float largest = kNone;
-    for (const BestOfPart& part : parts) {
-        if (!(part.largest <= largest)) largest = part.largest;  // NaN stays
-    }
+    for (const BestOfPart& part : parts) largest = std::max(largest, part.largest);  // NaN is in its sum
     double sum = 0.0;
     Candidates best(most);
     for (const BestOfPart& part : parts) {

@@ -368,6 +368,8 @@ TEST_P(Dense, SomeColumnsAreThoseOfAll) {
         EXPECT_THROW(matmul_columns_into(x, weight, 96, out.view(), options), ValueError);
         EXPECT_THROW(matmul_columns_into(x, weight, 8, out.view(), options), ValueError);
         EXPECT_THROW(matmul_columns_into(x, weight, -32, out.view(), options), ValueError);
+        constexpr std::int64_t kFar = std::numeric_limits<std::int64_t>::max() - 31;
+        EXPECT_THROW(matmul_columns_into(x, weight, kFar, out.view(), options), ValueError);
     }
 }
 
