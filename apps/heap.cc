@@ -14,8 +14,8 @@ namespace attend::apps {
 #if defined(__linux__) && defined(__GLIBC__)
 
 void prepare_heap() {
-    constexpr int kAhead = 48 << 20;   // addresses, not memory: what is not touched costs nothing
-    constexpr int kMapped = 1 << 20;   // bytes from which on a block is mapped rather than taken from the heap
+    constexpr int kAhead = 48 << 20;  // addresses, not memory: what is not touched costs nothing
+    constexpr int kMapped = 1 << 20;  // bytes from which on a block is mapped rather than taken from the heap
     constexpr std::size_t kExtends = kMapped / 2;  // more than the heap has when it begins
     constexpr std::uintptr_t kHugePage = 2U << 20U;
     if (mallopt(M_TOP_PAD, kAhead) == 0 || mallopt(M_MMAP_THRESHOLD, kMapped) == 0) return;

@@ -1,6 +1,7 @@
 #include "bindings.h"
 #include "computing.h"
 #include "options.h"
+#include "seed.h"
 #include "torch_tensors.h"
 
 #include <attend/core/error.h>
@@ -109,11 +110,11 @@ void bind_attention(nb::module_& module) {
         "attention",
         [](nb::object query, nb::object key, nb::object value, nb::object mask, nb::object bias, nb::object causal,
            nb::object window, std::optional<double> scale, std::optional<double> softcap, nb::object alibi_slopes,
-           nb::object key_lengths, nb::object query_offset, double dropout, std::uint64_t seed,
+           nb::object key_lengths, nb::object query_offset, double dropout, const Seed& seed,
            const std::string& algorithm, bool return_weights, bool return_log_sum_exp, nb::object out) {
             return run_attention(query, key, value,
                                  {mask, bias, causal, window, alibi_slopes, key_lengths, query_offset, scale, softcap,
-                                  dropout, seed, algorithm},
+                                  dropout, seed.value(), algorithm},
                                  return_weights, return_log_sum_exp, out);
         },
         arg("query"), arg("key"), arg("value"), nb::kw_only(), arg("mask") = nb::none(), arg("bias") = nb::none(),
@@ -146,11 +147,11 @@ Raises ValueError for shapes and values, TypeError for types.
         [](nb::object grad_output, nb::object query, nb::object key, nb::object value, nb::object output,
            nb::object log_sum_exp, nb::object mask, nb::object bias, nb::object causal, nb::object window,
            std::optional<double> scale, std::optional<double> softcap, nb::object alibi_slopes, nb::object key_lengths,
-           nb::object query_offset, double dropout, std::uint64_t seed, const std::string& algorithm,
+           nb::object query_offset, double dropout, const Seed& seed, const std::string& algorithm,
            bool bias_gradient) {
             return run_backward(grad_output, query, key, value, output, log_sum_exp,
                                 {mask, bias, causal, window, alibi_slopes, key_lengths, query_offset, scale, softcap,
-                                 dropout, seed, algorithm},
+                                 dropout, seed.value(), algorithm},
                                 bias_gradient);
         },
         arg("grad_output"), arg("query"), arg("key"), arg("value"), arg("output"), arg("log_sum_exp"), nb::kw_only(),

@@ -1,6 +1,7 @@
 #include "arrays.h"
 #include "bindings.h"
 #include "computing.h"
+#include "seed.h"
 
 #include <attend/core/error.h>
 #include <attend/tasks/explain.h>
@@ -79,11 +80,12 @@ void bind_explain(nb::module_& module) {
 
     module.def(
         "explain",
-        [](const std::string& sentence, nb::object dictionary, std::uint64_t seed,
+        [](const std::string& sentence, nb::object dictionary, const Seed& seed,
            std::optional<std::int64_t> vocabulary_size, std::int64_t embedding_dim, std::int64_t head_dim) {
             const text::Vocabulary vocabulary = vocabulary_of(dictionary);
+            const std::uint64_t number = seed.value();
             const Computing computing;
-            return tasks::explain(sentence, vocabulary, {seed, vocabulary_size, embedding_dim, head_dim});
+            return tasks::explain(sentence, vocabulary, {number, vocabulary_size, embedding_dim, head_dim});
         },
         arg("sentence") = "I Like Machine Learning And Deep Learning", nb::kw_only(), arg("dictionary") = nb::none(),
         arg("seed") = 12, arg("vocabulary_size") = nb::none(), arg("embedding_dim") = 4, arg("head_dim") = 3,

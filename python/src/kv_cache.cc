@@ -3,6 +3,7 @@
 #include "caches.h"
 #include "computing.h"
 #include "options.h"
+#include "seed.h"
 
 #include <attend/core/error.h>
 
@@ -52,11 +53,11 @@ void append(CacheObject& self, nb::object key, nb::object value, nb::object sequ
 
 nb::object attend_to(CacheObject& self, nb::object query, nb::object mask, nb::object bias, nb::object causal,
                      nb::object window, std::optional<double> scale, std::optional<double> softcap,
-                     nb::object alibi_slopes, nb::object query_offset, double dropout, std::uint64_t seed,
+                     nb::object alibi_slopes, nb::object query_offset, double dropout, const Seed& seed,
                      const std::string& algorithm, bool return_weights, bool return_log_sum_exp) {
     Array q(query, "attention", "query");
-    OptionsWithArrays with = options_of(
-        {mask, bias, causal, window, alibi_slopes, nb::none(), query_offset, scale, softcap, dropout, seed, algorithm});
+    OptionsWithArrays with = options_of({mask, bias, causal, window, alibi_slopes, nb::none(), query_offset, scale,
+                                         softcap, dropout, seed.value(), algorithm});
     with.options.return_weights = return_weights;
     AttentionResult result;
     {

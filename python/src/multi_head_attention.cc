@@ -2,6 +2,7 @@
 #include "caches.h"
 #include "computing.h"
 #include "options.h"
+#include "seed.h"
 
 #include <attend/core/error.h>
 #include <attend/nn/multi_head_attention.h>
@@ -54,14 +55,14 @@ nb::object result_of(nn::MultiHeadAttentionResult&& result, Family family, bool 
 nb::object forward(const MultiHeadAttention& self, nb::object query, nb::object key, nb::object value, nb::object mask,
                    nb::object bias, nb::object causal, nb::object window, std::optional<double> scale,
                    std::optional<double> softcap, nb::object alibi_slopes, nb::object key_lengths,
-                   nb::object query_offset, double dropout, std::uint64_t seed, const std::string& algorithm,
+                   nb::object query_offset, double dropout, const Seed& seed, const std::string& algorithm,
                    bool return_weights, bool return_log_sum_exp) {
     if (key.is_none() && !value.is_none()) throw ValueError(kOperation, "expected a key with the value, found none");
     Array q(query, kOperation, "query");
     Array k(key.is_none() ? query : key, kOperation, "key");
     Array v(value.is_none() ? (key.is_none() ? query : key) : value, kOperation, "value");
     OptionsWithArrays with = options_of({mask, bias, causal, window, alibi_slopes, key_lengths, query_offset, scale,
-                                         softcap, dropout, seed, algorithm});
+                                         softcap, dropout, seed.value(), algorithm});
     with.options.return_weights = return_weights;
     nn::MultiHeadAttentionResult result;
     {
@@ -90,9 +91,10 @@ void bind_multi_head_attention(nb::module_& module) {
         .def(
             "__init__",
             [](MultiHeadAttention* self, std::int64_t d_model, std::int64_t num_heads, bool bias,
-               std::optional<std::int64_t> key_dim, std::optional<std::int64_t> value_dim, std::uint64_t seed) {
+               std::optional<std::int64_t> key_dim, std::optional<std::int64_t> value_dim, const Seed& seed) {
+                TorchGenerator generator(seed.value());
                 const Computing computing;
-                new (self) MultiHeadAttention({d_model, num_heads, key_dim, value_dim, bias}, TorchGenerator(seed));
+                new (self) MultiHeadAttention({d_model, num_heads, key_dim, value_dim, bias}, std::move(generator));
             },
             arg("d_model"), arg("num_heads"), nb::kw_only(), arg("bias") = true, arg("key_dim") = nb::none(),
             arg("value_dim") = nb::none(), arg("seed") = 0,

@@ -1,6 +1,7 @@
 #include "arrays.h"
 #include "bindings.h"
 #include "computing.h"
+#include "seed.h"
 
 #include <attend/core/error.h>
 #include <attend/tasks/conversion.h>
@@ -192,7 +193,7 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
                nb::object early_stopping, std::optional<std::int64_t> no_repeat_ngram_size,
                std::optional<double> repetition_penalty, std::optional<bool> renormalize_logits,
                std::optional<bool> sampling, std::optional<double> temperature, std::optional<std::int64_t> top_k,
-               std::optional<double> top_p, std::optional<std::uint64_t> seed, const std::string& target_prefix,
+               std::optional<double> top_p, const std::optional<Seed>& seed, const std::string& target_prefix,
                std::optional<std::string> target_language, std::int64_t batch_tokens,
                std::optional<std::int64_t> max_source_tokens, bool scores, bool alignment, bool attention, bool split) {
                 TranslationOptions options;
@@ -212,7 +213,7 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
                 options.temperature = temperature;
                 options.top_k = top_k;
                 options.top_p = top_p;
-                options.seed = seed;
+                if (seed) options.seed = seed->value();
                 options.target_prefix = target_prefix;
                 options.target_language = std::move(target_language);
                 options.batch_tokens = batch_tokens;

@@ -36,6 +36,20 @@ def test_forward_and_weights():
     assert (layer.d_model, layer.num_heads, layer.head_dim) == (16, 4, 4)
 
 
+def test_seeds_are_integers_in_the_range_of_torch():
+    drawn = lambda seed: attend.MultiHeadAttention(8, 2, seed=seed).state_dict()["in_proj_weight"]
+    np.testing.assert_array_equal(drawn(-1), drawn(2**64 - 1))
+    np.testing.assert_array_equal(drawn(np.int64(5)), drawn(5))
+    assert not np.array_equal(drawn(-5), drawn(5))
+    for seed in (2**64, -2**63 - 1):
+        with pytest.raises(ValueError, match=r"expected a seed from -2\^63 to 2\^64 - 1, found -?\d+"):
+            attend.MultiHeadAttention(8, 2, seed=seed)
+        with pytest.raises(ValueError, match="expected a seed"):
+            attend.attention(*[rows(1, 2, 3, 8)] * 3, dropout=0.5, seed=seed)
+    with pytest.raises(TypeError):
+        attend.MultiHeadAttention(8, 2, seed=1.5)
+
+
 def test_state_dicts():
     layer = attend.MultiHeadAttention(16, 2, key_dim=6, value_dim=10)
     query, key, value = rows(1, 3, 16), rows(1, 4, 6), rows(1, 4, 10)

@@ -120,7 +120,8 @@ def test_numpys_module_takes_pytorchs_state():
     torch.testing.assert_close(found.output, want, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.weights, weights, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.from_numpy(ours(x.numpy())), want, atol=1e-5, rtol=1e-5)
-    torch.manual_seed(7)
-    drawn = torch.nn.MultiheadAttention(16, 4).state_dict()
-    for name, array in attend.MultiHeadAttention(16, 4, seed=7).state_dict().items():
-        np.testing.assert_array_equal(array, drawn[name].numpy())
+    for seed in (7, -7):
+        torch.manual_seed(seed)
+        drawn = torch.nn.MultiheadAttention(16, 4).state_dict()
+        for name, array in attend.MultiHeadAttention(16, 4, seed=seed).state_dict().items():
+            np.testing.assert_array_equal(array, drawn[name].numpy())
