@@ -27,6 +27,12 @@ namespace {
     throw FileError("file", "expected " + expected + " '" + path + "', found: " + found);
 }
 
+/// The system would take a path that has one to end there. @throws FileError
+void check_no_zero_byte(const std::string& path) {
+    const std::size_t at = path.find('\0');
+    if (at != std::string::npos) fail("a path without a zero byte", path.substr(0, at), "one behind this");
+}
+
 /// Closes a descriptor at the end of a scope.
 class Descriptor {
 public:
@@ -65,6 +71,7 @@ struct Target {
 /// only seems to point to a path. @throws FileError for a folder
 Target target_of(const std::string& path) {
     namespace fs = std::filesystem;
+    check_no_zero_byte(path);
     std::error_code error;
     const auto made_up = [](const std::string& name) {
         return (name.starts_with("/dev/") && !name.starts_with("/dev/shm/")) || name.starts_with("/proc/");
@@ -130,6 +137,7 @@ private:
 }  // namespace
 
 MappedFile MappedFile::open(const std::string& path) {
+    check_no_zero_byte(path);
     const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (file.get() < 0) fail("to open", path, std::strerror(errno));
     struct stat status {};
@@ -186,6 +194,7 @@ std::span<const std::byte> MappedFile::bytes() const noexcept {
 }
 
 std::string read_file(const std::string& path) {
+    check_no_zero_byte(path);
     const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (file.get() < 0) fail("to open", path, std::strerror(errno));
     return read_all(file.get(), path);

@@ -5,6 +5,8 @@ same kind. attend.torch has PyTorch's functions with autograd, attend.flash_attn
 is imported unless asked for. Calls may be made by any threads at once; Ctrl-C ends them, after which arrays that they
 were to write hold anything.
 """
+import copyreg as _copyreg
+
 from ._core import (Explanation, Heatmap, KvCache, LinearAttentionState, Mask, MultiHeadAttention, PackedMatrix,
                     Translation, Translator, __version__, attention, attention_backward, convert, explain,
                     get_num_threads, heatmap, linear_attention, linear_attention_backward, matmul, matmul_backward,
@@ -17,3 +19,6 @@ __all__ = ["AttentionGradients", "AttentionResult", "Explanation", "Heatmap", "K
            "PackedMatrix", "Translation", "TranslationAttention", "Translator", "WordAlignment", "__version__",
            "attention", "attention_backward", "convert", "explain", "get_num_threads", "heatmap", "linear_attention",
            "linear_attention_backward", "matmul", "matmul_backward", "set_num_threads"]
+
+# Functions are copied and pickled by their names, as Python's own are.
+_copyreg.pickle(type(attention), lambda function: function.__name__)

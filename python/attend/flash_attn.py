@@ -23,6 +23,21 @@ def _check(function, name, x, shape):
         raise ValueError(f"[{function}] expected {name} [{shape}], found {list(x.shape)}")
 
 
+def _check_integers(function, name, x, shape):
+    _check(function, name, x, shape)
+    if x.is_floating_point() or x.is_complex() or x.dtype == _torch.bool:
+        raise TypeError(f"[{function}] expected {name} of integers, found {x.dtype}")
+
+
+def _check_new(function, name, x, batch, new, cache):
+    """That x is what goes into the cache [.., .., kv_heads, d]: nothing is broadcast, nothing rounded."""
+    shape = [batch, new, *cache.shape[2:]]
+    if list(x.shape) != shape:
+        raise ValueError(f"[{function}] expected {name} {shape}, found {list(x.shape)}")
+    if x.dtype != cache.dtype:
+        raise TypeError(f"[{function}] expected {name} of {cache.dtype}, as the cache is, found {x.dtype}")
+
+
 def _sides(window_size):
     try:
         left, right = window_size
@@ -80,6 +95,23 @@ def _slices(starts, x):
     if starts[:1] != [0] or starts[-1] != len(x) or sorted(starts) != starts:
         raise ValueError(f"[flash_attn_varlen_func] expected cu_seqlens that rise from 0 to {len(x)}, found {starts}")
     return [slice(a, b) for a, b in zip(starts, starts[1:])]
+
+
+def _gathered(pages, table, lengths):
+    """The rows of sequences one after the other; entries of the table behind a sequence's last page are not looked at."""
+    size = pages.shape[1]
+    if len(lengths) != len(table):
+        raise ValueError(f"[flash_attn_varlen_func] expected block_table of {len(lengths)} sequences, found {len(table)}")
+    rows = [pages.new_empty(0, *pages.shape[2:])]
+    for entries, n in zip(table.long(), lengths):
+        used = entries[:-(-n // size)]
+        if n > size * len(used):
+            raise ValueError(f"[flash_attn_varlen_func] expected block_table with room for {n} keys, found "
+                             f"{size * len(used)}")
+        if len(used) > 0 and not 0 <= int(used.min()) <= int(used.max()) < len(pages):
+            raise ValueError(f"[flash_attn_varlen_func] expected pages in [0, {len(pages)}), found {used.tolist()}")
+        rows.append(pages[used].flatten(0, 1)[:n])
+    return _torch.cat(rows)
 
 
 def _padded(matrices, rows, columns):
@@ -159,12 +191,11 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
         _check("flash_attn_varlen_func", name, x, "sequences + 1")
     if block_table is not None:
         lengths = cu_seqlens_k[1:] - cu_seqlens_k[:-1]
-        same = q.shape[0] == len(lengths) * max_seqlen_q and bool((cu_seqlens_q.diff() == max_seqlen_q).all())
+        same = q.shape[0] == len(lengths) * max_seqlen_q > 0 and bool((cu_seqlens_q.diff() == max_seqlen_q).all())
         if same and dropout_p == 0.0 and not return_attn_probs and not _wants_gradients(q, k, v, None):
             options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes)
             return _run_paged(q.unflatten(0, (-1, max_seqlen_q)), k, v, block_table, lengths, None, options)[0].flatten(0, 1)
-        k, v = (_torch.cat([x[row.long()].flatten(0, 1)[:n] for row, n in zip(block_table, lengths.tolist())])
-                for x in (k, v))
+        k, v = (_gathered(x, block_table, lengths.tolist()) for x in (k, v))
     if alibi_slopes is not None and alibi_slopes.dim() == 2:
         rows, keys = _slices(cu_seqlens_q, q), _slices(cu_seqlens_k, k)
         if not len(rows) == len(keys) == len(alibi_slopes):
@@ -225,12 +256,13 @@ def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0,
 
 def _rotated(x, cos, sin, positions, interleaved):
     """Rotary embedding of x [batch, L, heads, d] at positions [batch, L]; the first 2 cos.shape[1] dimensions turn."""
-    half, known = cos.shape[1], min(len(cos), len(sin))
+    half, known = cos.shape[1], len(cos)
     if positions.numel() > 0 and int(positions.max()) >= known:
         raise ValueError(f"[flash_attn_with_kvcache] expected rotary_cos and rotary_sin of {int(positions.max()) + 1} "
                          f"positions, found {known}")
-    cos, sin = cos[positions][:, :, None].float(), sin[positions][:, :, None].float()
-    turned, rest = x[..., :2 * half].float(), x[..., 2 * half:]
+    wide = _torch.float64 if x.dtype == _torch.float64 else _torch.float32
+    cos, sin = cos[positions][:, :, None].to(wide), sin[positions][:, :, None].to(wide)
+    turned, rest = x[..., :2 * half].to(wide), x[..., 2 * half:]
     if interleaved:
         a, b = turned[..., 0::2], turned[..., 1::2]
         turned = _torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
@@ -265,6 +297,12 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     for names, a, b in (("k and v", k, v), ("rotary_cos and rotary_sin", rotary_cos, rotary_sin)):
         if (a is None) != (b is None):
             raise ValueError(f"[{function}] expected {names}, or neither, found one")
+    for name, x, shape in (("block_table", block_table, "batch, pages"), ("cache_batch_idx", cache_batch_idx, "batch"),
+                           ("cache_leftpad", cache_leftpad, "batch")):
+        if x is not None:
+            _check_integers(function, name, x, shape)
+    if cache_seqlens is not None and not isinstance(cache_seqlens, int):
+        _check_integers(function, "cache_seqlens", cache_seqlens, "batch")
     _refuse_traces()
     with _torch.no_grad():
         batch, queries = q.shape[:2]
@@ -282,6 +320,21 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
         lengths = (_torch.full((batch,), cache_seqlens, dtype=_torch.long) if isinstance(cache_seqlens, int)
                    else cache_seqlens.long())
         starts = _torch.zeros(batch, dtype=_torch.long) if cache_leftpad is None else cache_leftpad.long()
+        for name, x in (("block_table or cache_batch_idx", table), ("cache_seqlens", lengths), ("cache_leftpad", starts)):
+            if len(x) != batch:
+                raise ValueError(f"[{function}] expected {name} of {batch} sequences, found {len(x)}")
+        options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes)
+        places = None
+        if k is not None:
+            _check_new(function, "k", k, batch, k.shape[1], k_cache)
+            _check_new(function, "v", v, batch, k.shape[1], v_cache)
+            places = lengths[:, None] + _torch.arange(k.shape[1])
+            if places.numel() > 0 and not 0 <= int(places.min()) <= int(places.max()) < size:
+                raise ValueError(f"[{function}] expected a cache with room for keys {int(places.min())} to "
+                                 f"{int(places.max())}, found {size}")
+            lengths = lengths + k.shape[1]
+        # A call without queries checks the rest, so that a call that is refused writes nothing.
+        _run_paged(q[:, :0], k_cache, v_cache, table, lengths, starts, options)
         if rotary_cos is not None:
             if k is None:
                 raise ValueError(f"[{function}] expected k and v with rotary_cos, found none")
@@ -290,17 +343,18 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
             steps = _torch.arange(queries) if moves else _torch.zeros(queries, dtype=_torch.long)
             for name, x in (("rotary_cos", rotary_cos), ("rotary_sin", rotary_sin)):
                 _check(function, name, x, "positions, rotary_dim / 2")
-            q = _rotated(q, rotary_cos, rotary_sin, lengths[:, None] + steps, rotary_interleaved)
-            k = _rotated(k, rotary_cos, rotary_sin, lengths[:, None] + _torch.arange(k.shape[1]), rotary_interleaved)
+            if not 2 * rotary_cos.shape[1] <= q.shape[3]:
+                raise ValueError(f"[{function}] expected rotary_cos [positions, at most {q.shape[3] // 2}], found "
+                                 f"{list(rotary_cos.shape)}")
+            if rotary_cos.shape != rotary_sin.shape:
+                raise ValueError(f"[{function}] expected rotary_sin {list(rotary_cos.shape)}, as rotary_cos is, found "
+                                 f"{list(rotary_sin.shape)}")
+            first = (lengths - k.shape[1])[:, None]
+            q = _rotated(q, rotary_cos, rotary_sin, first + steps, rotary_interleaved)
+            k = _rotated(k, rotary_cos, rotary_sin, places, rotary_interleaved)
         if k is not None:
-            places = lengths[:, None] + _torch.arange(k.shape[1])
-            if k.shape[1] > 0 and int(places.max()) >= size:
-                raise ValueError(f"[{function}] expected a cache with room for {int(places.max()) + 1} keys, "
-                                 f"found {size}")
             pages = table.gather(1, places // page_size)
-            k_cache[pages, places % page_size] = k.to(k_cache.dtype)
-            v_cache[pages, places % page_size] = v.to(v_cache.dtype)
-            lengths = lengths + k.shape[1]
-        options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes)
+            k_cache[pages, places % page_size] = k
+            v_cache[pages, places % page_size] = v
         output, log_sum_exp = _run_paged(q, k_cache, v_cache, table, lengths, starts, options)
         return (output, log_sum_exp) if return_softmax_lse else output

@@ -28,6 +28,7 @@ nb::object run_attention(nb::object query, nb::object key, nb::object value, Key
     Array q(query, "attention", "query");
     Array k(key, "attention", "key");
     Array v(value, "attention", "value");
+    expect_numbers_alone({query, key, value, keywords.bias}, "attention");
     OptionsWithArrays with = options_of(keywords);
     with.options.return_weights = return_weights;
     const Family family = family_of(query);

@@ -1,6 +1,7 @@
 #include "arrays.h"
 #include "bindings.h"
 #include "computing.h"
+#include "torch_tensors.h"
 
 #include <attend/core/error.h>
 #include <attend/dense/matmul.h>
@@ -81,6 +82,7 @@ TensorView given_view(const Array& array, const char* what, std::int64_t wanted)
 
 nb::object packed_product(nb::object a, const PackedMatrix& weight, const DenseKeywords& keywords, nb::object out) {
     const Array x(a, kOperation, "a");
+    expect_numbers_alone({a, keywords.bias, keywords.residual}, kOperation);
     const Family family = family_of(a);
     if (x.view().rank() == 0) matmul(x.view(), weight);  // says what is wrong
     Shape shape = x.view().shape();

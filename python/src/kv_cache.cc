@@ -4,6 +4,7 @@
 #include "computing.h"
 #include "options.h"
 #include "seed.h"
+#include "torch_tensors.h"
 
 #include <attend/core/error.h>
 
@@ -34,6 +35,7 @@ namespace {
 void append(CacheObject& self, nb::object key, nb::object value, nb::object sequences, nb::object counts) {
     Array k(key, "kv_cache", "key");
     Array v(value, "kv_cache", "value");
+    expect_numbers_alone({key, value}, "kv_cache");
     if (!sequences.is_none() && !counts.is_none()) {
         throw ValueError("kv_cache", "expected sequences or counts, found both");
     }
@@ -56,6 +58,7 @@ nb::object attend_to(CacheObject& self, nb::object query, nb::object mask, nb::o
                      nb::object alibi_slopes, nb::object query_offset, double dropout, const Seed& seed,
                      const std::string& algorithm, bool return_weights, bool return_log_sum_exp) {
     Array q(query, "attention", "query");
+    expect_numbers_alone({query, bias}, "attention");
     OptionsWithArrays with = options_of({mask, bias, causal, window, alibi_slopes, nb::none(), query_offset, scale,
                                          softcap, dropout, seed.value(), algorithm});
     with.options.return_weights = return_weights;

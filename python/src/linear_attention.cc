@@ -23,6 +23,7 @@ nb::object run_forward(nb::object query, nb::object key, nb::object value, const
                        bool return_state) {
     constexpr const char* kOperation = "linear_attention";
     LinearArrays arrays(query, key, value, kOperation);
+    expect_numbers_alone({query, key, value}, kOperation);
     const TensorView& given = arrays.query.view();
     const LinearOptionsWithArrays with = linear_options_of(keywords, kOperation, given.size(0));
     const Family family = family_of(query);

@@ -8,6 +8,7 @@
 #include <nanobind/nanobind.h>
 
 #include <string>
+#include <string_view>
 #include <typeinfo>
 
 namespace attend::python {
@@ -25,6 +26,9 @@ nb::object& result_type(const char* name) {
 
 std::string path_of(nb::handle path) {
     const auto encoded = nb::cast<nb::bytes>(nb::module_::import_("os").attr("fsencode")(path));
+    if (std::string_view(encoded.c_str(), encoded.size()).find('\0') != std::string_view::npos) {
+        throw nb::value_error("embedded null byte");  // as Python's own open() says
+    }
     return {encoded.c_str(), encoded.size()};
 }
 

@@ -3,6 +3,7 @@
 #include "computing.h"
 #include "options.h"
 #include "seed.h"
+#include "torch_tensors.h"
 
 #include <attend/core/error.h>
 #include <attend/nn/multi_head_attention.h>
@@ -61,6 +62,7 @@ nb::object forward(const MultiHeadAttention& self, nb::object query, nb::object 
     Array q(query, kOperation, "query");
     Array k(key.is_none() ? query : key, kOperation, "key");
     Array v(value.is_none() ? (key.is_none() ? query : key) : value, kOperation, "value");
+    expect_numbers_alone({query, key, value, bias}, kOperation);
     OptionsWithArrays with = options_of({mask, bias, causal, window, alibi_slopes, key_lengths, query_offset, scale,
                                          softcap, dropout, seed.value(), algorithm});
     with.options.return_weights = return_weights;
@@ -113,6 +115,10 @@ void bind_multi_head_attention(nb::module_& module) {
             "q_proj_weight, ...) or of four linear layers W_q, W_k, W_v, W_o; arrays of any kind, copied. "
             "compute_type: "
             "'float32', 'bfloat16' or 'int8' weights. Raises ValueError, TypeError.")
+        .def("__copy__", [](const MultiHeadAttention& self) { return MultiHeadAttention(self); })
+        .def(
+            "__deepcopy__", [](const MultiHeadAttention& self, nb::handle) { return MultiHeadAttention(self); },
+            arg("memo"))
         .def("__call__", &forward, arg("query"), arg("key") = nb::none(), arg("value") = nb::none(), nb::kw_only(),
              arg("mask") = nb::none(), arg("bias") = nb::none(), arg("causal") = nb::none(), arg("window") = nb::none(),
              arg("scale") = nb::none(), arg("softcap") = nb::none(), arg("alibi_slopes") = nb::none(),

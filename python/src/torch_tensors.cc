@@ -37,7 +37,8 @@ nb::object called(nb::handle object, const nb::str& name) {
 
 /// Names of PyTorch's that are asked for at every call. Kept for ever: modules may be gone when a program ends.
 struct TorchNames {
-    nb::object tensor, parameter, empty, empty_like, cpu, is_grad_enabled, increment_version, dtypes[8];
+    nb::object tensor, parameter, empty, empty_like, cpu, is_grad_enabled, increment_version, is_tracing, dispatch_mode,
+        proxy_mode, dtypes[8];
     nb::str dtype{"dtype"}, is_cpu{"is_cpu"}, is_neg{"is_neg"}, data_ptr{"data_ptr"}, shape{"shape"}, stride{"stride"},
         untyped_storage{"untyped_storage"}, nbytes{"nbytes"}, requires_grad{"requires_grad"};
     const ExchangeTable* exchange = nullptr;
@@ -57,6 +58,10 @@ private:
         cpu = torch.attr("device")("cpu");
         is_grad_enabled = torch.attr("is_grad_enabled");
         increment_version = nb::module_::import_("torch.autograd.graph").attr("increment_version");
+        const nb::object core = torch.attr("_C");
+        is_tracing = core.attr("_is_tracing");
+        dispatch_mode = core.attr("_get_dispatch_mode");
+        proxy_mode = core.attr("_TorchDispatchModeKey").attr("PROXY");
         for (int d = 0; d < 8; ++d) {
             const std::string name(name_of(static_cast<DType>(d)));
             dtypes[d] = torch.attr(name.c_str());
@@ -153,7 +158,6 @@ bool is_plain_torch(nb::handle object) {
     return type.is(names.tensor) || type.is(names.parameter);
 }
 
-// Tensors that require gradients need not be detached.
 TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const std::string& what) {
     const TorchNames& names = TorchNames::get();
     // PyTorch lets other threads run while it answers, and they may give the tensor another storage: asked again then.
@@ -182,6 +186,31 @@ TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const 
     }
     // Storage may have been made smaller than the tensors in it.
     refuse_array(operation, what, "one that is larger than its storage");
+}
+
+void expect_numbers_alone(std::initializer_list<nb::handle> arrays, const std::string& operation) {
+    bool asked = false;
+    for (const nb::handle array : arrays) {
+        if (!is_torch(array)) continue;
+        const TorchNames& names = TorchNames::get();
+        if (!asked && (names.is_tracing().ptr() == Py_True || !names.dispatch_mode(names.proxy_mode).is_none())) {
+            PyErr_Format(PyExc_RuntimeError,
+                         "[%s] expected a call that is not traced, found one that is; attend.torch has functions that "
+                         "can be",
+                         operation.c_str());
+            throw nb::python_error();
+        }
+        asked = true;
+        if (attribute(array, names.requires_grad).ptr() != Py_True || !nb::cast<bool>(names.is_grad_enabled()))
+            continue;
+        const int refused = PyErr_WarnFormat(
+            PyExc_UserWarning, 1,
+            "[%s] no gradients flow through this function, and a tensor requires them; attend.torch has functions with "
+            "gradients, and torch.no_grad() or x.detach() say that none are wanted",
+            operation.c_str());
+        if (refused != 0) throw nb::python_error();
+        return;
+    }
 }
 
 nb::object integers_of_torch(nb::handle tensor) {

@@ -5,6 +5,7 @@
 
 #include "arrays.h"
 
+#include <initializer_list>
 #include <string>
 
 namespace attend::python {
@@ -23,6 +24,12 @@ struct TorchMemory {
 
 /// Tells autograd that a tensor is about to be written. @throws ValueError where that would need its gradient
 void about_to_write(nb::handle tensor, const std::string& operation);
+
+/// Of a function that knows numbers alone. A trace would keep the result as what its memory held before: refused. Where
+/// a gradient is expected that will not come, a warning says so, once for each place of a program; an error would make
+/// those detach every parameter who want none. @throws nb::python_error (RuntimeError; a warning that is to be an
+/// error)
+void expect_numbers_alone(std::initializer_list<nb::handle> arrays, const std::string& operation);
 
 /// @throws nb::type_error for what is not in this machine's memory or of a type that attend has not
 TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const std::string& what);

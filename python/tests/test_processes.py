@@ -1,6 +1,8 @@
 """Threads, forks, interrupts, and arrays that die while they are used."""
+import copy
 import gc
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -151,3 +153,23 @@ def test_results_live_without_their_inputs():
         gc.collect(0)
         attend.attention(rows(8), rows(8), rows(8), mask=mask)
     assert np.isfinite(result.weights).all() and sys.getrefcount(None) < count + 100
+
+
+def test_functions_and_layers_are_copied():
+    for function in (attend.attention, attend.matmul, attend.linear_attention, attend.explain):
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert copy.deepcopy(function) is function
+    layer = attend.MultiHeadAttention(8, 2, seed=3)
+    x = np.ones((1, 3, 8), np.float32)
+    for copied in (copy.copy(layer), copy.deepcopy(layer)):
+        np.testing.assert_array_equal(copied(x), layer(x))
+
+
+def test_paths_with_a_zero_byte(tmp_path):
+    kept = tmp_path / "keep"
+    kept.write_text("precious")
+    for call in (attend.heatmap(np.eye(2)).save, attend.Translator.from_pretrained, lambda path: attend.convert(path, "x"),
+                 lambda path: attend.convert(tmp_path, path)):
+        with pytest.raises(ValueError, match="embedded null byte"):
+            call(f"{kept}\0x.svg")
+    assert kept.read_text() == "precious"

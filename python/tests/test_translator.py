@@ -175,7 +175,7 @@ def test_options_of_the_other_kind_are_refused(marian, hugging_face):
     for option in ({"top_p": 0.5}, {"sampling": True, "top_p": math.nan}, {"n_best": 0}, {"max_new_tokens": 0}):
         with pytest.raises(ValueError, match="expected"):
             hugging_face.translate(TEXT, **option)
-    for option in ({"seed": -1}, {"target_prefix": 1}, {"sampling": "yes"}):
+    for option in ({"seed": 1.5}, {"target_prefix": 1}, {"sampling": "yes"}):
         with pytest.raises(TypeError):
             hugging_face.translate(TEXT, **option)
 

@@ -11,7 +11,14 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <cmath>
+#include <cstring>
+#include <thread>
+#include <vector>
 
 namespace attend::testing {
 namespace {
@@ -249,6 +256,36 @@ TEST(TileChoice, StripsCoverAllKeysAndNoneIsShort) {
         }
     }
 }
+
+#if !defined(__SANITIZE_THREAD__)
+// What other threads hold when a program forks, be it for the time of a look into a table, its child must not wait for.
+TEST(FlashPrograms, ForkWhileTheyCompute) {
+    const Tensor rows = normal({1, 1, 32, 64}, 1);
+    const Tensor want = attention(rows, rows, rows).output;
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> busy;
+    for (int i = 0; i < 3; ++i) {
+        busy.emplace_back([&] {
+            while (!stop) attention(rows, rows, rows);
+        });
+    }
+    int failed = 0;
+    for (int i = 0; i < 400 && failed == 0; ++i) {
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(20);
+            const Tensor found = attention(rows, rows, rows).output;
+            _exit(std::memcmp(found.data(), want.data(), 32 * 64 * sizeof(float)) == 0 ? 0 : 1);
+        }
+        int status = -1;
+        waitpid(child, &status, 0);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) ++failed;
+    }
+    stop = true;
+    for (std::thread& thread : busy) thread.join();
+    EXPECT_EQ(failed, 0);
+}
+#endif
 
 }  // namespace
 }  // namespace attend::testing

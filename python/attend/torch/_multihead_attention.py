@@ -28,7 +28,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
 
     Queries whose keys are all masked give zeros in place of NaN. PyTorch's own code runs for what is not on the CPU, for
     nested tensors, add_bias_kv, add_zero_attn, under torch.compile and function transforms, and where dropout is to be
-    seen in the returned weights.
+    seen in the returned weights. Gradients are differentiated once. torch.jit.script and torch.fx.symbolic_trace do not
+    take the layer.
 
     >>> import torch, attend.torch
     >>> layer = attend.torch.MultiheadAttention(8, 2, batch_first=True)
@@ -107,12 +108,13 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
     def _masks(self, attn_mask, key_padding_mask, is_causal, q, k):
         """attend's options for PyTorch's masks, and numbers to be added to the scores."""
         options = {}
-        if is_causal:
+        pairs = (q.shape[2], k.shape[2])
+        if is_causal:  # whatever the mask is, as in PyTorch
             options["causal"], attn_mask = "top-left", None
+        if attn_mask is not None and attn_mask.shape not in (pairs, (q.shape[0] * q.shape[1], *pairs)):
+            raise ValueError(f"[MultiheadAttention] expected attn_mask {list(pairs)} or "
+                             f"{[q.shape[0] * q.shape[1], *pairs]}, found {list(attn_mask.shape)}")
         if attn_mask is not None and attn_mask.dim() == 3:
-            if attn_mask.shape[0] != q.shape[0] * q.shape[1]:
-                raise ValueError(f"[MultiheadAttention] expected attn_mask [{q.shape[0] * q.shape[1]}, {q.shape[2]}, "
-                                 f"{k.shape[2]}], found {list(attn_mask.shape)}")
             attn_mask = attn_mask.unflatten(0, q.shape[:2])
         if key_padding_mask is not None:
             if key_padding_mask.shape != (k.shape[0], k.shape[2]):

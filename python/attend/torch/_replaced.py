@@ -1,6 +1,7 @@
 """PyTorch's function replaced by this package's."""
 import contextlib
 import functools
+import threading
 
 import torch
 from torch.nn import functional
@@ -61,17 +62,7 @@ def _known_to_causal_bias(original):
 
 
 @contextlib.contextmanager
-def replaced():
-    """Within it torch.nn.functional.scaled_dot_product_attention is this module's, for CPU tensors that are not nested: a
-    model that calls it runs on attend, unchanged. What torch.jit.script compiles runs on PyTorch's.
-
-    >>> import torch, attend.torch
-    >>> x = torch.ones(1, 2, 3, 4)
-    >>> with attend.torch.replaced():
-    ...     y = torch.nn.functional.scaled_dot_product_attention(x, x, x)
-    >>> y.shape
-    torch.Size([1, 2, 3, 4])
-    """
+def _replacement():
     original = functional.scaled_dot_product_attention
     either = _either(original)
     with _known_to_scripts(either), _known_to_causal_bias(original):
@@ -80,3 +71,43 @@ def replaced():
             yield
         finally:
             functional.scaled_dot_product_attention = original
+
+
+class _Counted:
+    """The replacement, from the first of some contexts that overlap, of any threads, to the end of the last."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._contexts = 0
+
+    def __enter__(self):
+        with self._lock:
+            if self._contexts == 0:
+                self._made = _replacement()
+                self._made.__enter__()
+            self._contexts += 1
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._contexts -= 1
+            if self._contexts == 0:
+                self._made.__exit__(None, None, None)
+
+
+_counted = _Counted()
+
+
+@contextlib.contextmanager
+def replaced():
+    """Within it torch.nn.functional.scaled_dot_product_attention is this module's, for CPU tensors that are not nested: a
+    model that calls it runs on attend, unchanged, in every thread. What torch.jit.script compiles runs on PyTorch's.
+
+    >>> import torch, attend.torch
+    >>> x = torch.ones(1, 2, 3, 4)
+    >>> with attend.torch.replaced():
+    ...     y = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    >>> y.shape
+    torch.Size([1, 2, 3, 4])
+    """
+    with _counted:
+        yield

@@ -273,3 +273,51 @@ def test_wrong_tensors_are_named():
     for call, kind, message in calls:
         with pytest.raises(kind, match=message):
             call()
+
+
+@pytest.mark.parametrize("named, changes", [
+    ("k", dict(k=(2, 1, 1, 8))), ("k", dict(k=(1, 1, 2, 8), v=(1, 1, 2, 8))), ("v", dict(v=(2, 1, 3, 8))),
+    ("v", dict(k=(2, 2, 2, 8))), ("alibi_slopes", dict(alibi_slopes=torch.ones(3))),
+    ("pages", dict(cache_batch_idx=torch.tensor([-1, 0]))), ("room", dict(cache_seqlens=-1)), ("room", dict(cache_seqlens=16)),
+    ("left padding", dict(cache_leftpad=torch.tensor([-1, 2]))), ("cache_seqlens", dict(cache_seqlens=torch.tensor([1.0, 2.0]))),
+    ("rotary_sin", dict(rotary_cos=torch.ones(20, 4), rotary_sin=torch.ones(20, 1))),
+    ("rotary_cos", dict(rotary_cos=torch.ones(2, 4), rotary_sin=torch.ones(2, 4))),
+    ("rotary_cos", dict(rotary_cos=torch.ones(20, 5), rotary_sin=torch.ones(20, 5))),
+    ("float32", dict(dtype=torch.float64))])
+def test_a_call_that_is_refused_writes_nothing_into_the_cache(named, changes):
+    dtype = changes.pop("dtype", torch.float32)
+    k, v = (torch.ones(changes.pop(name, (2, 1, 2, 8)), dtype=dtype) for name in ("k", "v"))
+    k_cache, v_cache = torch.zeros(2, 16, 2, 8), torch.zeros(2, 16, 2, 8)
+    with pytest.raises((ValueError, TypeError), match=named):
+        fa.flash_attn_with_kvcache(torch.ones(2, 1, 4, 8), k_cache, v_cache, k, v, **{"cache_seqlens": 3, **changes})
+    assert not k_cache.any() and not v_cache.any()
+
+
+@pytest.mark.parametrize("lengths", [[2, 2], [2, 3]])
+def test_tables_of_pages_whatever_the_queries(lengths):
+    pages = torch.randn(6, 16, 2, 8)
+    starts = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32)
+    keys = torch.tensor([0, 20, 36], dtype=torch.int32)
+    q = torch.randn(sum(lengths), 4, 8)
+    run = lambda table: fa.flash_attn_varlen_func(q, pages, pages, starts, keys, max(lengths), 20,
+                                                  block_table=torch.tensor(table, dtype=torch.int32))
+    x = torch.cat([pages[[0, 5]].flatten(0, 1)[:20], pages[2]])
+    torch.testing.assert_close(run([[0, 5], [2, 2**31 - 1]]), fa.flash_attn_varlen_func(q, x, x, starts, keys, 3, 20))
+    for table in ([[0, -1], [2, 3]], [[0, 6], [2, 3]]):
+        with pytest.raises(ValueError, match=r"pages in \[0, 6\)"):
+            run(table)
+    with pytest.raises(ValueError, match="20"):
+        run([[0], [1]])
+    none = torch.zeros(3, dtype=torch.int32)
+    empty = fa.flash_attn_varlen_func(q[:0], pages, pages, none, keys, 0, 20,
+                                      block_table=torch.tensor([[0, 1], [2, 3]], dtype=torch.int32))
+    assert empty.shape == (0, 4, 8)
+
+
+def test_rotary_of_float64_is_float64():
+    angles = torch.randn(20, 4, dtype=torch.float64)
+    x = torch.randn(1, 1, 2, 8, dtype=torch.float64)
+    cache = torch.zeros(1, 16, 2, 8, dtype=torch.float64)
+    fa.flash_attn_with_kvcache(x, cache, cache.clone(), x, x, angles.cos(), angles.sin(), 5, rotary_interleaved=False)
+    turned = torch.view_as_real(torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones(4).double(), angles[5]))
+    torch.testing.assert_close(cache[0, 5], turned[0, 0].transpose(-1, -2).flatten(-2), atol=1e-14, rtol=1e-14)

@@ -125,3 +125,10 @@ def test_numpys_module_takes_pytorchs_state():
         drawn = torch.nn.MultiheadAttention(16, 4).state_dict()
         for name, array in attend.MultiHeadAttention(16, 4, seed=seed).state_dict().items():
             np.testing.assert_array_equal(array, drawn[name].numpy())
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (5,), (2, 2, 5, 5), (4, 1, 5), (2, 5, 5)])
+def test_masks_are_not_broadcast(shape):
+    layer, x = attend.torch.MultiheadAttention(8, 2), torch.ones(5, 2, 8)
+    with pytest.raises(ValueError, match=r"expected attn_mask \[5, 5\] or \[4, 5, 5\]"):
+        layer(x, x, x, attn_mask=torch.zeros(shape))

@@ -128,3 +128,14 @@ def test_scripts():
         close(torch.jit.script(layer)(x, x, x)[0], layer(x, x, x)[0])
         function = id(F.scaled_dot_product_attention)
     assert function not in torch.jit._builtins._get_builtin_table()
+
+
+def test_contexts_that_overlap():
+    original = torch.nn.functional.scaled_dot_product_attention
+    first, second = attend.torch.replaced(), attend.torch.replaced()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.nn.functional.scaled_dot_product_attention is not original
+    second.__exit__(None, None, None)
+    assert torch.nn.functional.scaled_dot_product_attention is original

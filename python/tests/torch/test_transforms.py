@@ -1,4 +1,6 @@
 """attend.torch under what PyTorch does to functions: compiling, tracing, transforming, autocast; a right result or an error."""
+import warnings
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -257,3 +259,30 @@ def test_the_layer_runs_pytorchs_code():
         close(found, want)
     tangent = torch.func.jvp(lambda x: layer(x, x, x)[0], (x,), (x,))[1]
     assert tangent.abs().max() > 0
+
+
+CORE = {"attention": lambda x: attend.attention(x, x, x), "matmul": lambda x: attend.matmul(x[0, 0], PACKED),
+        "linear_attention": lambda x: attend.linear_attention(x, x, x),
+        "kv_cache": lambda x: attend.KvCache(batch=1, kv_heads=2, head_dim=8).append(x, x)}
+PACKED = attend.PackedMatrix(torch.ones(3, 8))
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_functions_of_numbers_are_not_traced(name):
+    x = torch.ones(1, 2, 3, 8)
+    for trace in (lambda: make_fx(CORE[name])(x), lambda: torch.jit.trace(CORE[name], x, check_trace=False)):
+        with pytest.raises(RuntimeError, match="expected a call that is not traced"):
+            trace()
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_functions_of_numbers_warn_of_gradients(name):
+    x = torch.ones(1, 2, 3, 8, requires_grad=True)
+    with pytest.warns(UserWarning, match="no gradients flow"):
+        CORE[name](x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad():
+            CORE[name](x)
+        CORE[name](x.detach())
+        attend.torch.scaled_dot_product_attention(x, x, x).sum().backward()

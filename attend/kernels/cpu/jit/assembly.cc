@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <pthread.h>
+
 namespace attend::kernels::cpu::jit {
 
 namespace {
@@ -29,6 +31,17 @@ bool try_to_assemble() {
 bool can_assemble() {
     static const bool possible = try_to_assemble();
     return possible;
+}
+
+std::mutex& assembly_mutex() {
+    // Never destroyed: threads may still compute while static objects are destroyed at exit.
+    static std::mutex* mutex = [] {
+        auto* made = new std::mutex;
+        pthread_atfork([] { assembly_mutex().lock(); }, [] { assembly_mutex().unlock(); },
+                       [] { assembly_mutex().unlock(); });
+        return made;
+    }();
+    return *mutex;
 }
 
 void Assembly::for_steps(const Xbyak::Reg64& left, int unrolled, const std::function<void()>& many,

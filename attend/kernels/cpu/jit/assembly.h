@@ -5,11 +5,16 @@
 #include <xbyak/xbyak.h>
 
 #include <functional>
+#include <mutex>
 
 namespace attend::kernels::cpu::jit {
 
 /// Whether this process may have executable memory: hardened systems refuse it.
 bool can_assemble();
+
+/// Held while code that is there is looked for and new code is made, and by fork(): were it another thread's then, the
+/// child, which does not have that thread, would wait for it for ever.
+std::mutex& assembly_mutex();
 
 /// A function under construction; its code is valid as long as the object lives.
 class Assembly : public Xbyak::CodeGenerator {

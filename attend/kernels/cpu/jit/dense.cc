@@ -23,7 +23,7 @@ public:
         const auto index = static_cast<std::size_t>(((count - 1) * 3 + panels / 2) * 2 + (stream ? 1 : 0));
         DenseKernel kernel = tiles_[index].load(std::memory_order_acquire);
         if (kernel == nullptr) {
-            const std::lock_guard lock(mutex_);
+            const std::lock_guard lock(jit::assembly_mutex());
             generators_.push_back(std::make_unique<Generator>(format_, count, panels, stream));
             kernel = generators_.back()->template finish<DenseKernel>();
             tiles_[index].store(kernel, std::memory_order_release);
@@ -34,7 +34,6 @@ public:
 private:
     Format format_;
     std::array<std::atomic<DenseKernel>, static_cast<std::size_t>(kDenseRows)* 3 * 2> tiles_ = {};
-    std::mutex mutex_;
     std::vector<std::unique_ptr<Generator>> generators_;
 };
 

@@ -38,7 +38,7 @@ protected:
 private:
     template <typename Kernel, typename Write>
     Kernel make(int rows, bool half, const Write& write) const {
-        const std::lock_guard lock(mutex_);
+        const std::lock_guard lock(jit::assembly_mutex());
         kernels_.push_back(begin_(rows, half));
         write(*kernels_.back());
         return kernels_.back()->template finish<Kernel>();
@@ -46,16 +46,14 @@ private:
 
     Begin<Generator> begin_;
     std::int64_t depth_;
-    mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Generator>> kernels_;
 };
 
 template <typename Generator, Begin<Generator> kBegin, int kRowStep>
 const Products& find(std::int64_t depth) {
     // Never destroyed: threads may still compute while static objects are destroyed at exit.
-    static std::mutex* mutex = new std::mutex;
     static auto* all = new std::map<std::int64_t, std::unique_ptr<AssembledProducts<Generator>>>;
-    const std::lock_guard lock(*mutex);
+    const std::lock_guard lock(jit::assembly_mutex());
     std::unique_ptr<AssembledProducts<Generator>>& products = (*all)[depth];
     if (!products) products = std::make_unique<AssembledProducts<Generator>>(kBegin, kRowStep, depth);
     return *products;
