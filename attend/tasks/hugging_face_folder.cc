@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace attend {
 
@@ -55,9 +56,16 @@ search::EarlyStopping early_stopping_of(const JsonConfig& config) {
     if (!config.has(name)) return search::EarlyStopping::heuristic;
     try {
         return config.flag(name).value() ? search::EarlyStopping::yes : search::EarlyStopping::heuristic;
-    } catch (const FileError&) {
-        if (config.text(name).value() == "never") return search::EarlyStopping::never;
-        throw;
+    } catch (const FileError& error) {
+        std::string found = error.detail();
+        try {
+            found = "'" + config.text(name).value() + "'";
+        } catch (const FileError&) {  // neither: the first message says what is there
+            throw error;
+        }
+        if (found == "'never'") return search::EarlyStopping::never;
+        throw FileError(kOperation, "expected 'early_stopping' in '" + config.file_name() +
+                                        "' to be true, false or \"never\", found " + found);
     }
 }
 
@@ -77,6 +85,9 @@ void check_unknown(const Generation& from) {
     for (const char* name : {"exponential_decay_length_penalty", "sequence_bias", "force_words_ids", "constraints",
                              "max_time", "stop_strings", "watermarking_config"}) {
         if (from.of(name).has(name)) refuse(name, "null");
+    }
+    if (from.of("remove_invalid_values").flag("remove_invalid_values").value_or(false)) {
+        refuse("remove_invalid_values", "false");
     }
     if (from.of("do_sample").flag("do_sample").value_or(false) &&
         from.of("num_beams").integer("num_beams").value_or(1) != 1) {
@@ -123,13 +134,26 @@ search::GenerationOptions generation_of(const Generation& from) {
     return options;
 }
 
-/// Tokens that are forced must be there. @throws FileError
-void check_tokens(const Generation& from, const char* name, std::int64_t size) {
-    for (const std::int64_t token : from.of(name).integers(name)) {
+/// @throws FileError for what is no token of the model
+void check_tokens(const Generation& from, const char* name, const std::vector<std::int64_t>& tokens,
+                  std::int64_t size) {
+    for (const std::int64_t token : tokens) {
         if (token >= 0 && token < size) continue;
         throw FileError(kOperation, "expected '" + std::string(name) + "' in '" + from.of(name).file_name() +
                                         "' below the model's " + std::to_string(size) + " tokens, found " +
                                         std::to_string(token));
+    }
+}
+
+/// What is banned must be there too: it would be another vocabulary's. @throws FileError
+void check_bad_words(const Generation& from, std::int64_t size) {
+    const char* name = "bad_words_ids";
+    for (const std::vector<std::int64_t>& word : from.of(name).integer_lists(name)) {
+        if (word.empty()) {
+            throw FileError(kOperation, "expected words of tokens in '" + std::string(name) + "' in '" +
+                                            from.of(name).file_name() + "', found an empty one");
+        }
+        check_tokens(from, name, word, size);
     }
 }
 
@@ -153,10 +177,12 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     const bool separate = tokenizer.flag("separate_vocabs").value_or(false);
     const std::string target_words = separate ? required(folder, "target_vocab.json") : source_words;
 
-    const auto source = text::Tokenizer::open(source_spm, text::Vocabulary::from_json_file(source_words), source_words);
-    const auto target =
-        separate ? text::Tokenizer::open(target_spm, text::Vocabulary::from_json_file(target_words), target_words)
-                 : text::Tokenizer::open(target_spm, source);
+    const bool clean_up = tokenizer.flag("clean_up_tokenization_spaces").value_or(false);
+    const auto opened = [&](const std::string& pieces, const std::string& words) {
+        return text::Tokenizer::open(pieces, text::Vocabulary::from_json_file(words), words, clean_up);
+    };
+    const auto source = opened(source_spm, source_words);
+    const auto target = separate ? opened(target_spm, target_words) : text::Tokenizer::open(target_spm, source);
     TranslationFolder result{folder, models::load_hugging_face_marian(config, checkpoint, type), source, target};
     const std::string& weights = checkpoint->file_of("model.shared.weight");
     check_vocabulary(result.source, source_words, result.model.source_size(), weights);
@@ -168,8 +194,9 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     }
     const Generation generation(std::move(own), config);
     for (const char* name : {"eos_token_id", "forced_bos_token_id", "forced_eos_token_id"}) {
-        check_tokens(generation, name, result.model.target_size());
+        check_tokens(generation, name, generation.of(name).integers(name), result.model.target_size());
     }
+    check_bad_words(generation, result.model.target_size());
     result.generation = generation_of(generation);
     const auto new_tokens = [&](const char* name) -> std::optional<std::int64_t> {
         if (!generation.of(name).has(name)) return {};

@@ -37,9 +37,12 @@ public:
 
     /// The same with ids from a dictionary, as OPUS-MT's checkpoints have them: "</s>" is the end, "<unk>" what is
     /// unknown. A language's mark in front (">>de<<") is one piece, and so is "</s>", "<unk>" or "<pad>" anywhere in a
-    /// text (as in Transformers); `decode` leaves those three out. An id that has no word is "<unk>". @throws
-    /// FileError, naming `dictionary_path` where a mark is missing
-    static Tokenizer open(const std::string& path, Vocabulary dictionary, const std::string& dictionary_path);
+    /// text (as in Transformers); `decode` leaves those three out. An id that has no word is "<unk>".
+    /// @param clean_up `decode` leaves out spaces in front of . ? ! , n't 'm 's 've 're and around ' as Transformers'
+    /// clean_up_tokenization_spaces
+    /// @throws FileError, naming `dictionary_path` where a mark is missing
+    static Tokenizer open(const std::string& path, Vocabulary dictionary, const std::string& dictionary_path,
+                          bool clean_up = false);
 
     /// The same with the dictionary of another one, which is in memory once. @throws FileError
     static Tokenizer open(const std::string& path, const Tokenizer& other);

@@ -423,7 +423,7 @@ TEST_F(TranslateCommand, StandardOutputByItsPathIsNotReplaced) {
 
 // A signal ends the run as it would have, without a half-written file.
 TEST_F(TranslateCommand, SignalsLeaveNoFile) {
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXCPU}) {
         const TemporaryFolder folder;
         const std::string output = folder.path("out.txt");
         std::array<int, 2> ends{};

@@ -337,10 +337,24 @@ TEST(HuggingFaceFolder, RowsWithoutAWordAreUnknown) {
 
 TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     const std::pair<const char*, const char*> changes[] = {
-        {"num_beam_groups", "2"},    {"penalty_alpha", "0.6"}, {"sequence_bias", "[[[1], 2.0]]"},
-        {"num_beams", "1000000"},    {"num_beams", "0"},       {"forced_bos_token_id", "100000"},
-        {"max_length", "-3"},        {"top_k", "1.5"},         {"max_time", "1.0"},
-        {"stop_strings", "[\".\"]"}, {"max_new_tokens", "0"},  {"repetition_penalty", "0"},
+        {"num_beam_groups", "2"},
+        {"penalty_alpha", "0.6"},
+        {"sequence_bias", "[[[1], 2.0]]"},
+        {"num_beams", "1000000"},
+        {"num_beams", "0"},
+        {"forced_bos_token_id", "100000"},
+        {"max_length", "-3"},
+        {"top_k", "1.5"},
+        {"max_time", "1.0"},
+        {"stop_strings", "[\".\"]"},
+        {"max_new_tokens", "0"},
+        {"repetition_penalty", "0"},
+        {"bad_words_ids", "[[1], [100000]]"},
+        {"bad_words_ids", "[[-1]]"},
+        {"bad_words_ids", "[[]]"},
+        {"remove_invalid_values", "true"},
+        {"early_stopping", "\"x\""},
+        {"early_stopping", "3"},
     };
     for (const auto& [name, value] : changes) {
         const OpusCopy copy;

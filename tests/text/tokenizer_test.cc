@@ -130,5 +130,25 @@ TEST(Tokenizer, ADictionarysIndicesAreBounded) {
               "'d.json'");
 }
 
+TEST(Tokenizer, SpacesAreCleanedUpWhereTheFolderAsksForIt) {
+    const auto words = [] {
+        return Vocabulary::from_json(
+            R"({"</s>": 0, "<unk>": 1, "▁do": 2, "▁n't": 3, "▁.": 4, "▁'": 5, "▁b": 6, "▁'s": 7})", "d.json");
+    };
+    const std::vector<std::int64_t> ids = {2, 3, 4, 5, 6, 7, 0};
+    const std::string path = ATTEND_TEST_DATA "/marian/tiny/vocab.xxyy.spm";
+    EXPECT_EQ(Tokenizer::open(path, words(), "d.json").decode(ids), "do n't . ' b 's");
+    const Tokenizer cleaned = Tokenizer::open(path, words(), "d.json", true);
+    EXPECT_EQ(cleaned.decode(ids), "don't.'b's");
+    EXPECT_EQ(Tokenizer::open(path, cleaned).decode(ids), "don't.'b's");
+    const PieceText found = cleaned.decode_with_ranges(ids);
+    std::vector<std::string> parts;
+    for (const TextRange& range : found.ranges) {
+        parts.push_back(found.text.substr(static_cast<std::size_t>(range.begin),
+                                          static_cast<std::size_t>(range.end - range.begin)));
+    }
+    EXPECT_EQ(parts, (std::vector<std::string>{"do", "n't", ".", "'", "b", "'s", ""}));
+}
+
 }  // namespace
 }  // namespace attend::text

@@ -20,7 +20,7 @@ Tokenizer Tokenizer::open(const std::string&) {
     refuse();
 }
 
-Tokenizer Tokenizer::open(const std::string&, Vocabulary, const std::string&) {
+Tokenizer Tokenizer::open(const std::string&, Vocabulary, const std::string&, bool) {
     refuse();
 }
 

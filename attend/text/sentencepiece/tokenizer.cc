@@ -78,6 +78,16 @@ std::pair<std::size_t, std::size_t> next_mark(std::string_view text, std::size_t
     return found;
 }
 
+/// @param places where each byte of the old text, and its end, is in the new one
+void replace_text(PieceText& text, std::string with, const std::vector<std::int64_t>& places) {
+    const auto size = static_cast<std::int64_t>(with.size());
+    for (TextRange& range : text.ranges) {
+        range.begin = std::min(places[static_cast<std::size_t>(range.begin)], size);
+        range.end = std::min(places[static_cast<std::size_t>(range.end)], size);
+    }
+    text.text = std::move(with);
+}
+
 /// The sign for a space that pieces unknown to a model keep becomes one, and spaces at the ends go, as in Transformers.
 void tidy(PieceText& text) {
     constexpr std::string_view kSpace = "\xE2\x96\x81";
@@ -92,12 +102,26 @@ void tidy(PieceText& text) {
     }
     places.push_back(static_cast<std::int64_t>(tidied.size()));
     while (!tidied.empty() && tidied.back() == ' ') tidied.pop_back();
-    const auto size = static_cast<std::int64_t>(tidied.size());
-    for (TextRange& range : text.ranges) {
-        range.begin = std::min(places[static_cast<std::size_t>(range.begin)], size);
-        range.end = std::min(places[static_cast<std::size_t>(range.end)], size);
+    replace_text(text, std::move(tidied), places);
+}
+
+/// Spaces in front of marks and of English endings go, one kind after the other, as in Transformers'
+/// clean_up_tokenization.
+void clean_up_spaces(PieceText& text) {
+    for (const std::string_view found : {" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"}) {
+        std::string cleaned;
+        std::vector<std::int64_t> places;
+        for (std::size_t i = 0; i < text.text.size();) {
+            const bool is_there = text.text.compare(i, found.size(), found) == 0;
+            for (const char c : std::string_view(text.text).substr(i, is_there ? found.size() : 1)) {
+                places.push_back(static_cast<std::int64_t>(cleaned.size()));
+                if (!is_there || c != ' ') cleaned += c;
+            }
+            i += is_there ? found.size() : 1;
+        }
+        places.push_back(static_cast<std::int64_t>(cleaned.size()));
+        replace_text(text, std::move(cleaned), places);
     }
-    text.text = std::move(tidied);
 }
 
 }  // namespace
@@ -106,6 +130,7 @@ struct Tokenizer::Model {
     sentencepiece::SentencePieceProcessor processor;
     std::shared_ptr<const Dictionary> dictionary = {};  // null: ids are SentencePiece's
     std::vector<std::int64_t> ids = {};  // of the dictionary, by SentencePiece's; what it does not have is unknown
+    bool clean_up = false;               // spaces of decoded texts
 
     static std::shared_ptr<Model> load(const std::string& path) {
         const MappedFile file = MappedFile::open(path);
@@ -208,6 +233,7 @@ PieceText Tokenizer::Model::decode_by_dictionary(std::span<const std::int64_t> i
     check_decoded(processor.Decode(pieces, found.mutable_proto()));
     PieceText result = with_ranges(found);
     tidy(result);
+    if (clean_up) clean_up_spaces(result);
     std::vector<TextRange> ranges = std::move(result.ranges);
     result.ids.assign(ids.begin(), ids.end());
     result.ranges.clear();
@@ -225,8 +251,10 @@ Tokenizer Tokenizer::open(const std::string& path) {
     return Tokenizer(Model::load(path));
 }
 
-Tokenizer Tokenizer::open(const std::string& path, Vocabulary words, const std::string& dictionary_path) {
+Tokenizer Tokenizer::open(const std::string& path, Vocabulary words, const std::string& dictionary_path,
+                          bool clean_up) {
     std::shared_ptr<Model> model = Model::load(path);
+    model->clean_up = clean_up;
     const auto mark = [&](const std::string& piece) {
         if (const auto id = words.find(piece)) return *id;
         throw FileError("Tokenizer", "expected a piece '" + piece + "' in '" + dictionary_path + "', found none");
@@ -248,6 +276,7 @@ Tokenizer Tokenizer::open(const std::string& path, Vocabulary words, const std::
 
 Tokenizer Tokenizer::open(const std::string& path, const Tokenizer& other) {
     std::shared_ptr<Model> model = Model::load(path);
+    model->clean_up = other.model_->clean_up;
     if (other.model_->dictionary) model->take(other.model_->dictionary);
     return Tokenizer(std::move(model));
 }
