@@ -333,8 +333,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                 raise ValueError(f"[{function}] expected a cache with room for keys {int(places.min())} to "
                                  f"{int(places.max())}, found {size}")
             lengths = lengths + k.shape[1]
-        # A call without queries checks the rest, so that a call that is refused writes nothing.
-        _run_paged(q[:, :0], k_cache, v_cache, table, lengths, starts, options)
+            # A call without queries checks the rest, so that a call that is refused writes nothing.
+            _run_paged(q[:, :0], k_cache, v_cache, table, lengths, starts, options)
         if rotary_cos is not None:
             if k is None:
                 raise ValueError(f"[{function}] expected k and v with rotary_cos, found none")
