@@ -25,10 +25,10 @@ struct TranslatorOptions {
 /// Options of Translator::translate. What is not given comes from the folder (Firefox's YAML, Hugging Face's
 /// generation_config.json), or is as said here.
 struct TranslationOptions {
-    std::optional<std::int64_t> beam_size = {};       ///< hypotheses that are followed; 1: greedy (else 1)
-    std::int64_t n_best = 1;                          ///< translations of each source, up to beam_size
-    std::optional<double> length_penalty = {};        ///< exponent of the length that scores are divided by (else 1)
-    std::optional<double> word_penalty = {};          ///< taken off a score for each token (else 0)
+    std::optional<std::int64_t> beam_size = {};  ///< hypotheses that are followed; 1: greedy (else 1)
+    std::int64_t n_best = 1;                    ///< translations of each source, up to beam_size; never from the folder
+    std::optional<double> length_penalty = {};  ///< exponent of the length that scores are divided by (else 1)
+    std::optional<double> word_penalty = {};    ///< taken off a score for each token (else 0)
     std::optional<double> max_length_factor = {};     ///< tokens for each of the source, at most (else 3, Marian's)
     std::optional<std::int64_t> max_new_tokens = {};  ///< tokens of a sequence, at most, the end included
     std::optional<std::int64_t> max_length = {};      ///< Hugging Face: tokens with the start, at most
