@@ -56,17 +56,16 @@ search::EarlyStopping early_stopping_of(const JsonConfig& config) {
     if (!config.has(name)) return search::EarlyStopping::heuristic;
     try {
         return config.flag(name).value() ? search::EarlyStopping::yes : search::EarlyStopping::heuristic;
-    } catch (const FileError& error) {
-        std::string found = error.detail();
-        try {
-            found = "'" + config.text(name).value() + "'";
-        } catch (const FileError&) {  // neither: the first message says what is there
-            throw error;
-        }
-        if (found == "'never'") return search::EarlyStopping::never;
-        throw FileError(kOperation, "expected 'early_stopping' in '" + config.file_name() +
-                                        "' to be true, false or \"never\", found " + found);
+    } catch (const FileError&) {  // no flag: a text then
     }
+    std::string found = "something else";
+    try {
+        found = "'" + config.text(name).value() + "'";
+    } catch (const FileError&) {
+    }
+    if (found == "'never'") return search::EarlyStopping::never;
+    throw FileError(kOperation, "expected '" + name + "' in '" + config.file_name() +
+                                    "' to be true, false or \"never\", found " + found);
 }
 
 /// What this search does not know, with the value that has no effect. @throws FileError where it has another

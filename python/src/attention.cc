@@ -73,6 +73,7 @@ nb::object run_attention(nb::object query, nb::object key, nb::object value, Key
 nb::object run_backward(nb::object grad_output, nb::object query, nb::object key, nb::object value, nb::object output,
                         nb::object log_sum_exp, Keywords keywords, bool bias_gradient) {
     Array dout(grad_output, "attention_backward", "grad_output");
+    refuse_traces({grad_output, query, key, value}, "attention_backward");
     Array q(query, "attention_backward", "query");
     Array k(key, "attention_backward", "key");
     Array v(value, "attention_backward", "value");

@@ -184,6 +184,7 @@ array([[1., 0.]], dtype=float32)
         [](nb::object grad_output, nb::object x, const PackedMatrix& weight_transposed) {
             const Array gradient(grad_output, "matmul_backward", "grad_output");
             const Array rows(x, "matmul_backward", "x");
+            refuse_traces({grad_output, x}, "matmul_backward");
             DenseGradients gradients;
             {
                 const Computing computing;

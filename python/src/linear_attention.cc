@@ -23,7 +23,7 @@ nb::object run_forward(nb::object query, nb::object key, nb::object value, const
                        bool return_state) {
     constexpr const char* kOperation = "linear_attention";
     LinearArrays arrays(query, key, value, kOperation);
-    expect_numbers_alone({query, key, value}, kOperation);
+    expect_numbers_alone({query, key, value, keywords.decay, keywords.beta, keywords.initial_state}, kOperation);
     const TensorView& given = arrays.query.view();
     const LinearOptionsWithArrays with = linear_options_of(keywords, kOperation, given.size(0));
     const Family family = family_of(query);
@@ -63,6 +63,7 @@ nb::object run_backward(nb::object grad_output, nb::object query, nb::object key
                         const Forward& forward, const LinearKeywords& keywords, const OfState& of_state) {
     constexpr const char* kOperation = "linear_attention_backward";
     Array dout(grad_output, kOperation, "grad_output");
+    refuse_traces({grad_output, query, key, value}, kOperation);
     LinearArrays arrays(query, key, value, kOperation);
     const LinearOptionsWithArrays with = linear_options_of(keywords, kOperation, arrays.query.view().size(0));
     const LinearAttentionOptions& options = with.options;

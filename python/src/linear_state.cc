@@ -99,7 +99,7 @@ LinearAttentionState restored(const nb::tuple& parts) {
 
 nb::object step(StateObject& self, nb::object query, nb::object key, nb::object value, const LinearKeywords& keywords) {
     LinearArrays arrays(query, key, value, "LinearAttentionState.step");
-    expect_numbers_alone({query, key, value}, "LinearAttentionState.step");
+    expect_numbers_alone({query, key, value, keywords.decay, keywords.beta}, "LinearAttentionState.step");
     const LinearOptionsWithArrays with =
         linear_options_of(keywords, "LinearAttentionState.step", arrays.query.view().size(0));
     Tensor output;

@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -188,29 +189,29 @@ TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const 
     refuse_array(operation, what, "one that is larger than its storage");
 }
 
+void refuse_traces(std::initializer_list<nb::handle> arrays, const std::string& operation) {
+    if (std::none_of(arrays.begin(), arrays.end(), is_torch)) return;
+    const TorchNames& names = TorchNames::get();
+    if (names.is_tracing().ptr() != Py_True && names.dispatch_mode(names.proxy_mode).is_none()) return;
+    PyErr_Format(PyExc_RuntimeError,
+                 "[%s] expected a call that is not traced, found one that is; attend.torch has functions that can be",
+                 operation.c_str());
+    throw nb::python_error();
+}
+
 void expect_numbers_alone(std::initializer_list<nb::handle> arrays, const std::string& operation) {
-    bool asked = false;
-    for (const nb::handle array : arrays) {
-        if (!is_torch(array)) continue;
-        const TorchNames& names = TorchNames::get();
-        if (!asked && (names.is_tracing().ptr() == Py_True || !names.dispatch_mode(names.proxy_mode).is_none())) {
-            PyErr_Format(PyExc_RuntimeError,
-                         "[%s] expected a call that is not traced, found one that is; attend.torch has functions that "
-                         "can be",
-                         operation.c_str());
-            throw nb::python_error();
-        }
-        asked = true;
-        if (attribute(array, names.requires_grad).ptr() != Py_True || !nb::cast<bool>(names.is_grad_enabled()))
-            continue;
-        const int refused = PyErr_WarnFormat(
-            PyExc_UserWarning, 1,
-            "[%s] no gradients flow through this function, and a tensor requires them; attend.torch has functions with "
-            "gradients, and torch.no_grad() or x.detach() say that none are wanted",
-            operation.c_str());
-        if (refused != 0) throw nb::python_error();
-        return;
-    }
+    refuse_traces(arrays, operation);
+    const auto wants_gradient = [](nb::handle array) {
+        return is_torch(array) && attribute(array, TorchNames::get().requires_grad).ptr() == Py_True;
+    };
+    if (std::none_of(arrays.begin(), arrays.end(), wants_gradient)) return;
+    if (!nb::cast<bool>(TorchNames::get().is_grad_enabled())) return;
+    const int refused = PyErr_WarnFormat(
+        PyExc_UserWarning, 1,
+        "[%s] no gradients flow through this function, and a tensor requires them; attend.torch has functions with "
+        "gradients, and torch.no_grad() or x.detach() say that none are wanted",
+        operation.c_str());
+    if (refused != 0) throw nb::python_error();
 }
 
 nb::object integers_of_torch(nb::handle tensor) {

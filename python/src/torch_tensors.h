@@ -25,10 +25,11 @@ struct TorchMemory {
 /// Tells autograd that a tensor is about to be written. @throws ValueError where that would need its gradient
 void about_to_write(nb::handle tensor, const std::string& operation);
 
-/// Of a function that knows numbers alone. A trace would keep the result as what its memory held before: refused. Where
-/// a gradient is expected that will not come, a warning says so, once for each place of a program; an error would make
-/// those detach every parameter who want none. @throws nb::python_error (RuntimeError; a warning that is to be an
-/// error)
+/// Of functions that PyTorch does not know: a trace would keep their results as what memory held before.
+/// @throws nb::python_error (RuntimeError) where PyTorch traces and one of the arrays is a tensor
+void refuse_traces(std::initializer_list<nb::handle> arrays, const std::string& operation);
+/// The same of those without gradients. Where one is expected a warning says so, once for each place of a program; an
+/// error would make those detach every parameter who want none. @throws as refuse_traces, and where warnings are errors
 void expect_numbers_alone(std::initializer_list<nb::handle> arrays, const std::string& operation);
 
 /// @throws nb::type_error for what is not in this machine's memory or of a type that attend has not

@@ -158,6 +158,16 @@ TEST(Safetensors, HostileFiles) {
     }
 }
 
+TEST(File, PathsThatTheSystemWouldCutAreRefused) {
+    const std::string path = ::testing::TempDir() + "attend_cut.txt";
+    write_file(path, "kept");
+    const std::string cut = path + std::string("\0.more", 6);
+    EXPECT_THROW(write_file(cut, "lost"), FileError);
+    EXPECT_THROW(read_file(cut), FileError);
+    EXPECT_THROW(MappedFile::open(cut), FileError);
+    EXPECT_EQ(read_file(path), "kept");
+}
+
 TEST(File, WritesWholeOrNotAtAll) {
     const std::string path = ::testing::TempDir() + "attend_file.txt";
     write_file(path, "first");

@@ -267,10 +267,15 @@ CORE = {"attention": lambda x: attend.attention(x, x, x), "matmul": lambda x: at
 PACKED = attend.PackedMatrix(torch.ones(3, 8))
 
 
-@pytest.mark.parametrize("name", CORE)
+BACKWARD = {"attention_backward": lambda x: attend.attention_backward(x, x, x, x, x, torch.ones(1, 2, 3)),
+            "linear_attention_backward": lambda x: attend.linear_attention_backward(x, x, x, x),
+            "matmul_backward": lambda x: attend.matmul_backward(x[0, 0, :, :3], x[0, 0], PACKED)}
+
+
+@pytest.mark.parametrize("name", [*CORE, *BACKWARD])
 def test_functions_of_numbers_are_not_traced(name):
-    x = torch.ones(1, 2, 3, 8)
-    for trace in (lambda: make_fx(CORE[name])(x), lambda: torch.jit.trace(CORE[name], x, check_trace=False)):
+    x, function = torch.ones(1, 2, 3, 8), {**CORE, **BACKWARD}[name]
+    for trace in (lambda: make_fx(function)(x), lambda: torch.jit.trace(function, x, check_trace=False)):
         with pytest.raises(RuntimeError, match="expected a call that is not traced"):
             trace()
 
@@ -286,3 +291,9 @@ def test_functions_of_numbers_warn_of_gradients(name):
             CORE[name](x)
         CORE[name](x.detach())
         attend.torch.scaled_dot_product_attention(x, x, x).sum().backward()
+
+
+def test_decays_that_require_gradients_are_warned_of():
+    x = torch.ones(1, 2, 3, 8)
+    with pytest.warns(UserWarning, match="no gradients flow"):
+        attend.linear_attention(x, x, x, feature_map="relu", causal=True, decay=torch.zeros(1, 2, 3, requires_grad=True))
