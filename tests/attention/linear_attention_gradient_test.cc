@@ -172,6 +172,20 @@ TEST(LinearAttentionGradient, LongSequences) {
     }
 }
 
+/// Of all numbers of a decay's gradient, against the quadratic form's.
+double relative_decay_error(const LinearInputs& inputs) {
+    const LinearAttentionResult result = inputs.forward();
+    const std::vector<double> want = values(inputs.backward(result, Algorithm::reference).decay);
+    const std::vector<double> found = values(inputs.backward(result).decay);
+    double error = 0.0;
+    double scale = 0.0;
+    for (std::size_t h = 0; h < want.size(); ++h) {
+        error += (found[h] - want[h]) * (found[h] - want[h]);
+        scale += want[h] * want[h];
+    }
+    return std::sqrt(error / scale);
+}
+
 // A head's decay sums what all tokens say of all later ones: rounding may not grow with the length. With many heads and
 // with few, which go by groups of tokens.
 TEST(LinearAttentionGradient, DecaysOfLongHeadsAreExact) {
@@ -182,16 +196,30 @@ TEST(LinearAttentionGradient, DecaysOfLongHeadsAreExact) {
             c.dim = c.value_dim = 8;
             LinearInputs inputs(c, DType::float32, 74);
             inputs.decay.view().fill(decay);
-            const LinearAttentionResult result = inputs.forward();
-            const std::vector<double> want = values(inputs.backward(result, Algorithm::reference).decay);
-            const std::vector<double> found = values(inputs.backward(result).decay);
-            double error = 0.0;
-            double scale = 0.0;
-            for (std::size_t h = 0; h < want.size(); ++h) {
-                error += (found[h] - want[h]) * (found[h] - want[h]);
-                scale += want[h] * want[h];
+            EXPECT_LE(relative_decay_error(inputs), 5e-4) << heads << " heads, " << decay;
+        }
+    }
+}
+
+// What a token has of itself does not depend on decays, and is nearly all there is where they forget nearly everything:
+// it must not be summed and subtracted again. exp(-14) is less than a float's rounding.
+TEST(LinearAttentionGradient, StrongDecaysAreExact) {
+    for (const CaseDecay kind : {CaseDecay::head, CaseDecay::token, CaseDecay::channel}) {
+        for (const bool delta : {false, true}) {
+            for (const double decay : {-4.0, -8.0, -14.0}) {
+                LinearCase c{.map = FeatureMap::identity, .decay = kind, .delta = delta, .kv_heads = 2};
+                c.queries = c.keys = 2100;
+                c.dim = c.value_dim = 16;
+                LinearInputs inputs(c, DType::float32, 75);
+                inputs.decay.view().fill(decay);
+                SCOPED_TRACE(c.name() + " " + std::to_string(decay));
+                // A head's number is a sum over tokens of both signs.
+                const double bound = kind == CaseDecay::head ? 5e-4 : 1e-5;
+                for (const Isa isa : available_isas()) {
+                    const IsaOverride forced(isa);
+                    EXPECT_LE(relative_decay_error(inputs), bound) << name_of(isa);
+                }
             }
-            EXPECT_LE(std::sqrt(error / scale), 5e-4) << heads << " heads, " << decay;
         }
     }
 }

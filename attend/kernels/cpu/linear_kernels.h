@@ -35,7 +35,7 @@ struct ChunkMask {
     std::int64_t decay_stride = 0;  ///< floats from one row of `decay` to the next
 };
 
-/// A state as it lies in a tensor.
+/// A state as it lies in a tensor, [d][dv], or other rows of float32.
 struct StateRows {
     float* data = nullptr;    ///< of row 0
     std::int64_t stride = 0;  ///< floats from one row to the next
@@ -65,6 +65,11 @@ struct LinearKernels {
     /// out[r] = in[r] factors[r].
     void (*scale_rows)(const BlockRows& in, const float* factors, std::int64_t count, std::int64_t blocks,
                        const BlockRows& out) = nullptr;
+    /// out[r] += in[r] factors[r].
+    void (*add_scaled_rows)(const BlockRows& in, const float* factors, std::int64_t count, std::int64_t blocks,
+                            const BlockRows& out) = nullptr;
+    /// out[r] += factor a[r] b[r], element by element, over the width of `out`.
+    void (*add_products)(const BlockRows& a, const BlockRows& b, float factor, const StateRows& out) = nullptr;
     /// out = a b, element by element.
     void (*multiply_rows)(const BlockRows& a, const BlockRows& b, std::int64_t count, std::int64_t blocks,
                           const BlockRows& out) = nullptr;

@@ -51,6 +51,7 @@ ScanOperands CausalBackward::operands(Pass pass, bool with_rows) const {
     }
     operands.by_columns = pass != Pass::value;
     operands.reverse = pass != Pass::query;
+    operands.own_apart = problem_.decay_kind != Decay::none && pass != Pass::value;
     rows_.describe(operands);
     operands.group_tokens = group_tokens(problem_, index_);
     return operands;

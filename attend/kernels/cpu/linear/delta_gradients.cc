@@ -120,6 +120,9 @@ public:
                         kept_.data + b * kept_.block_stride + row * tiles_.columns);
         }
     }
+    void take_others(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out) override {
+        if (reader < heads_) queries_.take_others(reader, row, count, out);
+    }
     void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) override {
         if (reader < heads_) queries_.plan(reader, row, count, prefetch);
     }
@@ -247,6 +250,7 @@ private:
         operands.y.push_back(loader(updates));
         operands.z.push_back(head.key());
         operands.by_columns = true;
+        operands.own_apart = problem_.decay_kind != Decay::none;
         operands.last_of_tokens = true;
         head.describe(operands);
         operands.beta.reset();  // it is in the updates
@@ -263,6 +267,7 @@ private:
         operands.y.push_back(loader(negated));
         operands.z.push_back(head.key());
         operands.by_columns = true;
+        operands.own_apart = problem_.decay_kind != Decay::none;
         operands.reverse = true;
         operands.last_of_tokens = true;
         head.describe(operands);

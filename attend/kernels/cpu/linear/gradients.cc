@@ -33,18 +33,22 @@ void DecaySums::anchor(std::int64_t t, const float* grad_state) const {
 
 void DecaySums::sum() const {
     if (kind == Decay::none) return;
-    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
     const std::int64_t width = tokens.shape()[3];
+    std::vector<float> decays(static_cast<std::size_t>(width));
     for (std::int64_t t = count - 1; t >= 0; --t) {
         float* numbers = token(t);
-        const void* row = row_address(logarithms, batch, kv_head, begin + t);
+        convert_elements(decays.data(), DType::float32, 1, row_address(logarithms, batch, kv_head, begin + t),
+                         logarithms.dtype(), logarithms.strides()[3], width);
         for (std::int64_t c = 0; c < width; ++c) {
-            behind[c] += static_cast<double>(numbers[c]);
-            if (load_element(row, logarithms.dtype(), c * logarithms.strides()[3]) == -kInfinity) behind[c] = 0.0;
-            const std::int64_t at = anchor_of(t);
-            if (at >= 0 && !std::isnan(anchors[at * width + c])) behind[c] = anchors[at * width + c];
-            numbers[c] = static_cast<float>(behind[c]);
+            const double sum = behind[c] + static_cast<double>(numbers[c]);
+            behind[c] = decays[static_cast<std::size_t>(c)] == -kInfinity ? 0.0 : sum;
         }
+        const double* anew = anchor_of(t) < 0 ? nullptr : anchors + anchor_of(t) * width;
+        for (std::int64_t c = 0; c < width && anew != nullptr; ++c) {
+            if (!std::isnan(anew[c])) behind[c] = anew[c];
+        }
+        for (std::int64_t c = 0; c < width; ++c) numbers[c] = static_cast<float>(behind[c]);
     }
 }
 
@@ -68,8 +72,7 @@ void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t coun
         const RowLoader& loader = rows_.features[static_cast<std::size_t>(reader)];
         const std::int64_t columns = tiles_.columns;
         const BlockRows features{features_, tiles_.rows * columns, columns};
-        loader.load(row, count, features);
-        if (rows_.decay.kind != Decay::none) add_to_decay(rows_.sign, row, count, features, out);
+        if (rows_.decay.kind == Decay::none) loader.load(row, count, features);  // else take_others() had them
         if (rows_.other.data != nullptr) add_other(row, count, features, out);
         if (rows_.softmax_sums != nullptr) {
             // d k_jc = k'_jc (d k'_jc - sum over positions of k' d k').
@@ -87,6 +90,13 @@ void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t coun
     tiles_.unpack_rows(out.data, out.block_stride, out.row_stride, 1.0F,
                        {row_address(target, rows_.batch, rows_.first_head + reader, rows_.begin + row), target.dtype(),
                         target.strides()[2], count, target.shape()[3]});
+}
+
+void GradientSink::take_others(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out) {
+    if (rows_.decay.kind == Decay::none) return;
+    const BlockRows features{features_, tiles_.rows * tiles_.columns, tiles_.columns};
+    rows_.features[static_cast<std::size_t>(reader)].load(row, count, features);
+    add_to_decay(rows_.sign, row, count, features, out);
 }
 
 void GradientSink::take_state(std::int64_t token, const float* state) {
@@ -113,21 +123,22 @@ void GradientSink::add_to_decay(float sign, std::int64_t row, std::int64_t count
     const DecaySums& sums = rows_.decay;
     const std::int64_t width = sums.tokens.shape()[3];
     const std::int64_t blocks = flash::divide_up(rows_.features.front().width(), tiles_.columns);
+    const std::int64_t of_tokens = std::clamp<std::int64_t>(sums.count - row, 0, count);
     float dots[kRowSlots];
-    if (sums.kind == Decay::scalar) kernels_.row_dots(features, out, count, blocks, dots);
-    for (std::int64_t r = 0; r < count; ++r) {
-        float* tokens = row + r < sums.count ? sums.token(row + r) : nullptr;
+    if (sums.kind == Decay::scalar) {
+        kernels_.row_dots(features, out, count, blocks, dots);
+        for (std::int64_t r = 0; r < of_tokens; ++r) *sums.token(row + r) += sign * dots[r];
+    } else if (of_tokens > 0) {
+        kernels_.add_products(features, out, sign, {sums.token(row), sums.tokens.strides()[2], of_tokens, width});
+    }
+    for (std::int64_t r = of_tokens; r < count; ++r) {
         for (std::int64_t c = 0; c < width; ++c) {
             const std::int64_t at = r * tiles_.columns + c % tiles_.columns;
             const std::int64_t block = c / tiles_.columns;
             const float product = sums.kind == Decay::scalar ? dots[r]
                                                              : features.data[block * features.block_stride + at] *
                                                                    out.data[block * out.block_stride + at];
-            if (tokens != nullptr) {
-                tokens[c] += sign * product;
-            } else {
-                sums.behind[c] += static_cast<double>(sign * product);
-            }
+            sums.behind[c] += static_cast<double>(sign * product);
         }
     }
 }

@@ -81,6 +81,7 @@ void Scan::lay_out(Taker& arena) {
     out_ = take(blocks * rows_ * columns_);
     panel_ = take(rows_ * columns_);
     sums_ = take(kRowSlots);
+    if (operands_.own_apart) own_weights_ = take(static_cast<std::int64_t>(writers_.size()) * rows_);
     work_ = take(std::max(row_blocks, blocks) * columns_);
     if (operands_.decay != Decay::none) {
         const std::int64_t width = operands_.decay == Decay::scalar ? chunk_
@@ -345,6 +346,11 @@ bool Scan::is_of_tokens(std::size_t which, std::size_t count) const {
     return operands_.last_of_tokens && which + 1 == count;
 }
 
+/// Whether rows of a reader leave out what their own token would give by a writer.
+bool Scan::hides_own(std::size_t reader, std::size_t writer) const {
+    return operands_.reverse ? is_of_tokens(writer, writers_.size()) : is_of_tokens(reader, operands_.x.size());
+}
+
 /// out = the rows of x_, decayed, with the state before the chunk. @returns the rows as they met it
 const float* Scan::meet(std::int64_t first, std::int64_t count, const BlockRows& out) {
     const bool among = chunk_count_ > 0;
@@ -378,11 +384,21 @@ void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first
     for (std::size_t w = 0; w < writers_.size() && chunk_count_ > 0; ++w) {
         const Writer& writer = writers_[w];
         weigh(writer, first, count);
-        const bool hides_own =
-            operands_.reverse ? is_of_tokens(w, writers_.size()) : is_of_tokens(which, operands_.x.size());
-        for (std::int64_t r = 0; r < count && hides_own; ++r) panel_[r * columns_ + first + r] = 0.0F;
+        for (std::int64_t r = 0; r < count && (operands_.own_apart || hides_own(which, w)); ++r) {
+            float& weight = panel_[r * columns_ + first + r];
+            if (operands_.own_apart) own_weights(w)[r] = weight;
+            weight = 0.0F;
+        }
         if (operands_.normaliser) kernels_.add_row_sums(panel_, count, sums_);
         add_weighted(writer, first, count, out);
+    }
+    if (operands_.own_apart) {
+        sink.take_others(reader, begin + first, count, out);
+        for (std::size_t w = 0; w < writers_.size() && chunk_count_ > 0; ++w) {
+            if (hides_own(which, w)) continue;
+            const BlockRows z = chunk_rows(writers_[w].z + first * columns_);
+            kernels_.add_scaled_rows(z, own_weights(w), count, products_.blocks(), out);
+        }
     }
     sink.take(reader, begin + first, count, out, sums_);
 }

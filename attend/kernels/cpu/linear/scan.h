@@ -44,6 +44,9 @@ inline constexpr std::int64_t kAnchorTokens = 1024;
 class RowSink {
 public:
     virtual ~RowSink() = default;
+    /// Rows as take() will have them, but for what each has of its own token; only where `own_apart`.
+    virtual void take_others(std::int64_t /*reader*/, std::int64_t /*row*/, std::int64_t /*count*/,
+                             const BlockRows& /*out*/) {}
     /// Rows [row, row + count) of reader `reader`: `out` may be overwritten. @param denominators x . normaliser, where
     /// the scan has one
     virtual void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
@@ -71,6 +74,7 @@ struct ScanOperands {
     std::optional<RowSource> beta = {};  ///< the delta rule, of the last writer
     bool last_of_tokens = false;    ///< the last reader (in reverse: writer) has rows of tokens in place of queries;
                                     ///< a token does not see itself, but what was before, decayed
+    bool own_apart = false;         ///< rows are shown without their own tokens' part first, which is added last
     std::int64_t group_tokens = 0;  ///< tokens of a group, a multiple of every chunk; 0: not in groups, as the delta
                                     ///< rule has to be, whose state is no sum
 };
@@ -153,6 +157,8 @@ private:
     void weigh(const Writer& writer, std::int64_t first, std::int64_t count);
     void add_weighted(const Writer& writer, std::int64_t first, std::int64_t count, const BlockRows& out);
     bool is_of_tokens(std::size_t which, std::size_t count) const;
+    bool hides_own(std::size_t reader, std::size_t writer) const;
+    float* own_weights(std::size_t writer) const { return own_weights_ + static_cast<std::int64_t>(writer) * rows_; }
     void decay_state(const float* factors, float* state) const;
     void update_state(std::int64_t count);
     ChunkMask mask_at(std::int64_t first) const;
@@ -180,6 +186,7 @@ private:
     float* out_ = nullptr;          // [block][row][columns] of a tile
     float* panel_ = nullptr;        // [row][columns]
     float* sums_ = nullptr;         // of rows
+    float* own_weights_ = nullptr;  // own_apart: [writer][row of a tile]
     float* work_ = nullptr;
     float* factor_ = nullptr;     // exp(g): [token], or [block][token][columns]
     float* prefix_ = nullptr;     // products up to a token

@@ -143,6 +143,36 @@ void scale_rows(const BlockRows& in, const float* factors, std::int64_t count, s
     for_each_vector(count, blocks, scale, in, out);
 }
 
+void add_scaled_rows(const BlockRows& in, const float* factors, std::int64_t count, std::int64_t blocks,
+                     const BlockRows& out) {
+    const auto add_scaled = [factors](std::int64_t r, const float* from, float* to) {
+        Simd::store(to, Simd::fma(Simd::load(from), Simd::set1(factors[r]), Simd::load(to)));
+    };
+    for_each_vector(count, blocks, add_scaled, in, out);
+}
+
+void add_products(const BlockRows& a, const BlockRows& b, float factor, const StateRows& out) {
+    const BlockRows x = a;
+    const BlockRows y = b;
+    const StateRows to = out;
+    const Vec by = Simd::set1(factor);
+    for (std::int64_t r = 0; r < to.rows; ++r) {
+        float* row = to.data + r * to.stride;
+        for (std::int64_t c = 0; c < to.width; c += kWidth) {
+            const std::int64_t block = c / kColumns;
+            const std::int64_t column = c % kColumns;
+            const Vec product = Simd::mul(Simd::load(at(x, block, r, column)), Simd::load(at(y, block, r, column)));
+            const std::int64_t left = to.width - c;
+            if (left >= kWidth) {
+                Simd::store(row + c, Simd::fma(product, by, Simd::load(row + c)));
+            } else {
+                const Vec before = load_some(row, DType::float32, c, left);
+                store_some(row, DType::float32, c, left, Simd::fma(product, by, before));
+            }
+        }
+    }
+}
+
 void multiply_rows(const BlockRows& x, const BlockRows& y, std::int64_t count, std::int64_t blocks,
                    const BlockRows& out) {
     const auto multiply = [](std::int64_t, const float* a, const float* b, float* to) {
@@ -431,6 +461,8 @@ LinearKernels linear_table() {
     table.exp_rows = exp_rows;
     table.column_maximum = column_maximum;
     table.scale_rows = scale_rows;
+    table.add_scaled_rows = add_scaled_rows;
+    table.add_products = add_products;
     table.multiply_rows = multiply_rows;
     table.times_derivative = times_derivative;
     table.row_dots = row_dots;
