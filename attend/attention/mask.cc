@@ -61,6 +61,16 @@ Mask Mask::boolean(const TensorView& allowed) {
     return mask;
 }
 
+Mask Mask::clone() const {
+    Mask mask = *this;
+    mask.owned_.clear();
+    for (TensorView& allowed : mask.allowed_) {
+        mask.owned_.push_back(std::make_shared<const Tensor>(allowed.clone()));
+        allowed = mask.owned_.back()->view();
+    }
+    return mask;
+}
+
 Mask Mask::boolean(Tensor&& allowed) {
     auto owned = std::make_shared<const Tensor>(std::move(allowed));
     Mask mask = boolean(owned->view());

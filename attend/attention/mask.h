@@ -75,6 +75,9 @@ public:
     /// The same with a position for each sequence.
     Mask with_query_offset(std::vector<std::int64_t> offsets) const;
 
+    /// This mask with copies of the tensors that it looks at, which need not outlive it.
+    Mask clone() const;
+
     /// Attends where both do. @throws ValueError when both hold key lengths or packed sequences
     friend Mask operator&(Mask a, const Mask& b);
 

@@ -10,8 +10,10 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <utility>
 
 namespace attend::python {
@@ -90,6 +92,13 @@ auto reading(const Function& function) {
     };
 }
 
+/// What is appended to one is not to the other.
+std::unique_ptr<CacheObject> copy_of(CacheObject& self) {
+    const Computing computing;
+    const std::shared_lock lock(self.mutex);
+    return std::make_unique<CacheObject>(self.cache);
+}
+
 template <std::int64_t (KvCache::*Number)(std::int64_t) const>
 std::vector<std::int64_t> of_each_sequence(const KvCache& cache) {
     std::vector<std::int64_t> numbers;
@@ -144,6 +153,9 @@ threads at once.
              "The first `count` slots of a sequence are padding, which is never read.")
         .def("truncate", changing(&KvCache::truncate), arg("sequence"), arg("length"),
              "Keeps the first `length` slots of a sequence.")
+        .def("__copy__", &copy_of)
+        .def(
+            "__deepcopy__", [](CacheObject& self, nb::handle) { return copy_of(self); }, arg("memo"))
         .def("clear", changing(&KvCache::clear), "Forgets all tokens; memory is kept.")
         .def(
             "reorder",

@@ -70,6 +70,10 @@ array([[1. , 0. , 0. ],
                 return result;
             },
             arg("offset"), "The mask with a position for the first query, or one for each sequence.")
+        .def("__copy__", [](const MaskObject& self) { return self; })
+        .def(
+            "__deepcopy__", [](const MaskObject& self, nb::handle) { return MaskObject{self.mask.clone()}; },
+            arg("memo"))
         .def("__and__", [](const MaskObject& a, const MaskObject& b) {
             MaskObject result{a.mask & b.mask, a.arrays};
             result.arrays.insert(result.arrays.end(), b.arrays.begin(), b.arrays.end());

@@ -1,4 +1,5 @@
 """Caches of keys and values against attention over all of them."""
+import copy
 import threading
 
 import numpy as np
@@ -46,6 +47,31 @@ def test_lengths_padding_and_order():
     cache.clear()
     assert cache.lengths == [0, 0, 0]
     np.testing.assert_array_equal(cache.attention(q), np.zeros_like(q))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_copies_go_on_apart(dtype):
+    x = np.random.default_rng(4).standard_normal((1, 2, 3, 8)).astype(np.float32)
+    cache = attend.KvCache(kv_heads=2, head_dim=8, dtype=dtype)
+    cache.append(x, x)
+    want = cache.attention(x)
+    for other in (copy.copy(cache), copy.deepcopy(cache)):
+        other.append(x, -x)
+        assert (other.lengths, cache.lengths) == ([6], [3])
+        np.testing.assert_array_equal(cache.attention(x), want)
+        other.truncate(0, 3)
+        np.testing.assert_array_equal(other.attention(x), want)
+
+
+def test_masks_are_copied():
+    allowed = np.array([[True, False], [True, True]])
+    mask = attend.Mask.boolean(allowed) & attend.Mask.causal(1)
+    shared, own = copy.copy(mask), copy.deepcopy(mask)
+    allowed[1, 0] = False
+    x = np.eye(2, dtype=np.float32)[None, None]
+    for copied, want in ((shared, [[True, False], [False, True]]), (own, [[True, False], [True, True]])):
+        found = attend.attention(x, x, x, mask=copied, return_weights=True).weights[0, 0] > 0
+        np.testing.assert_array_equal(found, want)
 
 
 def test_what_does_not_fit_is_an_exception():

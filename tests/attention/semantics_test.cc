@@ -134,6 +134,17 @@ TEST_P(Semantics, BooleanMaskIsTrueForAttend) {
     EXPECT_THROW(Mask::boolean(zeros({2, 3})), DTypeError);
 }
 
+TEST_P(Semantics, CloneOfAMaskKeepsItsTensors) {
+    Mask kept;
+    {
+        Tensor allowed = Tensor::from<bool>({true, false, true, false, true, false}, Shape{2, 3});
+        kept =
+            (Mask::boolean(allowed) & Mask::boolean(Tensor::from<bool>({true, true, false})) & Mask::causal(1)).clone();
+        allowed.view().fill(1.0);
+    }
+    EXPECT_EQ(pattern(GetParam(), 2, 3, kept), "100 010");
+}
+
 // A row without keys: output 0, weights 0, log-sum-exp -inf, gradients 0.
 TEST(AttendedKeys, AreWhatAttentionAttendsTo) {
     const Tensor q = zeros({2, 4, 9, 3});
