@@ -92,8 +92,8 @@ def _probabilities(q, k, v, options):
 def _slices(starts, x):
     """Where the sequences of x [all, ...] lie."""
     starts = starts.tolist()
-    if starts[:1] != [0] or starts[-1] != len(x) or sorted(starts) != starts:
-        raise ValueError(f"[flash_attn_varlen_func] expected cu_seqlens that rise from 0 to {len(x)}, found {starts}")
+    if starts[:1] != [0] or starts[-1] > len(x) or sorted(starts) != starts:
+        raise ValueError(f"[flash_attn_varlen_func] expected cu_seqlens that rise from 0 to at most {len(x)}, found {starts}")
     return [slice(a, b) for a, b in zip(starts, starts[1:])]
 
 
@@ -114,9 +114,12 @@ def _gathered(pages, table, lengths):
     return _torch.cat(rows)
 
 
-def _padded(matrices, rows, columns):
+def _padded(matrices, q, rows, columns):
     """Matrices [heads, Lq, Lk] of many sizes, with zeros behind them, as [matrices, heads, rows, columns]."""
-    return _torch.stack([_torch.nn.functional.pad(x, (0, columns - x.shape[2], 0, rows - x.shape[1])) for x in matrices])
+    result = q.new_zeros(len(matrices), q.shape[1], rows, columns)
+    for to, x in zip(result, matrices):
+        to[:, :x.shape[1], :x.shape[2]] = x
+    return result
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
@@ -201,6 +204,9 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
         if not len(rows) == len(keys) == len(alibi_slopes):
             raise ValueError(f"[flash_attn_varlen_func] expected alibi_slopes of {len(rows)} sequences, found "
                              f"{len(alibi_slopes)}, and cu_seqlens_k of {len(keys)}")
+        rows.append(slice(rows[-1].stop if rows else 0, len(q)))  # of no sequence
+        keys.append(slice(0, 0))
+        alibi_slopes = _torch.nn.functional.pad(alibi_slopes, (0, 0, 0, 1))
         # A packed batch is one batch, which has one row of slopes.
         parts = [flash_attn_func(q[None, a], k[None, b], v[None, b], dropout_p, softmax_scale, causal, window_size, softcap,
                                  slopes, return_attn_probs=return_attn_probs)
@@ -209,7 +215,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
             return _torch.cat(parts, 1)[0]
         output, log_sum_exp, probabilities = zip(*parts)
         return (_torch.cat(output, 1)[0], _torch.cat(log_sum_exp, 2)[0],
-                _padded([x[0] for x in probabilities], max_seqlen_q, max_seqlen_k))
+                _padded([x[0] for x in probabilities[:-1]], q, max_seqlen_q, max_seqlen_k))
     options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p)
     options["mask"] = _core.Mask.packed(cu_seqlens_q, cu_seqlens_k)
     output, log_sum_exp = _run(q[None], k[None], v[None], options)
@@ -217,7 +223,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
         return output[0]
     packed = _probabilities(q[None], k[None], v[None], options)[0]
     places = zip(_slices(cu_seqlens_q, q), _slices(cu_seqlens_k, k))
-    return output[0], log_sum_exp[0], _padded([packed[:, a, b] for a, b in places], max_seqlen_q, max_seqlen_k)
+    return output[0], log_sum_exp[0], _padded([packed[:, a, b] for a, b in places], q, max_seqlen_q, max_seqlen_k)
 
 
 def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
@@ -311,15 +317,15 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
         # A cache without a table is one page for each sequence.
         table = block_table
         if table is None:
-            table = (_torch.arange(batch) if cache_batch_idx is None else cache_batch_idx)[:, None]
+            table = (_torch.arange(batch, device="cpu") if cache_batch_idx is None else cache_batch_idx)[:, None]
         table = table.long()
         page_size = k_cache.shape[1]
         size = table.shape[1] * page_size
         if cache_seqlens is None:
             cache_seqlens = size
-        lengths = (_torch.full((batch,), cache_seqlens, dtype=_torch.long) if isinstance(cache_seqlens, int)
-                   else cache_seqlens.long())
-        starts = _torch.zeros(batch, dtype=_torch.long) if cache_leftpad is None else cache_leftpad.long()
+        lengths = (_torch.full((batch,), cache_seqlens, dtype=_torch.long, device="cpu")
+                   if isinstance(cache_seqlens, int) else cache_seqlens.long())
+        starts = _torch.zeros(batch, dtype=_torch.long, device="cpu") if cache_leftpad is None else cache_leftpad.long()
         for name, x in (("block_table or cache_batch_idx", table), ("cache_seqlens", lengths), ("cache_leftpad", starts)):
             if len(x) != batch:
                 raise ValueError(f"[{function}] expected {name} of {batch} sequences, found {len(x)}")
@@ -328,7 +334,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
         if k is not None:
             _check_new(function, "k", k, batch, k.shape[1], k_cache)
             _check_new(function, "v", v, batch, k.shape[1], v_cache)
-            places = lengths[:, None] + _torch.arange(k.shape[1])
+            places = lengths[:, None] + _torch.arange(k.shape[1], device="cpu")
             if places.numel() > 0 and not 0 <= int(places.min()) <= int(places.max()) < size:
                 raise ValueError(f"[{function}] expected a cache with room for keys {int(places.min())} to "
                                  f"{int(places.max())}, found {size}")
@@ -340,7 +346,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                 raise ValueError(f"[{function}] expected k and v with rotary_cos, found none")
             # Without a causal mask or window all queries stand where the first does.
             moves = causal or _sides(window_size) != (-1, -1)
-            steps = _torch.arange(queries) if moves else _torch.zeros(queries, dtype=_torch.long)
+            steps = _torch.arange(queries, device="cpu") * (1 if moves else 0)
             for name, x in (("rotary_cos", rotary_cos), ("rotary_sin", rotary_sin)):
                 _check(function, name, x, "positions, rotary_dim / 2")
             if not 2 * rotary_cos.shape[1] <= q.shape[3]:
@@ -354,7 +360,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
             k = _rotated(k, rotary_cos, rotary_sin, places, rotary_interleaved)
         if k is not None:
             pages = table.gather(1, places // page_size)
-            k_cache[pages, places % page_size] = k
-            v_cache[pages, places % page_size] = v
+            with _torch.inference_mode():  # caches may have been made in one
+                k_cache[pages, places % page_size] = k
+                v_cache[pages, places % page_size] = v
         output, log_sum_exp = _run_paged(q, k_cache, v_cache, table, lengths, starts, options)
         return (output, log_sum_exp) if return_softmax_lse else output

@@ -41,7 +41,8 @@ nb::dlpack::dtype code_of(DType type) {
     return make(Code::Float, 32);
 }
 
-/// An array of NumPy's, or one that speaks DLPack, around a tensor that lives as long as it.
+/// An array of NumPy's around a tensor that lives as long as it; for others' bfloat16, which NumPy lacks, one that
+/// speaks DLPack.
 NewArray owning_array(Tensor&& tensor, Family family) {
     auto* owned = new Tensor(std::move(tensor));
     const nb::capsule owner(owned, [](void* pointer) noexcept { delete static_cast<Tensor*>(pointer); });
@@ -51,7 +52,7 @@ NewArray owning_array(Tensor&& tensor, Family family) {
     const auto rank = static_cast<std::size_t>(shape.rank());
     constexpr int kCpu = nb::device::cpu::value;
     const nb::dlpack::dtype type = code_of(owned->dtype());
-    if (family == Family::numpy) {
+    if (family == Family::numpy || owned->dtype() != DType::bfloat16) {
         return {nb::cast(nb::ndarray<nb::numpy>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
                 owned->view()};
     }
@@ -218,7 +219,14 @@ Array::Array(nb::handle object, const std::string& operation, const std::string&
         writable_ = memory.writable;
         return;
     }
-    if (!nb::try_cast(object, array_)) refuse_array(operation, what, name_of_type(object));
+    if (!nb::try_cast(object, array_)) {
+        std::string found = name_of_type(object);
+        if (nb::hasattr(object, "dtype")) {
+            const nb::object dtype = object.attr("dtype");
+            found += " of " + nb::cast<std::string>(nb::str(nb::handle(dtype)));
+        }
+        refuse_array(operation, what, found);
+    }
     nb::ndarray<> open;  // nanobind gives read-only arrays to read-only takers alone
     writable_ = nb::try_cast(object, open);
     if (array_.device_type() != nb::device::cpu::value) refuse_array(operation, what, "one on another device");

@@ -87,6 +87,8 @@ NB_MODULE(_core, module) {
             PyErr_SetString(PyExc_TypeError, "expected arguments of the types in the signature, found others");
         }
     });
+    // What autograd's graph holds until the interpreter ends is no leak.
+    nb::set_leak_warnings(false);
     module.attr("__version__") = ATTEND_VERSION;
     module.def("set_num_threads", &attend::set_num_threads, nb::arg("count"),
                R"(Threads that calls use from now on; 0: all processors. No result depends on it.

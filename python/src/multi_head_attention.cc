@@ -11,6 +11,9 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <optional>
+#include <string>
 #include <utility>
 
 namespace attend::python {
@@ -46,6 +49,16 @@ ParameterNames names_of(const std::string& name) {
     if (name == "separate") return ParameterNames::separate;
     if (name == "tutorial") return ParameterNames::tutorial;
     throw ValueError(kOperation, "expected names of 'packed', 'separate' or 'tutorial', found '" + name + "'");
+}
+
+/// By the names that PyTorch would give them, unless others are asked for.
+nn::StateDict state_of(const MultiHeadAttention& layer, const std::optional<std::string>& names) {
+    if (names) return layer.state_dict(names_of(*names));
+    nn::StateDict separate = layer.state_dict(ParameterNames::separate);
+    const bool one_width = std::all_of(separate.begin(), separate.end(), [&](const auto& parameter) {
+        return parameter.second.rank() < 2 || parameter.second.size(1) == layer.d_model();
+    });
+    return one_width ? layer.state_dict(ParameterNames::packed) : separate;
 }
 
 nb::object result_of(nn::MultiHeadAttentionResult&& result, Family family, bool weights, bool log_sum_exp) {
@@ -153,17 +166,17 @@ void bind_multi_head_attention(nb::module_& module) {
             "attends to all up to itself.")
         .def(
             "state_dict",
-            [](const MultiHeadAttention& self, const std::string& names) {
+            [](const MultiHeadAttention& self, const std::optional<std::string>& names) {
                 nb::dict state;
-                nn::StateDict parameters = self.state_dict(names_of(names));
+                nn::StateDict parameters = state_of(self, names);
                 for (auto& [name, tensor] : parameters) {
                     state[name.c_str()] = as_array(std::move(tensor), Family::numpy);
                 }
                 return state;
             },
-            nb::kw_only(), arg("names") = "packed",
+            nb::kw_only(), arg("names") = nb::none(),
             "The parameters as NumPy arrays by the names of torch.nn.MultiheadAttention ('packed', or 'separate' as "
-            "with kdim and vdim) or of four linear layers ('tutorial').")
+            "with kdim and vdim; by default whichever it would have) or of four linear layers ('tutorial').")
         .def_prop_ro("d_model", &MultiHeadAttention::d_model, "Width of queries and output.")
         .def_prop_ro("num_heads", &MultiHeadAttention::num_heads, "Number of heads.")
         .def_prop_ro("head_dim", &MultiHeadAttention::head_dim, "Width of a head.");

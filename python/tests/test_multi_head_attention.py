@@ -58,6 +58,8 @@ def test_state_dicts():
         np.testing.assert_array_equal(same(query, key, value), layer(query, key, value))
     half = attend.MultiHeadAttention.from_state_dict(layer.state_dict(names="separate"), 2, compute_type="bfloat16")
     np.testing.assert_allclose(half(query, key, value), layer(query, key, value), atol=3e-2)
+    wide = attend.MultiHeadAttention(8, 2, key_dim=3, value_dim=5)
+    assert wide.state_dict().keys() == wide.state_dict(names="separate").keys() and "k_proj_weight" in wide.state_dict()
     assert "in_proj_bias" not in attend.MultiHeadAttention(8, 2, bias=False).state_dict()
 
 

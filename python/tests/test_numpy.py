@@ -136,7 +136,10 @@ def test_addresses_are_the_callers():
 def test_results_are_of_the_querys_kind():
     q, k, v = arrays()
     found = attend.attention(OnlyDLPack(q), k, v)
-    np.testing.assert_array_equal(np.from_dlpack(found), attend.attention(q, k, v))
+    np.testing.assert_array_equal(found, attend.attention(q, k, v))
+    assert isinstance(found, np.ndarray) and isinstance(attend.attention(memoryview(q), k, v), np.ndarray)
+    with pytest.raises(TypeError, match="found ndarray of >f4"):
+        attend.attention(q.astype(">f4"), k, v)
 
 
 def test_huge_strides_and_dimensions_of_one():

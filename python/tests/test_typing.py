@@ -86,6 +86,13 @@ def test_stub_has_every_name():
     assert pathlib.Path(attend.__file__).with_name("py.typed").exists()
 
 
+def test_the_package_is_checked(tmp_path):
+    pytest.importorskip("mypy")
+    found = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), str(pathlib.Path(attend.__file__).parent)],
+                           capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
 def test_programs_are_checked(tmp_path):
     pytest.importorskip("mypy")
     for name, text, errors in (("program", PROGRAM, 0), ("wrong", WRONG, 7)):

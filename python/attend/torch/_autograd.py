@@ -13,7 +13,9 @@ class _Gradients(torch.autograd.Function):
     def forward(ctx, grad_output, query, key, value, bias, output, log_sum_exp, options):
         return tuple(_core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **options))
 
-    backward = staticmethod(refuse_gradients_of_gradients)
+    @staticmethod
+    def backward(ctx, *_):
+        refuse_gradients_of_gradients()
 
 
 class Attention(torch.autograd.Function):

@@ -18,6 +18,14 @@ def _split_mask(mask, name):
     return None, mask
 
 
+def _is_causal(mask):
+    """Whether it masks what is behind each query's position, and nothing else."""
+    if mask.dim() != 2:
+        return False
+    masked = True if mask.dtype == torch.bool else float("-inf")
+    return torch.equal(mask, torch.full_like(mask, masked).triu(1))
+
+
 def _both(a, b, combine):
     return b if a is None else a if b is None else combine(a, b)
 
@@ -72,7 +80,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q, k, v = self._heads(query, key, value)
-        options, bias = self._masks(attn_mask, key_padding_mask, is_causal, q, k)
+        # PyTorch, too, takes the hint's word for it only where it needs the mask for nothing else.
+        hint = is_causal and key_padding_mask is None and not need_weights
+        options, bias = self._masks(attn_mask, key_padding_mask, hint or (is_causal and _is_causal(attn_mask)), q, k)
         if dropout > 0.0:
             options["dropout"] = dropout
             options["seed"] = int(torch.randint(0, 2**62, (), device="cpu"))
@@ -109,7 +119,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         """attend's options for PyTorch's masks, and numbers to be added to the scores."""
         options = {}
         pairs = (q.shape[2], k.shape[2])
-        if is_causal:  # whatever the mask is, as in PyTorch
+        if is_causal:
             options["causal"], attn_mask = "top-left", None
         if attn_mask is not None and attn_mask.shape not in (pairs, (q.shape[0] * q.shape[1], *pairs)):
             raise ValueError(f"[MultiheadAttention] expected attn_mask {list(pairs)} or "
@@ -136,8 +146,11 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             scores = scores + bias
         seen = options.get("mask")
         if "causal" in options:
-            seen = _both(seen, torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), torch.logical_and)
-        if seen is None:
+            seen = _both(seen, torch.ones(scores.shape[-2:], dtype=torch.bool, device="cpu").tril(), torch.logical_and)
+        if seen is not None:
+            scores = scores.masked_fill(~seen, float("-inf"))
+        if seen is None and bias is None:
             return scores.softmax(-1)
         # A row without keys would be NaN.
-        return scores.masked_fill(~seen, float("-inf")).softmax(-1).masked_fill(~seen, 0.0)
+        unseen = (scores == float("-inf")).all(-1, keepdim=True)
+        return scores.masked_fill(unseen, 0.0).softmax(-1).masked_fill(unseen, 0.0)

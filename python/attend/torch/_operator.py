@@ -26,9 +26,9 @@ def attention_backward(grad_output: torch.Tensor, query: torch.Tensor, key: torc
                        scale: Optional[float],
                        dropout: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of query, key, value and bias; an empty one where there is no bias."""
-    gradients = _core.attention_backward(grad_output, query, key, value, output, log_sum_exp,
-                                         **_options(mask, bias, seed, causal, scale, dropout))
-    return tuple(query.new_empty(0) if x is None else x for x in gradients)
+    grad_query, grad_key, grad_value, grad_bias = _core.attention_backward(
+        grad_output, query, key, value, output, log_sum_exp, **_options(mask, bias, seed, causal, scale, dropout))
+    return grad_query, grad_key, grad_value, query.new_empty(0) if grad_bias is None else grad_bias
 
 
 def _options(mask, bias, seed, causal, scale, dropout):

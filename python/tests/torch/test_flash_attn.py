@@ -150,6 +150,24 @@ def test_varlen_slopes_and_probabilities(one_for_each):
             fa.flash_attn_varlen_func(q[1:], k, v, starts_q, starts_k, 7, 9, alibi_slopes=slopes)
 
 
+@pytest.mark.parametrize("one_for_each", [False, True])
+@pytest.mark.parametrize("sequences", [0, 2])
+def test_varlen_rows_of_no_sequence(sequences, one_for_each):
+    """As of buffers that are longer than what is in them."""
+    q, k, v = (x[0] for x in tensors(b=1, n=7, m=9))
+    starts_q = torch.tensor([0, 2, 5], dtype=torch.int32)[:sequences + 1]
+    starts_k = torch.tensor([0, 4, 6], dtype=torch.int32)[:sequences + 1]
+    slopes = torch.rand(sequences, 4) if one_for_each else None
+    call = lambda q, k, v, **more: fa.flash_attn_varlen_func(q, k, v, starts_q, starts_k, 3, 4, alibi_slopes=slopes, **more)
+    out, lse, probabilities = call(q, k, v, return_attn_probs=True)
+    assert torch.equal(out, call(q, k, v)) and probabilities.shape == (sequences, 4, 3, 4)
+    used = 5 if sequences else 0
+    assert (out[used:] == 0).all() and (lse[:, used:] == float("-inf")).all()
+    if sequences:
+        want = call(q[:5], k[:6], v[:6], return_attn_probs=True)
+        assert torch.equal(out[:5], want[0]) and torch.equal(lse[:, :5], want[1]) and torch.equal(probabilities, want[2])
+
+
 def test_dropout_keeps_its_share():
     q, k, v = tensors(n=64, m=64)
     out, lse, weights = fa.flash_attn_func(q, k, v, dropout_p=0.25, return_attn_probs=True)
@@ -291,6 +309,18 @@ def test_a_call_that_is_refused_writes_nothing_into_the_cache(named, changes):
     with pytest.raises((ValueError, TypeError), match=named):
         fa.flash_attn_with_kvcache(torch.ones(2, 1, 4, 8), k_cache, v_cache, k, v, **{"cache_seqlens": 3, **changes})
     assert not k_cache.any() and not v_cache.any()
+
+
+def test_caches_of_inference_mode_and_another_default_device():
+    with torch.inference_mode():
+        k_cache, v_cache = torch.zeros(2, 16, 2, 8), torch.zeros(2, 16, 2, 8)
+    x = torch.randn(2, 1, 2, 8)
+    plain = k_cache.clone(), v_cache.clone()
+    want = fa.flash_attn_with_kvcache(x, *plain, x, x, cache_seqlens=3)
+    with torch.device("meta"):
+        found = fa.flash_attn_with_kvcache(x, k_cache, v_cache, x, x, cache_seqlens=3)
+    assert torch.equal(found, want) and not found.is_inference()
+    assert torch.equal(k_cache, plain[0]) and torch.equal(v_cache, plain[1]) and k_cache[:, 3].any()
 
 
 @pytest.mark.parametrize("lengths", [[2, 2], [2, 3]])

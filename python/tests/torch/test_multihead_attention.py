@@ -73,6 +73,45 @@ def test_self_attention_causal_without_a_batch():
         ours(x, x, x, is_causal=True)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_causal_hints_of_other_masks(padded, need_weights, bias):
+    """PyTorch takes the mask's word where it needs it: with weights or padding."""
+    theirs, ours = pair()
+    query, key = torch.randn(3, 2, 16), torch.randn(6, 2, 16)
+    mask = torch.ones(3, 6, dtype=torch.bool).triu(4)
+    if bias:
+        mask = torch.randn(3, 6).masked_fill(mask, float("-inf"))
+    padding = torch.zeros(2, 6, dtype=torch.bool)
+    padding[1, 3:] = True
+    given = dict(attn_mask=mask, is_causal=True, need_weights=need_weights, key_padding_mask=padding if padded else None)
+    torch.testing.assert_close(ours(query, key, key, **given), theirs(query, key, key, **given), atol=1e-5, rtol=1e-5)
+
+
+def test_rows_that_numbers_mask_have_no_weights():
+    _, ours = pair(batch_first=True)
+    x = torch.randn(2, 3, 16, requires_grad=True)
+    padding = torch.zeros(2, 3)
+    padding[1, 1:] = float("-inf")
+    mask = torch.zeros(3, 3, dtype=torch.bool)
+    mask[2, 0] = True
+    output, weights = ours(x, x, x, key_padding_mask=padding, attn_mask=mask)
+    assert (weights[1, 2] == 0).all() and torch.equal(weights[1, 0], torch.tensor([1.0, 0, 0]))
+    (output.sum() + weights.square().sum()).backward()
+    assert x.grad.isfinite().all() and all(p.grad.isfinite().all() for p in ours.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x, x, x, key_padding_mask=padding, attn_mask=mask), (output, weights))
+
+
+def test_another_default_device():
+    _, ours = pair(batch_first=True)
+    x, causal = torch.randn(2, 3, 16), torch.ones(3, 3, dtype=torch.bool).triu(1)
+    want = ours(x, x, x, attn_mask=causal, is_causal=True)
+    with torch.device("meta"):
+        torch.testing.assert_close(ours(x, x, x, attn_mask=causal, is_causal=True), want)
+
+
 def test_rows_without_keys_are_zero_before_the_projection():
     _, ours = pair(batch_first=True)
     x = torch.randn(1, 3, 16, requires_grad=True)
