@@ -134,6 +134,19 @@ void warn_of_unused(const SafetensorsFile& file, bool backward) {
     }
 }
 
+/// What the library says of tensors, with the file that has them.
+template <typename Compute>
+void with_name_of(const std::string& input, const Compute& compute) {
+    try {
+        compute();
+    } catch (const FileError&) {
+        throw;
+    } catch (const Error& error) {
+        const std::string name = input == "-" ? "standard input" : "'" + input + "'";
+        throw Error(error.operation(), error.detail() + ", in " + name);
+    }
+}
+
 void run(const ComputeArguments& arguments) {
     AttentionOptions options = usage_options(arguments);
     if (arguments.threads > 0) set_num_threads(arguments.threads);
@@ -141,13 +154,14 @@ void run(const ComputeArguments& arguments) {
     const TensorView query = file.view("query");
     const TensorView key = file.view("key");
     const TensorView value = file.view("value");
-    add_tensor_options(file, options);
+    with_name_of(arguments.input, [&] { add_tensor_options(file, options); });
     warn_of_unused(file, arguments.backward);
     std::optional<TensorView> grad_output;
     if (arguments.backward) grad_output = file.view("grad_output");
 
     TensorMap results;
-    AttentionResult result = attention(query, key, value, options);
+    AttentionResult result;
+    with_name_of(arguments.input, [&] { result = attention(query, key, value, options); });
     if (grad_output) {
         AttentionGradientTargets targets;
         const auto like = [&](const std::string& name, const TensorView& view) {
@@ -157,7 +171,10 @@ void run(const ComputeArguments& arguments) {
         targets.key = like("grad_key", key);
         targets.value = like("grad_value", value);
         if (options.bias) targets.bias = like("grad_bias", *options.bias);
-        attention_backward_into(targets, *grad_output, query, key, value, result.output, result.log_sum_exp, options);
+        with_name_of(arguments.input, [&] {
+            attention_backward_into(targets, *grad_output, query, key, value, result.output, result.log_sum_exp,
+                                    options);
+        });
     }
     results.emplace("output", std::move(result.output));
     if (arguments.write_mask) results.emplace("mask", attended_keys(query, key, options));

@@ -5,6 +5,9 @@
 #include <attend/io/file.h>
 #include <attend/version.h>
 
+#include <unistd.h>
+
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -33,10 +36,16 @@ std::string usage_message(const CLI::ParseError& error) {
     return message.substr(expected) + (option.empty() ? "" : " for " + option);
 }
 
-/// Ends the process as the signal would have, without half-written files.
+/// Ends the process as the signal would have, without half-written files. Another signal, that another thread may get
+/// meanwhile, waits for that.
 void end_by_signal(int signal) {
+    static std::atomic_flag ending;
+    while (ending.test_and_set()) pause();
     attend::remove_unfinished_files();
-    raise(signal);  // its default action, once this returns
+    struct sigaction action {};
+    action.sa_handler = SIG_DFL;
+    sigaction(signal, &action, nullptr);
+    raise(signal);  // once this returns
 }
 
 /// The signal for a file that grows beyond the limit of its size would end the process as it is; ignored, the write
@@ -53,7 +62,7 @@ void remove_files_on_signals() {
         if (sigaction(signal, nullptr, &before) != 0 || before.sa_handler != SIG_DFL) continue;  // nohup ignores one
         struct sigaction action {};
         action.sa_handler = end_by_signal;
-        action.sa_flags = static_cast<int>(SA_RESETHAND);
+        sigfillset(&action.sa_mask);
         sigaction(signal, &action, nullptr);
     }
 }

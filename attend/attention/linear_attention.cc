@@ -103,7 +103,10 @@ LinearAttentionResult linear_attention_with_state(const TensorView& query, const
 LinearAttentionState::LinearAttentionState(std::int64_t batch, std::int64_t kv_heads, std::int64_t dim,
                                            std::int64_t value_dim, DType dtype)
     : state_({batch, kv_heads, dim, value_dim}, dtype == DType::float64 ? DType::float64 : DType::float32),
-      normaliser_({batch, kv_heads, dim}, state_.dtype()) {}
+      normaliser_({batch, kv_heads, dim}, state_.dtype()) {
+    if (is_floating(dtype)) return;
+    throw DTypeError(kStep, "expected tokens of a floating type, found " + std::string(name_of(dtype)));
+}
 
 LinearAttentionState::LinearAttentionState(const LinearAttentionResult& result)
     : state_(result.state), normaliser_(result.normaliser), normalised_(result.normaliser.numel() > 0) {

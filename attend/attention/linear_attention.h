@@ -130,7 +130,7 @@ LinearAttentionGradients linear_attention_backward(const TensorView& grad_output
 /// it has seen.
 class LinearAttentionState {
 public:
-    /// No token seen yet. @param dtype of the queries that will come @throws ShapeError
+    /// No token seen yet. @param dtype of the queries that will come @throws ShapeError, DTypeError
     LinearAttentionState(std::int64_t batch, std::int64_t kv_heads, std::int64_t dim, std::int64_t value_dim,
                          DType dtype = DType::float32);
     /// Behind the tokens of a call of linear_attention_with_state.

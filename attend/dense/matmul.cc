@@ -7,6 +7,7 @@
 #include <attend/dense/run_product.h>
 
 #include <cmath>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -79,7 +80,11 @@ void check(const TensorView& x, const PackedMatrix& weight, const DenseOptions& 
             return narrow > 0.0F && std::isfinite(narrow);
         };
         if (!is_number(scale) || !is_number(1.0 / scale)) {
-            throw ValueError(kOperation, "expected a finite input scale above 0, found " + std::to_string(scale));
+            std::ostringstream found;
+            found << scale;
+            throw ValueError(
+                kOperation,
+                "expected an input scale above 0 that is finite in float32, as its inverse, found " + found.str());
         }
     }
 }

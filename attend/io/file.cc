@@ -218,6 +218,13 @@ void write_file(const std::string& path, const std::function<void(std::ostream&)
     const std::string temporary = target.special ? target.path : temporary_name(target.path);
     const Temporary registered(target.special ? std::string() : temporary);
     try {
+        struct stat before {};
+        const bool replaces = !target.special && ::stat(target.path.c_str(), &before) == 0;
+        if (!target.special) {  // what replaces a file is private until it has that file's permissions
+            const Descriptor made(
+                ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, replaces ? 0600 : 0666));
+            if (made.get() < 0) fail("to write", path, std::strerror(errno));
+        }
         errno = 0;
         std::ofstream stream(temporary, std::ios::binary | std::ios::trunc);
         if (!stream) fail("to write", path, errno != 0 ? std::strerror(errno) : "an error");
@@ -228,10 +235,7 @@ void write_file(const std::string& path, const std::function<void(std::ostream&)
         if (target.special) return;
         const Descriptor file(::open(temporary.c_str(), O_RDONLY | O_CLOEXEC));
         // Who may read what is replaced may read what replaces it, and nobody else.
-        struct stat before {};
-        if (::stat(target.path.c_str(), &before) == 0) {
-            static_cast<void>(::fchmod(file.get(), before.st_mode & 07777U));
-        }
+        if (replaces) static_cast<void>(::fchmod(file.get(), before.st_mode & 07777U));
         if (file.get() < 0 || ::fsync(file.get()) != 0) fail("to write", path, std::strerror(errno));
         if (::rename(temporary.c_str(), target.path.c_str()) != 0) fail("to write", path, std::strerror(errno));
     } catch (...) {

@@ -45,6 +45,7 @@ public:
     Loader(std::shared_ptr<const Checkpoint> file, const JsonConfig& config, ComputeType type)
         : file_(std::move(file)),
           d_(config.required("d_model", 1, kMostWidth)),
+          positions_(config.integer("max_position_embeddings")),
           activation_(activation_of(config)),
           kept_(kept_as(type)) {}
 
@@ -99,7 +100,7 @@ public:
         nn::Positions waves(nn::SinusoidalLayout::halves, d_);
         if (!file_->contains(name)) return waves;
         const TensorView shape = file_->view(name);
-        Tensor table = tensor(name, {shape.rank() == 2 ? shape.size(0) : 1, d_});
+        Tensor table = tensor(name, {positions_.value_or(shape.rank() == 2 ? shape.size(0) : 1), d_});
         const Tensor expected = nn::sinusoidal_positions(0, table.size(0), d_, nn::SinusoidalLayout::halves);
         constexpr float kRounding = 1e-6F;  // sines were computed elsewhere
         for (std::int64_t e = 0; e < table.numel(); ++e) {
@@ -157,6 +158,7 @@ private:
 
     std::shared_ptr<const Checkpoint> file_;
     std::int64_t d_;
+    std::optional<std::int64_t> positions_;  // that config.json says
     Activation activation_;
     DType kept_;
 };
@@ -177,7 +179,8 @@ void check_hugging_face_marian(const JsonConfig& config) {
         throw FileError(kOperation, "expected a translation model, with 'model_type' of 'marian' (OPUS-MT), in '" +
                                         config.file_name() + "', found " + (type.empty() ? "none" : "'" + type + "'"));
     }
-    for (const char* name : {"normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits"}) {
+    for (const char* name : {"normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits",
+                             "tie_encoder_decoder"}) {
         if (!config.flag(name).value_or(false)) continue;
         throw FileError(kOperation,
                         "expected '" + std::string(name) + "' to be false in '" + config.file_name() + "', found true");

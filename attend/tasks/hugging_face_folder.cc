@@ -68,17 +68,21 @@ search::EarlyStopping early_stopping_of(const JsonConfig& config) {
                                     "' to be true, false or \"never\", found " + found);
 }
 
-/// What this search does not know, with the value that has no effect. @throws FileError where it has another
+/// What is wrong with an entry that has another value than the one without effect.
+std::string unknown(const Generation& from, const char* name, const std::string& expected) {
+    return "expected '" + std::string(name) + "' in '" + from.of(name).file_name() + "' to be " + expected +
+           ", since there is no such search here, found another";
+}
+
+/// What this search does not know. @throws FileError where it has an effect
 void check_unknown(const Generation& from) {
     const auto refuse = [&](const char* name, const std::string& expected) {
-        throw FileError(kOperation, "expected '" + std::string(name) + "' in '" + from.of(name).file_name() +
-                                        "' to be " + expected + ", since there is no such search here, found another");
+        throw FileError(kOperation, unknown(from, name, expected));
     };
-    for (const char* name : {"num_beam_groups", "encoder_repetition_penalty", "typical_p", "guidance_scale"}) {
+    for (const char* name : {"num_beam_groups", "encoder_repetition_penalty", "guidance_scale"}) {
         if (from.of(name).number(name).value_or(1.0) != 1.0) refuse(name, "1");
     }
-    for (const char* name : {"diversity_penalty", "penalty_alpha", "encoder_no_repeat_ngram_size", "epsilon_cutoff",
-                             "eta_cutoff", "min_p"}) {
+    for (const char* name : {"penalty_alpha", "encoder_no_repeat_ngram_size"}) {
         if (from.of(name).number(name).value_or(0.0) != 0.0) refuse(name, "0");
     }
     for (const char* name : {"exponential_decay_length_penalty", "sequence_bias", "force_words_ids", "constraints",
@@ -88,10 +92,26 @@ void check_unknown(const Generation& from) {
     if (from.of("remove_invalid_values").flag("remove_invalid_values").value_or(false)) {
         refuse("remove_invalid_values", "false");
     }
-    if (from.of("do_sample").flag("do_sample").value_or(false) &&
-        from.of("num_beams").integer("num_beams").value_or(1) != 1) {
-        refuse("num_beams", "1 with do_sample");
+}
+
+/// The same of samples alone, as words; empty: nothing.
+std::string unknown_of_samples(const Generation& from) {
+    if (from.of("typical_p").number("typical_p").value_or(1.0) != 1.0) return unknown(from, "typical_p", "1");
+    for (const char* name : {"epsilon_cutoff", "eta_cutoff", "min_p"}) {
+        if (from.of(name).number(name).value_or(0.0) != 0.0) return unknown(from, name, "0");
     }
+    return {};
+}
+
+/// The token that a translation begins with. Transformers ask generation_config.json for bos_token_id before they give
+/// up; config.json is asked as well here, and pad_token_id.
+std::int64_t start_of(const Generation& from) {
+    const auto token = [](const JsonConfig& config, const char* name) { return config.integer(name).value_or(-1); };
+    const char* start = "decoder_start_token_id";
+    const JsonConfig& own = from.of("bos_token_id");
+    if (&from.of(start) != &own && own.has("bos_token_id")) return token(own, "bos_token_id");
+    if (!from.of(start).has(start)) start = "pad_token_id";
+    return token(from.of(start), start);
 }
 
 search::GenerationOptions generation_of(const Generation& from) {
@@ -113,9 +133,7 @@ search::GenerationOptions generation_of(const Generation& from) {
     options.length_penalty = number("length_penalty", options.length_penalty);
     options.early_stopping = early_stopping_of(from.of("early_stopping"));
     options.ends = from.of("eos_token_id").integers("eos_token_id");
-    const char* start =
-        from.of("decoder_start_token_id").has("decoder_start_token_id") ? "decoder_start_token_id" : "pad_token_id";
-    options.start = from.of(start).integer(start).value_or(-1);
+    options.start = start_of(from);
     options.bad_words = from.of("bad_words_ids").integer_lists("bad_words_ids");
     options.no_repeat_ngram_size = length("no_repeat_ngram_size", 0);
     options.repetition_penalty = number("repetition_penalty", 1.0);
@@ -197,12 +215,13 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     }
     check_bad_words(generation, result.model.target_size());
     result.generation = generation_of(generation);
-    const auto new_tokens = [&](const char* name) -> std::optional<std::int64_t> {
+    result.not_for_samples = unknown_of_samples(generation);
+    const auto new_tokens = [&](const char* name, std::int64_t least) -> std::optional<std::int64_t> {
         if (!generation.of(name).has(name)) return {};
-        return generation.of(name).required(name, 1, kMostTokens);
+        return generation.of(name).required(name, least, kMostTokens);
     };
-    result.max_new_tokens = new_tokens("max_new_tokens");
-    result.min_new_tokens = new_tokens("min_new_tokens");
+    result.max_new_tokens = new_tokens("max_new_tokens", 1);
+    result.min_new_tokens = new_tokens("min_new_tokens", 0);
     try {
         search::check_generation(kOperation, *result.generation);
     } catch (const ValueError& error) {

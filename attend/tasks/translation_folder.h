@@ -36,6 +36,7 @@ struct TranslationFolder {
     std::optional<search::GenerationOptions> generation = {};
     std::optional<std::int64_t> max_new_tokens = {};  ///< of generation_config.json: behind the start and the prefix
     std::optional<std::int64_t> min_new_tokens = {};  ///< likewise
+    std::string not_for_samples = {};  ///< why it cannot draw samples, where generation_config.json asks for other ones
     std::int64_t max_source_tokens = 128;  ///< longer sources are cut: Bergamot's max-length-break, or config.json's
     std::string source_language = {};      ///< two letters, or empty
     std::string target_language = {};      ///< two letters, or empty

@@ -133,7 +133,9 @@ std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& f
         return {[search](std::int64_t) { return std::make_unique<search::GenerationSearch>(search); },
                 search.num_beams};
     }
-    if (options.beam_size.value_or(1) != 1) {
+    if (!folder.not_for_samples.empty()) throw ValueError(kOperation, folder.not_for_samples);
+    // Without an option the folder has the word, where Transformers would draw beams.
+    if (options.beam_size.value_or(options.sampling ? 1 : search.num_beams) != 1) {
         throw ValueError(kOperation,
                          "expected a beam_size of 1 with sampling, found " + std::to_string(search.num_beams));
     }

@@ -126,18 +126,20 @@ TEST(ComputeCommand, NegativeNumbersAsValues) {
 
 TEST(ComputeCommand, ErrorsNameTensorAndFile) {
     Inputs in;
+    const std::string in_file = ", in '" + temporary("in.safetensors") + "'\n";
     in.tensors.at("value") = zeros({2, 2, 11, 8});
-    EXPECT_EQ(in.error(), "attend: error: expected value of shape [2, 2, 12, *], found [2, 2, 11, 8]\n");
+    EXPECT_EQ(in.error(), "attend: error: expected value of shape [2, 2, 12, *], found [2, 2, 11, 8]" + in_file);
     in.tensors.erase("value");
     EXPECT_EQ(in.error(), "attend: error: expected a tensor 'value' in '" + temporary("in.safetensors") +
                               "', found 'key', 'query'\n");
     in = Inputs();
     EXPECT_NE(in.error("--backward").find("expected a tensor 'grad_output'"), std::string::npos);
     in.tensors.emplace("mask", zeros({9, 12}));
-    EXPECT_EQ(in.error(), "attend: error: expected tensor 'mask' of type bool (true = attend), found float32\n");
+    EXPECT_EQ(in.error(),
+              "attend: error: expected tensor 'mask' of type bool (true = attend), found float32" + in_file);
     in = Inputs();
     in.tensors.emplace("key_lengths", Tensor::from<std::int64_t>({13, 1}));
-    EXPECT_EQ(in.error(), "attend: error: expected key length 0 in [0, 12], found 13\n");
+    EXPECT_EQ(in.error(), "attend: error: expected key length 0 in [0, 12], found 13" + in_file);
     EXPECT_NE(attend("compute /nonexistent --output x").err.find("'/nonexistent'"), std::string::npos);
     write_file(temporary("cut.safetensors"), "abc");
     const Outcome cut =

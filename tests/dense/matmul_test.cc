@@ -490,7 +490,7 @@ TEST(DenseErrors, SayWhatWasExpectedAndFound) {
     EXPECT_EQ(message_of<ValueError>([&] {
                   matmul(Tensor({2, 4}), bytes, options);
               }),
-              "[matmul] expected a finite input scale above 0, found 0.000000");
+              "[matmul] expected an input scale above 0 that is finite in float32, as its inverse, found 0");
     EXPECT_EQ(message_of<ShapeError>([&] { PackedMatrix(Tensor({3})); }),
               "[PackedMatrix] expected a weight of shape [out, in], found [3]");
     EXPECT_EQ(message_of<DTypeError>([&] {

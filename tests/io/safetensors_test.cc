@@ -285,7 +285,12 @@ TEST(WriteFile, KeepsModeAndLinks) {
     const std::string secret = folder.path("secret");
     write_file(secret, "before");
     fs::permissions(secret, fs::perms::owner_read | fs::perms::owner_write);
-    write_file(secret, "after");
+    write_file(secret, [&](std::ostream& stream) {
+        stream << "after" << std::flush;
+        for (const fs::directory_entry& each : fs::directory_iterator(folder.path(""))) {
+            EXPECT_EQ(each.status().permissions(), fs::perms::owner_read | fs::perms::owner_write) << each.path();
+        }
+    });
     EXPECT_EQ(fs::status(secret).permissions(), fs::perms::owner_read | fs::perms::owner_write);
     const std::string link = folder.path("link");
     fs::create_symlink("target", link);  // to nothing yet

@@ -369,10 +369,47 @@ TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     // What only samples have matters to samples.
     copy.replace("generation_config.json", "{", "{\"temperature\": 0.0,");
     EXPECT_EQ(Translator::from_pretrained(copy.folder()).translate(OpusGoldens().text("line.0")).ids, found.ids);
-    copy.replace("generation_config.json", "{", "{\"do_sample\": true,");
-    EXPECT_NE(copy.message().find("num_beams"), std::string::npos);
+    copy.replace("generation_config.json", "{", "{\"min_p\": 0.1, \"typical_p\": 0.5, \"diversity_penalty\": 0.5,");
+    const Translator typical = Translator::from_pretrained(copy.folder());
+    EXPECT_EQ(typical.translate(OpusGoldens().text("line.0")).ids, found.ids);
+    const auto samples = [&] { typical.translate("a", {.sampling = true}); };
+    EXPECT_NE(message_of<ValueError>(samples).find("typical_p"), std::string::npos);
+    copy.replace("generation_config.json", "\"typical_p\": 0.5, ", "");
+    copy.replace("generation_config.json", "\"min_p\": 0.1, ", "");
+    copy.replace("generation_config.json", "\"temperature\": 0.0,", "\"temperature\": 0.5, \"do_sample\": true,");
+    const Translator beams = Translator::from_pretrained(copy.folder());
+    EXPECT_EQ(message_of<ValueError>([&] { beams.translate("a"); }),
+              "[Translator] expected a beam_size of 1 with sampling, found 4");
+    EXPECT_EQ(beams.translate("a", {.beam_size = 1}).ids, beams.translate("a", {.sampling = true}).ids);
     copy.replace("generation_config.json", "\"num_beams\": 4", "\"num_beams\": 1");
+    copy.replace("generation_config.json", "\"temperature\": 0.5,", "\"temperature\": 0.0,");
     EXPECT_NE(copy.message().find("temperature"), std::string::npos);
+}
+
+// As Transformers: the token of the beginning is generation_config.json's, then its bos_token_id.
+TEST(HuggingFaceFolder, StartsWithTheBeginningOfText) {
+    const auto ids = [](const std::string& entries) { return ids_with("{\"max_length\": 9" + entries + "}", ""); };
+    const std::vector<std::int64_t> five = ids(", \"decoder_start_token_id\": 5");
+    EXPECT_NE(ids(""), five);
+    EXPECT_EQ(ids(", \"bos_token_id\": 5"), five);
+    EXPECT_EQ(ids(", \"bos_token_id\": 6, \"decoder_start_token_id\": 5"), five);
+    EXPECT_EQ(ids(", \"min_new_tokens\": 0"), ids(""));
+}
+
+TEST(HuggingFaceFolder, OtherModelsAreNamed) {
+    const OpusCopy tied;
+    tied.replace("config.json", "{", "{\"tie_encoder_decoder\": true,");
+    EXPECT_NE(tied.message().find("tie_encoder_decoder"), std::string::npos) << tied.message();
+    const OpusCopy brief;
+    TensorMap tensors;
+    {
+        const SafetensorsFile file = SafetensorsFile::open(brief.path("model.safetensors"));
+        for (const std::string& each : file.names()) tensors[each] = file.load(each);
+    }
+    tensors["model.decoder.embed_positions.weight"] = zeros({10, 16});
+    save_safetensors(brief.path("model.safetensors"), tensors);
+    EXPECT_NE(brief.message().find("[64, 16] for 'model.decoder.embed_positions.weight' in '"), std::string::npos)
+        << brief.message();
 }
 
 }  // namespace
