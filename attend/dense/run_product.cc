@@ -131,12 +131,17 @@ void run_product(Product product, const Rows& x, double input_scale) {
 void run_product_in_double(const TensorView& x, const TensorView& weight, const TensorView& bias,
                            const MutableTensorView& out) {
     constexpr std::int64_t kRows = kernels::cpu::kMatmulRows;
+    constexpr std::int64_t kColumns = 256;  // of a unit: rows are copied once for each
     const std::int64_t rows = x.size(0);
+    const std::int64_t columns = weight.size(0);
+    const std::int64_t parts = (columns + kColumns - 1) / kColumns;
     const auto doubles = static_cast<std::size_t>(kernels::cpu::linear_scratch(weight.size(1)));
-    parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t block) {
+    parallel_for((rows + kRows - 1) / kRows * parts, [&](std::int64_t unit) {
         const std::span<std::byte> bytes = thread_scratch(doubles * sizeof(double));
-        const std::int64_t begin = block * kRows;
-        kernels::cpu::linear(x, weight, bias, out, begin, std::min(begin + kRows, rows),
+        const std::int64_t row = unit / parts * kRows;
+        const std::int64_t column = unit % parts * kColumns;
+        kernels::cpu::linear(x, weight, bias, out,
+                             {row, std::min(row + kRows, rows), column, std::min(column + kColumns, columns)},
                              {reinterpret_cast<double*>(bytes.data()), doubles});
     });
 }

@@ -1,5 +1,5 @@
 /// @file
-/// Dense products on views.
+/// Dense products in double, on views.
 #pragma once
 
 #include <attend/core/tensor.h>
@@ -9,19 +9,25 @@
 
 namespace attend::kernels::cpu {
 
+/// A part of a product's output: rows [row_begin, row_end), columns [column_begin, column_end).
+struct OutputPart {
+    std::int64_t row_begin = 0;
+    std::int64_t row_end = 0;
+    std::int64_t column_begin = 0;
+    std::int64_t column_end = 0;
+};
+
 /// Rows of x that one call takes at most, for scratch of a fixed size.
-inline constexpr std::int64_t kMatmulRows = 16;
+inline constexpr std::int64_t kMatmulRows = 64;
 
 /// Doubles of scratch for a product over `depth`.
-constexpr std::int64_t linear_scratch(std::int64_t depth) {
-    return (kMatmulRows + 1) * depth;
-}
+std::int64_t linear_scratch(std::int64_t depth);
 
-/// y = x W^T + b for rows [begin, end) of x, at most kMatmulRows: x [rows, depth], W [columns, depth], b [columns] or
-/// empty, y [rows, columns]; floating dtypes of any kind, last dimensions contiguous. Each output element is one double
-/// that runs over k in order and is rounded once, so its bits do not depend on the number of rows.
-/// Cost: rows x columns x depth multiply-adds.
+/// A part of y = x W^T + b, at most kMatmulRows rows: x [rows, depth], W [columns, depth], b [columns] or empty, y
+/// [rows, columns]; floating dtypes of any kind, last dimensions contiguous. Each output element is one double that
+/// runs over k in order and is rounded once, so its bits depend on neither the number of rows nor the instruction set.
+/// Cost: rows x columns x depth multiplications and additions, and a copy of x and of the columns' weights.
 void linear(const TensorView& x, const TensorView& weight, const TensorView& bias, const MutableTensorView& y,
-            std::int64_t begin, std::int64_t end, std::span<double> scratch);
+            const OutputPart& part, std::span<double> scratch);
 
 }  // namespace attend::kernels::cpu
