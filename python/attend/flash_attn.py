@@ -3,12 +3,16 @@ and semantics, with autograd. Tensors are [batch, length, heads, dim], packed on
 
 What differs: float32 and float64 work too, as do any head dimensions; dropout has a pattern of its own, by position; the
 log-sum-exp of a query that attends to nothing is -inf; the returned probabilities are normalised, negative where dropped.
+torch.compile and export keep calls of one operator; not those with returned probabilities, pages, a cache, or slopes for each
+sequence of packed ones.
 """
 import torch as _torch
 
 from . import _core
 from .torch._autograd import attention_with_log_sum_exp as _attention_with_log_sum_exp
-from .torch._modes import refuse_traces as _refuse_traces, wants_gradients as _wants_gradients
+from .torch._flash_operator import traced_flash_attention as _traced_flash_attention
+from .torch._modes import (is_traced as _is_traced, refuse_traces as _refuse_traces,
+                           wants_gradients as _wants_gradients)
 
 __all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func",
            "flash_attn_varlen_kvpacked_func", "flash_attn_varlen_qkvpacked_func", "flash_attn_with_kvcache"]
@@ -59,16 +63,26 @@ def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_
     if alibi_slopes is not None:
         options["alibi_slopes"] = alibi_slopes
     if dropout_p != 0.0:
-        options["dropout"] = dropout_p
-        options["seed"] = int(_torch.randint(0, 2**62, (), device="cpu"))
+        seed = _torch.randint(0, 2**62, (), device="cpu")
+        options["dropout"], options["seed"] = dropout_p, seed if _is_traced() else int(seed)
     return options
+
+
+def _packed(starts, key_starts):
+    """The option for sequences one after the other."""
+    if _is_traced():
+        return {"query_starts": starts, "key_starts": key_starts}
+    return {"mask": _core.Mask.packed(starts, key_starts)}
 
 
 def _run(q, k, v, options):
     """Output [batch, length, heads, dim], as it lies in memory, and log-sum-exp [batch, heads, length]."""
-    out = _torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype, device="cpu").transpose(1, 2)
-    output, log_sum_exp = _attention_with_log_sum_exp(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), options,
-                                                      out)
+    rows = [x.transpose(1, 2) for x in (q, k, v)]
+    if _is_traced():
+        output, log_sum_exp = _traced_flash_attention(*rows, options)
+    else:
+        out = _torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype, device="cpu").transpose(1, 2)
+        output, log_sum_exp = _attention_with_log_sum_exp(*rows, options, out)
     return output.transpose(1, 2), log_sum_exp
 
 
@@ -81,6 +95,7 @@ def _run_paged(q, k, v, table, lengths, starts, options):
 
 def _probabilities(q, k, v, options):
     """[batch, heads, Lq, Lk] before dropout, negative where it dropped; without gradients."""
+    _refuse_traces()
     with _torch.no_grad():
         def weights(given):
             return _core.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), return_weights=True,
@@ -217,7 +232,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
         return (_torch.cat(output, 1)[0], _torch.cat(log_sum_exp, 2)[0],
                 _padded([x[0] for x in probabilities[:-1]], q, max_seqlen_q, max_seqlen_k))
     options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p)
-    options["mask"] = _core.Mask.packed(cu_seqlens_q, cu_seqlens_k)
+    options |= _packed(cu_seqlens_q, cu_seqlens_k)
     output, log_sum_exp = _run(q[None], k[None], v[None], options)
     if not return_attn_probs:
         return output[0]

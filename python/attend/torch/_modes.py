@@ -41,6 +41,11 @@ def wants_gradients(query, key, value, bias):
                                         (bias is not None and bias.requires_grad))
 
 
+def is_traced():
+    """Whether PyTorch wants to know of a call, in place of its numbers."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+
+
 def _traced():
     """Whether PyTorch records what is done to real tensors."""
     return torch.jit.is_tracing() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from attend import flash_attn as fa
 
@@ -351,3 +352,48 @@ def test_rotary_of_float64_is_float64():
     fa.flash_attn_with_kvcache(x, cache, cache.clone(), x, x, angles.cos(), angles.sin(), 5, rotary_interleaved=False)
     turned = torch.view_as_real(torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones(4).double(), angles[5]))
     torch.testing.assert_close(cache[0, 5], turned[0, 0].transpose(-1, -2).flatten(-2), atol=1e-14, rtol=1e-14)
+
+
+TRACED = {"func": lambda q, st: fa.flash_attn_func(q, q, q, causal=True, window_size=(3, -1), softcap=5.0),
+          "slopes": lambda q, st: fa.flash_attn_kvpacked_func(q, torch.stack((q, q), 2)[:, :, :, :2], softmax_scale=0.3,
+                                                              alibi_slopes=torch.tensor([0.5, 0.25, 0.1, 0.0])),
+          "log_sum_exp": lambda q, st: sum(x.sum() for x in fa._run(q, q, q, fa._options(None, True, (-1, -1), 0.0, None))),
+          "varlen": lambda q, st: fa.flash_attn_varlen_func(q[0], q[0], q[0], st, st, 3, 3, causal=True),
+          "dropout": lambda q, st: fa.flash_attn_func(q, q, q, 0.5)}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_whole_graphs(name):
+    q, starts = torch.randn(2, 5, 4, 8, requires_grad=True), torch.tensor([0, 2, 5], dtype=torch.int32)
+    torch.manual_seed(1)
+    want = TRACED[name](q, starts)
+    gradient, = torch.autograd.grad(want.square().sum(), q)
+    torch._dynamo.reset()
+    compiled = torch.compile(TRACED[name], backend="aot_eager", fullgraph=True)
+    torch.manual_seed(1)
+    found = compiled(q, starts)
+    assert torch.equal(found, want) and found.stride() == want.stride()
+    assert torch.equal(torch.autograd.grad(found.square().sum(), q)[0], gradient)
+
+    class Module(torch.nn.Module):
+        def forward(self, q, starts):
+            return TRACED[name](q, starts)
+
+    for strict in (False, True):
+        exported = torch.export.export(Module(), (q.detach(), starts), strict=strict).module()
+        torch.manual_seed(1)
+        assert torch.equal(exported(q.detach(), starts), want)
+
+
+def test_what_graphs_do_not_hold():
+    x, slopes = torch.randn(1, 5, 2, 8), torch.rand(2, 2)
+    starts = torch.tensor([0, 2, 5], dtype=torch.int32)
+    calls = (lambda x: fa.flash_attn_func(x, x, x, return_attn_probs=True)[0],
+             lambda x: fa.flash_attn_varlen_func(x[0], x[0], x[0], starts, starts, 3, 3, alibi_slopes=slopes),
+             lambda x: fa.flash_attn_with_kvcache(x, x, x, cache_seqlens=3))
+    for call in calls:
+        torch._dynamo.reset()
+        torch.testing.assert_close(torch.compile(call, backend="aot_eager")(x), call(x))  # by a break in the graph
+    for call in calls[::2]:
+        with pytest.raises(RuntimeError, match="not traced"):
+            make_fx(call)(x)

@@ -62,8 +62,8 @@ def test_traces_compute(record):
 def test_traces_that_would_record_nothing_are_refused():
     x = torch.randn(1, 4, 2, 8)
     for record in (torch.jit.trace, lambda f, x: make_fx(f)(*x)):
-        with pytest.raises(RuntimeError, match="not traced"):
-            record(lambda x: attend.flash_attn.flash_attn_func(x, x, x), (x,))
+        flash = lambda x: attend.flash_attn.flash_attn_func(x, x, x)
+        assert torch.equal(record(flash, (x,))(2 * x), flash(2 * x))
         with pytest.raises(RuntimeError, match="not traced"):
             record(lambda x: attend.flash_attn.flash_attn_with_kvcache(x, x, x, cache_seqlens=2), (x,))
 
@@ -83,8 +83,12 @@ def test_tensors_without_memory():
             sdpa(fake[0].double(), *fake[1:])
         layout = mode.from_tensor(torch.randn(2, 4, 3, 8).transpose(1, 2))
         assert sdpa(layout, fake[1], fake[1]).stride() == layout.stride()
-        with pytest.raises(TypeError, match="without memory"):
+        rows = [x.transpose(1, 2) for x in fake]
+        assert attend.flash_attn.flash_attn_func(*rows).shape == (2, 4, 3, 6)
+        with pytest.raises(ValueError, match="multiple of the keys' heads"):
             attend.flash_attn.flash_attn_func(*fake)
+        with pytest.raises(TypeError, match="without memory"):
+            attend.flash_attn.flash_attn_with_kvcache(*rows)
         with pytest.raises(TypeError, match="without"):
             attend.attention(q, k, v)  # the result would be fake
     with pytest.raises(TypeError, match="without memory"):
