@@ -5,6 +5,7 @@
 #include <attend/core/tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <utility>
 
@@ -22,6 +23,9 @@ std::int64_t check_tokens(const char* name, const TensorView& tokens, std::int64
 
 /// @throws ValueError: a sequence was named twice
 [[noreturn]] void throw_repeated(std::int64_t sequence);
+
+/// Calls write(0), ..., write(count - 1), each of which writes so many bytes; on the pool where that is worth it.
+void write_in_parts(std::int64_t count, std::int64_t bytes, const std::function<void(std::int64_t)>& write);
 
 /// Writes one row of tokens to row `row` of a cache, counted over all of its rows; int8 with its scale.
 void write_row(const TensorView& tokens, std::int64_t b, std::int64_t head, std::int64_t token, Tensor& cache,

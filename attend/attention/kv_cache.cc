@@ -16,6 +16,7 @@ using detail::check_sizes;
 using detail::check_tokens;
 using detail::resized;
 using detail::throw_repeated;
+using detail::write_in_parts;
 using detail::write_row;
 
 constexpr const char* kOperation = detail::kCacheOperation;
@@ -99,19 +100,19 @@ void KvCache::append_counts(std::span<const std::int64_t> sequences, const Tenso
         needed = std::max(needed, length(sequences[b]) + counts[b]);
     }
     reserve(needed);
-    for (std::int64_t b = 0; b < rows; ++b) {
+    const auto bytes = static_cast<std::int64_t>(size_of(key.dtype())) * (options_.head_dim + options_.value_dim);
+    write_in_parts(rows * options_.kv_heads, tokens * bytes, [&](std::int64_t unit) {
+        const std::int64_t b = unit / options_.kv_heads;
+        const std::int64_t head = unit % options_.kv_heads;
         const std::int64_t sequence = sequences[static_cast<std::size_t>(b)];
-        const std::int64_t count = counts[static_cast<std::size_t>(b)];
-        std::int64_t& length = lengths_[static_cast<std::size_t>(sequence)];
-        for (std::int64_t head = 0; head < options_.kv_heads; ++head) {
-            const std::int64_t row = (sequence * options_.kv_heads + head) * options_.capacity + length;
-            for (std::int64_t t = 0; t < count; ++t) {
-                write_row(key, b, head, t, keys_, key_scales_, row + t);
-                write_row(value, b, head, t, values_, value_scales_, row + t);
-            }
+        const std::int64_t row =
+            (sequence * options_.kv_heads + head) * options_.capacity + lengths_[static_cast<std::size_t>(sequence)];
+        for (std::int64_t t = 0; t < counts[static_cast<std::size_t>(b)]; ++t) {
+            write_row(key, b, head, t, keys_, key_scales_, row + t);
+            write_row(value, b, head, t, values_, value_scales_, row + t);
         }
-        length += count;
-    }
+    });
+    for (std::size_t b = 0; b < counts.size(); ++b) lengths_[static_cast<std::size_t>(sequences[b])] += counts[b];
 }
 
 std::int64_t KvCache::length(std::int64_t sequence) const {

@@ -129,12 +129,18 @@ private:
         std::int64_t padding = 0;
         std::vector<std::int64_t> pages = {};
     };
+    /// The first `slots` slots of a page become another's.
+    struct PageCopy {
+        std::int64_t from = 0;
+        std::int64_t to = 0;
+        std::int64_t slots = 0;
+    };
     State& state(std::int64_t sequence);
     const State& state(std::int64_t sequence) const;
     void reserve(std::int64_t pages);
     std::int64_t take_page();
     void give_back(std::int64_t page);
-    void copy_page(std::int64_t from, std::int64_t to, std::int64_t slots);
+    void copy_page(const PageCopy& page);
 
     PagedKvCacheOptions options_;
     Tensor keys_;

@@ -3,10 +3,11 @@
 #include <attend/core/error.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
-#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace attend {
 
@@ -16,6 +17,7 @@ using detail::check_sizes;
 using detail::check_tokens;
 using detail::resized;
 using detail::throw_repeated;
+using detail::write_in_parts;
 using detail::write_row;
 
 constexpr const char* kOperation = detail::kCacheOperation;
@@ -105,11 +107,18 @@ void PagedKvCache::give_back(std::int64_t page) {
     if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
 }
 
-void PagedKvCache::copy_page(std::int64_t from, std::int64_t to, std::int64_t slots) {
+void PagedKvCache::copy_page(const PageCopy& page) {
     const auto copy = [&](Tensor& tensor) {
         if (tensor.numel() == 0) return;
-        const auto used = [&](std::int64_t page) { return tensor.view().select(0, page).slice(1, 0, slots); };
-        used(to).copy_from(used(from));
+        const std::int64_t row = tensor.rank() == 4 ? tensor.size(3) : 1;
+        const std::int64_t of_head = options_.page_size * row;
+        const auto size = static_cast<std::int64_t>(size_of(tensor.dtype()));
+        auto* data = static_cast<std::byte*>(tensor.data());
+        for (std::int64_t head = 0; head < options_.kv_heads; ++head) {
+            std::memcpy(data + (page.to * options_.kv_heads + head) * of_head * size,
+                        data + (page.from * options_.kv_heads + head) * of_head * size,
+                        static_cast<std::size_t>(page.slots * row * size));
+        }
     };
     copy(keys_);
     copy(values_);
@@ -131,10 +140,11 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
     const std::int64_t size = options_.page_size;
     std::int64_t needed = 0;
     std::map<std::int64_t, std::int64_t> appenders;
-    std::set<std::int64_t> named;
+    std::vector<bool> named(states_.size());
     for (const std::int64_t sequence : sequences) {
         const State& own = state(sequence);
-        if (!named.insert(sequence).second) throw_repeated(sequence);
+        if (named[static_cast<std::size_t>(sequence)]) throw_repeated(sequence);
+        named[static_cast<std::size_t>(sequence)] = true;
         needed += (own.length + tokens + size - 1) / size - (own.length + size - 1) / size;
         if (own.length % size != 0) ++appenders[own.pages.back()];
     }
@@ -149,25 +159,35 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
         }
         reserve(std::max(2 * options_.pages, options_.pages + needed));
     }
-    for (std::int64_t b = 0; b < batch; ++b) {
-        State& own = state(sequences[static_cast<std::size_t>(b)]);
+    std::vector<PageCopy> copies;
+    for (const std::int64_t sequence : sequences) {
+        State& own = state(sequence);
         if (own.length % size != 0 && references_[static_cast<std::size_t>(own.pages.back())] > 1) {
             const std::int64_t page = take_page();
-            copy_page(own.pages.back(), page, own.length % size);
+            copies.push_back({own.pages.back(), page, own.length % size});
             --references_[static_cast<std::size_t>(own.pages.back())];
             own.pages.back() = page;
         }
+        own.length += tokens;
+        while (static_cast<std::int64_t>(own.pages.size()) * size < own.length) own.pages.push_back(take_page());
+    }
+    // All copies before anything is written: one of the sequences goes on in the page that others had with it.
+    const auto width = static_cast<std::int64_t>(size_of(options_.dtype)) * (options_.head_dim + options_.value_dim);
+    const std::int64_t bytes = options_.kv_heads * width;
+    write_in_parts(static_cast<std::int64_t>(copies.size()), size * bytes,
+                   [&](std::int64_t i) { copy_page(copies[static_cast<std::size_t>(i)]); });
+    write_in_parts(batch, tokens * bytes, [&](std::int64_t b) {
+        const State& own = state(sequences[static_cast<std::size_t>(b)]);
         for (std::int64_t t = 0; t < tokens; ++t) {
-            const std::int64_t slot = own.length + t;
-            if (slot % size == 0) own.pages.push_back(take_page());
+            const std::int64_t slot = own.length - tokens + t;
+            const std::int64_t page = own.pages[static_cast<std::size_t>(slot / size)];
             for (std::int64_t head = 0; head < options_.kv_heads; ++head) {
-                const std::int64_t row = (own.pages.back() * options_.kv_heads + head) * size + slot % size;
+                const std::int64_t row = (page * options_.kv_heads + head) * size + slot % size;
                 write_row(key, b, head, t, keys_, key_scales_, row);
                 write_row(value, b, head, t, values_, value_scales_, row);
             }
         }
-        own.length += tokens;
-    }
+    });
 }
 
 void PagedKvCache::set_left_padding(std::int64_t sequence, std::int64_t count) {

@@ -245,7 +245,7 @@ ForkingCache Block::make_cache(std::int64_t rows, DType dtype) const {
     return {rows,
             {.kv_heads = attention.num_heads(),
              .head_dim = attention.head_dim(),
-             .pages = std::max<std::int64_t>(rows, 1),
+             .pages = std::max<std::int64_t>(8 * rows, 1),  // four beams of 32 tokens; memory once it is used
              .dtype = dtype}};
 }
 
