@@ -31,12 +31,44 @@ Vec load_any(const void* data, DType dtype, std::int64_t i) {
     }
 }
 
-/// The same of the first `count`; the others are 0, and nothing behind `count` is read.
-Vec load_some(const void* data, DType dtype, std::int64_t i, std::int64_t count) {
-    if (count >= kWidth) return load_any(data, dtype, i);
+/// Instruction sets that load and store some lanes alone, of floats and of 16 bits.
+template <typename S>
+concept Masks = requires(const float* p) { S::load_first(p, 1); };
+template <typename S>
+concept MasksHalves = requires(const std::uint16_t* p) { S::load_first_bf16(p, 1); };
+
+/// load_some of a part of a vector.
+template <typename S>
+Vec load_part(const void* data, DType dtype, std::int64_t i, int count) {
+    if constexpr (Masks<S>) {
+        if (dtype == DType::float32) return S::load_first(static_cast<const float*>(data) + i, count);
+    }
+    if constexpr (MasksHalves<S>) {
+        const auto* halves = static_cast<const std::uint16_t*>(data) + i;
+        if (dtype == DType::bfloat16) return S::load_first_bf16(halves, count);
+        if (dtype == DType::float16) return S::load_first_f16(halves, count);
+    }
     float lanes[kWidth] = {};
-    for (std::int64_t l = 0; l < count; ++l) lanes[l] = load_one(data, dtype, i + l);
+    for (int l = 0; l < count; ++l) lanes[l] = load_one(data, dtype, i + l);
     return Simd::load(lanes);
+}
+
+/// Elements [i, i + kWidth) of which there are `count`; the others are 0, and nothing behind `count` is read.
+inline Vec load_some(const void* data, DType dtype, std::int64_t i, std::int64_t count) {
+    if (count >= kWidth) return load_any(data, dtype, i);
+    if (count <= 0) return Simd::zero();
+    return load_part<Simd>(data, dtype, i, static_cast<int>(count));
+}
+
+/// store_some of a part of a vector, where the instruction set has it. @returns whether
+template <typename S>
+bool store_part(void* data, DType dtype, std::int64_t i, std::int64_t count, Vec x) {
+    if constexpr (Masks<S>) {
+        if (dtype != DType::float32 || count <= 0) return false;
+        S::store_first(static_cast<float*>(data) + i, static_cast<int>(count), x);
+        return true;
+    }
+    return false;
 }
 
 inline void store_some(void* data, DType dtype, std::int64_t i, std::int64_t count, Vec x) {
@@ -55,6 +87,7 @@ inline void store_some(void* data, DType dtype, std::int64_t i, std::int64_t cou
                 break;
         }
     }
+    if (store_part<Simd>(data, dtype, i, count, x)) return;
     float lanes[kWidth];
     Simd::store(lanes, x);
     for (std::int64_t l = 0; l < std::min<std::int64_t>(count, kWidth); ++l) {

@@ -22,6 +22,8 @@ struct Simd {
     static Vec set1(float x) { return _mm256_set1_ps(x); }
     static Vec load(const float* p) { return _mm256_loadu_ps(p); }
     static void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
+    static Vec load_first(const float* p, int count) { return _mm256_maskload_ps(p, first(count)); }
+    static void store_first(float* p, int count, Vec x) { _mm256_maskstore_ps(p, first(count), x); }
     static Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
     static Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
     static Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
@@ -163,6 +165,11 @@ struct Simd {
     static Vec mantissa(Vec x) {
         const __m256i fraction = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7FFFFF));
         return _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3F800000)));
+    }
+
+private:
+    static __m256i first(int count) {
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
 };
 

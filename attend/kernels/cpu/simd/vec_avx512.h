@@ -27,6 +27,10 @@ struct Simd {
         _mm256_storeu_ps(p, _mm512_castps512_ps256(x));
         _mm256_storeu_ps(p + 8, _mm512_extractf32x8_ps(x, 1));
     }
+    /// The first `count` lanes, at most all; the others are 0, and nothing behind `count` is read.
+    static Vec load_first(const float* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
+    /// The first `count` lanes, at most all.
+    static void store_first(float* p, int count, Vec x) { _mm512_mask_storeu_ps(p, first(count), x); }
     static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
     static Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
     static Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
@@ -62,11 +66,16 @@ struct Simd {
     }
 
     static Vec load_bf16(const std::uint16_t* p) {
-        const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+        return from_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+    static Vec load_first_bf16(const std::uint16_t* p, int count) {
+        return from_bf16(_mm256_maskz_loadu_epi16(first(count), p));
     }
     static Vec load_f16(const std::uint16_t* p) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+    static Vec load_first_f16(const std::uint16_t* p, int count) {
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(count), p));
     }
     /// To nearest even; NaN stays NaN, quiet.
     static void store_bf16(std::uint16_t* p, Vec x) {
@@ -204,6 +213,14 @@ struct Simd {
     }
     static Vec mantissa(Vec x) {
         return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero);
+    }
+
+private:
+    static __mmask16 first(int count) {
+        return static_cast<__mmask16>((1U << static_cast<unsigned>(count)) - 1U);
+    }
+    static Vec from_bf16(__m256i bits) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
     }
 };
 
