@@ -9,12 +9,12 @@
 
 namespace attend::kernels::cpu {
 
-/// A part of a product's output: rows [row_begin, row_end), columns [column_begin, column_end).
+/// A part of a product's output.
 struct OutputPart {
-    std::int64_t row_begin = 0;
-    std::int64_t row_end = 0;
-    std::int64_t column_begin = 0;
-    std::int64_t column_end = 0;
+    std::int64_t row_begin = 0;     ///< its first row
+    std::int64_t row_end = 0;       ///< behind its last
+    std::int64_t column_begin = 0;  ///< its first column
+    std::int64_t column_end = 0;    ///< behind its last
 };
 
 /// Rows of x that one call takes at most, for scratch of a fixed size.
