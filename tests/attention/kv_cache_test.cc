@@ -4,6 +4,7 @@
 #include <attend/attention/attention.h>
 #include <attend/attention/kv_cache.h>
 #include <attend/core/error.h>
+#include <attend/core/threads.h>
 
 #include <gtest/gtest.h>
 
@@ -120,6 +121,75 @@ TEST(PagedKvCache, ForksShareAndCopyOnWrite) {
 }
 
 // Sequences that are not named keep their tokens; the others are those that a batch of their own would have.
+/// What a paged cache holds, as attention sees it: tokens of sequence after sequence.
+std::vector<double> held(const PagedKvCache& cache, std::span<const std::int64_t> sequences) {
+    const PagedKvCacheOptions& options = cache.options();
+    std::vector<double> numbers;
+    for (const std::int64_t sequence : sequences) {
+        for (std::int64_t slot = 0; slot < cache.length(sequence); ++slot) {
+            const std::int64_t page = cache.block_table(sequence)[static_cast<std::size_t>(slot / options.page_size)];
+            for (std::int64_t head = 0; head < options.kv_heads; ++head) {
+                for (const Tensor* rows : {&cache.keys(), &cache.values()}) {
+                    numbers.push_back(rows->view().item({page, head, slot % options.page_size, options.head_dim - 1}));
+                }
+            }
+        }
+    }
+    return numbers;
+}
+
+// Appends that are large enough to be shared by threads, to sequences that share their last pages: copies of those
+// pages come before anything is written into them.
+TEST(PagedKvCache, ThreadsWriteTheSame) {
+    for (const DType dtype : {DType::float32, DType::int8}) {
+        std::vector<std::vector<double>> found;
+        for (const int threads : {1, 3}) {
+            set_num_threads(threads);
+            PagedKvCache cache({.kv_heads = 8, .head_dim = 64, .pages = 4, .dtype = dtype});
+            std::vector<std::int64_t> sequences;
+            for (int s = 0; s < 12; ++s) sequences.push_back(cache.add_sequence());
+            const Tensor prompt = normal({12, 8, 21, 64}, 5);
+            cache.append(sequences, prompt, prompt);
+            for (int s = 0; s < 36; ++s) sequences.push_back(cache.fork(sequences[static_cast<std::size_t>(s % 12)]));
+            for (std::int64_t s = 0; s < 48; s += 5) {
+                cache.truncate(sequences[static_cast<std::size_t>(s)], 18 + s % 3);
+            }
+            const Tensor key = normal({48, 8, 1, 64}, 6);
+            const Tensor value = normal({48, 8, 1, 64}, 7);
+            for (int step = 0; step < 3; ++step) cache.append(sequences, key, value);
+            found.push_back(held(cache, sequences));
+
+            KvCache whole({.batch = 48, .kv_heads = 8, .head_dim = 64, .capacity = 1, .dtype = dtype});
+            for (int step = 0; step < 3; ++step) whole.append(normal({48, 8, 5, 64}, 8), normal({48, 8, 5, 64}, 9));
+            std::vector<double> rows;
+            for (std::int64_t s = 0; s < 48; ++s) {
+                rows.push_back(whole.keys().view().item({s, 7, whole.length(s) - 1, 63}));
+                rows.push_back(whole.values().view().item({s, s % 8, s % 15, s}));
+            }
+            found.push_back(std::move(rows));
+        }
+        set_num_threads(0);
+        EXPECT_EQ(found[0], found[2]) << name_of(dtype);
+        EXPECT_EQ(found[1], found[3]) << name_of(dtype);
+        // A sequence alone, without pages that others have.
+        PagedKvCache alone({.kv_heads = 8, .head_dim = 64, .dtype = dtype});
+        const std::int64_t sequence[] = {alone.add_sequence()};
+        alone.append(sequence, normal({12, 8, 21, 64}, 5).view().slice(0, 5, 6),
+                     normal({12, 8, 21, 64}, 5).view().slice(0, 5, 6));
+        alone.truncate(sequence[0], 18 + 5 % 3);
+        for (int step = 0; step < 3; ++step) {
+            alone.append(sequence, normal({48, 8, 1, 64}, 6).view().slice(0, 5, 6),
+                         normal({48, 8, 1, 64}, 7).view().slice(0, 5, 6));
+        }
+        const std::vector<double> want = held(alone, sequence);
+        std::size_t begin = 0;  // of sequence 5 among those before it: sequence 0 was cut as well
+        for (const std::int64_t s : {0, 1, 2, 3, 4}) begin += static_cast<std::size_t>((s == 0 ? 21 : 24) * 16);
+        EXPECT_EQ(std::vector<double>(found[0].begin() + static_cast<std::ptrdiff_t>(begin),
+                                      found[0].begin() + static_cast<std::ptrdiff_t>(begin + want.size())),
+                  want);
+    }
+}
+
 TEST(KvCache, AppendsToSomeSequences) {
     for (const DType dtype : {DType::float32, DType::int8}) {
         const Tensor k = normal({3, 2, 5, 8}, 1);
