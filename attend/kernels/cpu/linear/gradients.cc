@@ -94,7 +94,8 @@ void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t coun
 
 void GradientSink::take_others(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out) {
     if (rows_.decay.kind == Decay::none) return;
-    const BlockRows features{features_, tiles_.rows * tiles_.columns, tiles_.columns};
+    const std::int64_t columns = tiles_.columns;
+    const BlockRows features{features_, tiles_.rows * columns, columns};
     rows_.features[static_cast<std::size_t>(reader)].load(row, count, features);
     add_to_decay(rows_.sign, row, count, features, out);
 }
