@@ -65,8 +65,16 @@ Mask Mask::clone() const {
     Mask mask = *this;
     mask.owned_.clear();
     for (TensorView& allowed : mask.allowed_) {
-        mask.owned_.push_back(std::make_shared<const Tensor>(allowed.clone()));
-        allowed = mask.owned_.back()->view();
+        TensorView own = allowed;  // without what is broadcast
+        for (int dim = 0; dim < own.rank(); ++dim) {
+            if (own.stride(dim) == 0 && own.size(dim) > 1) own = own.slice(dim, 0, 1);
+        }
+        mask.owned_.push_back(std::make_shared<const Tensor>(own.clone()));
+        Shape strides = mask.owned_.back()->view().strides();
+        for (int dim = 0; dim < own.rank(); ++dim) {
+            if (own.size(dim) != allowed.size(dim)) strides[dim] = 0;
+        }
+        allowed = TensorView(mask.owned_.back()->data(), DType::boolean, allowed.shape(), strides);
     }
     return mask;
 }

@@ -220,10 +220,9 @@ void write_file(const std::string& path, const std::function<void(std::ostream&)
     try {
         struct stat before {};
         const bool replaces = !target.special && ::stat(target.path.c_str(), &before) == 0;
-        if (!target.special) {  // what replaces a file is private until it has that file's permissions
-            const Descriptor made(
-                ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, replaces ? 0600 : 0666));
-            if (made.get() < 0) fail("to write", path, std::strerror(errno));
+        if (replaces) {  // what replaces a file is private until it has that file's permissions
+            const Descriptor made(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+            if (made.get() < 0 || ::fchmod(made.get(), 0600) != 0) fail("to write", path, std::strerror(errno));
         }
         errno = 0;
         std::ofstream stream(temporary, std::ios::binary | std::ios::trunc);
@@ -235,7 +234,9 @@ void write_file(const std::string& path, const std::function<void(std::ostream&)
         if (target.special) return;
         const Descriptor file(::open(temporary.c_str(), O_RDONLY | O_CLOEXEC));
         // Who may read what is replaced may read what replaces it, and nobody else.
-        if (replaces) static_cast<void>(::fchmod(file.get(), before.st_mode & 07777U));
+        if (::stat(target.path.c_str(), &before) == 0) {
+            static_cast<void>(::fchmod(file.get(), before.st_mode & 07777U));
+        }
         if (file.get() < 0 || ::fsync(file.get()) != 0) fail("to write", path, std::strerror(errno));
         if (::rename(temporary.c_str(), target.path.c_str()) != 0) fail("to write", path, std::strerror(errno));
     } catch (...) {

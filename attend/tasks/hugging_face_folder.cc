@@ -96,11 +96,12 @@ void check_unknown(const Generation& from) {
 
 /// The same of samples alone, as words; empty: nothing.
 std::string unknown_of_samples(const Generation& from) {
-    if (from.of("typical_p").number("typical_p").value_or(1.0) != 1.0) return unknown(from, "typical_p", "1");
-    for (const char* name : {"epsilon_cutoff", "eta_cutoff", "min_p"}) {
-        if (from.of(name).number(name).value_or(0.0) != 0.0) return unknown(from, name, "0");
+    if (from.of("typical_p").number("typical_p").value_or(1.0) < 1.0) return unknown(from, "typical_p", "1");
+    for (const char* name : {"epsilon_cutoff", "eta_cutoff"}) {
+        const double found = from.of(name).number(name).value_or(0.0);
+        if (found > 0.0 && found < 1.0) return unknown(from, name, "0");
     }
-    return {};
+    return from.of("min_p").number("min_p").value_or(0.0) == 0.0 ? "" : unknown(from, "min_p", "0");
 }
 
 /// The token that a translation begins with. Transformers ask generation_config.json for bos_token_id before they give

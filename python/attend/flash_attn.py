@@ -106,6 +106,7 @@ def _probabilities(q, k, v, options):
 
 def _slices(starts, x):
     """Where the sequences of x [all, ...] lie."""
+    _refuse_traces()  # which would keep these numbers
     starts = starts.tolist()
     if starts[:1] != [0] or starts[-1] > len(x) or sorted(starts) != starts:
         raise ValueError(f"[flash_attn_varlen_func] expected cu_seqlens that rise from 0 to at most {len(x)}, found {starts}")
@@ -133,7 +134,7 @@ def _padded(matrices, q, rows, columns):
     """Matrices [heads, Lq, Lk] of many sizes, with zeros behind them, as [matrices, heads, rows, columns]."""
     result = q.new_zeros(len(matrices), q.shape[1], rows, columns)
     for to, x in zip(result, matrices):
-        to[:, :x.shape[1], :x.shape[2]] = x
+        to[:, :x.shape[1], :x.shape[2]] = x[:, :rows, :columns]
     return result
 
 

@@ -46,9 +46,8 @@ array([[1. , 0. , 0. ],
             "Keys from `left` before the query's position to `right` behind it; None or -1: unbounded.")
         .def_static(
             "boolean", [](nb::object allowed) { return boolean_mask(allowed); }, arg("allowed"),
-            "Keys where a bool array, broadcast to [batch, heads, Lq, Lk], is True. The array is looked at by each "
-            "call, "
-            "not copied; copy.deepcopy(mask) has its own.")
+            "Keys where a bool array, broadcast to [batch, heads, Lq, Lk], is True. Each call looks at the array, "
+            "which is not copied; copy.deepcopy(mask) has its own.")
         .def_static(
             "key_lengths",
             [](nb::object lengths) { return MaskObject{Mask::key_lengths(integers(lengths, "Mask", "lengths"))}; },

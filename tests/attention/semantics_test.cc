@@ -143,6 +143,12 @@ TEST_P(Semantics, CloneOfAMaskKeepsItsTensors) {
         allowed.view().fill(1.0);
     }
     EXPECT_EQ(pattern(GetParam(), 2, 3, kept), "100 010");
+    // What is broadcast takes no memory.
+    const bool yes = true;
+    const std::int64_t most = std::int64_t{1} << 40U;
+    EXPECT_NO_THROW(Mask::boolean(TensorView(&yes, DType::boolean, {1, 1, most, 7}, {0, 0, 0, 0})).clone());
+    const TensorView row(&yes, DType::boolean, {2, 3}, {0, 0});
+    EXPECT_EQ(pattern(GetParam(), 2, 3, Mask::boolean(row).clone()), "111 111");
 }
 
 // A row without keys: output 0, weights 0, log-sum-exp -inf, gradients 0.

@@ -6,6 +6,7 @@
 #include <attend/io/safetensors.h>
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -291,6 +292,11 @@ TEST(WriteFile, KeepsModeAndLinks) {
             EXPECT_EQ(each.status().permissions(), fs::perms::owner_read | fs::perms::owner_write) << each.path();
         }
     });
+    EXPECT_EQ(fs::status(secret).permissions(), fs::perms::owner_read | fs::perms::owner_write);
+    // Without the right to write what it makes, as of others.
+    const mode_t mask = umask(0277);
+    EXPECT_NO_THROW(write_file(secret, "masked"));
+    umask(mask);
     EXPECT_EQ(fs::status(secret).permissions(), fs::perms::owner_read | fs::perms::owner_write);
     const std::string link = folder.path("link");
     fs::create_symlink("target", link);  // to nothing yet

@@ -3,8 +3,10 @@ see. Ordinary calls pass it by, as they do _operator's."""
 from typing import List, Optional
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 
 from .. import _core
+from ._modes import refuse_tangents
 from ._operator import _check_shapes
 
 _NAMES = ("alibi_slopes", "query_starts", "key_starts", "seed", "causal", "window", "scale", "softcap", "dropout")
@@ -85,5 +87,9 @@ flash_attention.register_autograd(_backward, setup_context=_save_for_backward)
 
 def traced_flash_attention(query, key, value, options):
     """flash_attention by attend.flash_attn's options."""
+    if forward_ad._current_level >= 0:
+        refuse_tangents()
     given = {"window": None, "softcap": 0.0, "dropout": 0.0, **options}
+    for name in ("scale", "softcap", "dropout"):  # NumPy's numbers, tensors of one
+        given[name] = None if given[name] is None else float(given[name])
     return flash_attention(query, key, value, *(given.get(name) for name in _NAMES))

@@ -42,8 +42,13 @@ def wants_gradients(query, key, value, bias):
 
 
 def is_traced():
-    """Whether PyTorch wants to know of a call, in place of its numbers."""
-    return torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    """Whether PyTorch wants to know of a call, in place of its numbers, and no derivative that an operator without one
+    for forward mode would take for zero."""
+    if torch.compiler.is_compiling():
+        return True
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def _traced():

@@ -18,9 +18,9 @@ def _split_mask(mask, name):
     return None, mask
 
 
-def _is_causal(mask):
+def _is_causal(mask, q, k):
     """Whether it masks what is behind each query's position, and nothing else."""
-    if mask.dim() != 2:
+    if mask.shape != (q.shape[2], k.shape[2]) or not (mask.dtype == torch.bool or mask.is_floating_point()):
         return False
     masked = True if mask.dtype == torch.bool else float("-inf")
     return torch.equal(mask, torch.full_like(mask, masked).triu(1))
@@ -82,7 +82,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         q, k, v = self._heads(query, key, value)
         # PyTorch, too, takes the hint's word for it only where it needs the mask for nothing else.
         hint = is_causal and key_padding_mask is None and not need_weights
-        options, bias = self._masks(attn_mask, key_padding_mask, hint or (is_causal and _is_causal(attn_mask)), q, k)
+        options, bias = self._masks(attn_mask, key_padding_mask, hint or (is_causal and _is_causal(attn_mask, q, k)), q, k)
         if dropout > 0.0:
             options["dropout"] = dropout
             options["seed"] = int(torch.randint(0, 2**62, (), device="cpu"))

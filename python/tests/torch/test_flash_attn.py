@@ -2,6 +2,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -162,6 +163,8 @@ def test_varlen_rows_of_no_sequence(sequences, one_for_each):
     call = lambda q, k, v, **more: fa.flash_attn_varlen_func(q, k, v, starts_q, starts_k, 3, 4, alibi_slopes=slopes, **more)
     out, lse, probabilities = call(q, k, v, return_attn_probs=True)
     assert torch.equal(out, call(q, k, v)) and probabilities.shape == (sequences, 4, 3, 4)
+    assert torch.equal(fa.flash_attn_varlen_func(q, k, v, starts_q, starts_k, 2, 3, alibi_slopes=slopes, return_attn_probs=True)[2],
+                       probabilities[:, :, :2, :3])
     used = 5 if sequences else 0
     assert (out[used:] == 0).all() and (lse[:, used:] == float("-inf")).all()
     if sequences:
@@ -394,6 +397,21 @@ def test_what_graphs_do_not_hold():
     for call in calls:
         torch._dynamo.reset()
         torch.testing.assert_close(torch.compile(call, backend="aot_eager")(x), call(x))  # by a break in the graph
-    for call in calls[::2]:
-        with pytest.raises(RuntimeError, match="not traced"):
-            make_fx(call)(x)
+    for call in calls:
+        for record in (lambda f: make_fx(f)(x), lambda f: torch.jit.trace(f, (x,), check_trace=False)):
+            with pytest.raises(RuntimeError, match="not traced"):
+                record(call)
+    call = lambda q: fa.flash_attn_func(q, x, x)
+    tangents = lambda q: torch.func.jvp(call, (q,), (torch.ones_like(q),))[1]
+    for refused in (lambda: make_fx(tangents)(x), lambda: torch.compile(tangents, backend="aot_eager")(x)):
+        torch._dynamo.reset()
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            refused()
+
+
+@pytest.mark.parametrize("scale", [np.float64(0.5), torch.tensor(0.5), 1 / np.sqrt(8)], ids=str)
+def test_numbers_of_other_kinds_compile(scale):
+    x = torch.randn(1, 5, 2, 8)
+    call = lambda x: fa.flash_attn_func(x, x, x, softmax_scale=scale, softcap=np.float32(5))
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(call, backend="aot_eager")(x), call(x))

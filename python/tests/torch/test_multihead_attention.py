@@ -104,6 +104,14 @@ def test_rows_that_numbers_mask_have_no_weights():
         torch.testing.assert_close(ours(x, x, x, key_padding_mask=padding, attn_mask=mask), (output, weights))
 
 
+def test_masks_beside_a_hint_are_checked():
+    layer, x = attend.torch.MultiheadAttention(8, 2), torch.ones(5, 1, 8)
+    with pytest.raises(ValueError, match=r"attn_mask \[5, 5\]"):
+        layer(x, x, x, attn_mask=torch.ones(3, 3, dtype=torch.bool).triu(1), is_causal=True)
+    with pytest.raises(TypeError, match="bool or floating"):
+        layer(x, x, x, attn_mask=torch.ones(5, 5, dtype=torch.int32), is_causal=True)
+
+
 def test_another_default_device():
     _, ours = pair(batch_first=True)
     x, causal = torch.randn(2, 3, 16), torch.ones(3, 3, dtype=torch.bool).triu(1)

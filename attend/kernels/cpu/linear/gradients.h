@@ -11,18 +11,18 @@
 
 namespace attend::kernels::cpu::linear {
 
-/// What a decay's gradient is summed from, for one head of keys.
+/// What a decay's gradient is summed from, for one head of keys: q dq - k dk, both without what a token has of itself,
+/// which cancels, and is all that is left where decays are strong. (What the last token has with the gradient of a
+/// final state, or with queries behind it, is in both.)
 struct DecaySums {
-    Decay kind = Decay::none;  ///< whether there is one
-    MutableTensorView tokens =
-        {};                      ///< [batch, kv_heads, Lk, 1 or d], float32: q dq - k dk, both without what a
-                                 ///< token has of itself: it cancels, and is all that is left where decays are strong
-    TensorView logarithms = {};  ///< of the decays, laid out like `tokens`
-    std::int64_t batch = 0;      ///< of `tokens`
-    std::int64_t kv_head = 0;    ///< of `tokens`
-    std::int64_t begin = 0;      ///< token 0 in `tokens`
-    std::int64_t count = 0;      ///< tokens
-    double* behind = nullptr;    ///< [1 or d]: what comes behind the last token
+    Decay kind = Decay::none;       ///< whether there is one
+    MutableTensorView tokens = {};  ///< [batch, kv_heads, Lk, 1 or d], float32: the terms
+    TensorView logarithms = {};     ///< of the decays, laid out like `tokens`
+    std::int64_t batch = 0;         ///< of `tokens`
+    std::int64_t kv_head = 0;       ///< of `tokens`
+    std::int64_t begin = 0;         ///< token 0 in `tokens`
+    std::int64_t count = 0;         ///< tokens
+    double* behind = nullptr;       ///< [1 or d]: what comes behind the last token
 
     // A sum over all later tokens cancels; at some tokens it is had from the states alone, where it begins anew: the
     // sum of S dS over a row, S being the state before the token.
