@@ -159,7 +159,13 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
         }
         reserve(std::max(2 * options_.pages, options_.pages + needed));
     }
+    // Whatever needs memory comes before the first change.
     std::vector<PageCopy> copies;
+    copies.reserve(sequences.size());
+    for (const std::int64_t sequence : sequences) {
+        State& own = state(sequence);
+        own.pages.reserve(static_cast<std::size_t>((own.length + tokens + size - 1) / size));
+    }
     for (const std::int64_t sequence : sequences) {
         State& own = state(sequence);
         if (own.length % size != 0 && references_[static_cast<std::size_t>(own.pages.back())] > 1) {

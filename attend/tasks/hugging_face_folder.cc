@@ -41,6 +41,8 @@ public:
         const bool needed = name == "decoder_start_token_id" || name == "pad_token_id" || name == "eos_token_id";
         return needed && !own_->has(name) ? model_ : *own_;
     }
+    /// Whether generation_config.json itself says it.
+    bool says(const std::string& name) const { return own_ && own_->has(name); }
     /// The file that says most of it.
     const std::string& file_name() const { return own_ ? own_->file_name() : model_.file_name(); }
     /// Whether config.json is asked, where MarianConfig has defaults of its own.
@@ -107,12 +109,13 @@ std::string unknown_of_samples(const Generation& from) {
 /// The token that a translation begins with. Transformers ask generation_config.json for bos_token_id before they give
 /// up; config.json is asked as well here, and pad_token_id.
 std::int64_t start_of(const Generation& from) {
-    const auto token = [](const JsonConfig& config, const char* name) { return config.integer(name).value_or(-1); };
-    const char* start = "decoder_start_token_id";
-    const JsonConfig& own = from.of("bos_token_id");
-    if (&from.of(start) != &own && own.has("bos_token_id")) return token(own, "bos_token_id");
-    if (!from.of(start).has(start)) start = "pad_token_id";
-    return token(from.of(start), start);
+    const char* name = "decoder_start_token_id";
+    if (!from.says(name) && from.says("bos_token_id")) {
+        name = "bos_token_id";
+    } else if (!from.of(name).has(name)) {
+        name = "pad_token_id";
+    }
+    return from.of(name).integer(name).value_or(-1);
 }
 
 search::GenerationOptions generation_of(const Generation& from) {

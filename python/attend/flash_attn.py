@@ -131,7 +131,7 @@ def _gathered(pages, table, lengths):
 
 
 def _padded(matrices, q, rows, columns):
-    """Matrices [heads, Lq, Lk] of many sizes, with zeros behind them, as [matrices, heads, rows, columns]."""
+    """Matrices [heads, Lq, Lk] of many sizes, cut or with zeros behind them, as [matrices, heads, rows, columns]."""
     result = q.new_zeros(len(matrices), q.shape[1], rows, columns)
     for to, x in zip(result, matrices):
         to[:, :x.shape[1], :x.shape[2]] = x[:, :rows, :columns]

@@ -11,18 +11,29 @@ def are_plain(query, key, value, *others):
             all(x is None or type(x) in _PLAIN for x in others))
 
 
+def _differentiates():
+    """Whether torch.func's transforms or forward mode are at work, which take the derivatives of an operator that has
+    none of theirs for zeros."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_traced():
+    """Whether PyTorch wants to know of a call, in place of its numbers, and of no derivatives by _differentiates()."""
+    # Compilers are asked first: they do not know the other questions.
+    return torch.compiler.is_compiling() or (
+        not _differentiates() and (torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0))
+
+
 def transformed():
     """Whether more is asked for than the numbers in tensors."""
-    return (torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0 or
-            torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
+    return is_traced() or _differentiates()
 
 
 def operator_for_this_call(operator, transformed_function):
     """The operator, which functionalization knows, or what torch.func's other transforms and forward mode know."""
     if torch.compiler.is_compiling() or _functionalizes():
         return operator
-    transforms = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    return transformed_function if transforms else operator
+    return transformed_function if _differentiates() else operator
 
 
 def _functionalizes():
@@ -41,24 +52,10 @@ def wants_gradients(query, key, value, bias):
                                         (bias is not None and bias.requires_grad))
 
 
-def is_traced():
-    """Whether PyTorch wants to know of a call, in place of its numbers, and no derivative that an operator without one
-    for forward mode would take for zero."""
-    if torch.compiler.is_compiling():
-        return True
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return False
-    return torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
-
-
-def _traced():
-    """Whether PyTorch records what is done to real tensors."""
-    return torch.jit.is_tracing() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-
-
 def refuse_traces():
     """Of calls that a trace would keep as constants."""
-    if _traced():
+    records = torch.jit.is_tracing() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    if records:
         raise RuntimeError("[flash_attn] expected a call that is not traced, found one that is")
 
 
