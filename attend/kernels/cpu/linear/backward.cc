@@ -105,7 +105,8 @@ void CausalBackward::store(Pass pass, Scan& scan) const {
     }
 }
 
-/// What the final state's gradient says of all decays: the sum of dS S over a row. @param scan has S, transposed
+/// What the final state's gradient says of all decays: the sum of dS S over a row. @param scan has S, transposed, but
+/// for the last token, which none of them decays
 void CausalBackward::add_behind(Scan& scan) const {
     for (std::int64_t c = 0; c < problem_.dim(); ++c) {
         double& sum = decay_.behind[decay_.kind == Decay::scalar ? 0 : c];

@@ -184,7 +184,6 @@ public:
             if (s + 1 < segments()) run_update(s, arena.rest());
             const DecaySums decay = decay_sums(problem_, gradients, segment(s), kv_head_, behind);
             decay.clear();
-            if (gradients.decay) add_behind(s, decay);
             run_value(segment(s), gradients, arena.rest());
             run_query(s, gradients, decay, arena.rest());
             run_key(segment(s), gradients, decay, arena.rest());
@@ -290,13 +289,13 @@ private:
 
     /// What the state behind a segment and its gradient say of all decays: the sum of both's products over a row. It is
     /// the sum over all tokens behind, too, but each segment's sums begin anew, so that their rounding does not add up.
-    void add_behind(std::int64_t index, const DecaySums& decay) {
-        const float* state = state_before(index + 1);
+    /// @param state transposed, but for the last token, which none of them decays
+    void add_behind(const float* state, const DecaySums& decay) {
         for (std::int64_t c = 0; c < problem_.dim(); ++c) {
             for (std::int64_t e = 0; e < problem_.value_dim(); ++e) {
-                const std::int64_t at = state_.index(c, e);
+                const std::int64_t at = transposed_.index(e, c);
                 decay.behind[decay.kind == Decay::scalar ? 0 : c] +=
-                    static_cast<double>(state[at]) * static_cast<double>(grad_state_[at]);
+                    static_cast<double>(state[at]) * static_cast<double>(grad_transposed_[at]);
             }
         }
     }
@@ -331,6 +330,7 @@ private:
         GradientSink queries(tiles_, kernels_, target, features_);
         QuerySink sink(tiles_, queries, problem_.group(), kept(tokens), transposed_.blocks());
         scan.run(sink);
+        if (gradients.decay) add_behind(scan.state(), decay);
     }
 
     void run_key(const Sequence& tokens, const LinearGradients& gradients, const DecaySums& decay,

@@ -97,7 +97,10 @@ void GradientSink::take_others(std::int64_t reader, std::int64_t row, std::int64
     const std::int64_t columns = tiles_.columns;
     const BlockRows features{features_, tiles_.rows * columns, columns};
     rows_.features[static_cast<std::size_t>(reader)].load(row, count, features);
-    add_to_decay(rows_.sign, row, count, features, out);
+    // A key behind which there is no token has the gradient of the final state alone, and that of queries behind it.
+    const bool keys = rows_.sign < 0.0F;
+    const std::int64_t others = keys ? std::min(count, rows_.decay.count - 1 - row) : count;
+    if (others > 0) add_to_decay(rows_.sign, row, others, features, out);
 }
 
 void GradientSink::take_state(std::int64_t token, const float* state) {

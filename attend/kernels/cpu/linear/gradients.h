@@ -12,8 +12,8 @@
 namespace attend::kernels::cpu::linear {
 
 /// What a decay's gradient is summed from, for one head of keys: q dq - k dk, both without what a token has of itself,
-/// which cancels, and is all that is left where decays are strong. (What the last token has with the gradient of a
-/// final state, or with queries behind it, is in both.)
+/// which cancels, and is all that is left where decays are strong. Nor has either what the last token has with the
+/// gradient of a final state, or with queries behind it.
 struct DecaySums {
     Decay kind = Decay::none;       ///< whether there is one
     MutableTensorView tokens = {};  ///< [batch, kv_heads, Lk, 1 or d], float32: the terms

@@ -190,8 +190,12 @@ void Scan::group_rows(std::int64_t group, const float* bases, RowSink& sink) {
 
 /// Queries behind the last token: they meet the last state as it is, and in reverse enter it so.
 void Scan::pass_rows(std::int64_t begin, std::int64_t end, RowSink& sink) {
+    chunk_count_ = 0;
+    for (std::size_t w = 0; w < writers_.size() && begin < end && keeps_last(); ++w) {
+        load_writer(static_cast<std::int64_t>(w), operands_.tokens - 1, 1);
+        pack_writer(writers_[w], 1);
+    }
     for (std::int64_t row = begin; row < end; row += chunk_) {
-        chunk_count_ = 0;
         const std::int64_t count = std::min(chunk_, end - row);
         if (operands_.reverse) {
             for (std::size_t w = 0; w < writers_.size() && !is_of_tokens(w, writers_.size()); ++w) {
@@ -225,7 +229,7 @@ void Scan::step(std::int64_t begin, std::int64_t count, RowSink& sink) {
             read_tile(static_cast<std::int64_t>(reader), begin, first, std::min(rows_, rows - first), sink);
         }
     }
-    update_state(count);
+    update_state(begin + count == operands_.tokens && keeps_last() ? count - 1 : count);
 }
 
 /// The rows of the chunk that begins at a token are asked for while the one before is computed.
@@ -313,13 +317,16 @@ void Scan::load_writer(std::int64_t w, std::int64_t begin, std::int64_t count) {
     }
 }
 
-void Scan::decay_writer(Writer& writer, std::int64_t count) {
-    const bool needs_columns = operands_.decay != Decay::channel || operands_.by_columns;
-    for (std::int64_t b = 0; b < products_.row_blocks() && needs_columns; ++b) {
+void Scan::pack_writer(const Writer& writer, std::int64_t count) const {
+    for (std::int64_t b = 0; b < products_.row_blocks(); ++b) {
         const std::int64_t width = std::min(columns_, products_.rows() - b * columns_);
         tiles_.pack_columns({writer.y + b * chunk_ * columns_, DType::float32, columns_, count, width},
                             writer.y_columns + b * columns_ * columns_);
     }
+}
+
+void Scan::decay_writer(Writer& writer, std::int64_t count) {
+    if (operands_.decay != Decay::channel || operands_.by_columns) pack_writer(writer, count);
     if (operands_.decay == Decay::none) return;
     float* factors = operands_.reverse ? prefix_ : suffix_;
     if (operands_.decay == Decay::scalar) {
@@ -394,13 +401,25 @@ void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first
     }
     if (operands_.own_apart) {
         sink.take_others(reader, begin + first, count, out);
-        for (std::size_t w = 0; w < writers_.size() && chunk_count_ > 0; ++w) {
-            if (hides_own(which, w)) continue;
-            const BlockRows z = chunk_rows(writers_[w].z + first * columns_);
-            kernels_.add_scaled_rows(z, own_weights(w), count, products_.blocks(), out);
-        }
+        add_own(which, first, count, out);
     }
     sink.take(reader, begin + first, count, out, sums_);
+}
+
+/// out += what rows of the tile have of their own tokens, those behind the last token of that one.
+void Scan::add_own(std::size_t reader, std::int64_t first, std::int64_t count, const BlockRows& out) {
+    const bool passing = chunk_count_ == 0;
+    for (std::size_t w = 0; w < writers_.size() && (!passing || keeps_last()); ++w) {
+        if (hides_own(reader, w)) continue;
+        if (passing) {
+            products_.scores(x_, count, writers_[w].y_columns, true, panel_);
+            for (std::int64_t r = 0; r < count; ++r) own_weights(w)[r] = panel_[r * columns_];
+        }
+        const BlockRows tokens = chunk_rows(writers_[w].z);
+        const BlockRows z = passing ? BlockRows{tokens.data, tokens.block_stride, 0}
+                                    : BlockRows{tokens.data + first * columns_, tokens.block_stride, columns_};
+        kernels_.add_scaled_rows(z, own_weights(w), count, products_.blocks(), out);
+    }
 }
 
 /// panel = what the rows of the tile give the tokens of the chunk as weights.
@@ -486,6 +505,7 @@ void Scan::decay_state(const float* factors, float* state) const {
 void Scan::update_state(std::int64_t count) {
     const std::int64_t row_blocks = products_.row_blocks();
     if (operands_.decay != Decay::none) decay_state(total_, written_);
+    if (count == 0) return;
     for (const Writer& writer : writers_) {
         const StepBlocks decayed{writer.z_decayed, chunk_ * columns_, columns_};
         products_.write(chunk_rows(writer.y_decayed), writer.z_decayed == nullptr ? writer.z_steps : decayed, count,

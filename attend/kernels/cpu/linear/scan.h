@@ -44,7 +44,8 @@ inline constexpr std::int64_t kAnchorTokens = 1024;
 class RowSink {
 public:
     virtual ~RowSink() = default;
-    /// Rows as take() will have them, but for what each has of its own token; only where `own_apart`.
+    /// Rows as take() will have them, but for what each has of its own token, those behind the last token of that one;
+    /// only where `own_apart`.
     virtual void take_others(std::int64_t /*reader*/, std::int64_t /*row*/, std::int64_t /*count*/,
                              const BlockRows& /*out*/) {}
     /// Rows [row, row + count) of reader `reader`: `out` may be overwritten. @param denominators x . normaliser, where
@@ -74,7 +75,8 @@ struct ScanOperands {
     std::optional<RowSource> beta = {};  ///< the delta rule, of the last writer
     bool last_of_tokens = false;    ///< the last reader (in reverse: writer) has rows of tokens in place of queries;
                                     ///< a token does not see itself, but what was before, decayed
-    bool own_apart = false;         ///< rows are shown without their own tokens' part first, which is added last
+    bool own_apart = false;         ///< rows are shown without their own tokens' part first, which is added last; not
+                                    ///< in reverse, the last token never enters the state
     std::int64_t group_tokens = 0;  ///< tokens of a group, a multiple of every chunk; 0: not in groups, as the delta
                                     ///< rule has to be, whose state is no sum
 };
@@ -98,7 +100,7 @@ public:
     /// Sizes of the state.
     const StateProducts& products() const { return products_; }
 
-    /// All tokens; the state is then that behind the last.
+    /// All tokens; the state is then that behind the last, `own_apart` decayed by the last but without it.
     void run(RowSink& sink);
 
     // In groups of tokens, for threads to share: rows meet the state before the group, decayed, plus the group's own,
@@ -150,14 +152,17 @@ private:
     void plan_prefetch(std::int64_t begin, RowSink& sink);
     void load_decays(std::int64_t begin, std::int64_t count);
     void load_writer(std::int64_t w, std::int64_t begin, std::int64_t count);
+    void pack_writer(const Writer& writer, std::int64_t count) const;
     void decay_writer(Writer& writer, std::int64_t count);
     void solve_delta(std::int64_t begin, std::int64_t count, RowSink& sink);
     const float* meet(std::int64_t first, std::int64_t count, const BlockRows& out);
     void read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first, std::int64_t count, RowSink& sink);
     void weigh(const Writer& writer, std::int64_t first, std::int64_t count);
     void add_weighted(const Writer& writer, std::int64_t first, std::int64_t count, const BlockRows& out);
+    void add_own(std::size_t reader, std::int64_t first, std::int64_t count, const BlockRows& out);
     bool is_of_tokens(std::size_t which, std::size_t count) const;
     bool hides_own(std::size_t reader, std::size_t writer) const;
+    bool keeps_last() const { return operands_.own_apart && !operands_.reverse && operands_.tokens > 0; }
     float* own_weights(std::size_t writer) const { return own_weights_ + static_cast<std::int64_t>(writer) * rows_; }
     void decay_state(const float* factors, float* state) const;
     void update_state(std::int64_t count);
