@@ -11,6 +11,7 @@ from ._core import (Explanation, Heatmap, KvCache, LinearAttentionState, Mask, M
                     Translation, Translator, __version__, attention, attention_backward, convert, explain,
                     get_num_threads, heatmap, linear_attention, linear_attention_backward, matmul, matmul_backward,
                     set_num_threads)
+from ._methods import bind_methods as _bind_methods
 from ._results import (AttentionGradients, AttentionResult, LinearAttentionGradients, LinearAttentionResult,
                        MatmulGradients, TranslationAttention, WordAlignment)
 
@@ -22,3 +23,5 @@ __all__ = ["AttentionGradients", "AttentionResult", "Explanation", "Heatmap", "K
 
 # Functions are copied and pickled by their names, as Python's own are.
 _copyreg.pickle(type(attention), lambda function: function.__name__)
+
+_bind_methods(KvCache, LinearAttentionState, MultiHeadAttention)

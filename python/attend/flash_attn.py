@@ -6,6 +6,8 @@ log-sum-exp of a query that attends to nothing is -inf; the returned probabiliti
 torch.compile and export keep calls of one operator; not those with returned probabilities, pages, a cache, or slopes for each
 sequence of packed ones.
 """
+import numbers as _numbers
+
 import torch as _torch
 
 from . import _core
@@ -323,7 +325,9 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                            ("cache_leftpad", cache_leftpad, "batch")):
         if x is not None:
             _check_integers(function, name, x, shape)
-    if cache_seqlens is not None and not isinstance(cache_seqlens, int):
+    if isinstance(cache_seqlens, _numbers.Integral):
+        cache_seqlens = int(cache_seqlens)
+    elif cache_seqlens is not None:
         _check_integers(function, "cache_seqlens", cache_seqlens, "batch")
     _refuse_traces()
     with _torch.no_grad():
@@ -376,7 +380,9 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
             k = _rotated(k, rotary_cos, rotary_sin, places, rotary_interleaved)
         if k is not None:
             pages = table.gather(1, places // page_size)
-            with _torch.inference_mode():  # caches may have been made in one
+            # Only in one may caches be written to that were made in one.
+            inference = k_cache.is_inference() or v_cache.is_inference()
+            with _torch.inference_mode() if inference else _torch.no_grad():
                 k_cache[pages, places % page_size] = k
                 v_cache[pages, places % page_size] = v
         output, log_sum_exp = _run_paged(q, k_cache, v_cache, table, lengths, starts, options)

@@ -409,6 +409,20 @@ def test_what_graphs_do_not_hold():
             refused()
 
 
+def test_compiled_writes_to_a_cache():
+    torch._dynamo.reset()
+    x = torch.randn(2, 1, 2, 8)
+    cache = torch.randn(2, 16, 2, 8)
+
+    def step(x, keys, values):
+        return fa.flash_attn_with_kvcache(x * 2, keys, values, x, x, cache_seqlens=np.int64(3), causal=True) + 1
+
+    want, found = [cache.clone(), cache.clone()], [cache.clone(), cache.clone()]
+    output = step(x, *want)
+    torch.testing.assert_close(torch.compile(step, backend="aot_eager")(x, *found), output)
+    assert all(torch.equal(a, b) for a, b in zip(found, want))
+
+
 @pytest.mark.parametrize("scale", [np.float64(0.5), torch.tensor(0.5), 1 / np.sqrt(8)], ids=str)
 def test_numbers_of_other_kinds_compile(scale):
     x = torch.randn(1, 5, 2, 8)

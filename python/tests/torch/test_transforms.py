@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import attend
 import attend.flash_attn
 import attend.torch
 
@@ -301,3 +302,24 @@ def test_decays_that_require_gradients_are_warned_of():
     x = torch.ones(1, 2, 3, 8)
     with pytest.warns(UserWarning, match="no gradients flow"):
         attend.linear_attention(x, x, x, feature_map="relu", causal=True, decay=torch.zeros(1, 2, 3, requires_grad=True))
+
+
+# torch.compile calls methods of other extensions' classes without the object whose they are.
+def test_methods_break_a_graph():
+    torch._dynamo.reset()
+    q, k, v = inputs()
+    caches = [attend.KvCache(batch=2, kv_heads=3, head_dim=8, value_dim=6) for _ in range(2)]
+
+    def step(cache, q, k, v):
+        cache.append(k, v)
+        return cache.attention(q * 2) + 1
+
+    want = step(caches[0], q, k, v)
+    close(torch.compile(step, backend="aot_eager")(caches[1], q, k, v), want)
+
+    def recur(state, q, k, v):
+        return state.step(q * 2, k, v, feature_map="identity") + 1
+
+    states = [attend.LinearAttentionState(batch=2, kv_heads=3, dim=8, value_dim=6) for _ in range(2)]
+    token = [x[:, :, :1] for x in (q, k, v)]
+    close(torch.compile(recur, backend="aot_eager")(states[0], *token), recur(states[1], *token))
