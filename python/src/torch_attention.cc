@@ -48,16 +48,26 @@ bool fit(const TensorView& query, const TensorView& key, const TensorView& value
            query.size(0) == value.size(0) && key.size(1) == value.size(1) && (grouped || query.size(1) == key.size(1));
 }
 
+/// Whether PyTorch takes the mask for such a query.
+bool masks(const TensorView& mask, const TensorView& query) {
+    return mask.rank() <= 4 && (mask.dtype() == DType::boolean || mask.dtype() == DType::float32 ||
+                                mask.dtype() == query.dtype());
+}
+
 /// PyTorch's function for plain tensors of four dimensions, where nothing but numbers is asked
 /// for; True where gradients are too, None elsewhere.
-nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool causal,
-                           nb::handle scale, bool grouped, const Questions& questions, nb::handle grad_enabled) {
+nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, nb::handle is_causal,
+                           nb::handle scale, nb::handle enable_gqa, const Questions& questions,
+                           nb::handle flash_enabled, nb::handle grad_enabled) {
     const std::array<nb::handle, 4> tensors{query, key, value, mask};
     const std::size_t count = mask.is_none() ? 3 : 4;
     for (std::size_t i = 0; i < count; ++i) {
         if (!is_torch(tensors[i]) || !is_plain_torch(tensors[i])) return nb::none();
     }
-    if ((causal && count == 4) || !is_number(scale) || questions.any_is_true()) return nb::none();
+    if (PyBool_Check(is_causal.ptr()) == 0 || PyBool_Check(enable_gqa.ptr()) == 0 || !is_number(scale)) return nb::none();
+    const bool causal = is_causal.ptr() == Py_True;
+    const bool grouped = enable_gqa.ptr() == Py_True;
+    if ((causal && count == 4) || questions.any_is_true() || !nb::cast<bool>(flash_enabled())) return nb::none();
     std::array<std::optional<Array>, 4> arrays;
     try {
         for (std::size_t i = 0; i < count; ++i) arrays[i].emplace(tensors[i], "attention", "tensor");
@@ -65,7 +75,9 @@ nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, n
         return nb::none();  // nested, sparse, on another device: said by what is called then
     }
     auto& [q, k, v, seen] = arrays;
-    if (!fit(q->view(), k->view(), v->view(), grouped) || (seen && seen->view().rank() > 4)) return nb::none();
+    if (!fit(q->view(), k->view(), v->view(), grouped) || (seen && !masks(seen->view(), q->view()))) {
+        return nb::none();
+    }
     if (nb::cast<bool>(grad_enabled())) {
         for (std::size_t i = 0; i < count; ++i) {
             if (requires_grad(tensors[i])) return nb::bool_(true);
@@ -92,21 +104,22 @@ nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, n
 }  // namespace
 
 void bind_torch_attention(nb::module_& module) {
-    // Asked once, when attend.torch is loaded: `questions` are functions of PyTorch's without arguments.
+    // Asked once, when attend.torch is loaded: functions of PyTorch's without arguments.
     module.def(
         "_plain_attention",
-        [](nb::object asked, nb::object grad_enabled) {
+        [](nb::object asked, nb::object flash_enabled, nb::object grad_enabled) {
             const auto* questions = new Questions(asked);  // for ever, as the module
             return nb::cpp_function(
-                [questions, grad_enabled](nb::handle query, nb::handle key, nb::handle value, nb::handle mask,
-                                          nb::handle causal, nb::handle scale, nb::handle grouped) {
-                    return plain_attention(query, key, value, mask, PyObject_IsTrue(causal.ptr()) != 0, scale,
-                                           PyObject_IsTrue(grouped.ptr()) != 0, *questions, grad_enabled);
+                [questions, flash_enabled, grad_enabled](nb::handle query, nb::handle key, nb::handle value,
+                                                         nb::handle mask, nb::handle causal, nb::handle scale,
+                                                         nb::handle grouped) {
+                    return plain_attention(query, key, value, mask, causal, scale, grouped, *questions, flash_enabled,
+                                           grad_enabled);
                 },
                 nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
                 nb::arg().none(), nb::arg().none());
         },
-        nb::arg("questions"), nb::arg("grad_enabled"));
+        nb::arg("questions"), nb::arg("flash_enabled"), nb::arg("grad_enabled"));
 }
 
 }  // namespace attend::python

@@ -2,20 +2,24 @@
 import torch
 
 from .. import _core
-from . import _operator
-from ._modes import refuse_forward_mode, refuse_gradients_of_gradients, refuse_traces, wants_gradients
+from . import _composite, _operator
+from ._modes import are_plain, refuse_forward_mode, refuse_gradients_of_gradients, refuse_traces, wants_gradients
 
 
 class _Gradients(torch.autograd.Function):
-    """Those of Attention where they may be differentiated once more: which is refused."""
+    """Those of Attention where they may be differentiated once more: by PyTorch's operations, or not at all."""
 
     @staticmethod
     def forward(ctx, grad_output, query, key, value, bias, output, log_sum_exp, options):
+        ctx.save_for_backward(grad_output, query, key, value, bias)
+        ctx.options = {name: x for name, x in options.items() if name not in ("bias", "bias_gradient")}
         return tuple(_core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **options))
 
     @staticmethod
-    def backward(ctx, *_):
-        refuse_gradients_of_gradients()
+    def backward(ctx, *twice):
+        if not _composite.is_known(ctx.options):
+            refuse_gradients_of_gradients()
+        return *_composite.gradients_of_gradients(twice, *ctx.saved_tensors, ctx.options), None, None, None
 
 
 class Attention(torch.autograd.Function):
@@ -25,10 +29,12 @@ class Attention(torch.autograd.Function):
     def forward(ctx, query, key, value, bias, options, out, return_log_sum_exp):
         given = options if bias is None else {**options, "bias": bias}
         output, _, log_sum_exp = _core.attention(query, key, value, return_log_sum_exp=True, out=out, **given)
-        # Saved as tensors, so that PyTorch notices if they are written to before backward.
+        # Saved as tensors, so that PyTorch notices if they are written to before backward; but its own gradients do not
+        # look at boolean masks again.
         ctx.names = [name for name, x in options.items() if isinstance(x, torch.Tensor)]
         ctx.options = {name: x for name, x in options.items() if name not in ctx.names}
-        ctx.save_for_backward(query, key, value, bias, output, log_sum_exp, *(options[name] for name in ctx.names))
+        tensors = [_copy(x) if x.dtype == torch.bool else x for x in (options[name] for name in ctx.names)]
+        ctx.save_for_backward(query, key, value, bias, output, log_sum_exp, *tensors)
         if not return_log_sum_exp:
             return output
         ctx.mark_non_differentiable(log_sum_exp)
@@ -38,6 +44,8 @@ class Attention(torch.autograd.Function):
     def backward(ctx, grad_output, *_):
         query, key, value, bias, output, log_sum_exp, *tensors = ctx.saved_tensors
         given = {**ctx.options, **dict(zip(ctx.names, tensors))}
+        if not _is_batched(grad_output) and _is_looked_at(grad_output) and _composite.is_known(given):
+            return *_composite.gradients(grad_output, query, key, value, bias, given), None, None, None
         if bias is not None:
             given |= {"bias": bias, "bias_gradient": ctx.needs_input_grad[3]}
         if _is_batched(grad_output):
@@ -47,6 +55,19 @@ class Attention(torch.autograd.Function):
         else:
             gradients = _core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **given)
         return *gradients, None, None, None
+
+
+def _copy(mask):
+    """Of what it has in memory."""
+    for d in range(mask.dim()):
+        if mask.stride(d) == 0 and mask.shape[d] > 1:
+            mask = mask.narrow(d, 0, 1)
+    return mask.clone()
+
+
+def _is_looked_at(grad_output):
+    """Whether it, or somebody else, wants to see the operations of its gradients."""
+    return not are_plain(grad_output, grad_output, grad_output) or torch._C._len_torch_dispatch_stack() > 0
 
 
 def _is_batched(tensor):

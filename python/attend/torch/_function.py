@@ -5,16 +5,20 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import handle_torch_function, has_torch_function
 
 from .. import _core
-from . import _operator
+from . import _composite, _operator
 from ._autograd import Attention, attention
 from ._errors import TorchTypeError, TorchValueError, as_torch
-from ._modes import are_plain, autocast, operator_for_this_call, transformed
+from ._modes import are_plain, autocast, differentiates_more, operator_for_this_call, transformed
 
 # Calls of plain tensors for their numbers alone; True where gradients are wanted too, None for all others. To ask PyTorch
 # takes as long as a small attention, so it is asked in C++.
 _plain_attention = _core._plain_attention(
     (torch._C._is_tracing, torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack,
-     torch._C._are_functorch_transforms_active, torch._C._is_any_autocast_enabled), torch.is_grad_enabled)
+     torch._C._are_functorch_transforms_active, torch._C._is_any_autocast_enabled), torch._C._get_flash_sdp_enabled,
+    torch.is_grad_enabled)
+
+
+_of_pytorch = torch._C._nn.scaled_dot_product_attention  # replaced() leaves it
 
 
 def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
@@ -24,7 +28,9 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
     query [..., heads, L, d], key [..., kv_heads, S, d], value [..., kv_heads, S, dv]: float32, float64, bfloat16 or
     float16, on the CPU. attn_mask: bool (True = attend) or numbers added to the scores, broadcast to [..., heads, L, S],
     or a torch.nn.attention.bias.CausalBias. is_causal: top-left. Dropout is drawn from PyTorch's generator (a seed of it,
-    so not with PyTorch's own pattern). Raises ValueError or TypeError, which are RuntimeErrors too, as PyTorch's.
+    so not with PyTorch's own pattern). Gradients of gradients and forward mode are taken of PyTorch's operations, with all
+    scores in memory; where its flash attention is switched off, as by torch.nn.attention.sdpa_kernel(SDPBackend.MATH),
+    PyTorch's own function is called. Raises ValueError or TypeError, which are RuntimeErrors too, as PyTorch's.
 
     >>> import torch, attend.torch
     >>> x = torch.ones(1, 2, 3, 4, requires_grad=True)
@@ -54,9 +60,10 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
     if has_torch_function(given):
         return handle_torch_function(scaled_dot_product_attention, given, query, key, value, attn_mask, dropout_p,
                                      is_causal, scale=scale, enable_gqa=enable_gqa)
-    if not plain:
-        _check_types(query, key, value, attn_mask)
+    _check_types(query, key, value, attn_mask, is_causal, enable_gqa)
     _check(query, key, value, attn_mask, is_causal)
+    if not torch._C._get_flash_sdp_enabled():
+        return _of_pytorch(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     scale = _number(scale)
     causal = "top-left" if is_causal else None
     if has_causal_bias:
@@ -67,9 +74,13 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
     query, key, value, leading = _of_one_shape(query, key, value, enable_gqa)
     if attn_mask is not None:
         attn_mask = _mask_of_four_dimensions(attn_mask, leading)
+        _check_mask(attn_mask, query)
     mask, bias = _mask_and_bias(attn_mask)
     seed = torch.randint(0, 2**62, (), device="cpu") if dropout_p != 0.0 else None
-    if not plain or transformed():
+    if differentiates_more():
+        options = {**_options(scale, causal, mask), "dropout": dropout_p, "seed": seed}
+        output = _composite.attention(query, key, value, bias, options)
+    elif not plain or transformed():
         operator = operator_for_this_call(_operator.attention, _operator.TransformedAttention.apply)
         output = operator(query, key, value, mask, bias, seed, causal, scale, dropout_p)[0]
     else:
@@ -84,11 +95,20 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
     return output.clone(memory_format=torch.contiguous_format) if output.requires_grad else output.contiguous()
 
 
-def _check_types(*tensors):
-    for name, x in zip(("query", "key", "value", "attn_mask"), tensors):
-        if not isinstance(x, torch.Tensor) and not (x is None and name == "attn_mask"):
-            raise TorchTypeError(f"[scaled_dot_product_attention] expected {name} to be a torch.Tensor, found "
-                                 f"{type(x).__name__}")
+def _check_types(query, key, value, attn_mask, is_causal, enable_gqa):
+    tensors = {"query": query, "key": key, "value": value, **({} if attn_mask is None else {"attn_mask": attn_mask})}
+    for kinds, given in (((torch.Tensor,), tensors), ((bool, torch.SymBool), {"is_causal": is_causal, "enable_gqa": enable_gqa})):
+        for name, x in given.items():
+            if not isinstance(x, kinds):
+                expected = "a torch.Tensor" if kinds[0] is torch.Tensor else "True or False"
+                raise TorchTypeError(f"[scaled_dot_product_attention] expected {name} to be {expected}, found "
+                                     f"{type(x).__name__}")
+
+
+def _check_mask(attn_mask, query):
+    if attn_mask.dtype not in (torch.bool, torch.float32, query.dtype):
+        raise TorchTypeError("[scaled_dot_product_attention] expected attn_mask of torch.bool, torch.float32 or query's "
+                             f"{query.dtype}, found {attn_mask.dtype}")
 
 
 def _check(query, key, value, attn_mask, is_causal):

@@ -17,6 +17,15 @@ def _differentiates():
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def differentiates_more():
+    """Whether that is forward mode, or gradients of gradients."""
+    if torch.compiler.is_compiling() or not _differentiates():
+        return False
+    kinds = [x.key() for x in torch._C._functorch.get_interpreter_stack() or ()]
+    transforms = torch._C._functorch.TransformType
+    return forward_ad._current_level >= 0 or transforms.Jvp in kinds or kinds.count(transforms.Grad) > 1
+
+
 def is_traced():
     """Whether PyTorch wants to know of a call, in place of its numbers, and of no derivatives by _differentiates()."""
     # Compilers are asked first: they do not know the other questions.
@@ -71,5 +80,4 @@ def refuse_forward_mode(*tensors):
 
 def refuse_gradients_of_gradients(*_):
     """Or a part of them would be missing."""
-    raise RuntimeError("[attention] expected gradients to be differentiated once, found gradients of gradients, which "
-                       "PyTorch has with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)")
+    raise RuntimeError("[attention] expected gradients to be differentiated once, found gradients of gradients")

@@ -2,6 +2,7 @@
 import torch
 
 from .. import _core
+from . import _composite
 from ._autograd import attention
 from ._errors import raising_as_torch
 from ._modes import are_plain, transformed, wants_gradients
@@ -35,9 +36,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
     parameters, state dicts, arguments, results and gradients.
 
     Queries whose keys are all masked give zeros in place of NaN. PyTorch's own code runs for what is not on the CPU, for
-    nested tensors, add_bias_kv, add_zero_attn, under torch.compile and function transforms, and where dropout is to be
-    seen in the returned weights. Gradients are differentiated once. torch.jit.script and torch.fx.symbolic_trace do not
-    take the layer.
+    nested tensors, add_bias_kv, add_zero_attn, under torch.compile and function transforms, where dropout is to be seen in
+    the returned weights, and where PyTorch's flash attention is switched off. torch.jit.script and torch.fx.symbolic_trace
+    do not take the layer.
 
     >>> import torch, attend.torch
     >>> layer = attend.torch.MultiheadAttention(8, 2, batch_first=True)
@@ -65,7 +66,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         dropout = self.dropout if self.training else 0.0
         if (query.is_nested or query.device.type != "cpu" or self.bias_k is not None or self.add_zero_attn or
                 (need_weights and dropout > 0.0) or not are_plain(query, key, value, key_padding_mask, attn_mask) or
-                transformed()):
+                transformed() or not torch._C._get_flash_sdp_enabled()):
             return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights,
                                    is_causal)
         if is_causal and attn_mask is None:
@@ -93,7 +94,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             heads, weights, _ = _core.attention(q, k, v, return_weights=True, out=out, **given)
         else:
             heads = attention(q, k, v, bias, dict(options), out)
-            weights = self._weights(q, k, bias, options) if need_weights else None
+            weights = _composite.weights(q, k, bias, options) if need_weights else None
         output = torch.nn.functional.linear(heads.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
@@ -137,20 +138,3 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         if seen is not None:
             options["mask"] = seen
         return options, None if bias is None else bias.to(q.dtype)
-
-    @staticmethod
-    def _weights(q, k, bias, options):
-        """The weights by PyTorch, which has their gradients."""
-        scores = q @ k.transpose(-1, -2) * q.shape[-1]**-0.5
-        if bias is not None:
-            scores = scores + bias
-        seen = options.get("mask")
-        if "causal" in options:
-            seen = _both(seen, torch.ones(scores.shape[-2:], dtype=torch.bool, device="cpu").tril(), torch.logical_and)
-        if seen is not None:
-            scores = scores.masked_fill(~seen, float("-inf"))
-        if seen is None and bias is None:
-            return scores.softmax(-1)
-        # A row without keys would be NaN.
-        unseen = (scores == float("-inf")).all(-1, keepdim=True)
-        return scores.masked_fill(unseen, 0.0).softmax(-1).masked_fill(unseen, 0.0)

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import attend
@@ -161,10 +163,43 @@ class Layer(torch.nn.Module):
         return self.function(self.query, k, v)
 
 
-def test_gradients_of_gradients_by_functions_are_refused():
-    q, k, v = inputs()
-    with pytest.raises(RuntimeError, match="gradients of gradients"):
-        torch.func.grad(lambda q: torch.func.grad(lambda q: sdpa(q, k, v).sum())(q).square().sum())(q)
+TWICE = {"plain": {}, "causal": {"is_causal": True}, "scale": {"scale": 0.3}, "mask": {"attn_mask": torch.ones(4, 5).tril(-1) > 0},
+         "bias": {"attn_mask": torch.randn(3, 1, 5)}, "dropout": {"dropout_p": 0.4}, "groups": {"enable_gqa": True}}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_gradients_of_gradients(name):
+    given = [x.double().requires_grad_() for x in inputs()]
+    options = dict(TWICE[name])
+    if name == "groups":
+        given[1:] = [x[:, :1].detach().requires_grad_() for x in given[1:]]
+    if name == "bias":
+        given.append(options.pop("attn_mask").double().requires_grad_())
+
+    def call(*given):
+        torch.manual_seed(5)
+        return sdpa(*given, **options)
+
+    assert torch.autograd.gradgradcheck(call, given, fast_mode=True)
+    if name != "dropout":
+        with sdpa_kernel(SDPBackend.MATH):
+            want = torch.func.hessian(lambda x: F.scaled_dot_product_attention(x, *given[1:], **options).sum())(given[0])
+        close(torch.func.hessian(lambda x: call(x, *given[1:]).sum())(given[0]), want)
+    third = lambda x: torch.autograd.grad(call(x, *given[1:]).square().sum(), x, create_graph=True)[0]
+    assert torch.autograd.gradcheck(third, given[0], fast_mode=True)
+
+
+def test_gradients_of_gradients_of_layers():
+    torch.manual_seed(0)
+    layer = attend.torch.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
+    plain = torch.nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
+    plain.load_state_dict(layer.state_dict())
+    x, direction = torch.randn(2, 2, 5, 8, dtype=torch.float64)
+    for need_weights in (False, True):
+        loss = lambda each, x: each(x, x, x, need_weights=need_weights)[0].square().sum()
+        found = torch.autograd.functional.hvp(lambda x: loss(layer, x), x, direction)[1]
+        with sdpa_kernel(SDPBackend.MATH):
+            close(found, torch.autograd.functional.hvp(lambda x: loss(plain, x), x, direction)[1])
 
 
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"attn_mask": torch.ones(4, 5).tril(1) > 0}, {"attn_mask": torch.ones(4, 5)}],
@@ -191,35 +226,77 @@ def test_batches_of_gradients_elsewhere():
         torch.autograd.grad(y, x, torch.ones(2, *y.shape), is_grads_batched=True)
 
 
-def test_forward_mode_is_refused():
+def test_forward_mode():
     q, k, v = inputs()
-    for call in (sdpa, lambda q, k, v: attend.flash_attn.flash_attn_func(q, q, q)):
-        with pytest.raises(NotImplementedError, match="forward mode"):
-            torch.func.jvp(lambda q: call(q, k, v), (q,), (q,))
-        with pytest.raises(NotImplementedError, match="forward mode"), torch.autograd.forward_ad.dual_level():
-            call(torch.autograd.forward_ad.make_dual(q, q), k, v)
-        want = call(q, k, v)
+    for options in ({}, {"is_causal": True}, {"attn_mask": torch.ones(4, 5).tril(1) > 0}, {"attn_mask": torch.randn(4, 5)}):
+        call = lambda q, k, v: sdpa(q, k, v, **options)
+        with sdpa_kernel(SDPBackend.MATH):
+            want = torch.func.jvp(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **options), (q, k, v), (q, v[..., :1] * k, -v))
+        for a, b in zip(torch.func.jvp(call, (q, k, v), (q, v[..., :1] * k, -v)), want):
+            close(a, b)
         with torch.autograd.forward_ad.dual_level():
-            assert torch.equal(call(q, k, v), want)  # no tangents are asked for
+            duals = [torch.autograd.forward_ad.make_dual(x, t) for x, t in zip((q, k, v), (q, v[..., :1] * k, -v))]
+            close(torch.autograd.forward_ad.unpack_dual(call(*duals)).tangent, want[1])
+            close(call(q, k, v), want[0])  # no tangents are asked for
 
 
-def test_gradients_of_gradients_are_refused():
+def test_forward_mode_of_flash_attention_is_refused():
+    q = inputs()[0]
+    call = lambda q: attend.flash_attn.flash_attn_func(q, q, q)
+    with pytest.raises(NotImplementedError, match="forward mode"):
+        torch.func.jvp(call, (q,), (q,))
+    with pytest.raises(NotImplementedError, match="forward mode"), torch.autograd.forward_ad.dual_level():
+        call(torch.autograd.forward_ad.make_dual(q, q))
+    want = call(q)
+    with torch.autograd.forward_ad.dual_level():
+        assert torch.equal(call(q), want)  # no tangents are asked for
+
+
+# The part of a tensor that stands in the loss besides would be a wrong gradient alone.
+def test_gradients_of_gradients_are_refused_elsewhere():
+    q = inputs()[0].requires_grad_()
+    gradient, = torch.autograd.grad(attend.flash_attn.flash_attn_func(q, q, q, window_size=(1, 1)).sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="gradients of gradients"):
+        torch.autograd.grad((gradient * q).sum(), q)
+
+
+def test_masks_written_to_before_backward():
     q, k, v = inputs()
     q.requires_grad_()
-    for loss in (lambda y: y.sum(), lambda y: y.square().sum()):
-        gradient, = torch.autograd.grad(loss(sdpa(q, k, v)), q, create_graph=True)
-        # q stands in it besides: its part alone would be a wrong gradient.
-        with pytest.raises(RuntimeError, match="gradients of gradients"):
-            torch.autograd.grad((gradient * q).sum(), q)
-
-
-def test_a_mask_written_to_before_backward_is_noticed():
-    q, k, v = inputs()
-    mask = torch.ones(4, 5, dtype=torch.bool)
-    y = sdpa(q.requires_grad_(), k, v, mask)
-    mask[:, 0] = False
+    mask = torch.ones(4, 5).tril(1) > 0
+    want, = torch.autograd.grad(sdpa(q, k, v, mask).square().sum(), q)
+    for given in (mask.clone(), mask.clone().expand(2, 3, 4, 5)):
+        y = sdpa(q, k, v, given)
+        (given if given.is_contiguous() else given[0, 0]).fill_(True)  # PyTorch does not look at it again
+        assert torch.equal(torch.autograd.grad(y.square().sum(), q)[0], want)
+    bias = torch.zeros(4, 5)
+    y = sdpa(q, k, v, bias)
+    bias[0] = 1.0
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+def test_gradients_of_other_kinds_of_tensors():
+    q, k, v = (x.requires_grad_() for x in inputs())
+    mask = torch.ones(4, 5).tril(1) > 0
+    y = sdpa(q, k, v, mask)
+    grad = torch.randn_like(y)
+    want = torch.autograd.grad(y, (q, k, v), grad, retain_graph=True)
+    for a, b in zip(torch.autograd.grad(y, (q, k, v), TwoTensor(grad, 2 * grad), retain_graph=True), want):
+        assert type(a) is TwoTensor
+        close(a.a, b)
+        close(a.b, 2 * b)
+    seen = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Recorder():
+        for a, b in zip(torch.autograd.grad(y, (q, k, v), grad), want):
+            close(a, b)
+    assert seen
 
 
 def test_negative_views():
