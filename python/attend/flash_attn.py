@@ -4,7 +4,7 @@ and semantics, with autograd. Tensors are [batch, length, heads, dim], packed on
 What differs: float32 and float64 work too, as do any head dimensions; dropout has a pattern of its own, by position; the
 log-sum-exp of a query that attends to nothing is -inf; the returned probabilities are normalised, negative where dropped.
 torch.compile and export keep calls of one operator; not those with returned probabilities, pages, a cache, or slopes for each
-sequence of packed ones.
+sequence of packed ones. Errors are ValueError or TypeError, and RuntimeErrors too.
 """
 import numbers as _numbers
 
@@ -12,6 +12,7 @@ import torch as _torch
 
 from . import _core
 from .torch._autograd import attention_with_log_sum_exp as _attention_with_log_sum_exp
+from .torch._errors import raising_as_torch as _raising_as_torch
 from .torch._flash_operator import traced_flash_attention as _traced_flash_attention
 from .torch._modes import (is_traced as _is_traced, refuse_traces as _refuse_traces,
                            wants_gradients as _wants_gradients)
@@ -140,6 +141,7 @@ def _padded(matrices, q, rows, columns):
     return result
 
 
+@_raising_as_torch
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
     """softmax(q k^T scale) v for q [batch, Lq, heads, d], k and v [batch, Lk, kv_heads, d].
@@ -161,6 +163,7 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     return (output, log_sum_exp, _probabilities(q, k, v, options)) if return_attn_probs else output
 
 
+@_raising_as_torch
 def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                              alibi_slopes=None, deterministic=False, return_attn_probs=False):
     """flash_attn_func with keys and values in one tensor [batch, Lk, 2, kv_heads, d].
@@ -175,6 +178,7 @@ def flash_attn_kvpacked_func(q, kv, dropout_p=0.0, softmax_scale=None, causal=Fa
                            alibi_slopes, deterministic, return_attn_probs)
 
 
+@_raising_as_torch
 def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                               alibi_slopes=None, deterministic=False, return_attn_probs=False):
     """flash_attn_func with queries, keys and values in one tensor [batch, L, 3, heads, d].
@@ -189,6 +193,7 @@ def flash_attn_qkvpacked_func(qkv, dropout_p=0.0, softmax_scale=None, causal=Fal
                            softcap, alibi_slopes, deterministic, return_attn_probs)
 
 
+@_raising_as_torch
 def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
                            softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
                            deterministic=False, return_attn_probs=False, block_table=None):
@@ -244,6 +249,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     return output[0], log_sum_exp[0], _padded([packed[:, a, b] for a, b in places], q, max_seqlen_q, max_seqlen_k)
 
 
+@_raising_as_torch
 def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
                                     softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                                     alibi_slopes=None, deterministic=False, return_attn_probs=False):
@@ -261,6 +267,7 @@ def flash_attn_varlen_kvpacked_func(q, kv, cu_seqlens_q, cu_seqlens_k, max_seqle
                                   return_attn_probs)
 
 
+@_raising_as_torch
 def flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False,
                                      window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
                                      return_attn_probs=False):
@@ -296,6 +303,7 @@ def _rotated(x, cos, sin, positions, interleaved):
     return _torch.cat((turned.to(x.dtype), rest), dim=-1)
 
 
+@_raising_as_torch
 def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
                             causal=False, window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None,

@@ -77,7 +77,7 @@ def attention(inputs, attributes):
         boolean, bias = ~np.isneginf(bias), np.where(np.isneginf(bias), half.type(0), bias)
     allowed = _allowed(boolean, attributes.get("is_causal", 0), attributes.get("left_window_size"),
                        attributes.get("right_window_size"), lengths, offsets, queries, keys)
-    scale = attributes.get("scale") or 1 / math.sqrt(q.shape[-1])
+    scale = attributes.get("scale", 1 / math.sqrt(q.shape[-1]))
     softcap = attributes.get("softcap") or None
     found = attend.attention(q, k, v, mask=allowed, bias=bias, scale=scale, softcap=softcap, return_weights=True)
     output = found.output.swapaxes(1, 2).reshape(*query.shape[:2], -1) if flat else found.output

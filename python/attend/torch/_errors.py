@@ -1,5 +1,8 @@
 """Errors under Python's names and PyTorch's at once, since PyTorch raises RuntimeError for shapes and types."""
 import functools
+import os
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class TorchValueError(ValueError, RuntimeError):
@@ -10,8 +13,18 @@ class TorchTypeError(TypeError, RuntimeError):
     pass
 
 
+def _is_of_this_package(error):
+    """Or of somebody's hook, subclass or signal handler. What PyTorch raises for this package begins as all its errors."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename.startswith(_PACKAGE) or str(error).startswith("[")
+
+
 def as_torch(error):
     """A ValueError or TypeError of this package as one that is a RuntimeError too; others as they are."""
+    if not _is_of_this_package(error):
+        return error
     kind = {ValueError: TorchValueError, TypeError: TorchTypeError}.get(type(error))
     return error if kind is None else kind(*error.args).with_traceback(error.__traceback__)
 

@@ -8,20 +8,21 @@ from ._errors import raising_as_torch
 from ._modes import are_plain, transformed, wants_gradients
 
 
-def _split_mask(mask, name):
+def _split_mask(mask):
     """torch.nn.MultiheadAttention's masks: True = ignored, or numbers to be added; as (True = attend, numbers)."""
     if mask is None:
         return None, None
-    if mask.dtype == torch.bool:
-        return ~mask, None
-    if not mask.is_floating_point():
-        raise TypeError(f"[MultiheadAttention] expected {name} of bool or floating type, found {mask.dtype}")
-    return None, mask
+    return (~mask, None) if mask.dtype == torch.bool else (None, mask)
+
+
+def _is_mask(mask, *shapes):
+    """Whether it is one, of one of the shapes; or none."""
+    return mask is None or (mask.shape in shapes and (mask.dtype == torch.bool or mask.is_floating_point()))
 
 
 def _is_causal(mask, q, k):
     """Whether it masks what is behind each query's position, and nothing else."""
-    if mask.shape != (q.shape[2], k.shape[2]) or not (mask.dtype == torch.bool or mask.is_floating_point()):
+    if mask.shape != (q.shape[2], k.shape[2]):
         return False
     masked = True if mask.dtype == torch.bool else float("-inf")
     return torch.equal(mask, torch.full_like(mask, masked).triu(1))
@@ -56,7 +57,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         L, S]; bool, True = ignored, or numbers added to the scores. is_causal: attn_mask is top-left causal. Returns
         the output and, with need_weights, weights [batch, L, S], or [batch, heads, L, S] unless averaged.
 
-        Raises ValueError for shapes, TypeError for types; both are RuntimeErrors too.
+        Raises what PyTorch's layer raises, mostly AssertionError and RuntimeError.
 
         >>> import torch, attend.torch
         >>> layer, x = attend.torch.MultiheadAttention(8, 2), torch.ones(3, 1, 8)
@@ -66,15 +67,11 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         dropout = self.dropout if self.training else 0.0
         if (query.is_nested or query.device.type != "cpu" or self.bias_k is not None or self.add_zero_attn or
                 (need_weights and dropout > 0.0) or not are_plain(query, key, value, key_padding_mask, attn_mask) or
-                transformed() or not torch._C._get_flash_sdp_enabled()):
+                transformed() or not torch._C._get_flash_sdp_enabled() or (is_causal and attn_mask is None) or
+                not self._fits(query, key, value, key_padding_mask, attn_mask)):
             return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights,
                                    is_causal)
-        if is_causal and attn_mask is None:
-            raise ValueError("[MultiheadAttention] expected attn_mask with is_causal, found none")
         single = query.dim() == 2
-        if query.dim() not in (2, 3) or key.dim() != query.dim() or value.dim() != query.dim():
-            raise ValueError("[MultiheadAttention] expected query, key and value of 3 dimensions (or 2 without a batch), "
-                             f"found {query.dim()}, {key.dim()} and {value.dim()}")
         if single:
             query, key, value = (x.unsqueeze(0) for x in (query, key, value))
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
@@ -87,20 +84,45 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         if dropout > 0.0:
             options["dropout"] = dropout
             options["seed"] = int(torch.randint(0, 2**62, (), device="cpu"))
-        out = torch.empty(q.shape[0], q.shape[2], *q.shape[1::2], dtype=q.dtype, device="cpu").transpose(1, 2)
+        # In memory as the result is.
+        batch, heads, length, dim = q.shape
+        order = (0, 2, 1, 3) if self.batch_first or single else (1, 2, 0, 3)
+        lengths = (batch, length) if self.batch_first or single else (length, batch)
+        out = torch.empty(*lengths, heads, dim, dtype=q.dtype, device="cpu").permute(order)
         weights = None
         if need_weights and not wants_gradients(q, k, v, bias):
             given = options if bias is None else {**options, "bias": bias}
-            heads, weights, _ = _core.attention(q, k, v, return_weights=True, out=out, **given)
+            out, weights, _ = _core.attention(q, k, v, return_weights=True, out=out, **given)
         else:
-            heads = attention(q, k, v, bias, dict(options), out)
+            out = attention(q, k, v, bias, dict(options), out)
             weights = _composite.weights(q, k, bias, options) if need_weights else None
-        output = torch.nn.functional.linear(heads.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+        rows = out.transpose(1, 2) if self.batch_first or single else out.permute(2, 0, 1, 3)
+        output = torch.nn.functional.linear(rows.flatten(2), self.out_proj.weight, self.out_proj.bias)
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
         if single:
             return output[0], None if weights is None else weights[0]
-        return output if self.batch_first else output.transpose(0, 1), weights
+        return output, weights
+
+    def _fits(self, query, key, value, key_padding_mask, attn_mask):
+        """Whether shapes and types are as they should be; PyTorch's layer says what is wrong with others."""
+        rank = query.dim()
+        if rank not in (2, 3) or key.dim() != rank or value.dim() != rank or key.shape[:-1] != value.shape[:-1]:
+            return False
+        if (query.shape[-1], key.shape[-1], value.shape[-1]) != (self.embed_dim, self.kdim, self.vdim):
+            return False
+        lengths = 0 if self.batch_first or rank == 2 else 1  # where the batch is, if there is one
+        batch = [] if rank == 2 else [query.shape[lengths]]
+        if rank == 3 and key.shape[lengths] != batch[0]:
+            return False
+        pairs = tuple(x.shape[rank - 2 - lengths] for x in (query, key))
+        heads = self.num_heads * (batch[0] if batch else 1)
+        if not (_is_mask(attn_mask, pairs, (heads, *pairs)) and _is_mask(key_padding_mask, (*batch, pairs[1]))):
+            return False
+        parameters = (self.in_proj_weight, self.q_proj_weight, self.k_proj_weight, self.v_proj_weight, self.in_proj_bias,
+                      self.out_proj.weight, self.out_proj.bias)
+        kinds = {x.dtype for x in (query, key, value, *parameters) if x is not None}
+        return len(kinds) == 1 or torch.is_autocast_enabled("cpu")
 
     def _heads(self, query, key, value):
         """The projections, [batch, heads, length, head_dim]."""
@@ -119,21 +141,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
     def _masks(self, attn_mask, key_padding_mask, is_causal, q, k):
         """attend's options for PyTorch's masks, and numbers to be added to the scores."""
         options = {}
-        pairs = (q.shape[2], k.shape[2])
         if is_causal:
             options["causal"], attn_mask = "top-left", None
-        if attn_mask is not None and attn_mask.shape not in (pairs, (q.shape[0] * q.shape[1], *pairs)):
-            raise ValueError(f"[MultiheadAttention] expected attn_mask {list(pairs)} or "
-                             f"{[q.shape[0] * q.shape[1], *pairs]}, found {list(attn_mask.shape)}")
         if attn_mask is not None and attn_mask.dim() == 3:
             attn_mask = attn_mask.unflatten(0, q.shape[:2])
         if key_padding_mask is not None:
-            if key_padding_mask.shape != (k.shape[0], k.shape[2]):
-                raise ValueError(f"[MultiheadAttention] expected key_padding_mask [{k.shape[0]}, {k.shape[2]}], found "
-                                 f"{list(key_padding_mask.shape)}")
             key_padding_mask = key_padding_mask[:, None, None]
-        seen, bias = _split_mask(attn_mask, "attn_mask")
-        seen_keys, key_bias = _split_mask(key_padding_mask, "key_padding_mask")
+        seen, bias = _split_mask(attn_mask)
+        seen_keys, key_bias = _split_mask(key_padding_mask)
         seen, bias = _both(seen, seen_keys, torch.logical_and), _both(bias, key_bias, torch.add)
         if seen is not None:
             options["mask"] = seen

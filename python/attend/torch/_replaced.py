@@ -18,7 +18,7 @@ def _either(original):
     def either(query, *arguments, **keywords):
         if has_torch_function((query, *arguments, *keywords.values())):
             return overridden(query, *arguments, **keywords)
-        ours = query.device.type == "cpu" and not query.is_nested
+        ours = not isinstance(query, torch.Tensor) or (query.device.type == "cpu" and not query.is_nested)
         return (scaled_dot_product_attention if ours else original)(query, *arguments, **keywords)
 
     def overridden(query, *arguments, **keywords):

@@ -415,10 +415,12 @@ def test_compiled_writes_to_a_cache():
     cache = torch.randn(2, 16, 2, 8)
 
     def step(x, keys, values):
-        return fa.flash_attn_with_kvcache(x * 2, keys, values, x, x, cache_seqlens=np.int64(3), causal=True) + 1
+        return fa.flash_attn_with_kvcache(x * 2, keys, values, x, x, cache_seqlens=3, causal=True) + 1
 
     want, found = [cache.clone(), cache.clone()], [cache.clone(), cache.clone()]
     output = step(x, *want)
+    again = fa.flash_attn_with_kvcache(x * 2, *want, x, x, cache_seqlens=np.int64(3), causal=True) + 1
+    assert torch.equal(again, output)
     torch.testing.assert_close(torch.compile(step, backend="aot_eager")(x, *found), output)
     assert all(torch.equal(a, b) for a, b in zip(found, want))
 
@@ -429,3 +431,12 @@ def test_numbers_of_other_kinds_compile(scale):
     call = lambda x: fa.flash_attn_func(x, x, x, softmax_scale=scale, softcap=np.float32(5))
     torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(call, backend="aot_eager")(x), call(x))
+
+
+def test_errors_are_runtime_errors_too():
+    x = torch.ones(1, 2, 2, 4)
+    for error, call in ((ValueError, lambda: fa.flash_attn_func(torch.ones(1, 2, 3, 4), x, x)), (TypeError, lambda: fa.flash_attn_func(x.int(), x, x)),
+                        (TypeError, lambda: fa.flash_attn_qkvpacked_func(None)), (ValueError, lambda: fa.flash_attn_with_kvcache(x, x, x, x, x, cache_seqlens=9))):
+        with pytest.raises(RuntimeError) as found:
+            call()
+        assert isinstance(found.value, error)

@@ -1,6 +1,7 @@
 """PyTorch's function replaced, and what overrides it: CausalBias, subclasses, modes, torch.fx, scripts."""
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import CausalBias, causal_lower_right, causal_upper_left
 from torch.overrides import TorchFunctionMode
 
@@ -139,3 +140,23 @@ def test_contexts_that_overlap():
     assert torch.nn.functional.scaled_dot_product_attention is not original
     second.__exit__(None, None, None)
     assert torch.nn.functional.scaled_dot_product_attention is original
+
+
+def test_what_is_no_tensor_is_a_type_error():
+    for x in (None, [1.0], "query"):
+        with attend.torch.replaced(), pytest.raises(TypeError, match="query"):
+            F.scaled_dot_product_attention(x, x, x)
+
+
+# Where PyTorch's flash attention is switched off, so is this: a reference is PyTorch's own.
+def test_the_math_backend_is_pytorchs():
+    q, k, v = torch.randn(3, 1, 2, 5, 8).unbind()
+    layer = attend.torch.MultiheadAttention(8, 2)
+    plain = torch.nn.MultiheadAttention(8, 2)
+    plain.load_state_dict(layer.state_dict())
+    with sdpa_kernel(SDPBackend.MATH):
+        want = F.scaled_dot_product_attention(q, k, v)
+        assert torch.equal(attend.torch.scaled_dot_product_attention(q, k, v), want)
+        with attend.torch.replaced():
+            assert torch.equal(F.scaled_dot_product_attention(q, k, v), want)
+        assert torch.equal(layer(q[0], k[0], v[0], need_weights=False)[0], plain(q[0], k[0], v[0], need_weights=False)[0])

@@ -170,8 +170,6 @@ def test_what_does_not_fit_is_an_exception():
         assert isinstance(caught.value, RuntimeError)  # as PyTorch's errors are
     with pytest.raises(RuntimeError, match="Explicit attn_mask should not be set when is_causal=True"):
         sdpa(q, k, v, torch.ones(6, 7).bool(), is_causal=True)
-    with pytest.raises(RuntimeError, match="expected query, key and value of 3 dimensions"):
-        attend.torch.MultiheadAttention(8, 2)(q, k, v)
 
 
 def test_a_tensor_as_scale():
@@ -255,3 +253,33 @@ def test_tensors_lose_their_memory_while_they_are_used():
         thread.join()
         del trash
         assert torch.equal(result[0], want)
+
+
+@pytest.mark.parametrize("query,mask", [(torch.float32, torch.float64), (torch.float32, torch.float16), (torch.float16, torch.bfloat16),
+                                        (torch.float32, torch.int32)], ids=str)
+def test_types_of_masks(query, mask):
+    x, mask = torch.ones(1, 2, 3, 4, dtype=query), torch.ones(3, 3, dtype=mask)
+    for function in (F.scaled_dot_product_attention, attend.torch.scaled_dot_product_attention):
+        with pytest.raises(RuntimeError, match="attn_mask"):
+            function(x, x, x, mask)
+
+
+@pytest.mark.parametrize("keywords", [{"is_causal": "x"}, {"is_causal": None}, {"is_causal": 1}, {"enable_gqa": 1}], ids=str)
+def test_flags_are_true_or_false(keywords):
+    x = torch.ones(1, 2, 3, 4)
+    for function in (F.scaled_dot_product_attention, attend.torch.scaled_dot_product_attention):
+        with pytest.raises(TypeError, match=next(iter(keywords))):
+            function(x, x, x, **keywords)
+
+
+# An error of a hook, a subclass or a signal handler is its own.
+def test_errors_of_others_pass():
+    error = ValueError("of a hook")
+
+    def pack(x):
+        raise error
+
+    x = torch.ones(1, 2, 3, 4, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), pytest.raises(ValueError) as found:
+        attend.torch.scaled_dot_product_attention(x, x, x)
+    assert found.value is error
