@@ -39,7 +39,10 @@ void check_floating_target(const std::string& name, const MutableTensorView& vie
 
 /// The fast path: units of tiles that share their packed keys, and sequences of a few queries key by key. The latter
 /// gives no weights: where they are asked for, tiles give them, and the result keeps the bits that it has without.
-void run_flash(const kernels::AttentionProblem& problem, const kernels::AttentionOutputs& outputs) {
+void run_flash(const kernels::AttentionProblem& whole, const kernels::AttentionOutputs& outputs) {
+    kernels::AttentionProblem problem = whole;
+    const std::vector<kernels::Sequence> pieces = flash::cut_short_sequences(whole);
+    if (!pieces.empty()) problem.sequences = pieces;
     const kernels::cpu::TileKernels& tile_kernels = flash::forward_kernels(problem);
     const std::vector<flash::Unit> units =
         flash::forward_units(problem, tile_kernels, num_threads(), outputs.weights.has_value());
@@ -161,6 +164,9 @@ void attention_into(const AttentionTargets& targets, const TensorView& query, co
     kernels::AttentionOutputs outputs{.output = targets.output, .log_sum_exp = {}, .weights = targets.weights};
     if (targets.log_sum_exp) {
         check_floating_target("log_sum_exp", *targets.log_sum_exp, checked.log_sum_exp_shape());
+        if (targets.log_sum_exp->dtype() != DType::float64) {
+            detail::check_dtype(kOperation, "log_sum_exp", *targets.log_sum_exp, DType::float32);
+        }
         outputs.log_sum_exp = *targets.log_sum_exp;
     } else {
         own_log_sum_exp = Tensor::empty(checked.log_sum_exp_shape(), checked.log_sum_exp_dtype());

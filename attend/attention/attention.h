@@ -10,7 +10,9 @@
 ///
 /// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32, in
 /// float64 for float64. Results have the dtype of the query. They are the same bits for any number of threads, and for
-/// a sequence alone or in a batch (dropout draws by the sequence's index, so it must be the same).
+/// a sequence alone, in a batch, packed or padded (dropout draws by the sequence's index, so it must be the same). Up
+/// to 4 queries of more keys than that are decoding, whose rounding is another: not the same bits as padded with more
+/// queries; nor with a score function are those of fewer keys.
 #pragma once
 
 #include <attend/attention/mask.h>

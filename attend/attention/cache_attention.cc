@@ -77,7 +77,8 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
         sequences[static_cast<std::size_t>(b)].key_begin = contents.padding[static_cast<std::size_t>(b)];
     }
     problem.sequences = sequences;
-    const bool few = contents.in_place && options.algorithm != Algorithm::reference && flash::supports(problem) &&
+    const bool few = contents.in_place && source.dtype != DType::float64 && options.algorithm != Algorithm::reference &&
+                     flash::supports(problem) &&
                      std::all_of(sequences.begin(), sequences.begin() + batch,
                                  [&](const kernels::Sequence& sequence) { return flash::decodes(problem, sequence); });
     AttentionResult few_result;
@@ -88,11 +89,12 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
                            {.output = few_result.output.view(), .log_sum_exp = few_result.log_sum_exp.view()});
         if (!options.return_weights) return few_result;
     }
-    if (padded > 0 && (options.bias || !problem.allowed.empty() || !problem.blocks.empty())) {
-        throw ValueError("attention",
-                         "expected no bias, no boolean mask and no mask by blocks for more than a few queries over a "
-                         "cache with left "
-                         "padding, found one");
+    if (padded > 0 && query.shape()[2] > 0 && (options.bias || !problem.allowed.empty() || !problem.blocks.empty())) {
+        throw ValueError(
+            "attention",
+            "expected no bias, no boolean mask and no mask by blocks over a cache with left padding, where "
+            "keys are copied (but for 1 to 4 queries, without dropout or weights, a bias of at most 32 bits "
+            "and a scale above 1e-6), found one");
     }
     const bool wider = source.dtype != query.dtype();
     const DType dtype = wider ? DType::float32 : query.dtype();

@@ -4,6 +4,7 @@
 #include <attend/core/error.h>
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -49,12 +50,12 @@ KvCache::KvCache(const KvCacheOptions& options) : options_(options) {
 void KvCache::reserve(std::int64_t capacity) {
     if (capacity <= options_.capacity) return;
     const std::int64_t doubled = std::max(capacity, 2 * options_.capacity);
-    keys_ = resized(keys_, 2, doubled);
-    values_ = resized(values_, 2, doubled);
-    if (options_.dtype == DType::int8) {
-        key_scales_ = resized(key_scales_, 2, doubled);
-        value_scales_ = resized(value_scales_, 2, doubled);
-    }
+    // All of it, or nothing where memory runs out.
+    std::array<Tensor, 4> grown;
+    const std::array<Tensor*, 4> tensors = {&keys_, &values_, &key_scales_, &value_scales_};
+    const std::size_t count = options_.dtype == DType::int8 ? 4 : 2;
+    for (std::size_t i = 0; i < count; ++i) grown[i] = resized(*tensors[i], 2, doubled);
+    for (std::size_t i = 0; i < count; ++i) *tensors[i] = std::move(grown[i]);
     options_.capacity = doubled;
 }
 

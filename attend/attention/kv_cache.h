@@ -168,9 +168,9 @@ struct PagedView {
 ///
 /// Up to 4 queries a sequence (and 64 with the heads of a group) read the cache where it lies, once for all heads of a
 /// group; the same bits from either cache, and from tensors with Mask::key_lengths. More queries, dropout or
-/// return_weights copy the cache to tensors first, and take no bias or boolean mask where there is padding: tensors of
-/// the query's dtype where the cache has it too, else of float32, in which all of it is then computed, so that nothing
-/// is rounded but the results.
+/// return_weights copy the cache to tensors first (as do a float64 bias and a scale of at most 1e-6), and take no bias
+/// or boolean mask where there is padding: tensors of the query's dtype where the cache has it too, else of float32, in
+/// which all of it is then computed, so that nothing is rounded but the results.
 ///
 /// The mask holds neither packed sequences nor key lengths: the cache knows both.
 /// @param query [batch, heads, Lq, head_dim], float32, bfloat16 or float16 @throws ShapeError, DTypeError, ValueError

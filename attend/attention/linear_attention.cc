@@ -153,7 +153,7 @@ void LinearAttentionState::advance(const detail::CheckedLinearProblem& checked, 
     const bool normalise = checked.problem().normalise;
     // A head's state is read before its tokens and written behind them, by the same task; but what may be ended on its
     // way leaves the state as it was.
-    const bool in_place = checked.problem().query.size(2) == 1;
+    const bool in_place = checked.problem().query.size(2) == 1 && checked.problem().map != FeatureMap::function;
     Tensor state = in_place ? Tensor() : Tensor::empty(state_.shape(), state_.dtype());
     Tensor normaliser = in_place ? Tensor() : Tensor::empty(normaliser_.shape(), normaliser_.dtype());
     LinearOutputs outputs{.output = output, .state = (in_place ? state_ : state).view()};
@@ -173,17 +173,19 @@ void LinearAttentionState::reorder(std::span<const std::int64_t> sources) {
             "LinearAttentionState::reorder",
             "expected sequences from 0 to " + std::to_string(sequences - 1) + ", found " + std::to_string(source));
     }
-    for (Tensor* of : {&state_, &normaliser_}) {
-        Shape shape = of->shape();
+    const auto reordered = [&](const Tensor& from) {
+        Shape shape = from.shape();
         shape[0] = static_cast<std::int64_t>(sources.size());
-        Tensor kept = Tensor::empty(shape, of->dtype());
+        Tensor kept = Tensor::empty(shape, from.dtype());
         for (std::size_t s = 0; s < sources.size(); ++s) {
-            kept.view()
-                .select(0, static_cast<std::int64_t>(s))
-                .copy_from(std::as_const(*of).view().select(0, sources[s]));
+            kept.view().select(0, static_cast<std::int64_t>(s)).copy_from(from.view().select(0, sources[s]));
         }
-        *of = std::move(kept);
-    }
+        return kept;
+    };
+    // Both, or neither where memory runs out.
+    Tensor state = reordered(state_);
+    normaliser_ = reordered(normaliser_);
+    state_ = std::move(state);
 }
 
 }  // namespace attend

@@ -53,6 +53,8 @@ struct LinearAttentionOptions {
 /// NaN and infinity reach the rows that see them; those of later tokens never reach earlier rows of a causal call. With
 /// FeatureMap::softmax_keys a NaN in a key reaches every row.
 ///
+/// The same bits for any number of threads, and for a sequence alone, packed or padded; but a call of one token on an
+/// initial state is the recurrent step of decoding, whose rounding is another.
 /// Time O(batch heads L d dv). Memory besides the results: per thread some states and a chunk of tokens; float64 and
 /// (in double as well) head sizes above 1024, of values above 1023, go token by token.
 /// @param query [batch, heads, Lq, d] @param key [batch, kv_heads, Lk, d] @param value [batch, kv_heads, Lk, dv];

@@ -63,8 +63,8 @@ public:
     /// Sequences packed one after the other into a batch of 1: sequence s holds the queries [query_starts[s],
     /// query_starts[s + 1]) and attends to the keys [key_starts[s], key_starts[s + 1]) only. Rows after the last start
     /// attend to nothing. Everything that is said of a sequence (offsets, key lengths, dropout) counts from its own
-    /// start, so the result equals that of the same sequences padded into a batch, bit for bit.
-    /// (flash-attn's cu_seqlens_q and cu_seqlens_k.)
+    /// start, so the result equals that of the same sequences padded into a batch, bit for bit (but for a few queries
+    /// of more keys: attention.h). (flash-attn's cu_seqlens_q and cu_seqlens_k.)
     static Mask packed(std::vector<std::int64_t> query_starts, std::vector<std::int64_t> key_starts);
     /// The same for queries and keys of equal lengths.
     static Mask packed(std::vector<std::int64_t> starts);

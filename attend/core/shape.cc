@@ -70,4 +70,18 @@ Shape broadcast_shapes(const std::string& operation, const Shape& a, const Shape
     return result;
 }
 
+void check_empty_shape(const std::string& operation, const std::string& name, const Shape& shape) {
+    constexpr std::int64_t kMost = std::int64_t{1} << 22;
+    if (shape.numel() > 0) return;
+    std::int64_t product = 1;
+    for (const std::int64_t extent : shape) {
+        if (extent > 0 && (__builtin_mul_overflow(product, extent, &product) || product > kMost)) {
+            throw ShapeError(operation, "expected " + name +
+                                            " without elements to have extents whose product (but for those of 0) is "
+                                            "at most " +
+                                            std::to_string(kMost) + ", found " + to_string(shape));
+        }
+    }
+}
+
 }  // namespace attend

@@ -61,6 +61,7 @@ void check_weight(const TensorView& weight, const PackOptions& options, bool byt
     if (options.scale && !(*options.scale > 0.0F && std::isfinite(*options.scale))) {
         throw ValueError(kOperation, "expected a finite scale above 0, found " + std::to_string(*options.scale));
     }
+    check_empty_shape(kOperation, "a weight", weight.shape());
     const std::int64_t depth = weight.size(options.transposed ? 0 : 1);
     if (options.dtype == DType::int8 && depth > kernels::kMaxByteDepth) {
         throw ValueError(kOperation, "expected at most " + std::to_string(kernels::kMaxByteDepth) +

@@ -50,8 +50,8 @@ bool fit(const TensorView& query, const TensorView& key, const TensorView& value
 
 /// Whether PyTorch takes the mask for such a query.
 bool masks(const TensorView& mask, const TensorView& query) {
-    return mask.rank() <= 4 && (mask.dtype() == DType::boolean || mask.dtype() == DType::float32 ||
-                                mask.dtype() == query.dtype());
+    return mask.rank() <= 4 &&
+           (mask.dtype() == DType::boolean || mask.dtype() == DType::float32 || mask.dtype() == query.dtype());
 }
 
 /// PyTorch's function for plain tensors of four dimensions, where nothing but numbers is asked
@@ -64,7 +64,8 @@ nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, n
     for (std::size_t i = 0; i < count; ++i) {
         if (!is_torch(tensors[i]) || !is_plain_torch(tensors[i])) return nb::none();
     }
-    if (PyBool_Check(is_causal.ptr()) == 0 || PyBool_Check(enable_gqa.ptr()) == 0 || !is_number(scale)) return nb::none();
+    if (PyBool_Check(is_causal.ptr()) == 0 || PyBool_Check(enable_gqa.ptr()) == 0 || !is_number(scale))
+        return nb::none();
     const bool causal = is_causal.ptr() == Py_True;
     const bool grouped = enable_gqa.ptr() == Py_True;
     if ((causal && count == 4) || questions.any_is_true() || !nb::cast<bool>(flash_enabled())) return nb::none();

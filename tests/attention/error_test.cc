@@ -121,6 +121,9 @@ TEST(AttentionErrors, Targets) {
     Tensor output = zeros({2, 4, 5, 8});
     EXPECT_EQ(message_of<ShapeError>([&] { attention_into({.output = output}, in.query, in.key, in.value); }),
               "[attention] expected output of shape [2, 4, 5, 6], found [2, 4, 5, 8]");
+    Tensor right = zeros({2, 4, 5, 6});
+    Tensor rounded = zeros({2, 4, 5}, DType::bfloat16);
+    EXPECT_THROW(attention_into({.output = right, .log_sum_exp = rounded}, in.query, in.key, in.value), DTypeError);
     const AttentionResult y = attention(in.query, in.key, in.value);
     EXPECT_EQ(message_of<ShapeError>([&] { attention_backward(output, in.query, in.key, in.value, y); }),
               "[attention_backward] expected grad_output of shape [2, 4, 5, 6], found [2, 4, 5, 8]");

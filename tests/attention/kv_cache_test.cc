@@ -275,6 +275,33 @@ TEST(PagedView, SameBitsAsTheCacheThatItShows) {
     }
 }
 
+// Keys of float64 under a query of another type are copied, however few its rows.
+TEST(PagedView, DoublesUnderFloats) {
+    const Tensor keys = normal({2, 1, 16, 8}, 1);
+    const Tensor values = normal({2, 1, 16, 8}, 2);
+    const Tensor wide_keys = keys.to(DType::float64);
+    const Tensor wide_values = values.to(DType::float64);
+    for (const std::int64_t rows : {1, 4, 5}) {
+        for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
+            const Tensor q = normal({1, 2, rows, 8}, 3).to(dtype);
+            const AttentionResult expected = attention(q.to(DType::float32), PagedView{keys, values, {{1, 0}}, {27}});
+            const AttentionResult found = attention(q, PagedView{wide_keys, wide_values, {{1, 0}}, {27}});
+            EXPECT_LE(row_error(found.output, expected.output), dtype == DType::float32 ? 1e-6 : 1e-2);
+            EXPECT_LE(row_error(found.log_sum_exp, expected.log_sum_exp), 1e-6);
+        }
+    }
+}
+
+TEST(KvCache, NoQueriesOverPadding) {
+    KvCache cache({.batch = 1, .kv_heads = 1, .head_dim = 8});
+    cache.append(normal({1, 1, 5, 8}, 1), normal({1, 1, 5, 8}, 2));
+    cache.set_left_padding(0, 2);
+    const Tensor bias({1, 1, 0, 5});
+    AttentionOptions options;
+    options.bias = bias.view();
+    EXPECT_EQ(attention(Tensor({1, 1, 0, 8}), cache, options).output.shape(), Shape({1, 1, 0, 8}));
+}
+
 TEST(PagedView, RefusesWhatIsNotThere) {
     const Tensor rows = normal({3, 1, 16, 8}, 1);
     const Tensor q = normal({1, 1, 1, 8}, 2);

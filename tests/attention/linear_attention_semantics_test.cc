@@ -17,6 +17,7 @@
 #include <cstring>
 #include <limits>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -247,6 +248,63 @@ TEST(LinearAttentionSemantics, PackedEqualsAlone) {
         EXPECT_EQ(row_error(rows_of(packed, 66, 70), zeros({1, 2, 4, 24})), 0.0);
         EXPECT_EQ(row_error(rows_of(together.key, 66, 70), zeros({1, 1, 4, 40})), 0.0);
     }
+}
+
+TEST(LinearAttentionSemantics, PackedEqualsPadded) {
+    const std::vector<std::int64_t> starts{0, 1, 22, 25, 70};
+    for (LinearCase c : linear_cases()) {
+        if (c.state || c.decay != CaseDecay::none || c.delta) continue;
+        SCOPED_TRACE(c.name());
+        const LinearInputs inputs(c, DType::float32, 5);
+        LinearAttentionOptions options = inputs.options;
+        options.query_starts = starts;
+        const Tensor packed = linear_attention(inputs.query, inputs.key, inputs.value, options);
+        options.query_starts.clear();
+        options.key_lengths.clear();
+        for (std::size_t s = 0; s + 1 < starts.size(); ++s) options.key_lengths.push_back(starts[s + 1] - starts[s]);
+        const auto padded_of = [&](const Tensor& from) {
+            const Shape& shape = from.shape();
+            Tensor padded({4, shape[1], 45, shape[3]});
+            for (std::int64_t s = 0; s < 4; ++s) {
+                const auto at = static_cast<std::size_t>(s);
+                padded.view()
+                    .slice(0, s, s + 1)
+                    .slice(2, 0, starts[at + 1] - starts[at])
+                    .copy_from(from.view().slice(2, starts[at], starts[at + 1]));
+            }
+            return padded;
+        };
+        const Tensor padded =
+            linear_attention(padded_of(inputs.query), padded_of(inputs.key), padded_of(inputs.value), options);
+        for (std::int64_t s = 0; s < 4; ++s) {
+            const auto at = static_cast<std::size_t>(s);
+            EXPECT_TRUE(same_bits(padded.view().slice(0, s, s + 1).slice(2, 0, starts[at + 1] - starts[at]).clone(),
+                                  rows_of(packed, starts[at], starts[at + 1])))
+                << s;
+        }
+    }
+}
+
+// A feature function that throws at a later head leaves the state as it was.
+TEST(LinearAttentionSemantics, StepsThatThrowLeaveTheState) {
+    LinearAttentionOptions options;
+    options.feature_map = FeatureMap::function;
+    int left = 100;
+    options.function = FeatureFunction{.map = [&](std::span<const double> x, std::span<double> y) {
+        if (--left < 0) throw std::runtime_error("no more");
+        std::copy(x.begin(), x.end(), y.begin());
+    }};
+    set_num_threads(1);
+    LinearAttentionState state(1, 3, 4, 4);
+    const Tensor token = normal({1, 3, 1, 4}, 1);
+    static_cast<void>(state.step(token, token, token, options));
+    const Tensor before = state.state();
+    left = 3;
+    EXPECT_THROW(static_cast<void>(state.step(token, token, token, options)), std::runtime_error);
+    set_num_threads(0);
+    EXPECT_TRUE(same_bits(state.state(), before));
+    EXPECT_THROW(state.reorder(std::vector<std::int64_t>{1}), ValueError);
+    EXPECT_TRUE(same_bits(state.state(), before));
 }
 
 TEST(LinearAttentionSemantics, AloneEqualsInABatch) {

@@ -468,31 +468,51 @@ TEST_P(Semantics, GroupedHeads) {
     EXPECT_LE(row_error(g.key, sum), 1e-6);
 }
 
-// Packed sequences give the bits of the same sequences in a padded batch, dropout included.
+// Packed sequences give the bits of the same sequences in a padded batch, dropout included; very short ones among them.
 TEST_P(Semantics, PackedEqualsPadded) {
-    const std::vector<std::int64_t> starts{0, 40, 43, 110};
-    const Tensor q = normal({1, 2, 110, 16}, 1);
-    const Tensor k = normal({1, 2, 110, 16}, 2);
-    const Tensor v = normal({1, 2, 110, 16}, 3);
-    AttentionOptions options{.mask = Mask::packed(starts) & Mask::causal(), .dropout = 0.2, .seed = 3};
-    const AttentionResult packed = run(q, k, v, options);
-    Tensor pq({3, 2, 67, 16});
-    Tensor pk({3, 2, 67, 16});
-    Tensor pv({3, 2, 67, 16});
-    for (std::int64_t s = 0; s < 3; ++s) {
-        const std::int64_t begin = starts[static_cast<std::size_t>(s)];
-        const std::int64_t end = starts[static_cast<std::size_t>(s) + 1];
-        pq.view().select(0, s).slice(1, 0, end - begin).copy_from(q.view().select(0, 0).slice(1, begin, end));
-        pk.view().select(0, s).slice(1, 0, end - begin).copy_from(k.view().select(0, 0).slice(1, begin, end));
-        pv.view().select(0, s).slice(1, 0, end - begin).copy_from(v.view().select(0, 0).slice(1, begin, end));
-    }
-    options.mask = Mask::key_lengths({40, 3, 67}) & Mask::causal();
-    const AttentionResult padded = run(pq, pk, pv, options);
-    for (std::int64_t s = 0; s < 3; ++s) {
-        const std::int64_t begin = starts[static_cast<std::size_t>(s)];
-        const std::int64_t end = starts[static_cast<std::size_t>(s) + 1];
-        EXPECT_TRUE(same_bits(packed.output.view().select(0, 0).slice(1, begin, end).clone(),
-                              padded.output.view().select(0, s).slice(1, 0, end - begin).clone()));
+    const std::vector<std::int64_t> lengths{40, 3, 67, 1, 4, 0, 5, 2};
+    std::vector<std::int64_t> starts{0};
+    for (const std::int64_t n : lengths) starts.push_back(starts.back() + n);
+    const auto count = static_cast<std::int64_t>(lengths.size());
+    const std::int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+    const Shape packed_keys{1, 2, starts.back(), 16};
+    const auto rows_of = [&](const TensorView& packed, std::int64_t s) {
+        const auto at = static_cast<std::size_t>(s);
+        return packed.select(0, 0).slice(1, starts[at], starts[at + 1]);
+    };
+    const auto padded_of = [&](const Tensor& packed) {
+        const Shape& shape = packed.shape();
+        Tensor padded({count, shape[1], longest, shape[3]}, packed.dtype());
+        for (std::int64_t s = 0; s < count; ++s) {
+            padded.view()
+                .select(0, s)
+                .slice(1, 0, lengths[static_cast<std::size_t>(s)])
+                .copy_from(rows_of(packed.view(), s));
+        }
+        return padded;
+    };
+    for (const std::int64_t heads : {2, 6, 34}) {
+        for (const double dropout : {0.0, 0.2}) {
+            const Tensor q = normal({1, heads, starts.back(), 16}, 1);
+            const Tensor k = normal(packed_keys, 2);
+            const Tensor v = normal(packed_keys, 3);
+            AttentionOptions options{.mask = Mask::packed(starts) & Mask::causal(), .dropout = dropout, .seed = 3};
+            const AttentionResult packed = run(q, k, v, options);
+            options.mask = Mask::key_lengths(lengths) & Mask::causal();
+            const AttentionResult padded = run(padded_of(q), padded_of(k), padded_of(v), options);
+            for (std::int64_t s = 0; s < count; ++s) {
+                const std::int64_t length = lengths[static_cast<std::size_t>(s)];
+                EXPECT_TRUE(same_bits(rows_of(packed.output.view(), s).clone(),
+                                      padded.output.view().select(0, s).slice(1, 0, length).clone()))
+                    << length << " tokens, " << heads << " heads, dropout " << dropout;
+                if (dropout > 0.0) continue;
+                options.mask = Mask::causal();
+                const auto alone = [&](const Tensor& x) { return rows_of(x.view(), s).unsqueeze(0).clone(); };
+                EXPECT_TRUE(same_bits(run(alone(q), alone(k), alone(v), options).output,
+                                      rows_of(packed.output.view(), s).unsqueeze(0).clone()))
+                    << length << " tokens alone, " << heads << " heads";
+            }
+        }
     }
 }
 

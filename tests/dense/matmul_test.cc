@@ -273,6 +273,7 @@ TEST_P(Dense, WeightsOfInt8AreTakenAsTheyAre) {
     EXPECT_TRUE(testing::same_bits(integers, weight));
     EXPECT_TRUE(testing::same_bits(worth, scales));
     EXPECT_THROW(PackedMatrix(scales.view().reshape({8, 5})).integers(), DTypeError);
+    EXPECT_THROW(PackedMatrix(TensorView(nullptr, DType::float32, {std::int64_t{1} << 40, 0}, {0, 1})), ShapeError);
     const Tensor turned = weight.view().transpose(0, 1).clone();
     EXPECT_TRUE(std::ranges::equal(packed.image(), PackedMatrix::quantized(turned, scales, true).image()));
     const Tensor one = Tensor::from<float>({0.25F});

@@ -225,6 +225,37 @@ bool decodes(const AttentionProblem& problem, const Sequence& sequence) {
            sequence.query_count <= kDecodeQueries && sequence.query_count * group_of(problem) <= kDecodeRows;
 }
 
+std::vector<Sequence> cut_short_sequences(const AttentionProblem& problem) {
+    const auto own = [](const Sequence& sequence) {
+        Sequence rows = sequence;
+        rows.query_count = std::min(sequence.query_count, sequence.key_count);
+        return rows;
+    };
+    const auto is_cut = [&](const Sequence& sequence) {
+        return sequence.query_count > sequence.key_count && decodes(problem, own(sequence));
+    };
+    // A score function is told which sequence it sees.
+    const bool squares = problem.query.shape()[2] == problem.key.shape()[2] && problem.score == nullptr;
+    if (!squares || std::none_of(problem.sequences.begin(), problem.sequences.end(), is_cut)) return {};
+    std::vector<Sequence> pieces;
+    for (const Sequence& sequence : problem.sequences) {
+        if (!is_cut(sequence)) {
+            pieces.push_back(sequence);
+            continue;
+        }
+        pieces.push_back(own(sequence));
+        const std::int64_t begin = sequence.key_count;
+        Sequence padding = sequence;
+        padding.query_begin += begin;
+        padding.query_count -= begin;
+        padding.lower += begin;
+        padding.upper += begin;
+        padding.query_offset += begin;
+        pieces.push_back(padding);
+    }
+    return pieces;
+}
+
 DecodePlan::DecodePlan(const AttentionProblem& problem, DType cache)
     : kernels(decode_kernels(cache, problem.query.dtype())),
       tile_kernels(cpu::tile_kernels(DType::float32, true)),

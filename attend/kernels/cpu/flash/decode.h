@@ -57,6 +57,10 @@ private:
 /// Whether a sequence is computed here: by shapes and options alone, so that it is alone, in a batch and packed.
 bool decodes(const AttentionProblem& problem, const Sequence& sequence);
 
+/// The problem's sequences, padding cut off those that would decode without it, so that it does not change their bits:
+/// where there are as many queries as keys, the rows behind a sequence's keys are padding. None where nothing is cut.
+std::vector<Sequence> cut_short_sequences(const AttentionProblem& problem);
+
 /// One split of one head of keys.
 struct Split {
     std::int64_t sequence = 0;  ///< index among the problem's sequences

@@ -15,8 +15,8 @@
 
 namespace attend::kernels::cpu::linear {
 
-/// Whether a sequence is one token with its query: that follows from the sequence alone, so that its bits do not depend
-/// on others.
+/// Whether a sequence is one token with its query, on a state, and nobody has more: chunks give other bits, which a
+/// sequence keeps alone, packed and padded.
 bool is_step(const LinearProblem& problem, std::int64_t sequence);
 
 /// Bytes of scratch of step.
