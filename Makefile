@@ -43,13 +43,13 @@ docs: ## The API reference: build/docs/html/index.html
 
 format: ## Formats every source file
 	@sh scripts/install_dependencies.sh check
-	@git ls-files '*.cc' '*.h' | xargs clang-format-14 -i
+	@git ls-files '*.cc' '*.h' '*.inl' | xargs clang-format-14 -i
 
 check-format: ## Fails where a source file is not formatted
 	@sh scripts/install_dependencies.sh check
-	@git ls-files '*.cc' '*.h' | xargs clang-format-14 --dry-run -Werror
+	@git ls-files '*.cc' '*.h' '*.inl' | xargs clang-format-14 --dry-run -Werror
 
-check: check-format docs tidy clang sanitize test ## All that a release must pass (half an hour on two cores)
+check: check-format docs tidy clang sanitize test wheel ## All that a release must pass (but for the fuzzers and benchmarks)
 
 tidy: ## clang-tidy over every source file
 	@sh scripts/install_dependencies.sh build test check

@@ -6,10 +6,10 @@
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/cpu/attention.h>
 #include <attend/kernels/cpu/flash/forward.h>
+#include <attend/kernels/cpu/plain/attention.h>
+#include <attend/kernels/cpu/plain/tile.h>
 #include <attend/kernels/reference/attention.h>
-#include <attend/kernels/tile.h>
 
 #include <algorithm>
 #include <cmath>

@@ -5,8 +5,7 @@
 /// multiple of kv_heads, and a group of heads / kv_heads consecutive heads shares one head of key and value
 /// (grouped-query attention, Ainslie et al. 2023). Views may have any strides as long as the last dimension is
 /// contiguous, so [batch, length, heads, d] is `.transpose(1, 2)` of a view and a packed [batch, length, 3, heads, d]
-/// is
-/// `.select(2, 0).transpose(1, 2)`: no copies.
+/// is `.select(2, 0).transpose(1, 2)`: no copies.
 ///
 /// dtypes: float32, float64, bfloat16, float16, the same for query, key and value; sums are taken in float32, in
 /// float64 for float64. Results have the dtype of the query. They are the same bits for any number of threads, and for
@@ -28,7 +27,8 @@ namespace attend {
 /// Which implementation computes.
 enum class Algorithm : std::uint8_t {
     automatic,  ///< the fastest that has what is asked for
-    reference,  ///< the scalar oracle in double: one row of scores at a time
+    reference,  ///< the scalar oracle in double: one row of scores at a time (linear attention's gradients: token by
+                ///< token)
     flash,      ///< tiles and an online softmax: memory O(n) (Dao et al., "FlashAttention", 2022)
 };
 
@@ -63,10 +63,11 @@ struct AttentionResult {
 ///
 /// Time O(batch heads Lq Lk (d + dv)) without the tiles that no query sees; memory besides the results: for each thread
 /// a strip of packed keys and values and a block of queries and outputs, 1 to 4 MiB whatever the lengths (`reference`:
-/// O(Lk)). float32, bfloat16 and float16 accumulate in float32; float64, and scales or soft caps outside of [1e-6,
-/// 1e6], take a plainer path in double. Sequences of up to 4 queries (64 rows with the heads that share keys) are
-/// computed key by key (flash-decoding) unless dropout or a mask by blocks are asked for: the same within rounding.
-/// Weights come from a second pass and change no bit of the output.
+/// O(Lk)). float32, bfloat16 and float16 accumulate in float32. A plainer path takes float64, a bias of float64, head
+/// sizes above 1024, and scales or soft caps whose magnitude is not between 1e-6 and 1e6 (nor 0): in double, but for
+/// 16-bit types in float as long as floats hold them (1e-30 to 1e30). Sequences of up to 4 queries (64 rows with the
+/// heads that share keys) are computed key by key (flash-decoding) unless dropout or a mask by blocks are asked for:
+/// the same within rounding. Weights come from a second pass and change no bit of the output.
 /// @throws ShapeError, DTypeError, ValueError
 AttentionResult attention(const TensorView& query, const TensorView& key, const TensorView& value,
                           const AttentionOptions& options = {});

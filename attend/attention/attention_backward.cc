@@ -6,11 +6,11 @@
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/arena.h>
-#include <attend/kernels/cpu/attention.h>
 #include <attend/kernels/cpu/flash/backward.h>
 #include <attend/kernels/cpu/flash/forward.h>
+#include <attend/kernels/cpu/plain/attention.h>
+#include <attend/kernels/cpu/plain/tile.h>
 #include <attend/kernels/reference/attention.h>
-#include <attend/kernels/tile.h>
 
 #include <algorithm>
 #include <functional>

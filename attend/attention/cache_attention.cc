@@ -245,13 +245,14 @@ void check(const PagedView& cache) {
                                           std::string(name_of(keys.dtype())) + " and " +
                                           std::string(name_of(values.dtype())));
     }
-    if ((keys.numel() > 0 && keys.stride(3) != 1) || (values.numel() > 0 && values.stride(3) != 1)) {
-        throw ValueError("attention", "expected keys and values with a contiguous last dimension, found others");
-    }
+    detail::check_last_dimension("attention", "keys", keys);
+    detail::check_last_dimension("attention", "values", values);
     const std::size_t batch = cache.block_tables.size();
     if (cache.lengths.size() != batch || (!cache.left_padding.empty() && cache.left_padding.size() != batch)) {
         throw ShapeError("attention", "expected a length (and a left padding, or none at all) for each of " +
-                                          text(static_cast<std::int64_t>(batch)) + " block tables, found others");
+                                          text(static_cast<std::int64_t>(batch)) + " block tables, found " +
+                                          text(static_cast<std::int64_t>(cache.lengths.size())) + " and " +
+                                          text(static_cast<std::int64_t>(cache.left_padding.size())));
     }
     for (std::size_t s = 0; s < batch; ++s) {
         const std::int64_t length = cache.lengths[s];

@@ -54,9 +54,11 @@ public:
     /// Copies what is kept: O(bytes). PagedKvCache::fork copies nothing. @throws ValueError
     void reorder(std::span<const std::int64_t> sources);
 
-    const KvCacheOptions& options() const { return options_; }    ///< sizes; batch and capacity as they are now
-    std::int64_t length(std::int64_t sequence) const;             ///< slots of a sequence, padding included
-    std::int64_t left_padding(std::int64_t sequence) const;       ///< of which the first are padding
+    const KvCacheOptions& options() const { return options_; }  ///< sizes; batch and capacity as they are now
+    /// Slots of a sequence, padding included. @throws ValueError where there is no such sequence
+    std::int64_t length(std::int64_t sequence) const;
+    /// Of which the first are padding. @throws ValueError
+    std::int64_t left_padding(std::int64_t sequence) const;
     std::int64_t bytes() const;                                   ///< of memory
     const Tensor& keys() const { return keys_; }                  ///< [batch, kv_heads, capacity, head_dim]
     const Tensor& values() const { return values_; }              ///< [batch, kv_heads, capacity, value_dim]
@@ -112,10 +114,13 @@ public:
     /// appends to it. @throws ValueError for an unknown sequence, or one that has less
     void truncate(std::int64_t sequence, std::int64_t length);
 
-    const PagedKvCacheOptions& options() const { return options_; }             ///< sizes; pages as they are now
-    std::int64_t length(std::int64_t sequence) const;                           ///< slots, padding included
-    std::int64_t left_padding(std::int64_t sequence) const;                     ///< of which are padding
-    const std::vector<std::int64_t>& block_table(std::int64_t sequence) const;  ///< its pages in order
+    const PagedKvCacheOptions& options() const { return options_; }  ///< sizes; pages as they are now
+    /// Slots, padding included. @throws ValueError where there is no such sequence
+    std::int64_t length(std::int64_t sequence) const;
+    /// Of which are padding. @throws ValueError
+    std::int64_t left_padding(std::int64_t sequence) const;
+    /// Its pages in order. @throws ValueError
+    const std::vector<std::int64_t>& block_table(std::int64_t sequence) const;
     std::int64_t free_pages() const { return static_cast<std::int64_t>(free_.size()); }  ///< of the pool
     const Tensor& keys() const { return keys_; }                  ///< [pages, kv_heads, page_size, head_dim]
     const Tensor& values() const { return values_; }              ///< [pages, kv_heads, page_size, value_dim]

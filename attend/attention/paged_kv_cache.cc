@@ -84,8 +84,8 @@ std::int64_t PagedKvCache::add_sequence() {
 
 std::int64_t PagedKvCache::fork(std::int64_t sequence) {
     State copy = state(sequence);
-    for (const std::int64_t page : copy.pages) ++references_[static_cast<std::size_t>(page)];
     const std::int64_t index = add_sequence();
+    for (const std::int64_t page : copy.pages) ++references_[static_cast<std::size_t>(page)];
     states_[static_cast<std::size_t>(index)] = std::move(copy);
     return index;
 }

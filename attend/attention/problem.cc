@@ -3,7 +3,7 @@
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/tile.h>
+#include <attend/kernels/cpu/plain/tile.h>
 
 #include <algorithm>
 #include <cmath>

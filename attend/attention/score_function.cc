@@ -4,7 +4,7 @@
 #include <attend/attention/problem.h>
 #include <attend/kernels/cpu/flash/backward.h>
 #include <attend/kernels/cpu/flash/forward.h>
-#include <attend/kernels/tile.h>
+#include <attend/kernels/cpu/plain/tile.h>
 
 #include <algorithm>
 

@@ -53,23 +53,6 @@ Shape contiguous_strides(const Shape& shape) {
     return strides;
 }
 
-Shape broadcast_shapes(const std::string& operation, const Shape& a, const Shape& b) {
-    const Shape& longer = a.rank() >= b.rank() ? a : b;
-    const Shape& shorter = a.rank() >= b.rank() ? b : a;
-    Shape result = longer;
-    const int skipped = longer.rank() - shorter.rank();
-    for (int dim = 0; dim < shorter.rank(); ++dim) {
-        const std::int64_t x = longer[dim + skipped];
-        const std::int64_t y = shorter[dim];
-        if (x != y && x != 1 && y != 1) {
-            throw ShapeError(operation,
-                             "expected shapes that broadcast together, found " + to_string(a) + " and " + to_string(b));
-        }
-        result[dim + skipped] = x == 1 ? y : x;
-    }
-    return result;
-}
-
 void check_empty_shape(const std::string& operation, const std::string& name, const Shape& shape) {
     constexpr std::int64_t kMost = std::int64_t{1} << 22;
     if (shape.numel() > 0) return;

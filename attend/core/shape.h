@@ -58,10 +58,6 @@ std::string to_string(const Shape& shape);
 /// Row-major strides, in elements.
 Shape contiguous_strides(const Shape& shape);
 
-/// The shape that both broadcast to by NumPy's rules. @throws ShapeError when there is none; `operation` names the
-/// caller
-Shape broadcast_shapes(const std::string& operation, const Shape& a, const Shape& b);
-
 /// Shapes without elements cost nothing to write down: a file of 300 bytes could ask for work on 2^50 rows of none.
 /// @throws ShapeError for one whose other extents have a product beyond 2^22, naming `operation` and the tensor
 void check_empty_shape(const std::string& operation, const std::string& name, const Shape& shape);

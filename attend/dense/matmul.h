@@ -35,6 +35,7 @@ struct DenseOptions {
 Tensor matmul(const TensorView& x, const PackedMatrix& weight, const DenseOptions& options = {});
 
 /// The same into `out`, [..., out_features] with a contiguous last dimension; options.dtype is not used.
+/// @throws ShapeError, DTypeError, ValueError
 void matmul_into(const TensorView& x, const PackedMatrix& weight, const MutableTensorView& out,
                  const DenseOptions& options = {});
 

@@ -95,7 +95,9 @@ PackedLayout PackedLayout::read_header(const std::string& operation, std::span<c
                                         shape + ", found " + std::to_string(size));
     }
     if (reinterpret_cast<std::uintptr_t>(image.data()) % kLine != 0) {
-        throw ValueError(operation, "expected an image aligned to " + std::to_string(kLine) + " bytes");
+        throw ValueError(operation, "expected an image aligned to " + std::to_string(kLine) + " bytes, found one " +
+                                        std::to_string(reinterpret_cast<std::uintptr_t>(image.data()) % kLine) +
+                                        " behind such a place");
     }
     return layout;
 }

@@ -3,7 +3,7 @@
 #include <attend/core/element.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
-#include <attend/kernels/matmul.h>
+#include <attend/kernels/cpu/plain/product_in_double.h>
 
 #include <algorithm>
 
@@ -135,14 +135,14 @@ void run_product_in_double(const TensorView& x, const TensorView& weight, const 
     const std::int64_t rows = x.size(0);
     const std::int64_t columns = weight.size(0);
     const std::int64_t parts = (columns + kColumns - 1) / kColumns;
-    const auto doubles = static_cast<std::size_t>(kernels::cpu::linear_scratch(weight.size(1)));
+    const auto doubles = static_cast<std::size_t>(kernels::cpu::multiply_in_double_scratch(weight.size(1)));
     parallel_for((rows + kRows - 1) / kRows * parts, [&](std::int64_t unit) {
         const std::span<std::byte> bytes = thread_scratch(doubles * sizeof(double));
         const std::int64_t row = unit / parts * kRows;
         const std::int64_t column = unit % parts * kColumns;
-        kernels::cpu::linear(x, weight, bias, out,
-                             {row, std::min(row + kRows, rows), column, std::min(column + kColumns, columns)},
-                             {reinterpret_cast<double*>(bytes.data()), doubles});
+        kernels::cpu::multiply_in_double(
+            x, weight, bias, out, {row, std::min(row + kRows, rows), column, std::min(column + kColumns, columns)},
+            {reinterpret_cast<double*>(bytes.data()), doubles});
     });
 }
 

@@ -174,7 +174,7 @@ Tensor Linear::forward(const TensorView& x, const LinearEpilogue& epilogue) cons
     check_input(x, in_features());
     if (wide_.rank() == 2 || x.dtype() == DType::float64) {
         if (epilogue.activation != Activation::none || epilogue.residual.numel() > 0) {
-            throw ValueError("linear", "expected neither activation nor residual in float64");
+            throw ValueError("linear", "expected neither activation nor residual in float64, found one");
         }
         return linear_in_double(x, wide_.rank() == 2 ? wide_ : packed().unpack(), bias_);
     }

@@ -1,4 +1,4 @@
-// The blocked path against the scalar oracle, forward and backward, in every dtype; tolerances: docs/tolerances.md.
+// The plain path against the scalar oracle, forward and backward, in every dtype; tolerances: docs/tolerances.md.
 #include "cases.h"
 #include "magnitude.h"
 

@@ -47,7 +47,6 @@ TEST_F(Threads, ExceptionsReachTheCaller) {
     }
 }
 
-// Work inside of work stays on its thread, and callers of several threads never wait for one another or add threads.
 // Between tasks where there are many, within a task that asks, and not without a scope.
 TEST_F(Threads, InterruptsEndCalls) {
     for (const int count : {1, 3}) {
@@ -77,6 +76,7 @@ TEST_F(Threads, InterruptsEndCalls) {
     }
 }
 
+// Work inside of work stays on its thread, and callers of several threads never wait for one another or add threads.
 TEST_F(Threads, NoMoreThreadsThanThePoolAndTheCallers) {
     set_num_threads(3);
     std::mutex mutex;

@@ -20,7 +20,7 @@ double row_error(const TensorView& found, const TensorView& want) {
 
 double row_error(const TensorView& found, const TensorView& want, const TensorView& magnitude) {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    if (!(found.shape() == want.shape())) return kInfinity;
+    if (!(found.shape() == want.shape() && magnitude.shape() == want.shape())) return kInfinity;
     const std::vector<double> a = values(found);
     const std::vector<double> b = values(want);
     const std::vector<double> c = values(magnitude);

@@ -3,7 +3,7 @@
 /// instruction set. Products and sums are rounded one by one and in one order: the same bits on all of them.
 #pragma once
 
-#include <attend/kernels/tile.h>
+#include <attend/kernels/cpu/plain/tile.h>
 
 #include <cstdint>
 

@@ -77,9 +77,9 @@ def _is_batched(tensor):
 
 def _batched_gradients(grad_output, query, key, value, bias, output, log_sum_exp, options):
     """Those of many grad_output at once, by the operator, which has all of them."""
-    options = {name: x for name, x in options.items() if name != "bias_gradient"}
+    options = {name: x for name, x in options.items() if name not in ("bias", "bias_gradient")}
     given = {"mask": None, "bias": bias, "seed": None, "causal": None, "scale": None, "dropout": 0.0, **options}
-    if len(given) > 6 or not (given["mask"] is None or isinstance(given["mask"], torch.Tensor)):
+    if not (options.keys() <= _composite.KNOWN and (given["mask"] is None or isinstance(given["mask"], torch.Tensor))):
         raise NotImplementedError("[flash_attn] expected one gradient at a time, found a batch of them")
     if given["seed"] is not None:
         given["seed"] = torch.tensor(given["seed"], device="cpu")

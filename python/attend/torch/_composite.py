@@ -5,13 +5,13 @@ import torch
 
 from .. import _core
 
-_KNOWN = frozenset(("mask", "causal", "scale", "dropout", "seed"))
+KNOWN = frozenset(("mask", "causal", "scale", "dropout", "seed"))
 
 
 def is_known(options):
     """Whether attention() below has these of attend.attention's keywords."""
     mask = options.get("mask")
-    return (options.keys() <= _KNOWN and options.get("causal") in (None, "top-left") and
+    return (options.keys() <= KNOWN and options.get("causal") in (None, "top-left") and
             (mask is None or isinstance(mask, torch.Tensor)))
 
 

@@ -61,7 +61,7 @@ def _output_of(query, value):
 
 @flash_attention.register_fake
 def _(query, key, value, *_):
-    _check_shapes(query, key, value, None)
+    _check_shapes(query, key, value, None, "flash_attention")
     precise = torch.float64 if query.dtype == torch.float64 else torch.float32
     return _output_of(query, value), query.new_empty(query.shape[:3], dtype=precise)
 

@@ -33,7 +33,7 @@ def is_traced():
         not _differentiates() and (torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0))
 
 
-def transformed():
+def is_transformed():
     """Whether more is asked for than the numbers in tensors."""
     return is_traced() or _differentiates()
 

@@ -5,7 +5,7 @@ from .. import _core
 from . import _composite
 from ._autograd import attention
 from ._errors import raising_as_torch
-from ._modes import are_plain, transformed, wants_gradients
+from ._modes import are_plain, is_transformed, wants_gradients
 
 
 def _split_mask(mask):
@@ -67,7 +67,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         dropout = self.dropout if self.training else 0.0
         if (query.is_nested or query.device.type != "cpu" or self.bias_k is not None or self.add_zero_attn or
                 (need_weights and dropout > 0.0) or not are_plain(query, key, value, key_padding_mask, attn_mask) or
-                transformed() or not torch._C._get_flash_sdp_enabled() or (is_causal and attn_mask is None) or
+                is_transformed() or not torch._C._get_flash_sdp_enabled() or (is_causal and attn_mask is None) or
                 not self._fits(query, key, value, key_padding_mask, attn_mask)):
             return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights,
                                    is_causal)

@@ -6,7 +6,7 @@ import torch
 
 from .. import _core
 from ._modes import refuse_gradients_of_gradients, refuse_tangents
-from ._transforms import register_vmap, transformed
+from ._transforms import register_vmap, as_autograd_functions
 
 
 @torch.library.custom_op("attend::attention", mutates_args=())
@@ -70,7 +70,7 @@ def _check_shapes(query, key, value, attn_mask, operation="attention"):
         scores = (*query.shape[:3], key.shape[2])
         for found, wanted in zip(reversed(attn_mask.shape), reversed(scores)):
             torch._check_value(found == 1 or found == wanted, lambda: (
-                f"[attention] expected a mask that broadcasts to {list(scores)}, found {list(attn_mask.shape)}"))
+                f"[{operation}] expected a mask that broadcasts to {list(scores)}, found {list(attn_mask.shape)}"))
 
 
 @attention_backward.register_fake
@@ -95,5 +95,5 @@ def _backward_by(operator):
 
 attention.register_autograd(_backward_by(attention_backward), setup_context=_save_for_backward)
 register_vmap(attention, attention_backward)
-_, TransformedAttention = transformed(attention, attention_backward, _save_for_backward, _backward_by,
+_, TransformedAttention = as_autograd_functions(attention, attention_backward, _save_for_backward, _backward_by,
                                       refuse_gradients_of_gradients, refuse_tangents)

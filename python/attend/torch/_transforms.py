@@ -22,10 +22,11 @@ def register_vmap(*operators):
         each.register_vmap(functools.partial(one_by_one, each))
 
 
-def transformed(operator, gradients, save_for_backward, backward_by, refuse_second, refuse_tangents):
-    """An operator's gradients and the operator, each as a torch.autograd.Function. gradients: its backward's operator, of which backward_by makes a
-    backward; save_for_backward: its setup_context; refuse_second and refuse_tangents raise where gradients are
-    differentiated once more, and in forward mode, in which PyTorch would take tangents that are not there for zeros."""
+def as_autograd_functions(operator, gradients, save_for_backward, backward_by, refuse_second, refuse_tangents):
+    """An operator's gradients and the operator, each as a torch.autograd.Function. gradients: its backward's operator, of
+    which backward_by makes a backward; save_for_backward: its setup_context; refuse_second and refuse_tangents raise where
+    gradients are differentiated once more, and in forward mode, in which PyTorch would take tangents that are not there
+    for zeros."""
 
     class Gradients(torch.autograd.Function):
 

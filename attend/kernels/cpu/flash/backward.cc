@@ -9,13 +9,13 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <numbers>
 #include <optional>
 
 namespace attend::kernels::cpu::flash {
 
 namespace {
 
-constexpr double kLog2e = 1.4426950408889634074;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// One key block. Keys and queries are counted within the sequence.
@@ -168,7 +168,7 @@ private:
     void pack_keys() {
         if (!any_block()) return;
         const float key_factor = kernels_.format == Format::floats && !rules_.has_modifiers()
-                                     ? static_cast<float>(problem_.scale * kLog2e)
+                                     ? static_cast<float>(problem_.scale * std::numbers::log2e)
                                      : 1.0F;
         for (std::int64_t tile = 0; tile < tiles_; ++tile) {
             const std::int64_t row = sequence_.key_begin + key_of(tile);

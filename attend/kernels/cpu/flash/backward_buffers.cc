@@ -8,12 +8,12 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <numbers>
 
 namespace attend::kernels::cpu::flash {
 
 namespace {
 
-constexpr double kLog2e = 1.4426950408889634074;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// Floats of each of the buffers, in their order; 0 where none is needed.
@@ -96,7 +96,7 @@ void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, co
             sequence.batch * saved.strides()[0] + head * saved.strides()[1] + (row + j) * saved.strides()[2]);
         // A row that attended to nothing has no gradients: its weights are 2^-inf.
         if (log_sum_exp == -std::numeric_limits<double>::infinity()) continue;
-        start[j] = static_cast<float>(-log_sum_exp * kLog2e / static_cast<double>(exponent));
+        start[j] = static_cast<float>(-log_sum_exp * std::numbers::log2e / static_cast<double>(exponent));
         grad_start[j] = -delta[j] * factor;
     }
     const std::int64_t width = problem.query.shape()[3];

@@ -6,13 +6,13 @@
 #include <attend/kernels/cpu/flash/tile_choice.h>
 
 #include <algorithm>
+#include <numbers>
 #include <thread>
 
 namespace attend::kernels::cpu::flash {
 
 namespace {
 
-constexpr double kLog2e = 1.4426950408889634074;
 // dS of a key block against a query block takes some 100 KB; dQ is read and written once for each key block.
 constexpr std::int64_t kQueriesOfBlock = 256;
 constexpr std::int64_t kFloatKeys = 96;  // of a key block: fewer pass over all queries too often
@@ -31,7 +31,7 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
       grad_score_scale(scales_last(problem, tile_kernels) ? 1.0F : static_cast<float>(problem.scale)),
       final_factor(scales_last(problem, tile_kernels) ? static_cast<float>(problem.scale) : 1.0F),
       exponent_factor(tile_kernels.format == Format::pairs && !has_modifiers(problem, tile_kernels)
-                          ? static_cast<float>(problem.scale * kLog2e)
+                          ? static_cast<float>(problem.scale * std::numbers::log2e)
                           : 1.0F),
       depth(depth_of(tile_kernels, problem.query.shape()[3])),
       value_depth(depth_of(tile_kernels, problem.value.shape()[3])),

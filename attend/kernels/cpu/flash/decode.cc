@@ -8,12 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 namespace attend::kernels::cpu::flash {
 
 namespace {
 
-constexpr double kLog2e = 1.4426950408889634074;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 std::int64_t group_of(const AttentionProblem& problem) {
@@ -80,7 +80,7 @@ public:
                                 plan_.query_dim, r, queries_);
         }
         list_rows();
-        const float factor = rules_.has_modifiers() ? 1.0F : static_cast<float>(problem_.scale * kLog2e);
+        const float factor = rules_.has_modifiers() ? 1.0F : static_cast<float>(problem_.scale * std::numbers::log2e);
         kernels_.scores({queries_, rows_of(0, plan_.query_dim), rows_, factor, panels_});
         bool hides = false;
         for (std::int64_t panel = 0; panel * columns_ < padded_; ++panel) hides = finish(panel) || hides;
@@ -321,8 +321,9 @@ void merge(const AttentionProblem& problem, const AttentionOutputs& outputs, con
         convert_elements(row_address(outputs.output, sequence.batch, head, query), outputs.output.dtype(), 1, out,
                          DType::float32, 1, width);
         const Shape& strides = outputs.log_sum_exp.strides();
-        const double log_sum_exp = dead ? -std::numeric_limits<double>::infinity()
-                                        : (static_cast<double>(shift) + std::log2(static_cast<double>(sum))) / kLog2e;
+        const double log_sum_exp =
+            dead ? -std::numeric_limits<double>::infinity()
+                 : (static_cast<double>(shift) + std::log2(static_cast<double>(sum))) / std::numbers::log2e;
         store_element(outputs.log_sum_exp.data(), outputs.log_sum_exp.dtype(),
                       sequence.batch * strides[0] + head * strides[1] + query * strides[2], log_sum_exp);
     }

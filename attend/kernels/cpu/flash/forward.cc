@@ -3,15 +3,16 @@
 #include <attend/core/element.h>
 #include <attend/core/interrupt.h>
 #include <attend/kernels/cpu/arena.h>
-#include <attend/kernels/cpu/attention.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/flash/prefetch.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
+#include <attend/kernels/cpu/plain/attention.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 namespace attend::kernels::cpu::flash {
@@ -22,7 +23,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Where queries, keys and scores begin within a page. Were it the same place, the loads of a panel would be held back
 // by the stores of the one before, whose addresses end alike: up to a tenth of the time on Zen 4.
 constexpr std::size_t kScoresOffset = 1024;
-constexpr double kLog2e = 1.4426950408889634074;
 
 constexpr std::int64_t kPanelsAhead = 2;  // for which masks and biases are asked
 
@@ -65,7 +65,7 @@ public:
           weighted_(kernels.products(kernels.step_columns)),
           in_place_(read_in_place(kernels, problem.value)),
           factor_(kernels.format == Format::pairs && !rules_.has_modifiers()
-                      ? static_cast<float>(problem.scale * kLog2e)
+                      ? static_cast<float>(problem.scale * std::numbers::log2e)
                       : 1.0F) {
         Arena arena(scratch);
         const std::int64_t rows = kernels.rows;
@@ -149,7 +149,7 @@ private:
 
     void begin() {
         const float factor = kernels_.format == Format::floats && !rules_.has_modifiers()
-                                 ? static_cast<float>(problem_.scale * kLog2e)
+                                 ? static_cast<float>(problem_.scale * std::numbers::log2e)
                                  : 1.0F;
         for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) {
             kernels_.pack_rows(rows_of(problem_.query, sequence_.batch, head_of(tile),

@@ -34,7 +34,9 @@ constexpr int kColumns = 2 * kWidth;
 /// compiles them for a minute.
 template <typename S = Simd>
 constexpr bool is_tuned() {
-    return !requires { S::kPlain; };
+    return !requires {
+        S::kPlain;
+    };
 }
 
 /// Rows of queries that share the load of a key or value.
@@ -565,8 +567,8 @@ void add_block(const ValueBlock& block) {
         block, c, [left](const std::byte* row, std::int64_t i) { return Source::load_first(row, i, left - i); });
 }
 
-/// Adds a block to all rows, kMostQueries at a time. @param ask whether the first ask for later rows @param add adds to N rows
-/// of it, given N and whether they ask
+/// Adds a block to all rows, kMostQueries at a time. @param ask whether the first ask for later rows @param add adds to
+/// N rows of it, given N and whether they ask
 template <typename Block, typename Add>
 void add_rows(Block block, std::int64_t rows, bool ask, const Add& add) {
     const auto take = [&](auto asks) {

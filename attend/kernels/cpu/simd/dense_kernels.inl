@@ -2,9 +2,9 @@
 // each, in a translation unit of its own. Everything is in an unnamed namespace, so that no two units share code.
 //
 // A tile keeps kRows rows x some vectors of columns in registers, as many as hide the latency of multiply-adds; a panel
-// of 32 columns is taken in one or more such strips. Cost: a multiply-add for each row and vector of a step (pairs: two,
-// quads: two of 16 bits), one load for a vector of columns and one broadcast for a row. Where memory can be made
-// executable, jit/ takes the place of these tiles on AVX-512.
+// of 32 columns is taken in one or more such strips. Cost: a multiply-add for each row and vector of a step (pairs:
+// two, quads: two of 16 bits), one load for a vector of columns and one broadcast for a row. Where memory can be made
+// executable, jit/ takes the place of these tiles on AVX-512 and AVX2.
 
 #include <attend/core/element.h>
 #include <attend/core/half.h>
@@ -70,7 +70,9 @@ Ints multiply_add(Ints sum, const std::byte* column, const std::byte* row) {
 /// Whether rows of bytes are words, see DenseKernels::row_lane_bytes.
 template <Format kFormat, typename S = Simd>
 constexpr bool has_word_rows() {
-    return kFormat == Format::quads && requires(Ints x) { S::dot_words(x, x, x); };
+    return kFormat == Format::quads && requires(Ints x) {
+        S::dot_words(x, x, x);
+    };
 }
 
 template <Format kFormat>
@@ -165,8 +167,7 @@ void tile(const DenseArgs* args) {
             }
             for (int r = 0; r < kRows; ++r) {
                 for (int v = 0; v < kVectors; ++v) {
-                    std::byte* place =
-                        args->sums + (panel * kDenseRows + r) * kStepBytes + (strip + v) * kVectorBytes;
+                    std::byte* place = args->sums + (panel * kDenseRows + r) * kStepBytes + (strip + v) * kVectorBytes;
                     const Sum before = load_sum(place, Sum{});
                     store_sum(place, args->fresh != 0 ? sums[r][v] : add_sums(sums[r][v], before));
                 }
@@ -437,7 +438,8 @@ void quantize_rows(const Rows& source, double given, std::byte* out, std::int64_
             scales[r] = found.scale;
             // A row with a NaN or an infinity has the scale NaN; its bytes do not matter.
             const bool finite = found.scale <= std::numeric_limits<float>::max();
-            const auto quantize = given > 0.0 ? quantize_row<true, decltype(load)> : quantize_row<false, decltype(load)>;
+            const auto quantize =
+                given > 0.0 ? quantize_row<true, decltype(load)> : quantize_row<false, decltype(load)>;
             if (finite) {
                 offsets[r] = 128 * quantize(row, source.dtype, width, found.factor, load, bytes);
             } else {

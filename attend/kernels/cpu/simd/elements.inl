@@ -1,5 +1,5 @@
-// Vectors of floats from and to elements of any type, and sums across lanes. Included by tile_kernels.inl,
-// decode_kernels.inl and dense_kernels.inl, inside their namespaces.
+// Vectors of floats from and to elements of any type, and sums across lanes. Included by the units' other
+// *.inl, inside their namespaces.
 
 constexpr std::uint32_t kAllLanes = (std::uint64_t{1} << kWidth) - 1;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -33,9 +33,13 @@ Vec load_any(const void* data, DType dtype, std::int64_t i) {
 
 /// Instruction sets that load and store some lanes alone, of floats and of 16 bits.
 template <typename S>
-concept Masks = requires(const float* p) { S::load_first(p, 1); };
+concept Masks = requires(const float* p) {
+    S::load_first(p, 1);
+};
 template <typename S>
-concept MasksHalves = requires(const std::uint16_t* p) { S::load_first_bf16(p, 1); };
+concept MasksHalves = requires(const std::uint16_t* p) {
+    S::load_first_bf16(p, 1);
+};
 
 /// load_some of a part of a vector.
 template <typename S>

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <numbers>
 #include <type_traits>
 
 namespace attend::kernels::cpu::simd {
@@ -22,7 +23,7 @@ constexpr int kColumns = 2 * kWidth;
 #include <attend/kernels/cpu/simd/elements.inl>
 #include <attend/kernels/cpu/simd/math.inl>
 
-constexpr float kLog2e = 1.442695041F;
+constexpr float kLog2e = std::numbers::log2e_v<float>;
 
 inline const void* row_at(const Rows& source, std::int64_t row) {
     return address_at(source.data, row * source.stride * size_in_bytes(source.dtype));
@@ -244,8 +245,7 @@ void mask_panel(const ChunkMask& of_chunk, std::int64_t count, float* panel) {
     const ChunkMask mask = of_chunk;
     for (std::int64_t r = 0; r < count; ++r) {
         for (std::int64_t c = 0; c < kColumns; c += kWidth) {
-            const std::uint32_t kept =
-                lanes_under(end_kept(mask, r) - c) & ~lanes_under(first_kept(mask, r) - c);
+            const std::uint32_t kept = lanes_under(end_kept(mask, r) - c) & ~lanes_under(first_kept(mask, r) - c);
             float* to = panel + r * kColumns + c;
             Vec x = Simd::load(to);
             if (mask.decay != nullptr) {
@@ -333,8 +333,8 @@ void decayed_scores(const BlockRows& x, const BlockRows& y, const BlockRows& a, 
     decayed_scores_by<0>(x, y, a, mask, count, blocks, work, panel);
 }
 
-void decayed_sums(const float* panel, const BlockRows& z, const BlockRows& a, const ChunkMask& mask,
-                  std::int64_t count, std::int64_t blocks, const BlockRows& out) {
+void decayed_sums(const float* panel, const BlockRows& z, const BlockRows& a, const ChunkMask& mask, std::int64_t count,
+                  std::int64_t blocks, const BlockRows& out) {
     for (std::int64_t r = 0; r < count; ++r) {
         const float* row = panel + r * kColumns;
         const std::int64_t begin = first_kept(mask, r);

@@ -1,5 +1,4 @@
-// Elementary functions on vectors. Included by tile_kernels.inl, decode_kernels.inl and dense_kernels.inl, inside their
-// namespaces.
+// Elementary functions on vectors. Included by the units' other *.inl, inside their namespaces.
 
 /// 2^x; NaN stays NaN, -inf gives 0, results below the smallest normal number may be 0. Error below 2 units in the last
 /// place: the tables of exp_table.h where vectors can look up, else a minimax polynomial of degree 6 (1.9e-9) on

@@ -26,7 +26,9 @@ constexpr int kWidth = Simd::kWidth;
 class Sum {
 public:
     void add(Vec x, std::int64_t vector) { lanes_[vector % 4] = Simd::add(lanes_[vector % 4], x); }
-    float total() const { return Simd::sum(Simd::add(Simd::add(lanes_[0], lanes_[1]), Simd::add(lanes_[2], lanes_[3]))); }
+    float total() const {
+        return Simd::sum(Simd::add(Simd::add(lanes_[0], lanes_[1]), Simd::add(lanes_[2], lanes_[3])));
+    }
 
 private:
     Vec lanes_[4] = {Simd::zero(), Simd::zero(), Simd::zero(), Simd::zero()};
@@ -87,7 +89,8 @@ void recur(const RecurArgs& args) {
 void multiply(const MultiplyArgs& args) {
     for (std::int64_t c = 0; c < args.count; c += kWidth) {
         const std::int64_t left = args.count - c;
-        const Vec product = Simd::mul(load_some(args.x, args.dtype, c, left), load_some(args.factor, args.dtype, c, left));
+        const Vec product =
+            Simd::mul(load_some(args.x, args.dtype, c, left), load_some(args.factor, args.dtype, c, left));
         store_some(args.out, args.dtype, c, left, product);
     }
 }
@@ -110,7 +113,9 @@ std::int64_t largest(const float* x, std::int64_t count) {
 
 double sum_exp(const float* x, std::int64_t count, float offset) {
     constexpr std::int64_t kShort = 64 * kWidth;
-    const auto power = [&](Vec v) { return exp2(Simd::mul(Simd::sub(v, Simd::set1(offset)), Simd::set1(1.442695041F))); };
+    const auto power = [&](Vec v) {
+        return exp2(Simd::mul(Simd::sub(v, Simd::set1(offset)), Simd::set1(1.442695041F)));
+    };
     double total = 0.0;
     for (std::int64_t begin = 0; begin < count; begin += kShort) {
         const std::int64_t end = std::min(begin + kShort, count);

@@ -338,7 +338,8 @@ protected:
     ScoresKernel make_scores(Job job, int, bool half) const override {
         switch (job) {
             case Job::row_maximum:
-                return pick(half, scores_kernel<Operand, 1, Job::row_maximum>, scores_kernel<Operand, 2, Job::row_maximum>);
+                return pick(half, scores_kernel<Operand, 1, Job::row_maximum>,
+                            scores_kernel<Operand, 2, Job::row_maximum>);
             case Job::exp_plain:
                 return pick(half, scores_kernel<Operand, 1, Job::exp_plain>, scores_kernel<Operand, 2, Job::exp_plain>);
             case Job::multiply:
@@ -350,16 +351,19 @@ protected:
     AccumulateKernel make_accumulate(Job job, int, bool half) const override {
         switch (job) {
             case Job::exponential:
-                return pick(half, accumulate_kernel<Operand, 1, Job::exponential>, accumulate_kernel<Operand, 2, Job::exponential>);
+                return pick(half, accumulate_kernel<Operand, 1, Job::exponential>,
+                            accumulate_kernel<Operand, 2, Job::exponential>);
             case Job::multiply:
-                return pick(half, accumulate_kernel<Operand, 1, Job::multiply>, accumulate_kernel<Operand, 2, Job::multiply>);
+                return pick(half, accumulate_kernel<Operand, 1, Job::multiply>,
+                            accumulate_kernel<Operand, 2, Job::multiply>);
             default:
                 return pick(half, accumulate_kernel<Operand, 1, Job::none>, accumulate_kernel<Operand, 2, Job::none>);
         }
     }
     TransposedKernel make_transposed(int rows, bool half) const override {
         // Rows of a panel's columns (a multiple of four) are taken kRows at a time, then what is left.
-        if (rows == kRows) return pick(half, transposed_kernel<Operand, 1, kRows>, transposed_kernel<Operand, 2, kRows>);
+        if (rows == kRows)
+            return pick(half, transposed_kernel<Operand, 1, kRows>, transposed_kernel<Operand, 2, kRows>);
         constexpr int kLeft = kColumns % kRows == 0 ? kRows : kColumns % kRows;
         return pick(half, transposed_kernel<Operand, 1, kLeft>, transposed_kernel<Operand, 2, kLeft>);
     }
@@ -613,7 +617,8 @@ void add_transposed(const AddTransposedArgs& args) {
     }
 }
 
-// -------------------------------------------------------------------------------------------------------------- softmax
+// --------------------------------------------------------------------------------------------------------------
+// softmax
 
 /// across() of up to kWidth rows in memory.
 template <typename Combine>
@@ -704,8 +709,8 @@ void finish_rows(const RowState& state, float factor, const MutableRows& output,
                 if ((nothing >> static_cast<unsigned>(r - first) & 1U) != 0) {
                     std::memset(row, 0, static_cast<std::size_t>(output.width * size));
                 } else {
-                    store_row(state.out + r * kColumns, kRows * kColumns, Simd::set1(inverse[r - first]), output.width, output.dtype,
-                              store, row);
+                    store_row(state.out + r * kColumns, kRows * kColumns, Simd::set1(inverse[r - first]), output.width,
+                              output.dtype, store, row);
                 }
             }
         });

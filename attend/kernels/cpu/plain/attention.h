@@ -1,5 +1,5 @@
 /// @file
-/// The blocked path of attention: tiles of queries and keys, the softmax computed online (Milakov and Gimelshein 2018;
+/// The plain path of attention: tiles of queries and keys, the softmax computed online (Milakov and Gimelshein 2018;
 /// Dao et al., FlashAttention, 2022), scores recomputed in backward. No n x n matrix, scratch of a fixed number of
 /// rows. bfloat16 and float16 are computed in float, float32 and float64 in double, so that a result is the exact one
 /// rounded once, but for the last place.

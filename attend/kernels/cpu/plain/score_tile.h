@@ -4,7 +4,7 @@
 #pragma once
 
 #include <attend/kernels/attention.h>
-#include <attend/kernels/tile.h>
+#include <attend/kernels/cpu/plain/tile.h>
 
 #include <cstdint>
 #include <optional>

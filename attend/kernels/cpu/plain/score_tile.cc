@@ -1,4 +1,4 @@
-#include <attend/kernels/cpu/score_tile.h>
+#include <attend/kernels/cpu/plain/score_tile.h>
 
 #include <attend/core/element.h>
 

@@ -1,4 +1,4 @@
-#include <attend/kernels/cpu/tile_product.h>
+#include <attend/kernels/cpu/plain/tile_product.h>
 
 #include <attend/core/element.h>
 #include <attend/kernels/attention.h>

@@ -1,9 +1,9 @@
-#include <attend/kernels/cpu/attention.h>
+#include <attend/kernels/cpu/plain/attention.h>
 
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
-#include <attend/kernels/cpu/score_tile.h>
-#include <attend/kernels/cpu/tile_product.h>
+#include <attend/kernels/cpu/plain/score_tile.h>
+#include <attend/kernels/cpu/plain/tile_product.h>
 
 #include <algorithm>
 #include <cmath>

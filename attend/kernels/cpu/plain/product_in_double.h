@@ -21,13 +21,13 @@ struct OutputPart {
 inline constexpr std::int64_t kMatmulRows = 64;
 
 /// Doubles of scratch for a product over `depth`.
-std::int64_t linear_scratch(std::int64_t depth);
+std::int64_t multiply_in_double_scratch(std::int64_t depth);
 
 /// A part of y = x W^T + b, at most kMatmulRows rows: x [rows, depth], W [columns, depth], b [columns] or empty, y
 /// [rows, columns]; floating dtypes of any kind, last dimensions contiguous. Each output element is one double that
 /// runs over k in order and is rounded once, so its bits depend on neither the number of rows nor the instruction set.
 /// Cost: rows x columns x depth multiplications and additions, and a copy of x and of the columns' weights.
-void linear(const TensorView& x, const TensorView& weight, const TensorView& bias, const MutableTensorView& y,
-            const OutputPart& part, std::span<double> scratch);
+void multiply_in_double(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                        const MutableTensorView& y, const OutputPart& part, std::span<double> scratch);
 
 }  // namespace attend::kernels::cpu

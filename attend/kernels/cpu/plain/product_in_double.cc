@@ -1,6 +1,7 @@
+#include <attend/kernels/cpu/plain/product_in_double.h>
+
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/plain_kernels.h>
-#include <attend/kernels/matmul.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -19,12 +20,12 @@ const std::byte* row_of(const TensorView& view, std::int64_t row) {
 
 }  // namespace
 
-std::int64_t linear_scratch(std::int64_t depth) {
+std::int64_t multiply_in_double_scratch(std::int64_t depth) {
     return kMatmulRows * depth + kSteps * kColumns + kMatmulRows * kColumns;
 }
 
-void linear(const TensorView& x, const TensorView& weight, const TensorView& bias, const MutableTensorView& y,
-            const OutputPart& part, std::span<double> scratch) {
+void multiply_in_double(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                        const MutableTensorView& y, const OutputPart& part, std::span<double> scratch) {
     const std::int64_t depth = weight.shape()[1];
     const std::int64_t count = part.row_end - part.row_begin;
     double* rows = scratch.data();
