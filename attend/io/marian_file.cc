@@ -137,6 +137,10 @@ MarianFile::MarianFile(MappedFile file) : file_(std::move(file)) {
                             "expected one tensor of each name in '" + path + "', found two of '" + names[i] + "'");
         }
     }
+    if (reader.left() != 0) {
+        throw FileError(kOperation, "expected '" + path + "' to end behind its last tensor, found " +
+                                        std::to_string(reader.left()) + " bytes more");
+    }
 }
 
 std::vector<std::string> MarianFile::names() const {

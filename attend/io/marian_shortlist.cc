@@ -50,7 +50,8 @@ MarianShortlist::MarianShortlist(MappedFile file) : file_(std::move(file)) {
     ids_ = word(5);
     const std::uint64_t rest = size - kHeaderWords * sizeof(std::uint64_t);
     if (offsets_ == 0 || offsets_ > rest / sizeof(std::uint64_t) ||
-        ids_ > (rest - offsets_ * sizeof(std::uint64_t)) / sizeof(std::uint32_t)) {
+        ids_ > (rest - offsets_ * sizeof(std::uint64_t)) / sizeof(std::uint32_t) ||
+        rest != offsets_ * sizeof(std::uint64_t) + ids_ * sizeof(std::uint32_t)) {
         throw FileError(kOperation, "expected " + std::to_string(offsets_) + " offsets and " + std::to_string(ids_) +
                                         " pieces" + of + ", found " + std::to_string(rest) + " bytes for them");
     }

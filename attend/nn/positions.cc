@@ -24,9 +24,8 @@ Tensor sinusoidal_positions(std::int64_t first, std::int64_t count, std::int64_t
     const bool interleaved = layout == SinusoidalLayout::interleaved;
     const std::int64_t half = (width + 1) / 2;
     const std::int64_t cosines = width / 2;
-    const double divisor = interleaved                               ? static_cast<double>(width) / 2.0
-                           : layout == SinusoidalLayout::halves_last ? static_cast<double>(cosines - 1)
-                                                                     : static_cast<double>(cosines);
+    const double divisor =
+        layout == SinusoidalLayout::halves_last ? static_cast<double>(cosines - 1) : static_cast<double>(width) / 2.0;
     for (std::int64_t i = 0; i < half; ++i) {
         const double frequency = std::pow(10000.0, -static_cast<double>(i) / std::max(divisor, 1.0));
         const std::int64_t sine = interleaved ? 2 * i : i;

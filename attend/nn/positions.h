@@ -13,7 +13,7 @@ namespace attend::nn {
 /// Where sines and cosines stand in a row.
 enum class SinusoidalLayout : std::uint8_t {
     interleaved,  ///< sin, cos, sin, cos, ...: [2 i] and [2 i + 1] of frequency 10000^(-2 i / width)
-    halves,       ///< all sines, then all cosines: [i] and [h + i] of frequency 10000^(-i / h), h = width / 2 (OPUS-MT)
+    halves,       ///< all sines, then all cosines: [i] and [h + i] of the same frequency, h = width / 2 (OPUS-MT)
     halves_last,  ///< the same of frequency 10000^(-i / (h - 1)), the last of which is 1/10000 (Marian, fairseq)
 };
 

@@ -109,8 +109,9 @@ const NextStep& GenerationSearch::take_candidates(const std::vector<Candidate>& 
         next_.parents.push_back(beam.rows.back());
         next_.tokens.push_back(beam.tokens.back());
     }
-    live_ = std::move(running);
+    std::vector<Beam> before = std::exchange(live_, std::move(running));
     if (is_over(all_ended)) {
+        if (ended_.empty()) end_unfinished(std::move(before));
         live_.clear();
         next_.parents.clear();
         next_.tokens.clear();
@@ -161,6 +162,16 @@ const NextStep& GenerationSearch::take_token(std::int64_t token, float logarithm
         next_.tokens.clear();
     }
     return next_;
+}
+
+/// No end was worth more than -1e9, where Transformers begin: as there, the best live beam is the result, with that
+/// score; or the one before it, where no token is allowed any more.
+void GenerationSearch::end_unfinished(std::vector<Beam> before) {
+    const bool allowed = !live_.empty() && std::isfinite(live_.front().sum);
+    std::vector<Beam>& from = allowed ? live_ : before;
+    if (from.empty() || from.front().tokens.size() == 1) return;  // but for the start
+    ended_.push_back(std::move(from.front()));
+    ended_.back().score = kFar;
 }
 
 GenerationSearch::Beam GenerationSearch::continued(const Candidate& candidate) const {

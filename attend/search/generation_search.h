@@ -43,6 +43,7 @@ private:
     const NextStep& take_token(std::int64_t token, float logarithm);
     const NextStep& take_candidates(const std::vector<Candidate>& candidates);
     Beam continued(const Candidate& candidate) const;
+    void end_unfinished(std::vector<Beam> before);
     void finish(Beam beam);
     float penalty_of(std::int64_t length) const;
     bool is_over(bool all_ended);

@@ -19,15 +19,20 @@ constexpr const char* kOperation = "Translator";
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 20;
 constexpr std::int64_t kMostBeams = 10000;
 
+/// Whether there is something of that name: a link to nothing is said to be one, not taken for an absent file.
+bool is_there(const std::string& path) {
+    return std::filesystem::exists(std::filesystem::symlink_status(path));
+}
+
 std::string required(const std::string& folder, const std::string& name) {
     std::string path = folder + "/" + name;
-    if (std::filesystem::exists(path)) return path;
+    if (is_there(path)) return path;
     throw FileError(kOperation, "expected a file '" + name + "' in '" + folder + "', found none");
 }
 
 JsonConfig optional_config(const std::string& folder, const std::string& name) {
     const std::string path = folder + "/" + name;
-    return std::filesystem::exists(path) ? JsonConfig::open(path) : JsonConfig();
+    return is_there(path) ? JsonConfig::open(path) : JsonConfig();
 }
 
 /// Entries of generation_config.json or, in older folders that have none, of config.json.
@@ -68,6 +73,38 @@ search::EarlyStopping early_stopping_of(const JsonConfig& config) {
     if (found == "'never'") return search::EarlyStopping::never;
     throw FileError(kOperation, "expected '" + name + "' in '" + config.file_name() +
                                     "' to be true, false or \"never\", found " + found);
+}
+
+/// Whether config.json has an entry for the search that MarianConfig does not have by default. Where it has,
+/// Transformers make a generation_config.json that was made of it (`_from_model_config`) anew, whatever it says.
+bool says_how_to_search(const JsonConfig& config) {
+    const std::pair<const char*, double> numbers[] = {{"max_length", 20.0},
+                                                      {"min_length", 0.0},
+                                                      {"num_beams", 1.0},
+                                                      {"temperature", 1.0},
+                                                      {"top_k", 50.0},
+                                                      {"top_p", 1.0},
+                                                      {"typical_p", 1.0},
+                                                      {"repetition_penalty", 1.0},
+                                                      {"length_penalty", 1.0},
+                                                      {"no_repeat_ngram_size", 0.0},
+                                                      {"encoder_no_repeat_ngram_size", 0.0},
+                                                      {"num_return_sequences", 1.0},
+                                                      {"num_beam_groups", 1.0},
+                                                      {"diversity_penalty", 0.0}};
+    for (const auto& [name, usual] : numbers) {
+        if (config.number(name).value_or(usual) != usual) return true;
+    }
+    for (const char* name : {"do_sample", "output_scores", "return_dict_in_generate", "remove_invalid_values"}) {
+        if (config.flag(name).value_or(false)) return true;
+    }
+    for (const char* name : {"bad_words_ids", "forced_bos_token_id", "exponential_decay_length_penalty",
+                             "suppress_tokens", "begin_suppress_tokens"}) {
+        if (config.has(name)) return true;
+    }
+    const std::vector<std::int64_t> last = config.integers("forced_eos_token_id");
+    return (!last.empty() && last != std::vector<std::int64_t>{0}) ||
+           early_stopping_of(config) != search::EarlyStopping::heuristic;
 }
 
 /// What is wrong with an entry that has another value than the one without effect.
@@ -210,9 +247,8 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     check_vocabulary(result.target, target_words, result.model.target_size(), weights);
     result.shared = !separate;
     std::optional<JsonConfig> own;
-    if (std::filesystem::exists(folder + "/generation_config.json")) {
-        own = JsonConfig::open(folder + "/generation_config.json");
-    }
+    if (is_there(folder + "/generation_config.json")) own = JsonConfig::open(folder + "/generation_config.json");
+    if (own && own->flag("_from_model_config").value_or(false) && says_how_to_search(config)) own.reset();
     const Generation generation(std::move(own), config);
     for (const char* name : {"eos_token_id", "forced_bos_token_id", "forced_eos_token_id"}) {
         check_tokens(generation, name, generation.of(name).integers(name), result.model.target_size());

@@ -6,10 +6,12 @@
 #include <attend/io/flat_yaml.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace attend {
@@ -84,12 +86,16 @@ void check_pair(const std::string& file, const std::string& model) {
 
 /// A folder has files; to open a pipe in one would wait for somebody to write into it.
 void check_files(const std::string& folder) {
+    constexpr std::array kNames = {".json", ".safetensors", ".bin", ".spm", ".yml", ".yaml"};
     for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-        const std::filesystem::file_type type = entry.status().type();
+        const std::string name = entry.path().string();
+        if (std::ranges::none_of(kNames, [&](const char* end) { return name.ends_with(end); })) continue;
+        std::error_code loop;  // said by who opens it
+        const std::filesystem::file_type type = entry.status(loop).type();
         if (type == std::filesystem::file_type::fifo || type == std::filesystem::file_type::socket ||
             type == std::filesystem::file_type::character) {
-            throw FileError(kOperation, "expected files in '" + folder + "', found a pipe or a device at '" +
-                                            entry.path().string() + "'");
+            throw FileError(kOperation,
+                            "expected files in '" + folder + "', found a pipe or a device at '" + name + "'");
         }
     }
 }
@@ -186,11 +192,12 @@ TranslationFolder open_translation_folder(const std::string& folder, models::Com
             throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
         }
         check_files(folder);
-        if (std::filesystem::exists(folder + "/config.json")) return open_hugging_face_folder(folder, type);
+        if (std::filesystem::exists(std::filesystem::symlink_status(folder + "/config.json")))
+            return open_hugging_face_folder(folder, type);
         return open_marian_folder(folder, type, shortlist);
     } catch (const std::filesystem::filesystem_error& error) {
         throw FileError(kOperation, "expected a readable folder with a model at '" + folder +
-                                        "', found: " + error.code().message());
+                                        "', found: " + error.code().message() + " at '" + error.path1().string() + "'");
     }
 }
 

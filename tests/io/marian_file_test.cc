@@ -97,6 +97,7 @@ TEST(MarianFile, ReadsTheSmallModelAndRefusesEveryTruncation) {
     }
     EXPECT_NE(refusal(bytes.substr(0, bytes.size() - 1)).find("in 'm.bin', found"), std::string::npos);
     const std::string tiny = written_items(two_items());
+    EXPECT_NE(refusal(tiny + "more").find("found 4 bytes more"), std::string::npos) << refusal(tiny + "more");
     for (std::size_t length = 0; length < tiny.size(); ++length) {
         EXPECT_NE(refusal(tiny.substr(0, length)).find("in 'm.bin', found"), std::string::npos) << length;
     }
@@ -237,6 +238,7 @@ TEST(MarianShortlist, EveryTruncationAndEveryChangedByteIsRefused) {
     const SmallModel small("tiny");
     const std::string bytes = read_file(small.lexical);
     EXPECT_EQ(MarianShortlist::from_bytes(bytes, "lex.bin").source_size(), 96);
+    EXPECT_NE(shortlist_refusal(bytes + "more").find("in 'lex.bin', found"), std::string::npos);
     for (std::size_t length = 0; length < bytes.size(); ++length) {
         EXPECT_NE(shortlist_refusal(bytes.substr(0, length)).find("in 'lex.bin', found"), std::string::npos) << length;
     }

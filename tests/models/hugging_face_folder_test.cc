@@ -262,6 +262,44 @@ TEST(HuggingFaceFolder, GenerationComesFromOneFile) {
     EXPECT_NE(ids_with(R"({"max_length": 9, "repetition_penalty": 5.0})", ""), plain);
 }
 
+// As Transformers: what was made of config.json is made of it anew, if that says how to search.
+TEST(HuggingFaceFolder, GenerationThatWasMadeOfTheModel) {
+    const std::string made = R"({"_from_model_config": true, "max_length": 9, "decoder_start_token_id": 111})";
+    const std::vector<std::int64_t> plain = ids_with(made, "");
+    EXPECT_EQ(plain, ids_with(R"({"max_length": 9, "decoder_start_token_id": 111})", ""));
+    EXPECT_EQ(ids_with(made, R"("num_beams": 1, "early_stopping": false, "forced_eos_token_id": 0,)"), plain);
+    const std::string model = R"("max_length": 6, "suppress_tokens": [0],)";
+    EXPECT_EQ(ids_with(made, model), ids_with("", model));
+    EXPECT_NE(ids_with(made, model), plain);
+    EXPECT_EQ(ids_with(R"({"_from_model_config": false, "max_length": 9, "decoder_start_token_id": 111})", model),
+              plain);
+}
+
+// Where no end is worth more than -1e9, which Transformers begin with, the best beam is the result.
+TEST(HuggingFaceFolder, NoEndIsWorthEnough) {
+    for (const std::string penalty : {"-5.0", "-1000.0"}) {
+        const std::vector<std::int64_t> ids = ids_with(
+            R"({"num_beams": 4, "max_length": 40, "decoder_start_token_id": 111, "length_penalty": )" + penalty + "}",
+            "");
+        EXPECT_FALSE(ids.empty()) << penalty;
+    }
+}
+
+TEST(HuggingFaceFolder, LinksToNothingAreNamed) {
+    for (const std::string name : {"config.json", "generation_config.json", "tokenizer_config.json", "vocab.json"}) {
+        const OpusCopy copy;
+        fs::remove(copy.path(name));
+        fs::create_symlink("nowhere", copy.path(name));
+        EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
+        fs::remove(copy.path(name));
+        fs::create_symlink(name, copy.path(name));
+        EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
+    }
+    const OpusCopy copy;
+    fs::create_symlink("loop", copy.path("loop"));  // nobody opens it
+    EXPECT_NO_THROW(Translator::from_pretrained(copy.folder()));
+}
+
 // Where no token may be taken nothing was found, whose score is no sure thing's.
 TEST(HuggingFaceFolder, NothingFoundHasNoProbability) {
     const OpusCopy copy;

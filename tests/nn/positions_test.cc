@@ -11,6 +11,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,17 @@ namespace {
 
 SafetensorsFile golden() {
     return SafetensorsFile::open(ATTEND_TEST_DATA "/nn/positions.safetensors");
+}
+
+// Of an odd width as well the frequencies are 10000^(-2 i / width), as Transformers' Marian has them.
+TEST(Positions, OddWidths) {
+    const Tensor rows = nn::sinusoidal_positions(3, 1, 7, nn::SinusoidalLayout::halves);
+    for (std::int64_t i = 0; i < 4; ++i) {
+        const double angle = 3.0 * std::pow(10000.0, -2.0 * static_cast<double>(i) / 7.0);
+        EXPECT_FLOAT_EQ(rows.at<float>({0, i}), static_cast<float>(std::sin(angle)));
+        if (i == 3) break;
+        EXPECT_FLOAT_EQ(rows.at<float>({0, 4 + i}), static_cast<float>(std::cos(angle)));
+    }
 }
 
 TEST(Positions, LearnedRowsBeginAtTheirOffset) {
