@@ -303,6 +303,80 @@ def _rotated(x, cos, sin, positions, interleaved):
     return _torch.cat((turned.to(x.dtype), rest), dim=-1)
 
 
+def _check_cache_arguments(q, k_cache, v_cache, k, v, rotary_cos, rotary_sin, cache_batch_idx, cache_leftpad, block_table):
+    """What does not depend on how sizes fit together."""
+    function = "flash_attn_with_kvcache"
+    for name, x in (("q", q), ("k_cache", k_cache), ("v_cache", v_cache), ("k", k), ("v", v)):
+        if x is not None or name not in ("k", "v"):
+            _check(function, name, x, "batch, L, heads, d")
+    for names, a, b in (("k and v", k, v), ("rotary_cos and rotary_sin", rotary_cos, rotary_sin)):
+        if (a is None) != (b is None):
+            raise ValueError(f"[{function}] expected {names}, or neither, found one")
+    for name, x, shape in (("block_table", block_table, "batch, pages"), ("cache_batch_idx", cache_batch_idx, "batch"),
+                           ("cache_leftpad", cache_leftpad, "batch")):
+        if x is not None:
+            _check_integers(function, name, x, shape)
+    if block_table is not None and cache_batch_idx is not None:
+        raise ValueError(f"[{function}] expected block_table or cache_batch_idx, found both")
+    if rotary_cos is None:
+        return
+    if k is None:
+        raise ValueError(f"[{function}] expected k and v with rotary_cos, found none")
+    for name, x in (("rotary_cos", rotary_cos), ("rotary_sin", rotary_sin)):
+        _check(function, name, x, "positions, rotary_dim / 2")
+    if not 2 * rotary_cos.shape[1] <= q.shape[3]:
+        raise ValueError(f"[{function}] expected rotary_cos [positions, at most {q.shape[3] // 2}], found "
+                         f"{list(rotary_cos.shape)}")
+    if rotary_cos.shape != rotary_sin.shape:
+        raise ValueError(f"[{function}] expected rotary_sin {list(rotary_cos.shape)}, as rotary_cos is, found "
+                         f"{list(rotary_sin.shape)}")
+
+
+def _sequences_of(q, k_cache, cache_seqlens, cache_batch_idx, cache_leftpad, block_table):
+    """Pages of each sequence [batch, pages], their lengths [batch], and where they begin [batch]. A cache without a table is
+    one page for each sequence."""
+    batch = q.shape[0]
+    table = block_table
+    if table is None:
+        table = (_torch.arange(batch, device="cpu") if cache_batch_idx is None else cache_batch_idx)[:, None]
+    table = table.long()
+    if cache_seqlens is None:
+        cache_seqlens = table.shape[1] * k_cache.shape[1]
+    if isinstance(cache_seqlens, _numbers.Integral):
+        lengths = _torch.full((batch,), int(cache_seqlens), dtype=_torch.long, device="cpu")
+    else:
+        _check_integers("flash_attn_with_kvcache", "cache_seqlens", cache_seqlens, "batch")
+        lengths = cache_seqlens.long()
+    starts = _torch.zeros(batch, dtype=_torch.long, device="cpu") if cache_leftpad is None else cache_leftpad.long()
+    for name, x in (("block_table or cache_batch_idx", table), ("cache_seqlens", lengths), ("cache_leftpad", starts)):
+        if len(x) != batch:
+            raise ValueError(f"[flash_attn_with_kvcache] expected {name} of {batch} sequences, found {len(x)}")
+    return table, lengths, starts
+
+
+def _places(k, v, k_cache, v_cache, table, lengths):
+    """Of new keys [batch, new] in their sequences, behind the lengths."""
+    function = "flash_attn_with_kvcache"
+    _check_new(function, "k", k, len(table), k.shape[1], k_cache)
+    _check_new(function, "v", v, len(table), k.shape[1], v_cache)
+    places = lengths[:, None] + _torch.arange(k.shape[1], device="cpu")
+    size = table.shape[1] * k_cache.shape[1]
+    if places.numel() > 0 and not 0 <= int(places.min()) <= int(places.max()) < size:
+        raise ValueError(f"[{function}] expected a cache with room for keys {int(places.min())} to {int(places.max())}, "
+                         f"found {size}")
+    return places
+
+
+def _write(k_cache, v_cache, k, v, table, places):
+    page_size = k_cache.shape[1]
+    pages = table.gather(1, places // page_size)
+    # Only in inference mode may caches be written to that were made in one.
+    inference = k_cache.is_inference() or v_cache.is_inference()
+    with _torch.inference_mode() if inference else _torch.no_grad():
+        k_cache[pages, places % page_size] = k
+        v_cache[pages, places % page_size] = v
+
+
 @_raising_as_torch
 def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None,
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None,
@@ -322,76 +396,23 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     >>> flash_attn_with_kvcache(x, cache, cache.clone(), x, x, cache_seqlens=3, causal=True).shape
     torch.Size([1, 1, 2, 4])
     """
-    function = "flash_attn_with_kvcache"
-    for name, x in (("q", q), ("k_cache", k_cache), ("v_cache", v_cache), ("k", k), ("v", v)):
-        if x is not None or name not in ("k", "v"):
-            _check(function, name, x, "batch, L, heads, d")
-    for names, a, b in (("k and v", k, v), ("rotary_cos and rotary_sin", rotary_cos, rotary_sin)):
-        if (a is None) != (b is None):
-            raise ValueError(f"[{function}] expected {names}, or neither, found one")
-    for name, x, shape in (("block_table", block_table, "batch, pages"), ("cache_batch_idx", cache_batch_idx, "batch"),
-                           ("cache_leftpad", cache_leftpad, "batch")):
-        if x is not None:
-            _check_integers(function, name, x, shape)
-    if isinstance(cache_seqlens, _numbers.Integral):
-        cache_seqlens = int(cache_seqlens)
-    elif cache_seqlens is not None:
-        _check_integers(function, "cache_seqlens", cache_seqlens, "batch")
+    _check_cache_arguments(q, k_cache, v_cache, k, v, rotary_cos, rotary_sin, cache_batch_idx, cache_leftpad, block_table)
     _refuse_traces()
     with _torch.no_grad():
-        batch, queries = q.shape[:2]
-        if block_table is not None and cache_batch_idx is not None:
-            raise ValueError(f"[{function}] expected block_table or cache_batch_idx, found both")
-        # A cache without a table is one page for each sequence.
-        table = block_table
-        if table is None:
-            table = (_torch.arange(batch, device="cpu") if cache_batch_idx is None else cache_batch_idx)[:, None]
-        table = table.long()
-        page_size = k_cache.shape[1]
-        size = table.shape[1] * page_size
-        if cache_seqlens is None:
-            cache_seqlens = size
-        lengths = (_torch.full((batch,), cache_seqlens, dtype=_torch.long, device="cpu")
-                   if isinstance(cache_seqlens, int) else cache_seqlens.long())
-        starts = _torch.zeros(batch, dtype=_torch.long, device="cpu") if cache_leftpad is None else cache_leftpad.long()
-        for name, x in (("block_table or cache_batch_idx", table), ("cache_seqlens", lengths), ("cache_leftpad", starts)):
-            if len(x) != batch:
-                raise ValueError(f"[{function}] expected {name} of {batch} sequences, found {len(x)}")
+        table, lengths, starts = _sequences_of(q, k_cache, cache_seqlens, cache_batch_idx, cache_leftpad, block_table)
         options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes)
-        places = None
         if k is not None:
-            _check_new(function, "k", k, batch, k.shape[1], k_cache)
-            _check_new(function, "v", v, batch, k.shape[1], v_cache)
-            places = lengths[:, None] + _torch.arange(k.shape[1], device="cpu")
-            if places.numel() > 0 and not 0 <= int(places.min()) <= int(places.max()) < size:
-                raise ValueError(f"[{function}] expected a cache with room for keys {int(places.min())} to "
-                                 f"{int(places.max())}, found {size}")
-            lengths = lengths + k.shape[1]
+            before = lengths
+            places = _places(k, v, k_cache, v_cache, table, before)
+            lengths = before + k.shape[1]
             # A call without queries checks the rest, so that a call that is refused writes nothing.
             _run_paged(q[:, :0], k_cache, v_cache, table, lengths, starts, options)
-        if rotary_cos is not None:
-            if k is None:
-                raise ValueError(f"[{function}] expected k and v with rotary_cos, found none")
-            # Without a causal mask or window all queries stand where the first does.
-            moves = causal or _sides(window_size) != (-1, -1)
-            steps = _torch.arange(queries, device="cpu") * (1 if moves else 0)
-            for name, x in (("rotary_cos", rotary_cos), ("rotary_sin", rotary_sin)):
-                _check(function, name, x, "positions, rotary_dim / 2")
-            if not 2 * rotary_cos.shape[1] <= q.shape[3]:
-                raise ValueError(f"[{function}] expected rotary_cos [positions, at most {q.shape[3] // 2}], found "
-                                 f"{list(rotary_cos.shape)}")
-            if rotary_cos.shape != rotary_sin.shape:
-                raise ValueError(f"[{function}] expected rotary_sin {list(rotary_cos.shape)}, as rotary_cos is, found "
-                                 f"{list(rotary_sin.shape)}")
-            first = (lengths - k.shape[1])[:, None]
-            q = _rotated(q, rotary_cos, rotary_sin, first + steps, rotary_interleaved)
-            k = _rotated(k, rotary_cos, rotary_sin, places, rotary_interleaved)
-        if k is not None:
-            pages = table.gather(1, places // page_size)
-            # Only in one may caches be written to that were made in one.
-            inference = k_cache.is_inference() or v_cache.is_inference()
-            with _torch.inference_mode() if inference else _torch.no_grad():
-                k_cache[pages, places % page_size] = k
-                v_cache[pages, places % page_size] = v
+            if rotary_cos is not None:
+                # Without a causal mask or window all queries stand where the first does.
+                moves = causal or _sides(window_size) != (-1, -1)
+                steps = _torch.arange(q.shape[1], device="cpu") * (1 if moves else 0)
+                q = _rotated(q, rotary_cos, rotary_sin, before[:, None] + steps, rotary_interleaved)
+                k = _rotated(k, rotary_cos, rotary_sin, places, rotary_interleaved)
+            _write(k_cache, v_cache, k, v, table, places)
         output, log_sum_exp = _run_paged(q, k_cache, v_cache, table, lengths, starts, options)
         return (output, log_sum_exp) if return_softmax_lse else output
