@@ -1,5 +1,8 @@
 #include <attend/nn/forking_cache.h>
 
+#include <attend/core/error.h>
+
+#include <string>
 #include <utility>
 
 namespace attend::nn {
@@ -9,6 +12,11 @@ ForkingCache::ForkingCache(std::int64_t rows, const PagedKvCacheOptions& options
 }
 
 void ForkingCache::reorder(std::span<const std::int64_t> sources) {
+    for (const std::int64_t source : sources) {
+        if (source >= 0 && source < rows()) continue;
+        throw ValueError("ForkingCache::reorder",
+                         "expected rows from 0 to " + std::to_string(rows() - 1) + ", found " + std::to_string(source));
+    }
     std::vector<bool> taken(sequences_.size());
     std::vector<std::int64_t> next;
     next.reserve(sources.size());

@@ -28,7 +28,7 @@ public:
         return attention(query, pages_, sequences_, options);
     }
     /// Row r becomes what row sources[r] was; there are sources.size() rows then. Copies no tokens.
-    /// @param sources each in [0, rows)
+    /// @param sources each in [0, rows) @throws ValueError for others, which change nothing
     void reorder(std::span<const std::int64_t> sources);
 
     /// How many there are.

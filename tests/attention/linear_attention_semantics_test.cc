@@ -100,6 +100,25 @@ TEST(LinearAttentionSemantics, StepsEqualTheChunkwiseResult) {
     }
 }
 
+TEST(LinearAttentionSemantics, StepsIntoMemoryOfTheCaller) {
+    const LinearCase c{.map = FeatureMap::identity, .queries = 1, .keys = 1};
+    const LinearInputs inputs(c, DType::float32, 2);
+    LinearAttentionState one(c.batch, c.kv_heads, c.dim, c.value_dim);
+    LinearAttentionState other(c.batch, c.kv_heads, c.dim, c.value_dim);
+    for (int t = 0; t < 2; ++t) {
+        const Tensor row = one.step(inputs.query, inputs.key, inputs.value, inputs.options);
+        Tensor wide = full({c.batch, c.heads, 1, c.value_dim + 3}, 7.0);
+        other.step_into(wide.view().slice(3, 1, c.value_dim + 1), inputs.query, inputs.key, inputs.value,
+                        inputs.options);
+        EXPECT_TRUE(same_bits(wide.view().slice(3, 1, c.value_dim + 1).clone(), row));
+        EXPECT_EQ(wide.item({0, 0, 0, 0}), 7.0);
+        EXPECT_EQ(wide.item({0, 0, 0, c.value_dim + 1}), 7.0);
+        EXPECT_TRUE(same_bits(one.state(), other.state()));
+    }
+    Tensor narrow({c.batch, c.heads, 1, c.value_dim - 1});
+    EXPECT_THROW(other.step_into(narrow, inputs.query, inputs.key, inputs.value, inputs.options), ShapeError);
+}
+
 TEST(LinearAttentionSemantics, BitsDoNotDependOnThreads) {
     for (LinearCase c : linear_cases()) {
         if (!c.state && c.causal) continue;

@@ -275,6 +275,19 @@ TEST(HuggingFaceFolder, GenerationThatWasMadeOfTheModel) {
               plain);
 }
 
+TEST(HuggingFaceFolder, SearchFamilies) {
+    EXPECT_EQ(Translator::from_pretrained(opus_folder()).search_family(), SearchFamily::transformers);
+    const TranslationOptions options{.beam_size = 3, .word_penalty = 0.5, .no_repeat_ngram_size = 2};
+    const TranslationOptions ours = known_options(SearchFamily::transformers, options);
+    EXPECT_EQ(ours.beam_size, 3);
+    EXPECT_EQ(ours.no_repeat_ngram_size, 2);
+    EXPECT_FALSE(ours.word_penalty.has_value());
+    const TranslationOptions marian = known_options(SearchFamily::marian, options);
+    EXPECT_EQ(marian.beam_size, 3);
+    EXPECT_EQ(marian.word_penalty, 0.5);
+    EXPECT_FALSE(marian.no_repeat_ngram_size.has_value());
+}
+
 // Where no end is worth more than -1e9, which Transformers begin with, the best beam is the result.
 TEST(HuggingFaceFolder, NoEndIsWorthEnough) {
     for (const std::string penalty : {"-5.0", "-1000.0"}) {

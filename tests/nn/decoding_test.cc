@@ -4,6 +4,7 @@
 #include <attend/core/error.h>
 #include <attend/kernels/cpu/isa.h>
 #include <attend/nn/block.h>
+#include <attend/nn/forking_cache.h>
 #include <attend/nn/linear_attention.h>
 #include <attend/nn/multi_head_attention.h>
 #include <attend/nn/transformer.h>
@@ -308,6 +309,31 @@ TEST(TransformerStack, RefusesStatesThatDoNotFit) {
               "[Transformer] expected no bias beside that of relative positions, found one");
     nn::StackState none;
     EXPECT_THROW(decoder.forward(x, nn::StackInputs{.memory = memory, .state = &none}), ValueError);
+}
+
+TEST(ForkingCache, RowsAreForkedDroppedAndChecked) {
+    nn::ForkingCache cache(2, {.kv_heads = 1, .head_dim = 8, .page_size = 16, .pages = 2});
+    const Tensor keys = normal({2, 1, 5, 8}, 1);
+    const Tensor values = normal({2, 1, 5, 8}, 2);
+    cache.append(keys, values);
+    const Tensor query = normal({1, 1, 1, 8}, 3);
+    const auto of_row = [&](std::int64_t row) {
+        const TensorView key = keys.view().slice(0, row, row + 1);
+        return attention(query, key, values.view().slice(0, row, row + 1)).output;
+    };
+    for (const std::int64_t wrong : {-1, 2}) {
+        EXPECT_THROW(cache.reorder(std::vector<std::int64_t>{0, wrong}), ValueError);
+        EXPECT_EQ(cache.rows(), 2);
+    }
+    cache.reorder(std::vector<std::int64_t>{1, 1, 0});
+    ASSERT_EQ(cache.rows(), 3);
+    Tensor queries({3, 1, 1, 8});
+    for (std::int64_t r = 0; r < 3; ++r) queries.view().slice(0, r, r + 1).copy_from(query);
+    const Tensor found = cache.attend(queries, {}).output;
+    const std::vector<std::int64_t> sources{1, 1, 0};
+    for (std::int64_t r = 0; r < 3; ++r) {
+        EXPECT_TRUE(same_bits(found.view().slice(0, r, r + 1).clone(), of_row(sources[static_cast<std::size_t>(r)])));
+    }
 }
 
 }  // namespace
