@@ -2,6 +2,7 @@
 
 #include <attend/core/error.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace attend::detail {
@@ -41,6 +42,8 @@ CheckedLinearProblem::CheckedLinearProblem(const std::string& operation, const T
     problem_.value = value;
     problem_.sequences = checked_.problem().sequences.first(sequences);
     uncovered_ = checked_.problem().sequences.size() > sequences;
+    problem_.one_token = std::ranges::all_of(
+        problem_.sequences, [](const kernels::Sequence& s) { return s.query_count == 1 && s.key_count <= 1; });
     problem_.map = options.feature_map;
     problem_.function = function_ ? &*function_ : nullptr;
     problem_.normalise = options.normalise;

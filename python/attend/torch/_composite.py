@@ -21,7 +21,7 @@ def weights(query, key, bias, options):
     group = query.shape[1] // max(key.shape[1], 1)
     if group > 1:
         key = key.repeat_interleave(group, 1)
-    scores = query @ key.transpose(-1, -2) * (query.shape[-1]**-0.5 if scale is None else scale)
+    scores = query @ key.transpose(-1, -2) * (max(query.shape[-1], 1)**-0.5 if scale is None else scale)
     if bias is not None:
         scores = scores + bias
     seen = options.get("mask")

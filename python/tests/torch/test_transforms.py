@@ -240,6 +240,14 @@ def test_forward_mode():
             close(call(q, k, v), want[0])  # no tangents are asked for
 
 
+def test_forward_mode_of_no_dimensions():
+    x, v = torch.zeros(2, 3, 4, 0), torch.randn(2, 3, 4, 5)
+    with sdpa_kernel(SDPBackend.MATH):
+        want = torch.func.jvp(lambda v: F.scaled_dot_product_attention(x, x, v), (v,), (v,))
+    for a, b in zip(torch.func.jvp(lambda v: sdpa(x, x, v), (v,), (v,)), want):
+        close(a, b)
+
+
 def test_forward_mode_of_flash_attention_is_refused():
     q = inputs()[0]
     call = lambda q: attend.flash_attn.flash_attn_func(q, q, q)

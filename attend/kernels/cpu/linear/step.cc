@@ -160,8 +160,7 @@ private:
 }  // namespace
 
 bool is_step(const LinearProblem& problem, std::int64_t sequence) {
-    return problem.initial_state && problem.query.shape()[2] == 1 && problem.sequence(sequence).key_count == 1 &&
-           problem.sequence(sequence).query_count == 1;
+    return problem.initial_state && problem.one_token && problem.sequence(sequence).key_count == 1;
 }
 
 std::size_t step_scratch(const LinearProblem& problem) {

@@ -15,8 +15,8 @@
 
 namespace attend::kernels::cpu::linear {
 
-/// Whether a sequence is one token with its query, on a state, and nobody has more: chunks give other bits, which a
-/// sequence keeps alone, packed and padded.
+/// Whether a sequence is one token with its query, on a state, and nobody in the call has more: chunks give other bits,
+/// which a sequence keeps alone, packed and padded.
 bool is_step(const LinearProblem& problem, std::int64_t sequence);
 
 /// Bytes of scratch of step.
