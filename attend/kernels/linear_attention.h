@@ -43,7 +43,7 @@ struct LinearProblem {
     std::optional<TensorView> beta = {};        ///< [batch, kv_heads, Lk, 1]; the delta rule where given
     std::optional<TensorView> initial_state = {};       ///< [sequences, kv_heads, d, dv]
     std::optional<TensorView> initial_normaliser = {};  ///< [sequences, kv_heads, d]
-    bool one_token = false;                             ///< all tensors hold one token of each sequence, and no more
+    bool one_token = false;                             ///< each sequence has one query, and one key or none
 
     std::int64_t heads() const { return query.shape()[1]; }      ///< of the queries
     std::int64_t kv_heads() const { return key.shape()[1]; }     ///< of keys, values, decays and states

@@ -3,7 +3,7 @@ import torch
 
 from .. import _core
 from . import _composite, _operator
-from ._modes import are_plain, refuse_forward_mode, refuse_gradients_of_gradients, refuse_traces, wants_gradients
+from ._modes import refuse_forward_mode, refuse_gradients_of_gradients, refuse_traces, wants_gradients
 
 
 class _Gradients(torch.autograd.Function):
@@ -67,7 +67,7 @@ def _copy(mask):
 
 def _is_looked_at(grad_output):
     """Whether it, or somebody else, wants to see the operations of its gradients."""
-    return not are_plain(grad_output, grad_output, grad_output) or torch._C._len_torch_dispatch_stack() > 0
+    return type(grad_output) is not torch.Tensor or torch._C._len_torch_dispatch_stack() > 0
 
 
 def _is_batched(tensor):

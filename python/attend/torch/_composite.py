@@ -1,5 +1,5 @@
-"""Attention of PyTorch's own operations, with all scores in memory: derivatives of any order and direction, and tensors of any
-kind."""
+"""Attention of PyTorch's own operations, with all scores in memory: derivatives of any order and direction, and tensors of
+any kind."""
 import numpy
 import torch
 

@@ -8,7 +8,7 @@ from .. import _core
 from . import _composite, _operator
 from ._autograd import Attention, attention
 from ._errors import TorchTypeError, TorchValueError, as_torch
-from ._modes import are_plain, autocast, differentiates_more, operator_for_this_call, is_transformed
+from ._modes import are_plain, autocast, differentiates_more, is_transformed, operator_for_this_call
 
 # Calls of plain tensors for their numbers alone; True where gradients are wanted too, None for all others. To ask PyTorch
 # takes as long as a small attention, so it is asked in C++.
@@ -97,10 +97,10 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
 
 def _check_types(query, key, value, attn_mask, is_causal, enable_gqa):
     tensors = {"query": query, "key": key, "value": value, **({} if attn_mask is None else {"attn_mask": attn_mask})}
-    for kinds, given in (((torch.Tensor,), tensors), ((bool, torch.SymBool), {"is_causal": is_causal, "enable_gqa": enable_gqa})):
+    flags = {"is_causal": is_causal, "enable_gqa": enable_gqa}
+    for kinds, expected, given in ((torch.Tensor, "a torch.Tensor", tensors), ((bool, torch.SymBool), "True or False", flags)):
         for name, x in given.items():
             if not isinstance(x, kinds):
-                expected = "a torch.Tensor" if kinds[0] is torch.Tensor else "True or False"
                 raise TorchTypeError(f"[scaled_dot_product_attention] expected {name} to be {expected}, found "
                                      f"{type(x).__name__}")
 

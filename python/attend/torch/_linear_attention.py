@@ -7,7 +7,7 @@ from .._results import LinearAttentionResult
 from . import _linear_operator
 from ._autograd import _is_batched
 from ._errors import raising_as_torch
-from ._modes import are_plain, autocast, operator_for_this_call, is_transformed
+from ._modes import are_plain, autocast, is_transformed, operator_for_this_call
 
 _WHOLE = slice(7, 10)  # of the operator's arguments: key_lengths, query_starts, key_starts
 

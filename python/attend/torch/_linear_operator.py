@@ -10,7 +10,7 @@ import torch
 
 from .. import _core
 from ._operator import _check_shapes, _output_like
-from ._transforms import register_vmap, as_autograd_functions
+from ._transforms import as_autograd_functions, register_vmap
 
 _DIFFERENTIABLE = 7
 _NAMES = ("decay", "beta", "initial_state", "initial_normaliser", "key_lengths", "query_starts", "key_starts",
@@ -134,5 +134,5 @@ def _refuse_tangents(*_):
     raise NotImplementedError("[linear_attention] expected gradients in reverse mode, found forward mode (jvp)")
 
 
-Gradients, TransformedLinearAttention = as_autograd_functions(linear_attention, linear_attention_backward, save_for_backward,
-                                                    backward_by, _refuse_second, _refuse_tangents)
+Gradients, TransformedLinearAttention = as_autograd_functions(
+    linear_attention, linear_attention_backward, save_for_backward, backward_by, _refuse_second, _refuse_tangents)

@@ -6,7 +6,7 @@ import torch
 
 from .. import _core
 from ._modes import refuse_gradients_of_gradients, refuse_tangents
-from ._transforms import register_vmap, as_autograd_functions
+from ._transforms import as_autograd_functions, register_vmap
 
 
 @torch.library.custom_op("attend::attention", mutates_args=())
@@ -96,4 +96,4 @@ def _backward_by(operator):
 attention.register_autograd(_backward_by(attention_backward), setup_context=_save_for_backward)
 register_vmap(attention, attention_backward)
 _, TransformedAttention = as_autograd_functions(attention, attention_backward, _save_for_backward, _backward_by,
-                                      refuse_gradients_of_gradients, refuse_tangents)
+                                                refuse_gradients_of_gradients, refuse_tangents)
