@@ -10,4 +10,9 @@ const TileKernels& tile_kernels(DType dtype, bool wants_floats) {
     return simd::choose(active_isa(), dtype == DType::bfloat16 && !wants_floats ? Format::pairs : Format::floats);
 }
 
+const TileKernels& forward_tile_kernels(DType dtype, bool wants_floats) {
+    if (dtype == DType::bfloat16 || wants_floats || active_isa() != Isa::amx) return tile_kernels(dtype, wants_floats);
+    return simd::choose(Isa::amx, Format::thirds);
+}
+
 }  // namespace attend::kernels::cpu

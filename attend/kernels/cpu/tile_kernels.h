@@ -37,6 +37,7 @@ enum class Format : std::uint8_t {
     floats,  ///< float
     pairs,   ///< two bfloat16 that are multiplied and added to a float at once (vdpbf16ps, tdpbf16ps)
     quads,   ///< four int8, the columns' with 128 added, to an int32 (vpdpbusd); dense products only
+    thirds,  ///< three bfloat16 that sum to a float, two floats side by side (tdpbf16ps); attention's forward pass only
 };
 
 /// What is done to other panels while a product is computed: woven between its multiply-adds where that pays.
@@ -81,7 +82,8 @@ struct AccumulateArgs {
     std::int64_t panels = 0;         ///< whole panels
     std::int64_t rest = 0;           ///< steps of the last panel
     bool fresh = false;              ///< out is written, not added to
-    JobArgs job = {};                ///< job.panels at most `panels`; only Job::exponential and Job::multiply
+    JobArgs job = {};  ///< job.panels at most `panels`; of `panels` - 1 and more, each is done by the end of the panel
+                       ///< with its index; only Job::exponential and Job::multiply
 };
 
 /// out[row][two vectors] += sum over tiles t and steps k of weights[t][k][row] columns[t steps + k]: the product with
@@ -302,5 +304,7 @@ private:
 
 /// The table for tensors of `dtype` (float32, bfloat16, float16) on active_isa(). @param wants_floats never pairs
 const TileKernels& tile_kernels(DType dtype, bool wants_floats);
+/// The table for attention's forward pass: thirds where the processor has tiles, for what is no bfloat16.
+const TileKernels& forward_tile_kernels(DType dtype, bool wants_floats);
 
 }  // namespace attend::kernels::cpu

@@ -35,7 +35,8 @@ struct Layout {
           panel(std::int64_t{kernels.rows} * kernels.columns),
           strip(strip_keys(depth)),
           strip_panels(divide_up(most_strip_keys(problem.key.shape()[2], strip), kernels.columns)),
-          strip_steps(strip_panels * kernels.step_columns) {}
+          strip_steps(strip_panels * kernels.step_columns),
+          weights(kernels.step_columns > kernels.columns ? strip_panels * kernels.rows * kernels.step_columns : 0) {}
 
     std::int64_t tiles;
     std::int64_t depth;
@@ -44,6 +45,7 @@ struct Layout {
     std::int64_t strip;
     std::int64_t strip_panels;
     std::int64_t strip_steps;
+    std::int64_t weights;  ///< floats; 0: they take the place of scores
 };
 
 /// One unit. Positions of keys are counted within the sequence.
@@ -77,11 +79,14 @@ public:
         sums_ = arena.take<float>(layout_.tiles * rows * kernels.width);
         fresh_ = arena.take<std::uint8_t>(layout_.tiles);
         broken_ = arena.take<std::int32_t>(layout_.strip_panels * kernels.columns);
+        broken_keys_ = arena.take<std::uint32_t>(layout_.strip_panels);
+        broken_queries_ = arena.take<std::uint32_t>(layout_.tiles);
         arena.align_in_page(0);
         keys_ = arena.take<float>(layout_.strip_panels * layout_.depth * kernels.columns);
         values_ = arena.take<float>(layout_.blocks * layout_.strip_steps * kernels.columns);
         arena.align_in_page(kScoresOffset);
         scores_ = arena.take<float>(layout_.strip_panels * layout_.panel);
+        weights_ = layout_.weights > 0 ? arena.take<float>(layout_.weights) : nullptr;
         strip_maximum_ = arena.take<float>(rows * kernels.width);
         factors_ = arena.take<float>(layout_.panel);
         if (next != nullptr) plan_prefetch(*next);
@@ -95,9 +100,11 @@ public:
                2 * arena_bytes<float>(layout.tiles * kRowSlots) +
                arena_bytes<float>(layout.tiles * rows * kernels.width) + arena_bytes<std::uint8_t>(layout.tiles) +
                arena_bytes<std::int32_t>(layout.strip_panels * kernels.columns) +
+               arena_bytes<std::uint32_t>(layout.strip_panels) + arena_bytes<std::uint32_t>(layout.tiles) +
                arena_bytes<float>(layout.strip_panels * layout.depth * kernels.columns) +
                arena_bytes<float>(layout.blocks * layout.strip_steps * kernels.columns) +
-               arena_bytes<float>(layout.strip_panels * layout.panel) + arena_bytes<float>(rows * kernels.width) +
+               arena_bytes<float>(layout.strip_panels * layout.panel) + arena_bytes<float>(layout.weights) +
+               arena_bytes<float>(rows * kernels.width) +
                arena_bytes<float>(layout.panel) + 3 * kPageBytes;
     }
 
@@ -148,18 +155,36 @@ private:
     }
 
     void begin() {
-        const float factor = kernels_.format == Format::floats && !rules_.has_modifiers()
-                                 ? static_cast<float>(problem_.scale * std::numbers::log2e)
-                                 : 1.0F;
         for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) {
-            kernels_.pack_rows(rows_of(problem_.query, sequence_.batch, head_of(tile),
-                                       sequence_.query_begin + query_of(tile), rows_of_tile(tile)),
-                               factor, queries_ + tile * layout_.depth * kernels_.rows);
+            const Rows rows = queries_of(tile, 0, rows_of_tile(tile));
+            kernels_.pack_rows(rows, query_factor(), queries_ + tile * layout_.depth * kernels_.rows);
+            broken_queries_[tile] = broken_rows(rows);
         }
         std::fill_n(fresh_, layout_.tiles, std::uint8_t{1});
         std::fill_n(maximum_, layout_.tiles * kRowSlots, -kInfinity);
         std::fill_n(shift_, layout_.tiles * kRowSlots, 0.0F);
         std::fill_n(sums_, layout_.tiles * kernels_.rows * kernels_.width, 0.0F);
+    }
+
+    /// What packed queries are multiplied by.
+    float query_factor() const {
+        return kernels_.format != Format::pairs && !rules_.has_modifiers()
+                   ? static_cast<float>(problem_.scale * std::numbers::log2e)
+                   : 1.0F;
+    }
+    Rows queries_of(std::int64_t tile, std::int64_t row, std::int64_t count) const {
+        return rows_of(problem_.query, sequence_.batch, head_of(tile), sequence_.query_begin + query_of(tile) + row,
+                       count);
+    }
+
+    /// A bit for each row that is not finite, which cannot be split into thirds: infinity has no rest.
+    std::uint32_t broken_rows(const Rows& rows) const {
+        if (kernels_.format != Format::thirds || kernels_.all_finite(rows)) return 0;
+        std::uint32_t broken = 0;
+        for (std::int64_t r = 0; r < rows.count; ++r) {
+            if (!kernels_.all_finite(row_of(rows, r))) broken |= 1U << static_cast<unsigned>(r);
+        }
+        return broken;
     }
 
     // ------------------------------------------------------------------------------------------------------- strips
@@ -189,9 +214,11 @@ private:
         bool finite = true;
         for_each_packed([&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t key = begin; key < end; key += columns) {
-                kernels_.pack_columns(rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key,
-                                              std::min(columns, end - key)),
-                                      keys_of_panel((key - strip_begin_) / columns));
+                const Rows rows = rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key,
+                                          std::min(columns, end - key));
+                const std::int64_t panel = (key - strip_begin_) / columns;
+                kernels_.pack_columns(rows, keys_of_panel(panel));
+                broken_keys_[panel] = broken_rows(rows);
             }
             finite = finite && kernels_.all_finite(values_of(begin, end - begin));
         });
@@ -261,8 +288,11 @@ private:
                 std::fill_n(step + key * columns, columns, 0.0F);
                 continue;
             }
-            auto* pairs = reinterpret_cast<std::uint16_t*>(step + key / 2 * columns);
-            for (std::int64_t c = 0; c < columns; ++c) pairs[2 * c + key % 2] = 0;
+            const PairPlace place = place_of(kernels_, key);
+            for (std::int64_t third = 0; third < place.thirds; ++third) {
+                auto* pairs = reinterpret_cast<std::uint16_t*>(step + (place.step + third * place.distance) * columns);
+                for (std::int64_t c = 0; c < columns; ++c) pairs[2 * c + place.second] = 0;
+            }
         }
     }
 
@@ -304,6 +334,7 @@ private:
     }
 
     float* scores_of_panel(std::int64_t panel) { return scores_ + panel * layout_.panel; }
+    float* weights_of(const Run& run) { return weights_ != nullptr ? weights_ : scores_of_panel(run.begin); }
 
     /// The logits of a run, in scores_, and their row maxima.
     void compute_scores(std::int64_t tile, const Run& run) {
@@ -328,6 +359,7 @@ private:
         };
         while (panel < plain_end) {
             product(&args);
+            mend_scores(tile, panel);
             next();
         }
         while (panel < run.end) {
@@ -336,6 +368,7 @@ private:
             const bool half = position.key_count <= kernels_.width;
             const Job job = panel > run.begin ? Job::row_maximum : Job::none;
             products_.scores(job, rows, half)(&args);
+            mend_scores(tile, panel);
             if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, nullptr, args.out);
             // The other half of half a panel is -inf, which modifiers make something of.
             const bool whole = position.key_count == kernels_.columns ||
@@ -346,6 +379,25 @@ private:
             next();
         }
         kernels_.run(Job::row_maximum, rows, args.job);
+    }
+
+    /// The scores of queries and keys that are not finite and could not be split, one by one.
+    void mend_scores(std::int64_t tile, std::int64_t panel) {
+        const std::uint32_t queries = broken_queries_[tile];
+        const std::uint32_t keys = broken_keys_[panel];
+        if ((queries | keys) == 0) return;
+        const std::int64_t key = strip_begin_ + panel * kernels_.columns;
+        const std::int64_t count = std::min<std::int64_t>(kernels_.columns, packed_end_ - key);
+        for (std::int64_t r = 0; r < rows_of_tile(tile); ++r) {
+            for (std::int64_t c = 0; c < count; ++c) {
+                if (((queries >> r | keys >> c) & 1U) == 0) continue;
+                float& score = scores_of_panel(panel)[r * kernels_.columns + c];
+                kernels_.row_products(queries_of(tile, r, 1), rows_of(problem_.key, sequence_.batch, kv_head_,
+                                                                     sequence_.key_begin + key + c, 1),
+                                      &score);
+                score *= query_factor();
+            }
+        }
     }
 
     /// How many panels of the run, from its first on, are products and nothing else.
@@ -377,45 +429,46 @@ private:
         const std::int64_t last_keys = run.key_end - strip_begin_ - (run.end - 1) * kernels_.columns;
         const std::int64_t weights_panel = std::int64_t{kernels_.rows} * kernels_.step_columns;
         float* scores = scores_of_panel(run.begin);
+        float* weights = weights_of(run);
         JobArgs first{.source = scores,
-                      .target = scores,
+                      .target = weights,
                       .sums = state.sums,
                       .shift = state.shift,
                       .factor = factor_,
                       .panels = 1};
-        Job job = panels > 1 ? Job::exponential : Job::none;
-        if (problem_.dropout > 0.0 || layout_.blocks == 0) {
-            first.panels = panels;
-            kernels_.run(Job::exponential, rows, first);
-            if (layout_.blocks == 0) return;
+        if (problem_.dropout > 0.0 || layout_.blocks == 0) first.panels = panels;
+        kernels_.run(Job::exponential, rows, first);
+        if (layout_.blocks == 0) return;
+        if (problem_.dropout > 0.0) {
             for (std::int64_t p = 0; p < panels; ++p) drop(tile, run.begin + p, scores + p * layout_.panel);
-            job = Job::none;
-        } else {
-            kernels_.run(Job::exponential, rows, first);
         }
         const std::int64_t whole = last_keys == kernels_.columns ? panels : panels - 1;
         const std::int64_t width = problem_.value.shape()[3];
         const std::int64_t at_a_time = panels_of_sum(kernels_);
-        for (std::int64_t block = 0; block < layout_.blocks; ++block) {
-            const Steps values = value_steps(run, block);
-            const bool half = width - block * kernels_.columns <= kernels_.width;
-            AccumulateArgs args{.stride = values.stride, .out = state.out + block * layout_.panel};
-            args.fresh = fresh_[tile] != 0;
-            args.job = first;
-            for (std::int64_t begin = 0; begin < panels; begin += at_a_time) {
-                const std::int64_t end = std::min(panels, begin + at_a_time);
-                args.weights = scores + begin * weights_panel;
-                args.columns = values.at(begin * kernels_.step_columns);
-                args.panels = std::min(end, whole) - begin;
-                args.rest = end > whole ? steps_of(kernels_, last_keys) : 0;
-                // The panels behind those at hand, by one.
-                args.job.source = scores + (begin + 1) * layout_.panel;
-                args.job.target = scores + (begin + 1) * weights_panel;
-                args.job.panels = std::min(panels, end + 1) - (begin + 1);
-                weighted_.accumulate(args.job.panels > 0 ? job : Job::none, rows, half)(&args);
-                args.fresh = false;
+        std::int64_t raised = first.panels;  // panels whose logits are weights already
+        for (std::int64_t begin = 0; begin < panels; begin += at_a_time) {
+            const std::int64_t end = std::min(panels, begin + at_a_time);
+            const std::int64_t next = std::min(panels - end, at_a_time);
+            for (std::int64_t block = 0; block < layout_.blocks; ++block) {
+                const Steps values = value_steps(run, block);
+                const bool half = width - block * kernels_.columns <= kernels_.width;
+                AccumulateArgs args{.weights = weights + begin * weights_panel,
+                                    .columns = values.at(begin * kernels_.step_columns),
+                                    .stride = values.stride,
+                                    .out = state.out + block * layout_.panel,
+                                    .panels = std::min(end, whole) - begin,
+                                    .rest = end > whole ? steps_of(kernels_, last_keys) : 0,
+                                    .fresh = fresh_[tile] != 0 && begin == 0,
+                                    .job = first};
+                // The panels behind those at hand: the first block is one ahead in the first of them, then all blocks
+                // share those to come.
+                const std::int64_t goal = end + divide_up(next * (block + 1), layout_.blocks);
+                args.job.source = scores + raised * layout_.panel;
+                args.job.target = weights + raised * weights_panel;
+                args.job.panels = std::clamp<std::int64_t>(goal - raised, 0, args.panels);
+                raised += args.job.panels;
+                weighted_.accumulate(args.job.panels > 0 ? Job::exponential : Job::none, rows, half)(&args);
             }
-            job = Job::none;
         }
         fresh_[tile] = 0;
         if (broken_count_ > 0) add_broken(tile, state, run);
@@ -454,10 +507,15 @@ private:
 
     float weight_of(const Run& run, std::int64_t panel, std::int64_t row, std::int64_t column) {
         const std::int64_t weights_panel = std::int64_t{kernels_.rows} * kernels_.step_columns;
-        const float* weights = scores_of_panel(run.begin) + (panel - run.begin) * weights_panel;
-        const float* at = weights + row * kernels_.step_columns;
-        if (kernels_.format == Format::floats) return at[column];
-        return static_cast<float>(load_element(at, DType::bfloat16, column));
+        const float* weights = weights_of(run) + (panel - run.begin) * weights_panel;
+        if (kernels_.format == Format::floats) return weights[row * kernels_.step_columns + column];
+        const PairPlace place = place_of(kernels_, column);
+        float sum = 0.0F;
+        for (std::int64_t third = 0; third < place.thirds; ++third) {
+            const float* pairs = weights + (third * kernels_.rows + row) * place.distance;
+            sum += static_cast<float>(load_element(pairs, DType::bfloat16, 2 * place.step + place.second));
+        }
+        return sum;
     }
 
     void drop(std::int64_t tile, std::int64_t panel, float* weights) {
@@ -548,10 +606,13 @@ private:
     float* shift_ = nullptr;
     float* sums_ = nullptr;
     std::uint8_t* fresh_ = nullptr;   // of each tile: nothing was added to its output yet
-    std::int32_t* broken_ = nullptr;  // keys of the strip whose values are not finite
+    std::int32_t* broken_ = nullptr;           // keys of the strip whose values are not finite
+    std::uint32_t* broken_keys_ = nullptr;     // of each panel, in thirds: a bit for a key that is not finite
+    std::uint32_t* broken_queries_ = nullptr;  // of each tile, likewise
     float* keys_ = nullptr;
     float* values_ = nullptr;
     float* scores_ = nullptr;
+    float* weights_ = nullptr;
     float* strip_maximum_ = nullptr;
     float* factors_ = nullptr;
     Prefetch prefetch_;
@@ -577,7 +638,7 @@ bool supports(const AttentionProblem& problem) {
 
 const TileKernels& forward_kernels(const AttentionProblem& problem) {
     // Dropped weights are scaled as floats.
-    return tile_kernels(problem.query.dtype(), problem.dropout > 0.0);
+    return forward_tile_kernels(problem.query.dtype(), problem.dropout > 0.0);
 }
 
 std::size_t forward_scratch(const AttentionProblem& problem, const TileKernels& kernels, std::span<const Unit> units) {

@@ -19,12 +19,43 @@ inline Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t hea
 
 /// Steps that `width` numbers take.
 inline std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
-    return kernels.format == Format::pairs ? divide_up(width, 2) : width;
+    constexpr std::int64_t kThirds = 3;
+    switch (kernels.format) {
+        case Format::pairs:
+            return divide_up(width, 2);
+        case Format::thirds:
+            return kThirds * divide_up(width, 2);
+        default:
+            return width;
+    }
 }
 
 /// Depth of packed operands of `width` numbers.
 inline std::int64_t depth_of(const TileKernels& kernels, std::int64_t width) {
     return divide_up(steps_of(kernels, width), kernels.depth_steps) * kernels.depth_steps;
+}
+
+/// Where a number of packed steps is: in the first or second half of the pairs of a step, and in thirds of two more,
+/// `distance` steps apart.
+struct PairPlace {
+    std::int64_t step = 0;
+    std::int64_t second = 0;
+    std::int64_t thirds = 1;
+    std::int64_t distance = 0;
+};
+
+/// Of number k in pairs or thirds.
+inline PairPlace place_of(const TileKernels& kernels, std::int64_t k) {
+    if (kernels.format == Format::pairs) return {k / 2, k % 2, 1, kernels.step_columns};
+    constexpr std::int64_t kThirds = 3;
+    const std::int64_t steps = kernels.step_columns / kThirds;
+    return {k / (2 * steps) * kernels.step_columns + k % steps, k / steps % 2, kThirds, steps};
+}
+
+/// One of the rows.
+inline Rows row_of(const Rows& rows, std::int64_t row) {
+    const std::int64_t bytes = row * rows.stride * static_cast<std::int64_t>(size_of(rows.dtype));
+    return {static_cast<const std::byte*>(rows.data) + bytes, rows.dtype, rows.stride, 1, rows.width};
 }
 
 /// Rows where a product reads its steps, and how far apart they are.

@@ -27,6 +27,8 @@ void TileGenerator::multiply_add(const Xbyak::Zmm& accumulator, const Xbyak::Zmm
         case Format::quads:
             vpdpbusd(accumulator, column, row, Xbyak::EvexEncoding);
             return;
+        case Format::thirds:
+            return;  // vectors have nothing to gain from them
     }
 }
 

@@ -113,6 +113,10 @@ const TileKernels& choose(Isa isa, Format format) {
                 static const TileKernels tiles = amx_table();
                 return tiles;
             }
+            if (format == Format::thirds) {
+                static const TileKernels floats = amx_floats_table();
+                return floats;
+            }
             [[fallthrough]];
         case Isa::avx512_bf16:
             if (format == Format::pairs) {

@@ -13,6 +13,7 @@ TileKernels avx2_table();          ///< floats
 TileKernels avx512_table();        ///< floats
 TileKernels avx512_pairs_table();  ///< pairs of bfloat16
 TileKernels amx_table();           ///< the same, with larger tiles
+TileKernels amx_floats_table();    ///< thirds of floats on them
 
 /// Whether this processor runs `isa` and this build has it.
 bool has(Isa isa);
