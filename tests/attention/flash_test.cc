@@ -5,6 +5,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/each_isa.h"
 
+#include <attend/core/philox.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 #include <attend/kernels/cpu/isa.h>
@@ -286,6 +287,49 @@ TEST(FlashPrograms, ForkWhileTheyCompute) {
     EXPECT_EQ(failed, 0);
 }
 #endif
+
+/// Random mantissas of 24 bits, signs, and powers of 2 in [least, most) that differ from neighbour to neighbour.
+Tensor of_all_sizes(const Shape& shape, std::uint64_t seed, int least, int most) {
+    Tensor tensor = randn(shape, {.seed = seed});
+    for (std::int64_t i = 0; i < tensor.numel(); ++i) {
+        const auto step = static_cast<int>((i * 7919 + static_cast<std::int64_t>(seed)) % (most - least));
+        tensor.data<float>()[i] = std::ldexp(tensor.data<float>()[i], least + step);
+    }
+    return tensor;
+}
+
+// A product by a weight of 1 is exact, however floats are multiplied: no bit of a value is lost.
+TEST_P(Flash, TheValueOfASingleKeyIsTheOutput) {
+    const Tensor q = randn({1, 2, 40, 24}, {.seed = 1});
+    const Tensor k = randn({1, 2, 1, 24}, {.seed = 2});
+    const Tensor v = of_all_sizes({1, 2, 1, 70}, 3, -90, 120);
+    const Tensor output = attention(q, k, v).output;
+    for (std::int64_t head = 0; head < 2; ++head) {
+        const TensorView value = v.view().select(0, 0).select(0, head).select(0, 0);
+        for (std::int64_t row = 0; row < 40; ++row) {
+            ASSERT_TRUE(same_bits(output.view().select(0, 0).select(0, head).select(0, row).clone(), value.clone()));
+        }
+    }
+}
+
+// Nor of a query or key: with one key the log-sum-exp is the score, here a sum of products of one sign, each rounded by
+// 2^-24 of itself at most where operands are cut into parts, and the sum d times.
+TEST_P(Flash, AScoreHasAllBitsOfItsOperands) {
+    const std::int64_t depth = 65;
+    const Tensor q = of_all_sizes({1, 1, 40, depth}, 1, -10, 10);
+    Tensor k = of_all_sizes({1, 1, 1, depth}, 3, -10, 10);
+    const Tensor sums = attention(q, k, randn({1, 1, 1, 8}, {.seed = 5}), {.scale = 0.25}).log_sum_exp;
+    for (std::int64_t row = 0; row < 40; ++row) {
+        double score = 0.0;
+        double scale = 0.0;
+        for (std::int64_t c = 0; c < depth; ++c) {
+            const double term = 0.25 * q.data<float>()[row * depth + c] * k.data<float>()[c];
+            score += term;
+            scale += std::fabs(term);
+        }
+        EXPECT_NEAR(sums.data<float>()[row], score, 6e-7 * scale) << row;
+    }
+}
 
 }  // namespace
 }  // namespace attend::testing

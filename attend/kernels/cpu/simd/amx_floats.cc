@@ -62,48 +62,52 @@ struct Split {
     for (int t = 0; t < kThirds; ++t) _mm512_storeu_ps(out + t * stride, parts.third[t]);
 }
 
+/// The addresses of `kCount` rows from `first` on; those behind the last are the first one's, see take().
+template <int kCount>
+struct RowPointers {
+    RowPointers(const Rows& source, std::int64_t first) : rows(std::clamp<std::int64_t>(source.count - first, 0, kCount)) {
+        const std::int64_t bytes = source.stride * size_in_bytes(source.dtype);
+        const auto* at = static_cast<const std::byte*>(source.data) + (rows > 0 ? first * bytes : 0);
+        for (std::int64_t r = 0; r < kCount; ++r) from[r] = at + (r < rows ? r * bytes : 0);
+    }
+    /// Numbers [k, k + width of a vector) of a row; 0 behind its end and behind the last row.
+    template <typename Load>
+    [[gnu::always_inline]] Vec take(const Rows& source, const Load& load, std::int64_t row, std::int64_t k) const {
+        if (row >= rows || k >= source.width) return Simd::zero();
+        if (k + kWidth <= source.width) return load(from[row], k);
+        return load_some(from[row], source.dtype, k, source.width - k);
+    }
+
+    std::int64_t rows;
+    const std::byte* from[kCount];
+};
+
 void pack_rows_thirds(const Rows& source, float factor, float* out) {
     const Vec scale = Simd::set1(factor);
+    const RowPointers<kRows> pointers(source, 0);
     with_loader(source.dtype, [&](const auto& load) {
-        for (std::int64_t r = 0; r < kRows; ++r) {
-            float* row = out + r * kTileSide;
-            const void* from = r < source.count ? row_of(source, r) : nullptr;
-            for (std::int64_t k = 0; k < source.width; k += kDepth, row += kThirds * kThird) {
-                Vec a = Simd::zero();
-                Vec b = Simd::zero();
-                if (from != nullptr && k + kDepth <= source.width) {
-                    a = load(from, k);
-                    b = load(from, k + kWidth);
-                } else if (from != nullptr) {
-                    a = load_some(from, source.dtype, k, source.width - k);
-                    b = load_some(from, source.dtype, k + kWidth, source.width - k - kWidth);
-                }
-                store_split(row, kThird, Simd::mul(a, scale), Simd::mul(b, scale));
+        for (std::int64_t k = 0; k < source.width; k += kDepth, out += kThirds * kThird) {
+            for (std::int64_t r = 0; r < kRows; ++r) {
+                const Vec a = pointers.take(source, load, r, k);
+                const Vec b = pointers.take(source, load, r, k + kWidth);
+                store_split(out + r * kTileSide, kThird, Simd::mul(a, scale), Simd::mul(b, scale));
             }
         }
     });
 }
 
 void pack_columns_thirds(const Rows& source, float* out) {
+    const RowPointers<kColumns> pointers(source, 0);
     with_loader(source.dtype, [&](const auto& load) {
         for (std::int64_t k = 0; k < source.width; k += kDepth, out += kThirds * kThird) {
             for (int c = 0; c < kColumns; c += kWidth) {
-                Vec block[2][kWidth];
-                for (int half = 0; half < 2; ++half) {
-                    const std::int64_t at = k + half * kWidth;
-                    const std::int64_t left = source.width - at;
-                    for (int r = 0; r < kWidth; ++r) {
-                        if (c + r >= source.count || left <= 0) {
-                            block[half][r] = Simd::zero();
-                        } else if (left >= kWidth) {
-                            block[half][r] = load(row_of(source, c + r), at);
-                        } else {
-                            block[half][r] = load_some(row_of(source, c + r), source.dtype, at, left);
-                        }
-                    }
-                    Simd::transpose(block[half]);
-                }
-                for (int s = 0; s < kWidth; ++s) store_split(out + s * kColumns + c, kThird, block[0][s], block[1][s]);
+                Vec first[kWidth];
+                Vec second[kWidth];
+                for (int r = 0; r < kWidth; ++r) first[r] = pointers.take(source, load, c + r, k);
+                Simd::transpose(first);
+                for (int r = 0; r < kWidth; ++r) second[r] = pointers.take(source, load, c + r, k + kWidth);
+                Simd::transpose(second);
+                for (int s = 0; s < kWidth; ++s) store_split(out + s * kColumns + c, kThird, first[s], second[s]);
             }
         }
     });
@@ -112,19 +116,13 @@ void pack_columns_thirds(const Rows& source, float* out) {
 void pack_steps_thirds(const Rows& source, std::int64_t block_stride, float* out) {
     with_loader(source.dtype, [&](const auto& load) {
         for (std::int64_t first = 0; first < source.count; first += kDepth, out += kThirds * kThird) {
+            const RowPointers<kDepth> pointers(source, first);
             for (std::int64_t s = 0; s < kTileSide; ++s) {
-                const void* a = first + s < source.count ? row_of(source, first + s) : nullptr;
-                const void* b = first + s + kTileSide < source.count ? row_of(source, first + s + kTileSide) : nullptr;
-                float* block = out + s * kColumns;
-                for (std::int64_t c = 0; c < source.width; c += kColumns, block += block_stride) {
-                    for (int half = 0; half < 2; ++half) {
-                        const std::int64_t at = c + half * kWidth;
-                        const std::int64_t left = source.width - at;
-                        const auto take = [&](const void* row) {
-                            if (row == nullptr || left <= 0) return Simd::zero();
-                            return left >= kWidth ? load(row, at) : load_some(row, source.dtype, at, left);
-                        };
-                        store_split(block + half * kWidth, kThird, take(a), take(b));
+                float* step = out + s * kColumns;
+                for (std::int64_t c = 0; c < source.width; c += kColumns, step += block_stride) {
+                    for (int half = 0; half < kColumns; half += kWidth) {
+                        store_split(step + half, kThird, pointers.take(source, load, s, c + half),
+                                    pointers.take(source, load, s + kTileSide, c + half));
                     }
                 }
             }
@@ -151,13 +149,10 @@ template <Job kJob>
 class Work {
 public:
     /// @param rows of each panel
-    Work(const JobArgs& args, int rows, std::int64_t turns)
-        : source_(args.source),
-          target_(args.target),
-          sums_(args.sums),
-          shift_(args.shift),
+    Work(const JobArgs& args, std::int64_t rows, std::int64_t turns)
+        : args_(args),
           rows_(rows),
-          left_(args.panels * rows),
+          left_(args.panels * rows_),
           turns_(turns),
           total_(left_) {}
 
@@ -171,31 +166,34 @@ public:
 
 private:
     [[gnu::always_inline]] void next_row() {
-        const float* source = source_ + row_ * kColumns;
-        const Vec a = Simd::load(source);
-        const Vec b = Simd::load(source + kWidth);
         if constexpr (kJob == Job::row_maximum) {
-            float* maximum = target_ + row_ * kWidth;
-            _mm512_storeu_ps(maximum, Simd::max(Simd::max(Simd::load(maximum), a), b));
+            raise_maximum();
         } else {
-            const Vec shift = Simd::set1(shift_[row_]);
-            const Vec ea = power(Simd::sub(a, shift));
-            const Vec eb = power(Simd::sub(b, shift));
-            float* sums = sums_ + row_ * kWidth;
-            _mm512_storeu_ps(sums, Simd::add(Simd::add(Simd::load(sums), ea), eb));
-            store_split(target_ + row_ * kTileSide, kThird, ea, eb);
+            exponentiate();
         }
         --left_;
         if (++row_ < rows_) return;
         row_ = 0;
-        source_ += kScorePanel;
-        if constexpr (kJob == Job::exponential) target_ += kWeightPanel;
+        args_.source += kScorePanel;
+        if constexpr (kJob == Job::exponential) args_.target += kWeightPanel;
     }
 
-    const float* source_;
-    float* target_;
-    float* sums_;
-    const float* shift_;
+    [[gnu::always_inline]] void raise_maximum() {
+        const float* source = args_.source + row_ * kColumns;
+        float* maximum = args_.target + row_ * kWidth;
+        const Vec both = Simd::max(Simd::load(source), Simd::load(source + kWidth));
+        _mm512_storeu_ps(maximum, Simd::max(Simd::load(maximum), both));
+    }
+    [[gnu::always_inline]] void exponentiate() {
+        const float* source = args_.source + row_ * kColumns;
+        const Vec shift = Simd::set1(args_.shift[row_]);
+        const Vec a = power(Simd::sub(Simd::load(source), shift));
+        const Vec b = power(Simd::sub(Simd::load(source + kWidth), shift));
+        float* sums = args_.sums + row_ * kWidth;
+        _mm512_storeu_ps(sums, Simd::add(Simd::add(Simd::load(sums), a), b));
+        store_split(args_.target + row_ * kTileSide, kThird, a, b);
+    }
+    JobArgs args_;
     std::int64_t rows_;
     std::int64_t row_ = 0;
     std::int64_t left_;
@@ -207,14 +205,25 @@ private:
 template <>
 class Work<Job::none> {
 public:
-    Work(const JobArgs&, int, std::int64_t) {}
+    Work(const JobArgs&, std::int64_t, std::int64_t) {}
     void turn() {}
     void finish() {}
 };
 
+template <Job kJob>
+void run_alone(std::int64_t count, const JobArgs& args) {
+    Work<kJob>(args, count, 1).finish();
+}
+
 void run_thirds_job(Job job, std::int64_t count, const JobArgs& args) {
-    if (job == Job::row_maximum) Work<Job::row_maximum>(args, static_cast<int>(count), 1).finish();
-    if (job == Job::exponential) Work<Job::exponential>(args, static_cast<int>(count), 1).finish();
+    switch (job) {
+        case Job::row_maximum:
+            return run_alone<Job::row_maximum>(count, args);
+        case Job::exponential:
+            return run_alone<Job::exponential>(count, args);
+        default:
+            return;  // backward's
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------ products
@@ -340,23 +349,25 @@ public:
 
 protected:
     ScoresKernel make_scores(Job job, int rows, bool half) const override {
-        if (job == Job::row_maximum) return pick<Job::row_maximum>(rows, half);
-        return pick<Job::none>(rows, half);
+        if (job == Job::row_maximum) {
+            return half ? scores_of_half<Job::row_maximum> : scores<Job::row_maximum>(rows);
+        }
+        return half ? scores_of_half<Job::none> : scores<Job::none>(rows);
     }
     // Halves of panels are computed whole: what they are filled up with is 0.
     AccumulateKernel make_accumulate(Job job, int rows, bool) const override {
-        if (job == Job::exponential) {
-            return rows <= kTileSide ? accumulate_thirds<1, Job::exponential> : accumulate_thirds<2, Job::exponential>;
-        }
-        return rows <= kTileSide ? accumulate_thirds<1, Job::none> : accumulate_thirds<2, Job::none>;
+        return job == Job::exponential ? accumulate<Job::exponential>(rows) : accumulate<Job::none>(rows);
     }
-    TransposedKernel make_transposed(int, bool) const override { return nullptr; }
+    TransposedKernel make_transposed(int, bool) const override { return nullptr; }  // backward's
 
 private:
     template <Job kJob>
-    static ScoresKernel pick(int rows, bool half) {
-        if (half) return scores_of_half<kJob>;
+    static ScoresKernel scores(int rows) {
         return rows <= kTileSide ? scores_of_thirds<1, kJob> : scores_of_thirds<2, kJob>;
+    }
+    template <Job kJob>
+    static AccumulateKernel accumulate(int rows) {
+        return rows <= kTileSide ? accumulate_thirds<1, kJob> : accumulate_thirds<2, kJob>;
     }
 };
 
@@ -377,7 +388,7 @@ TileKernels amx_floats_table() {
     table.format = Format::thirds;
     table.step_columns = kThirds * kTileSide;
     table.depth_steps = kThirds * kTileSide;
-    table.sum_keys = 512;
+    table.sum_keys = 256;
     table.begin_products = begin_tiles;
     table.end_products = release_tiles;
     table.products = thirds_products;

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace attend::kernels::cpu::simd {
 
@@ -126,21 +127,31 @@ void row_products(const Rows& a, const Rows& b, float* out) {
 }
 
 bool all_finite(const Rows& source) {
-    bool finite = true;
+    // 0 x is 0, or NaN where x is not finite; a sum keeps the NaN.
+    const auto add = [](Vec sum, Vec x) { return Simd::fma(x, Simd::zero(), sum); };
+    // Four chains, or they would wait for themselves.
+    Vec even = Simd::zero();
+    Vec odd = Simd::zero();
+    Vec other_even = Simd::zero();
+    Vec other_odd = Simd::zero();
     with_loader(source.dtype, [&](const auto& load) {
-        for (std::int64_t r = 0; r < source.count && finite; ++r) {
-            const void* row = row_of(source, r);
-            // 0 x is 0, or NaN where x is not finite; a sum keeps the NaN.
-            Vec sum = Simd::zero();
+        const std::int64_t bytes = source.stride * size_in_bytes(source.dtype);
+        const auto* row = static_cast<const std::byte*>(source.data);
+        for (std::int64_t r = 0; r < source.count; ++r, row += bytes) {
             std::int64_t c = 0;
-            for (; c + kWidth <= source.width; c += kWidth) sum = Simd::fma(load(row, c), Simd::zero(), sum);
-            if (c < source.width) {
-                sum = Simd::fma(load_some(row, source.dtype, c, source.width - c), Simd::zero(), sum);
+            for (; c + 2 * kWidth <= source.width; c += 2 * kWidth) {
+                even = add(even, load(row, c));
+                odd = add(odd, load(row, c + kWidth));
             }
-            finite = Simd::finite(sum) == kAllLanes;
+            for (; c < source.width; c += kWidth) {
+                even = add(even, load_some(row, source.dtype, c, source.width - c));
+            }
+            std::swap(even, other_even);
+            std::swap(odd, other_odd);
         }
     });
-    return finite;
+    const Vec sum = Simd::add(Simd::add(even, odd), Simd::add(other_even, other_odd));
+    return Simd::finite(sum) == kAllLanes;
 }
 
 // ------------------------------------------------------------------------------------------------------------ products
