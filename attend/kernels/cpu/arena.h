@@ -46,4 +46,24 @@ private:
     std::span<std::byte> memory_;
 };
 
+/// Counts what would be taken from an Arena, so that one function, with either, says what the parts of scratch are.
+class ArenaMeasure {
+public:
+    /// Null, for what Arena::take would take.
+    template <typename T>
+    T* take(std::int64_t count) {
+        bytes_ += arena_bytes<T>(count);
+        return nullptr;
+    }
+
+    /// The most that Arena::align_in_page may skip.
+    void align_in_page(std::size_t) { bytes_ += kPageBytes; }
+
+    /// So far.
+    std::size_t bytes() const { return bytes_; }
+
+private:
+    std::size_t bytes_ = 0;
+};
+
 }  // namespace attend::kernels::cpu

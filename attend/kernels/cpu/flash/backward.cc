@@ -18,6 +18,53 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+/// The parts of scratch.
+struct Parts {
+    float* keys = nullptr;              ///< [tile][depth][rows]
+    float* values = nullptr;            ///< [tile][depth][rows]
+    float* key_rows = nullptr;          ///< [block][step][columns], where they are not read in place
+    float* grad_keys = nullptr;         ///< [tile][block][rows][columns]
+    float* grad_values = nullptr;       ///< [tile][block][rows][columns]
+    float* weights = nullptr;           ///< P, [query panel][rows][columns], or pairs
+    float* grad_scores = nullptr;       ///< dS, [tile][query panel][rows][columns], or pairs across keys
+    float* along = nullptr;             ///< dS, [query panel][rows][step columns]: pairs along queries
+    std::array<float*, 4> recent = {};  ///< panels: scores and dP of the last two, where the others are pairs
+    float* derivative = nullptr;        ///< a panel: the soft cap's
+    float* factors = nullptr;           ///< a panel: dropout's
+    float* raw = nullptr;               ///< a panel: scores before the score function
+    float* kept = nullptr;              ///< dS for the bias's gradient, [tile][query panel][rows][columns]
+    float* bias = nullptr;              ///< a panel for each tile, where the bias has a gradient
+
+    /// @param arena an Arena or an ArenaMeasure
+    template <typename Taker>
+    void lay_out(const BackwardPlan& plan, Taker& arena) {
+        const TileKernels& kernels = plan.kernels;
+        const std::int64_t panel = std::int64_t{kernels.rows} * kernels.columns;
+        const std::int64_t weights_panel = std::int64_t{kernels.rows} * kernels.step_columns;
+        const auto take = [&](std::int64_t count) { return arena.template take<float>(count); };
+        // Where the parts begin within a page is measured: see kScoresOffset in forward.cc.
+        arena.align_in_page(0);
+        keys = take(plan.key_tiles * plan.depth * kernels.rows);
+        arena.align_in_page(2048);
+        values = take(plan.key_tiles * plan.value_depth * kernels.rows);
+        key_rows = take(plan.key_tiles * plan.blocks * panel);
+        grad_keys = take(plan.key_tiles * plan.blocks * panel);
+        grad_values = take(plan.key_tiles * plan.value_blocks * panel);
+        arena.align_in_page(1024);
+        weights = take(plan.query_panels * weights_panel);
+        arena.align_in_page(1024);
+        grad_scores = take(plan.key_tiles * plan.query_panels * weights_panel);
+        along = take(plan.query_panels * weights_panel);
+        arena.align_in_page(2560);
+        for (float*& one : recent) one = take(panel);
+        derivative = take(panel);
+        factors = take(panel);
+        raw = take(panel);
+        if (plan.keeps_grad_scores) kept = take(plan.key_tiles * plan.query_panels * panel);
+        if (plan.bias.data != nullptr) bias = take(plan.key_tiles * panel);
+    }
+};
+
 /// One key block. Keys and queries are counted within the sequence.
 class Backward {
 public:
@@ -41,49 +88,17 @@ public:
           weights_panel_(std::int64_t{kernels_.rows} * kernels_.step_columns),
           pairs_(kernels_.format == Format::pairs),
           factor_(plan.exponent_factor) {
-        // Where the parts begin within a page is measured: see kScoresOffset in forward.cc.
         Arena arena(scratch);
-        arena.align_in_page(0);
-        keys_ = arena.take<float>(plan.key_tiles * plan.depth * kernels_.rows);
-        arena.align_in_page(2048);
-        values_ = arena.take<float>(plan.key_tiles * plan.value_depth * kernels_.rows);
-        key_rows_ = arena.take<float>(plan.key_tiles * plan.blocks * kernels_.rows * kernels_.columns);
-        grad_keys_ = arena.take<float>(plan.key_tiles * plan.blocks * panel_);
-        grad_values_ = arena.take<float>(plan.key_tiles * plan.value_blocks * panel_);
-        arena.align_in_page(1024);
-        weights_ = arena.take<float>(plan.query_panels * weights_panel_);
-        arena.align_in_page(1024);
-        grad_scores_ = arena.take<float>(plan.key_tiles * plan.query_panels * weights_panel_);
-        along_ = arena.take<float>(plan.query_panels * weights_panel_);
-        arena.align_in_page(2560);
-        for (float*& panel : recent_) panel = arena.take<float>(panel_);
-        derivative_ = arena.take<float>(panel_);
-        factors_ = arena.take<float>(panel_);
-        raw_ = rules_.has_gradients() ? arena.take<float>(panel_) : nullptr;
-        if (plan.bias.data == nullptr) return;
-        if (plan.keeps_grad_scores) kept_ = arena.take<float>(plan.key_tiles * plan.query_panels * panel_);
-        bias_.emplace(problem, plan, progress, block, arena.take<float>(plan.key_tiles * panel_));
-    }
-
-    static std::size_t bytes(const BackwardPlan& plan) {
-        const TileKernels& kernels = plan.kernels;
-        const std::int64_t panel = std::int64_t{kernels.rows} * kernels.columns;
-        return arena_bytes<float>(plan.key_tiles * plan.depth * kernels.rows) +
-               arena_bytes<float>(plan.key_tiles * plan.value_depth * kernels.rows) +
-               2 * arena_bytes<float>(plan.key_tiles * plan.blocks * panel) +
-               arena_bytes<float>(plan.key_tiles * plan.value_blocks * panel) +
-               2 * arena_bytes<float>(plan.query_panels * panel) +
-               arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) + 7 * arena_bytes<float>(panel) +
-               (plan.keeps_grad_scores ? arena_bytes<float>(plan.key_tiles * plan.query_panels * panel) : 0) +
-               (plan.bias.data != nullptr ? arena_bytes<float>(plan.key_tiles * panel) : 0) + 6 * kPageBytes;
+        parts_.lay_out(plan, arena);
+        if (parts_.bias != nullptr) bias_.emplace(problem, plan, progress, block, parts_.bias);
     }
 
     void run() {
         const EndOfProducts end(kernels_);
         begin_products(kernels_);
         pack_keys();
-        std::fill_n(grad_keys_, tiles_ * plan_.blocks * panel_, 0.0F);
-        std::fill_n(grad_values_, tiles_ * plan_.value_blocks * panel_, 0.0F);
+        std::fill_n(parts_.grad_keys, tiles_ * plan_.blocks * panel_, 0.0F);
+        std::fill_n(parts_.grad_values, tiles_ * plan_.value_blocks * panel_, 0.0F);
         const std::int64_t group = problem_.heads() / problem_.key.shape()[1];
         const std::int64_t panels = divide_up(sequence_.query_count, kernels_.columns);
         std::int64_t step = 0;
@@ -99,8 +114,8 @@ public:
                 progress_.advance(static_cast<std::size_t>(block_.index), step + 1);
             }
         }
-        store(tensors_.grad_key, grad_keys_, plan_.blocks, plan_.final_factor);
-        store(tensors_.grad_value, grad_values_, plan_.value_blocks, 1.0F);
+        store(tensors_.grad_key, parts_.grad_keys, plan_.blocks, plan_.final_factor);
+        store(tensors_.grad_value, parts_.grad_values, plan_.value_blocks, 1.0F);
     }
 
 private:
@@ -174,19 +189,20 @@ private:
             const std::int64_t row = sequence_.key_begin + key_of(tile);
             const Rows keys = rows_of(problem_.key, sequence_.batch, block_.kv_head, row, keys_of_tile(tile));
             const Rows values = rows_of(problem_.value, sequence_.batch, block_.kv_head, row, keys_of_tile(tile));
-            kernels_.pack_rows(keys, key_factor, keys_ + tile * plan_.depth * kernels_.rows);
-            kernels_.pack_rows(values, plan_.grad_score_scale, values_ + tile * plan_.value_depth * kernels_.rows);
+            kernels_.pack_rows(keys, key_factor, parts_.keys + tile * plan_.depth * kernels_.rows);
+            kernels_.pack_rows(values, plan_.grad_score_scale,
+                               parts_.values + tile * plan_.value_depth * kernels_.rows);
         }
         if (!plan_.keys_in_place) {
             const Rows keys = rows_of(problem_.key, sequence_.batch, block_.kv_head, sequence_.key_begin + block_.begin,
                                       block_.end - block_.begin);
-            kernels_.pack_steps(keys, plan_.key_tiles * panel_, key_rows_);
+            kernels_.pack_steps(keys, plan_.key_tiles * panel_, parts_.key_rows);
         }
     }
 
     Steps key_steps(std::int64_t block) const {
         if (!plan_.keys_in_place) {
-            return {key_rows_ + block * plan_.key_tiles * panel_, std::int64_t{4} * kernels_.columns};
+            return {parts_.key_rows + block * plan_.key_tiles * panel_, std::int64_t{4} * kernels_.columns};
         }
         return steps_in_place(problem_.key, sequence_.batch, block_.kv_head, sequence_.key_begin + block_.begin,
                               block * kernels_.columns);
@@ -216,9 +232,9 @@ private:
                 any = true;
                 const bool pending = compute_panels(tile, run);
                 accumulate(weights_of(run.begin), run, tile, pending, tensors_.grad_output, plan_.grads_in_place,
-                           buffers_.grad_rows, plan_.value_blocks, grad_values_);
+                           buffers_.grad_rows, plan_.value_blocks, parts_.grad_values);
                 accumulate(along_of(tile, run.begin), run, tile, pending && plan_.value_blocks == 0, problem_.query,
-                           plan_.queries_in_place, buffers_.query_rows, plan_.blocks, grad_keys_);
+                           plan_.queries_in_place, buffers_.query_rows, plan_.blocks, parts_.grad_keys);
             }
         }
         return any;
@@ -238,23 +254,23 @@ private:
     // Floats: logits become weights where they are, and dP becomes dS, all panels being kept. Pairs: logits and dP of
     // the last two panels are floats, and what is made of them is kept in pairs: P and dS along queries, dS across
     // keys.
-    float* weights_of(std::int64_t panel) const { return weights_ + panel * weights_panel_; }
+    float* weights_of(std::int64_t panel) const { return parts_.weights + panel * weights_panel_; }
     float* grad_scores_of(std::int64_t tile, std::int64_t panel) const {
-        return grad_scores_ + (tile * plan_.query_panels + panel) * weights_panel_;
+        return parts_.grad_scores + (tile * plan_.query_panels + panel) * weights_panel_;
     }
     float* scores_of(std::int64_t panel) const {
-        return pairs_ ? recent_[static_cast<std::size_t>(panel % 2)] : weights_of(panel);
+        return pairs_ ? parts_.recent[static_cast<std::size_t>(panel % 2)] : weights_of(panel);
     }
     float* products_of(std::int64_t tile, std::int64_t panel) const {
-        return pairs_ ? recent_[static_cast<std::size_t>(2 + panel % 2)] : grad_scores_of(tile, panel);
+        return pairs_ ? parts_.recent[static_cast<std::size_t>(2 + panel % 2)] : grad_scores_of(tile, panel);
     }
     float* along_of(std::int64_t tile, std::int64_t panel) const {
-        return pairs_ ? along_ + panel * weights_panel_ : grad_scores_of(tile, panel);
+        return pairs_ ? parts_.along + panel * weights_panel_ : grad_scores_of(tile, panel);
     }
     /// dS of a panel as the bias's gradient has it.
     float* kept_of(std::int64_t tile, std::int64_t panel) const {
         if (!plan_.keeps_grad_scores) return grad_scores_of(tile, panel);
-        return kept_ + (tile * plan_.query_panels + panel) * panel_;
+        return parts_.kept + (tile * plan_.query_panels + panel) * panel_;
     }
     /// dS = P dP of a panel.
     JobArgs multiply_job(std::int64_t tile, std::int64_t panel) const {
@@ -265,13 +281,14 @@ private:
                 .panels = 1};
     }
 
-    /// Fills weights_ with P and the tile's grad_scores_ with dS. @return whether the last panel's dS still lacks P
+    /// Fills parts_.weights with P and the tile's parts_.grad_scores with dS. @return whether the last panel's dS still
+    /// lacks P
     bool compute_panels(std::int64_t tile, const Range& panels) {
         const auto rows = static_cast<int>(keys_of_tile(tile));
         const bool simple = problem_.dropout == 0.0 && problem_.softcap == 0.0 && !rules_.has_gradients();
         const std::int64_t columns = kernels_.columns;
-        ScoresArgs scores{.rows = keys_ + tile * plan_.depth * kernels_.rows, .depth = plan_.depth};
-        ScoresArgs grads{.rows = values_ + tile * plan_.value_depth * kernels_.rows, .depth = plan_.value_depth};
+        ScoresArgs scores{.rows = parts_.keys + tile * plan_.depth * kernels_.rows, .depth = plan_.depth};
+        ScoresArgs grads{.rows = parts_.values + tile * plan_.value_depth * kernels_.rows, .depth = plan_.value_depth};
         grads.job.factor = factor_;
         scores.job.panels = grads.job.panels = 1;
         ScoresKernel score_product = score_products_.scores(Job::none, rows, false);
@@ -315,7 +332,9 @@ private:
 
     /// What products lack to be logits: modifiers and masks.
     void finish_scores(const PanelPosition& position, const float* start, float* weights) {
-        if (rules_.has_modifiers()) rules_.modify(position, true, start, derivative_, raw_, weights);
+        if (rules_.has_modifiers())
+            rules_.modify(position, true, start, parts_.derivative, rules_.has_gradients() ? parts_.raw : nullptr,
+                          weights);
         if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, true, weights);
     }
 
@@ -326,25 +345,25 @@ private:
         const std::int64_t rows = position.key_count;
         if (problem_.dropout > 0.0) {
             draw_factors(position);
-            kernels_.drop_gradients(factors_, grad_start, rows, weights, grad_scores);
+            kernels_.drop_gradients(parts_.factors, grad_start, rows, weights, grad_scores);
         } else {
             kernels_.run(Job::multiply, rows, {.source = weights, .target = grad_scores, .panels = 1});
         }
-        if (rules_.has_gradients()) rules_.change_gradients(position, block_.slot, raw_, grad_scores);
+        if (rules_.has_gradients()) rules_.change_gradients(position, block_.slot, parts_.raw, grad_scores);
         if (problem_.softcap > 0.0) {
             if (plan_.keeps_grad_scores) std::copy_n(grad_scores, rows * kernels_.columns, kept);
-            kernels_.run(Job::multiply, rows, {.source = derivative_, .target = grad_scores, .panels = 1});
+            kernels_.run(Job::multiply, rows, {.source = parts_.derivative, .target = grad_scores, .panels = 1});
         }
     }
 
     /// d_ij of a transposed panel; columns that are no queries have some number.
     void draw_factors(const PanelPosition& position) {
-        std::fill_n(factors_, panel_, 0.0F);
+        std::fill_n(parts_.factors, panel_, 0.0F);
         float keys[kMaxRows];
         for (std::int64_t j = 0; j < position.query_count; ++j) {
             dropout_.factors(block_.sequence, head_, position.query_begin + j, position.key_begin, position.key_count,
                              keys);
-            for (std::int64_t r = 0; r < position.key_count; ++r) factors_[r * kernels_.columns + j] = keys[r];
+            for (std::int64_t r = 0; r < position.key_count; ++r) parts_.factors[r * kernels_.columns + j] = keys[r];
         }
     }
 
@@ -504,27 +523,17 @@ private:
     float factor_;
     std::int64_t head_ = 0;
     std::int64_t first_panel_ = 0;
-    float* keys_ = nullptr;
-    float* values_ = nullptr;
-    float* key_rows_ = nullptr;
-    float* grad_keys_ = nullptr;
-    float* grad_values_ = nullptr;
-    float* weights_ = nullptr;
-    float* grad_scores_ = nullptr;
-    float* along_ = nullptr;
-    std::array<float*, 4> recent_ = {};
+    Parts parts_;
     std::array<Range, kMostKeyTiles> ranges_ = {};  // of the tiles, for the query block at hand
-    float* derivative_ = nullptr;
-    float* factors_ = nullptr;
-    float* raw_ = nullptr;   // scores before the score function
-    float* kept_ = nullptr;  // dS for the bias
     std::optional<BiasGradient> bias_;
 };
 
 }  // namespace
 
 std::size_t backward_scratch(const BackwardPlan& plan) {
-    return Backward::bytes(plan);
+    ArenaMeasure measure;
+    Parts().lay_out(plan, measure);
+    return measure.bytes();
 }
 
 void backward(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,

@@ -41,6 +41,28 @@ constexpr std::int64_t padded_keys(std::int64_t keys) {
     return divide_up(keys, kDecodeStep) * kDecodeStep;
 }
 
+/// The parts of scratch.
+struct Parts {
+    std::byte* queries = nullptr;         ///< as the kernels pack them
+    float* panels = nullptr;              ///< [panel][row][column]
+    std::byte* values_scratch = nullptr;  ///< of the kernels' products with values
+    const std::byte** lists = nullptr;    ///< addresses of keys, of values, and of the keys that come next
+    float* scales = nullptr;              ///< of keys, then of values
+
+    /// @param arena an Arena or an ArenaMeasure
+    template <typename Taker>
+    void lay_out(const DecodePlan& plan, Taker& arena) {
+        const auto bytes = [&](std::size_t count) {
+            return arena.template take<std::byte>(static_cast<std::int64_t>(count));
+        };
+        queries = bytes(plan.kernels.query_bytes(plan.rows, plan.query_dim));
+        panels = arena.template take<float>(kSplitKeys * plan.rows);
+        values_scratch = bytes(plan.kernels.values_scratch(plan.rows, plan.value_dim));
+        lists = arena.template take<const std::byte*>(2 * kSplitKeys + kPrefetchRows);
+        scales = arena.template take<float>(2 * kSplitKeys);
+    }
+};
+
 /// One split. Rows are those of all heads of the group, the queries of one head after the other.
 class Decode {
 public:
@@ -60,37 +82,27 @@ public:
           keys_(split.end - split.begin),
           padded_(padded_keys(keys_)) {
         Arena arena(scratch);
-        queries_ = arena.take<std::byte>(query_bytes(plan));
-        panels_ = arena.take<float>(kSplitKeys * plan.rows);
-        values_scratch_ = arena.take<std::byte>(values_bytes(plan));
-        lists_ = arena.take<const std::byte*>(2 * kSplitKeys + kPrefetchRows);
-        scales_ = arena.take<float>(2 * kSplitKeys);
-    }
-
-    static std::size_t bytes(const DecodePlan& plan) {
-        return arena_bytes<std::byte>(query_bytes(plan)) + arena_bytes<float>(kSplitKeys * plan.rows) +
-               arena_bytes<std::byte>(values_bytes(plan)) +
-               arena_bytes<const std::byte*>(2 * kSplitKeys + kPrefetchRows) + arena_bytes<float>(2 * kSplitKeys);
+        parts_.lay_out(plan, arena);
     }
 
     void run(const Partial& partial) {
         for (std::int64_t r = 0; r < rows_; ++r) {
             const std::int64_t query = sequence_.query_begin + query_of(r);
             kernels_.pack_query(row_address(problem_.query, sequence_.batch, head_of(r), query), problem_.query.dtype(),
-                                plan_.query_dim, r, queries_);
+                                plan_.query_dim, r, parts_.queries);
         }
         list_rows();
         const float factor = rules_.has_modifiers() ? 1.0F : static_cast<float>(problem_.scale * std::numbers::log2e);
-        kernels_.scores({queries_, rows_of(0, plan_.query_dim), rows_, factor, panels_});
+        kernels_.scores({parts_.queries, rows_of(0, plan_.query_dim), rows_, factor, parts_.panels});
         bool hides = false;
         for (std::int64_t panel = 0; panel * columns_ < padded_; ++panel) hides = finish(panel) || hides;
-        kernels_.weigh(panels_, padded_ / columns_, rows_, partial.maximum, partial.sum);
-        const DecodeValues args{.weights = panels_,
+        kernels_.weigh(parts_.panels, padded_ / columns_, rows_, partial.maximum, partial.sum);
+        const DecodeValues args{.weights = parts_.panels,
                                 .values = rows_of(padded_, plan_.value_dim),
                                 .rows = rows_,
                                 .out = partial.out,
                                 .out_stride = plan_.width,
-                                .scratch = values_scratch_};
+                                .scratch = parts_.values_scratch};
         kernels_.values(args);
         for (std::int64_t r = 0; r < rows_ && hides; ++r) {
             if (!kernels_.all_finite(partial.out + r * plan_.width, plan_.value_dim)) add_visible(args, r);
@@ -98,18 +110,12 @@ public:
     }
 
 private:
-    static std::int64_t query_bytes(const DecodePlan& plan) {
-        return static_cast<std::int64_t>(plan.kernels.query_bytes(plan.rows, plan.query_dim));
-    }
-    static std::int64_t values_bytes(const DecodePlan& plan) {
-        return static_cast<std::int64_t>(plan.kernels.values_scratch(plan.rows, plan.value_dim));
-    }
     std::int64_t head_of(std::int64_t row) const { return split_.kv_head * group_ + row / queries_of_head_; }
     std::int64_t query_of(std::int64_t row) const { return row % queries_of_head_; }
 
     /// The list of keys (first 0) or values (first padded_).
     DecodeRows rows_of(std::int64_t first, std::int64_t dim) const {
-        return {lists_ + first, source_.dtype == DType::int8 ? scales_ + first : nullptr, padded_, dim};
+        return {parts_.lists + first, source_.dtype == DType::int8 ? parts_.scales + first : nullptr, padded_, dim};
     }
 
     /// Addresses of keys, then of values, then of the keys that come next: what is read soon is always some places
@@ -120,31 +126,31 @@ private:
             const auto* row = static_cast<const std::byte*>(from);
             for (std::int64_t j = 0; j < count; ++j) to[j] = row + j * stride;
         };
-        const std::byte** values = lists_ + padded_;
-        const std::byte** next = lists_ + 2 * padded_;
+        const std::byte** values = parts_.lists + padded_;
+        const std::byte** next = parts_.lists + 2 * padded_;
         const std::int64_t ahead = std::min(kPrefetchRows, sequence_.key_count - split_.end);
         for (std::int64_t j = 0; j < keys_ + ahead;) {
             const bool own = j < keys_;
             CacheRun run = source_.run(sequence_.batch, split_.kv_head, sequence_.key_begin + split_.begin + j);
             run.count = std::min(run.count, (own ? keys_ : keys_ + ahead) - j);
-            fill(own ? lists_ + j : next + (j - keys_), run.keys, source_.key_stride * size, run.count);
+            fill(own ? parts_.lists + j : next + (j - keys_), run.keys, source_.key_stride * size, run.count);
             if (own) fill(values + j, run.values, source_.value_stride * size, run.count);
             if (own && source_.dtype == DType::int8) {
-                std::copy_n(run.key_scales, run.count, scales_ + j);
-                std::copy_n(run.value_scales, run.count, scales_ + padded_ + j);
+                std::copy_n(run.key_scales, run.count, parts_.scales + j);
+                std::copy_n(run.value_scales, run.count, parts_.scales + padded_ + j);
             }
             j += run.count;
         }
-        std::fill(lists_ + keys_, values, kZeros);
+        std::fill(parts_.lists + keys_, values, kZeros);
         std::fill(values + keys_, next, kZeros);
         std::fill(next + ahead, next + kPrefetchRows, kZeros);
-        std::fill(scales_ + keys_, scales_ + padded_, 0.0F);
-        std::fill(scales_ + padded_ + keys_, scales_ + 2 * padded_, 0.0F);
+        std::fill(parts_.scales + keys_, parts_.scales + padded_, 0.0F);
+        std::fill(parts_.scales + padded_ + keys_, parts_.scales + 2 * padded_, 0.0F);
     }
 
     /// Products of a panel to logits. @return whether pairs are hidden
     bool finish(std::int64_t panel) {
-        float* scores = panels_ + panel * rows_ * columns_;
+        float* scores = parts_.panels + panel * rows_ * columns_;
         const std::int64_t first = panel * columns_;
         const std::int64_t count = std::clamp<std::int64_t>(keys_ - first, 0, columns_);
         bool hides = false;
@@ -165,15 +171,16 @@ private:
 
     /// O of a row once more, where it is not finite: zeros take the place of values that it does not see.
     void add_visible(const DecodeValues& args, std::int64_t row) {
-        const std::byte** values = lists_ + padded_;
+        const std::byte** values = parts_.lists + padded_;
         const std::vector<const std::byte*> kept(values, values + padded_);
-        const std::vector<float> kept_scales(scales_ + padded_, scales_ + 2 * padded_);
+        const std::vector<float> kept_scales(parts_.scales + padded_, parts_.scales + 2 * padded_);
         std::vector<float> weights(static_cast<std::size_t>(padded_));
         for (std::int64_t j = 0; j < padded_; ++j) {
-            weights[static_cast<std::size_t>(j)] = panels_[(j / columns_ * rows_ + row) * columns_ + j % columns_];
+            weights[static_cast<std::size_t>(j)] =
+                parts_.panels[(j / columns_ * rows_ + row) * columns_ + j % columns_];
             if (j >= keys_ || rules_.visible(head_of(row), query_of(row), split_.begin + j)) continue;
             values[j] = kZeros;
-            scales_[padded_ + j] = 0.0F;
+            parts_.scales[padded_ + j] = 0.0F;
         }
         DecodeValues one = args;
         one.weights = weights.data();
@@ -181,7 +188,7 @@ private:
         one.out = args.out + row * args.out_stride;
         kernels_.values(one);
         std::copy(kept.begin(), kept.end(), values);
-        std::copy(kept_scales.begin(), kept_scales.end(), scales_ + padded_);
+        std::copy(kept_scales.begin(), kept_scales.end(), parts_.scales + padded_);
     }
 
     const AttentionProblem& problem_;
@@ -197,11 +204,7 @@ private:
     std::int64_t columns_;
     std::int64_t keys_;
     std::int64_t padded_;
-    std::byte* queries_ = nullptr;
-    float* panels_ = nullptr;  // [panel][row][column]
-    std::byte* values_scratch_ = nullptr;
-    const std::byte** lists_ = nullptr;
-    float* scales_ = nullptr;  // of keys, then of values
+    Parts parts_;
 };
 
 }  // namespace
@@ -282,7 +285,9 @@ DecodePlan::DecodePlan(const AttentionProblem& problem, DType cache)
 }
 
 std::size_t decode_scratch(const DecodePlan& plan) {
-    return Decode::bytes(plan);
+    ArenaMeasure measure;
+    Parts().lay_out(plan, measure);
+    return measure.bytes();
 }
 
 void decode(const AttentionProblem& problem, const CacheSource& source, const DecodePlan& plan, const Split& split,

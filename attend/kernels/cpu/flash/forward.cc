@@ -35,8 +35,7 @@ struct Layout {
           panel(std::int64_t{kernels.rows} * kernels.columns),
           strip(strip_keys(depth)),
           strip_panels(divide_up(most_strip_keys(problem.key.shape()[2], strip), kernels.columns)),
-          strip_steps(strip_panels * kernels.step_columns),
-          weights(kernels.step_columns > kernels.columns ? strip_panels * kernels.rows * kernels.step_columns : 0) {}
+          strip_steps(strip_panels * kernels.step_columns) {}
 
     std::int64_t tiles;
     std::int64_t depth;
@@ -45,7 +44,50 @@ struct Layout {
     std::int64_t strip;
     std::int64_t strip_panels;
     std::int64_t strip_steps;
-    std::int64_t weights;  ///< floats; 0: they take the place of scores
+};
+
+/// The parts of scratch.
+struct Parts {
+    float* queries = nullptr;                 ///< [tile][depth][rows]
+    float* out = nullptr;                     ///< [tile][block][rows][columns]
+    float* maximum = nullptr;                 ///< [tile][kRowSlots]
+    float* shift = nullptr;                   ///< [tile][kRowSlots]
+    float* sums = nullptr;                    ///< [tile][rows][width]
+    std::uint8_t* fresh = nullptr;            ///< of each tile: nothing was added to its output yet
+    std::uint32_t* broken_queries = nullptr;  ///< of each tile, in thirds: a bit for a query that is not finite
+    std::uint32_t* broken_keys = nullptr;     ///< of each panel of the strip, likewise
+    std::int32_t* broken = nullptr;           ///< keys of the strip whose values are not finite
+    float* keys = nullptr;                    ///< [panel][depth][columns]
+    float* values = nullptr;                  ///< [block][step][columns], where they are packed
+    float* scores = nullptr;                  ///< [panel][rows][columns]
+    float* weights = nullptr;                 ///< [panel][rows][step columns]; null: they take the place of scores
+    float* strip_maximum = nullptr;           ///< [rows][width]
+    float* factors = nullptr;                 ///< [rows][columns], of dropout
+
+    /// @param arena an Arena or an ArenaMeasure
+    template <typename Taker>
+    void lay_out(const Layout& layout, const TileKernels& kernels, Taker& arena) {
+        const auto take = [&](std::int64_t count) { return arena.template take<float>(count); };
+        const std::int64_t rows = kernels.rows;
+        arena.align_in_page(0);
+        queries = take(layout.tiles * layout.depth * rows);
+        out = take(layout.tiles * layout.blocks * layout.panel);
+        maximum = take(layout.tiles * kRowSlots);
+        shift = take(layout.tiles * kRowSlots);
+        sums = take(layout.tiles * rows * kernels.width);
+        fresh = arena.template take<std::uint8_t>(layout.tiles);
+        broken_queries = arena.template take<std::uint32_t>(layout.tiles);
+        broken_keys = arena.template take<std::uint32_t>(layout.strip_panels);
+        broken = arena.template take<std::int32_t>(layout.strip_panels * kernels.columns);
+        arena.align_in_page(0);
+        keys = take(layout.strip_panels * layout.depth * kernels.columns);
+        values = take(layout.blocks * layout.strip_steps * kernels.columns);
+        arena.align_in_page(kScoresOffset);
+        scores = take(layout.strip_panels * layout.panel);
+        if (kernels.step_columns > kernels.columns) weights = take(layout.strip_panels * rows * kernels.step_columns);
+        strip_maximum = take(rows * kernels.width);
+        factors = take(layout.panel);
+    }
 };
 
 /// One unit. Positions of keys are counted within the sequence.
@@ -70,42 +112,8 @@ public:
                       ? static_cast<float>(problem.scale * std::numbers::log2e)
                       : 1.0F) {
         Arena arena(scratch);
-        const std::int64_t rows = kernels.rows;
-        arena.align_in_page(0);
-        queries_ = arena.take<float>(layout_.tiles * layout_.depth * rows);
-        out_ = arena.take<float>(layout_.tiles * layout_.blocks * layout_.panel);
-        maximum_ = arena.take<float>(layout_.tiles * kRowSlots);
-        shift_ = arena.take<float>(layout_.tiles * kRowSlots);
-        sums_ = arena.take<float>(layout_.tiles * rows * kernels.width);
-        fresh_ = arena.take<std::uint8_t>(layout_.tiles);
-        broken_ = arena.take<std::int32_t>(layout_.strip_panels * kernels.columns);
-        broken_keys_ = arena.take<std::uint32_t>(layout_.strip_panels);
-        broken_queries_ = arena.take<std::uint32_t>(layout_.tiles);
-        arena.align_in_page(0);
-        keys_ = arena.take<float>(layout_.strip_panels * layout_.depth * kernels.columns);
-        values_ = arena.take<float>(layout_.blocks * layout_.strip_steps * kernels.columns);
-        arena.align_in_page(kScoresOffset);
-        scores_ = arena.take<float>(layout_.strip_panels * layout_.panel);
-        weights_ = layout_.weights > 0 ? arena.take<float>(layout_.weights) : nullptr;
-        strip_maximum_ = arena.take<float>(rows * kernels.width);
-        factors_ = arena.take<float>(layout_.panel);
+        parts_.lay_out(layout_, kernels, arena);
         if (next != nullptr) plan_prefetch(*next);
-    }
-
-    static std::size_t bytes(const AttentionProblem& problem, const TileKernels& kernels, std::int64_t tiles) {
-        const Layout layout(problem, kernels, tiles);
-        const std::int64_t rows = kernels.rows;
-        return arena_bytes<float>(layout.tiles * layout.depth * rows) +
-               arena_bytes<float>(layout.tiles * layout.blocks * layout.panel) +
-               2 * arena_bytes<float>(layout.tiles * kRowSlots) +
-               arena_bytes<float>(layout.tiles * rows * kernels.width) + arena_bytes<std::uint8_t>(layout.tiles) +
-               arena_bytes<std::int32_t>(layout.strip_panels * kernels.columns) +
-               arena_bytes<std::uint32_t>(layout.strip_panels) + arena_bytes<std::uint32_t>(layout.tiles) +
-               arena_bytes<float>(layout.strip_panels * layout.depth * kernels.columns) +
-               arena_bytes<float>(layout.blocks * layout.strip_steps * kernels.columns) +
-               arena_bytes<float>(layout.strip_panels * layout.panel) + arena_bytes<float>(layout.weights) +
-               arena_bytes<float>(rows * kernels.width) +
-               arena_bytes<float>(layout.panel) + 3 * kPageBytes;
     }
 
     void run() {
@@ -150,20 +158,24 @@ private:
         return std::min<std::int64_t>(kernels_.rows, unit_.query_end - query_of(tile));
     }
     RowState state_of(std::int64_t tile) const {
-        return {maximum_ + tile * kRowSlots, sums_ + tile * kernels_.rows * kernels_.width, strip_maximum_,
-                shift_ + tile * kRowSlots,   out_ + tile * layout_.blocks * layout_.panel,  layout_.blocks};
+        return {parts_.maximum + tile * kRowSlots,
+                parts_.sums + tile * kernels_.rows * kernels_.width,
+                parts_.strip_maximum,
+                parts_.shift + tile * kRowSlots,
+                parts_.out + tile * layout_.blocks * layout_.panel,
+                layout_.blocks};
     }
 
     void begin() {
         for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) {
             const Rows rows = queries_of(tile, 0, rows_of_tile(tile));
-            kernels_.pack_rows(rows, query_factor(), queries_ + tile * layout_.depth * kernels_.rows);
-            broken_queries_[tile] = broken_rows(rows);
+            kernels_.pack_rows(rows, query_factor(), parts_.queries + tile * layout_.depth * kernels_.rows);
+            parts_.broken_queries[tile] = broken_rows(rows);
         }
-        std::fill_n(fresh_, layout_.tiles, std::uint8_t{1});
-        std::fill_n(maximum_, layout_.tiles * kRowSlots, -kInfinity);
-        std::fill_n(shift_, layout_.tiles * kRowSlots, 0.0F);
-        std::fill_n(sums_, layout_.tiles * kernels_.rows * kernels_.width, 0.0F);
+        std::fill_n(parts_.fresh, layout_.tiles, std::uint8_t{1});
+        std::fill_n(parts_.maximum, layout_.tiles * kRowSlots, -kInfinity);
+        std::fill_n(parts_.shift, layout_.tiles * kRowSlots, 0.0F);
+        std::fill_n(parts_.sums, layout_.tiles * kernels_.rows * kernels_.width, 0.0F);
     }
 
     /// What packed queries are multiplied by.
@@ -218,7 +230,7 @@ private:
                                           std::min(columns, end - key));
                 const std::int64_t panel = (key - strip_begin_) / columns;
                 kernels_.pack_columns(rows, keys_of_panel(panel));
-                broken_keys_[panel] = broken_rows(rows);
+                parts_.broken_keys[panel] = broken_rows(rows);
             }
             finite = finite && kernels_.all_finite(values_of(begin, end - begin));
         });
@@ -228,11 +240,11 @@ private:
         for_each_packed([&](std::int64_t begin, std::int64_t end) {
             const std::int64_t first = (begin - strip_begin_) / columns * kernels_.step_columns;
             kernels_.pack_steps(values_of(begin, end - begin), layout_.strip_steps * columns,
-                                values_ + first * columns);
+                                parts_.values + first * columns);
             // Zeros take the place of values that are not finite, so that hidden pairs add nothing; see add_broken.
             for (std::int64_t key = begin; key < end && !finite; ++key) {
                 if (kernels_.all_finite(values_of(key, 1))) continue;
-                broken_[broken_count_++] = static_cast<std::int32_t>(key - strip_begin_);
+                parts_.broken[broken_count_++] = static_cast<std::int32_t>(key - strip_begin_);
                 erase_step(key - strip_begin_);
             }
         });
@@ -283,7 +295,7 @@ private:
     void erase_step(std::int64_t key) {
         const std::int64_t columns = kernels_.columns;
         for (std::int64_t block = 0; block < layout_.blocks; ++block) {
-            float* step = values_ + block * layout_.strip_steps * columns;
+            float* step = parts_.values + block * layout_.strip_steps * columns;
             if (kernels_.format == Format::floats) {
                 std::fill_n(step + key * columns, columns, 0.0F);
                 continue;
@@ -296,7 +308,7 @@ private:
         }
     }
 
-    float* keys_of_panel(std::int64_t panel) { return keys_ + panel * layout_.depth * kernels_.columns; }
+    float* keys_of_panel(std::int64_t panel) { return parts_.keys + panel * layout_.depth * kernels_.columns; }
 
     // -------------------------------------------------------------------------------------------------------- tiles
 
@@ -333,17 +345,19 @@ private:
         if (run.begin < last) runs_.push_back({run.begin, last, end});
     }
 
-    float* scores_of_panel(std::int64_t panel) { return scores_ + panel * layout_.panel; }
-    float* weights_of(const Run& run) { return weights_ != nullptr ? weights_ : scores_of_panel(run.begin); }
+    float* scores_of_panel(std::int64_t panel) { return parts_.scores + panel * layout_.panel; }
+    float* weights_of(const Run& run) {
+        return parts_.weights != nullptr ? parts_.weights : scores_of_panel(run.begin);
+    }
 
-    /// The logits of a run, in scores_, and their row maxima.
+    /// The logits of a run, in parts_.scores, and their row maxima.
     void compute_scores(std::int64_t tile, const Run& run) {
         const auto rows = static_cast<int>(rows_of_tile(tile));
-        ScoresArgs args{.rows = queries_ + tile * layout_.depth * kernels_.rows,
+        ScoresArgs args{.rows = parts_.queries + tile * layout_.depth * kernels_.rows,
                         .columns = keys_of_panel(run.begin),
                         .out = scores_of_panel(run.begin),
                         .depth = layout_.depth};
-        args.job.target = strip_maximum_;
+        args.job.target = parts_.strip_maximum;
         args.job.panels = 1;
         ScoresKernel product = products_.scores(Job::none, rows, false);
         const ScoresKernel woven = products_.scores(Job::row_maximum, rows, false);
@@ -383,8 +397,8 @@ private:
 
     /// The scores of queries and keys that are not finite and could not be split, one by one.
     void mend_scores(std::int64_t tile, std::int64_t panel) {
-        const std::uint32_t queries = broken_queries_[tile];
-        const std::uint32_t keys = broken_keys_[panel];
+        const std::uint32_t queries = parts_.broken_queries[tile];
+        const std::uint32_t keys = parts_.broken_keys[panel];
         if ((queries | keys) == 0) return;
         const std::int64_t key = strip_begin_ + panel * kernels_.columns;
         const std::int64_t count = std::min<std::int64_t>(kernels_.columns, packed_end_ - key);
@@ -392,9 +406,9 @@ private:
             for (std::int64_t c = 0; c < count; ++c) {
                 if (((queries >> r | keys >> c) & 1U) == 0) continue;
                 float& score = scores_of_panel(panel)[r * kernels_.columns + c];
-                kernels_.row_products(queries_of(tile, r, 1), rows_of(problem_.key, sequence_.batch, kv_head_,
-                                                                     sequence_.key_begin + key + c, 1),
-                                      &score);
+                kernels_.row_products(
+                    queries_of(tile, r, 1),
+                    rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key + c, 1), &score);
                 score *= query_factor();
             }
         }
@@ -414,7 +428,7 @@ private:
     void attend(std::int64_t tile) {
         const std::int64_t rows = rows_of_tile(tile);
         const RowState state = state_of(tile);
-        std::fill_n(strip_maximum_, rows * kernels_.width, -kInfinity);
+        std::fill_n(parts_.strip_maximum, rows * kernels_.width, -kInfinity);
         find_runs(tile);
         if (runs_.empty()) return;
         for (const Run& run : runs_) compute_scores(tile, run);
@@ -458,7 +472,7 @@ private:
                                     .out = state.out + block * layout_.panel,
                                     .panels = std::min(end, whole) - begin,
                                     .rest = end > whole ? steps_of(kernels_, last_keys) : 0,
-                                    .fresh = fresh_[tile] != 0 && begin == 0,
+                                    .fresh = parts_.fresh[tile] != 0 && begin == 0,
                                     .job = first};
                 // The panels behind those at hand: the first block is one ahead in the first of them, then all blocks
                 // share those to come.
@@ -470,7 +484,7 @@ private:
                 weighted_.accumulate(args.job.panels > 0 ? Job::exponential : Job::none, rows, half)(&args);
             }
         }
-        fresh_[tile] = 0;
+        parts_.fresh[tile] = 0;
         if (broken_count_ > 0) add_broken(tile, state, run);
     }
 
@@ -478,7 +492,8 @@ private:
     Steps value_steps(const Run& run, std::int64_t block) const {
         if (values_packed_) {
             const std::int64_t step = block * layout_.strip_steps + run.begin * kernels_.step_columns;
-            return {values_ + step * kernels_.columns, kernels_.columns * static_cast<std::int64_t>(sizeof(float))};
+            return {parts_.values + step * kernels_.columns,
+                    kernels_.columns * static_cast<std::int64_t>(sizeof(float))};
         }
         const std::int64_t row = sequence_.key_begin + strip_begin_ + run.begin * kernels_.columns;
         return steps_in_place(problem_.value, sequence_.batch, kv_head_, row, block * kernels_.columns);
@@ -488,9 +503,9 @@ private:
     void add_broken(std::int64_t tile, const RowState& state, const Run& run) {
         const std::int64_t width = problem_.value.shape()[3];
         for (std::int64_t b = 0; b < broken_count_; ++b) {
-            const std::int64_t panel = broken_[b] / kernels_.columns;
-            const std::int64_t column = broken_[b] % kernels_.columns;
-            const std::int64_t key = strip_begin_ + broken_[b];
+            const std::int64_t panel = parts_.broken[b] / kernels_.columns;
+            const std::int64_t column = parts_.broken[b] % kernels_.columns;
+            const std::int64_t key = strip_begin_ + parts_.broken[b];
             if (panel < run.begin || panel >= run.end || key >= run.key_end) continue;
             const std::byte* value = row_address(problem_.value, sequence_.batch, kv_head_, sequence_.key_begin + key);
             for (std::int64_t r = 0; r < rows_of_tile(tile); ++r) {
@@ -522,9 +537,9 @@ private:
         const std::int64_t rows = rows_of_tile(tile);
         for (std::int64_t r = 0; r < rows; ++r) {
             dropout_.factors(unit_.sequence, head_of(tile), query_of(tile) + r, strip_begin_ + panel * kernels_.columns,
-                             kernels_.columns, factors_ + r * kernels_.columns);
+                             kernels_.columns, parts_.factors + r * kernels_.columns);
         }
-        kernels_.scale_panel(factors_, rows, weights);
+        kernels_.scale_panel(parts_.factors, rows, weights);
     }
 
     // ------------------------------------------------------------------------------------------------------ results
@@ -558,7 +573,7 @@ private:
                 if (problem_.dropout > 0.0) {
                     for (std::int64_t r = 0; r < position.query_count; ++r) {
                         dropout_.factors(unit_.sequence, position.head, position.query_begin + r, position.key_begin,
-                                         position.key_count, factors_ + r * kernels_.columns);
+                                         position.key_count, parts_.factors + r * kernels_.columns);
                     }
                 }
                 for (std::int64_t r = 0; r < position.query_count; ++r) {
@@ -574,7 +589,7 @@ private:
                             !rules_.visible(position.head, position.query_begin + r, position.key_begin + j)) {
                             row[j] = 0.0F;
                         }
-                        if (problem_.dropout > 0.0) row[j] *= factors_[r * kernels_.columns + j];
+                        if (problem_.dropout > 0.0) row[j] *= parts_.factors[r * kernels_.columns + j];
                     }
                     std::byte* out = row_address(weights, sequence_.batch, position.head,
                                                  sequence_.query_begin + position.query_begin + r) +
@@ -600,21 +615,7 @@ private:
     const Products& weighted_;
     bool in_place_;
     float factor_;  // from logits to exponents of 2
-    float* queries_ = nullptr;
-    float* out_ = nullptr;
-    float* maximum_ = nullptr;
-    float* shift_ = nullptr;
-    float* sums_ = nullptr;
-    std::uint8_t* fresh_ = nullptr;   // of each tile: nothing was added to its output yet
-    std::int32_t* broken_ = nullptr;           // keys of the strip whose values are not finite
-    std::uint32_t* broken_keys_ = nullptr;     // of each panel, in thirds: a bit for a key that is not finite
-    std::uint32_t* broken_queries_ = nullptr;  // of each tile, likewise
-    float* keys_ = nullptr;
-    float* values_ = nullptr;
-    float* scores_ = nullptr;
-    float* weights_ = nullptr;
-    float* strip_maximum_ = nullptr;
-    float* factors_ = nullptr;
+    Parts parts_;
     Prefetch prefetch_;
     std::int64_t lines_a_panel_ = 0;
     std::int64_t strip_begin_ = 0;
@@ -647,7 +648,9 @@ std::size_t forward_scratch(const AttentionProblem& problem, const TileKernels& 
         tiles = std::max(
             tiles, divide_up(unit.query_end - unit.query_begin, kernels.rows) * (unit.head_end - unit.head_begin));
     }
-    return Forward::bytes(problem, kernels, tiles);
+    ArenaMeasure measure;
+    Parts().lay_out(Layout(problem, kernels, tiles), kernels, measure);
+    return measure.bytes();
 }
 
 void forward(const AttentionProblem& problem, const AttentionOutputs& outputs, const TileKernels& kernels,

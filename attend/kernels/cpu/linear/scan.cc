@@ -12,20 +12,6 @@ namespace {
 
 constexpr std::int64_t kChunksUnasked = 64;  // some 0.5 ms
 
-/// Counts what would be taken from an Arena.
-class Measure {
-public:
-    template <typename T>
-    T* take(std::int64_t count) {
-        bytes_ += arena_bytes<T>(count);
-        return nullptr;
-    }
-    std::size_t bytes() const { return bytes_; }
-
-private:
-    std::size_t bytes_ = 0;
-};
-
 double element(const RowSource& source, std::int64_t row) {
     return load_element(row_address(source.view, source.batch, source.head, source.begin + row), source.view.dtype(),
                         0);
@@ -57,7 +43,7 @@ Scan::Scan(const TileKernels& tiles, const LinearKernels& kernels, const ScanOpe
 
 std::size_t Scan::bytes(const TileKernels& tiles, const ScanOperands& operands) {
     Scan scan(tiles, linear_kernels(), operands, {});
-    Measure measure;
+    ArenaMeasure measure;
     scan.lay_out(measure);
     return measure.bytes();
 }

@@ -27,12 +27,12 @@ namespace attend::kernels::cpu::simd {
 namespace {
 
 constexpr int kThirds = 3;
-constexpr int kDepth = 2 * kTileSide;                        ///< numbers of a multiplication of tiles
-constexpr std::int64_t kThird = kRows * kTileSide;           ///< floats of a third of rows or columns, 32 of depth
-constexpr std::int64_t kRowBytes = kTileBytes;               ///< from row to row
-constexpr std::int64_t kColumnBytes = kColumns * 4;          ///< from pair to pair of columns
-constexpr std::int64_t kScorePanel = kRows * kColumns;       ///< floats
-constexpr std::int64_t kWeightPanel = kThirds * kThird;      ///< floats
+constexpr int kDepth = 2 * kTileSide;                    ///< numbers of a multiplication of tiles
+constexpr std::int64_t kThird = kRows * kTileSide;       ///< floats of a third of rows or columns, 32 of depth
+constexpr std::int64_t kRowBytes = kTileBytes;           ///< from row to row
+constexpr std::int64_t kColumnBytes = kColumns * 4;      ///< from pair to pair of columns
+constexpr std::int64_t kScorePanel = kRows * kColumns;   ///< floats
+constexpr std::int64_t kWeightPanel = kThirds * kThird;  ///< floats
 
 // ----------------------------------------------------------------------------------------------------------- splitting
 
@@ -41,7 +41,8 @@ struct Split {
     Vec third[kThirds];
 };
 
-/// Both first numbers cut off behind 8 bits, the rest likewise: exact, but for what is below the smallest normal number.
+/// Both first numbers cut off behind 8 bits, the rest likewise: exact, but for what is below the smallest normal
+/// number.
 [[gnu::always_inline]] inline Split split(Vec first, Vec second) {
     const __m512i top = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
     Split result;
@@ -49,8 +50,8 @@ struct Split {
         const __m512i a = _mm512_castps_si512(first);
         const __m512i b = _mm512_castps_si512(second);
         constexpr int kFirstOrSecondAndThird = 0xF8;
-        result.third[t] = _mm512_castsi512_ps(
-            _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, top, kFirstOrSecondAndThird));
+        result.third[t] =
+            _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, top, kFirstOrSecondAndThird));
         first = Simd::sub(first, _mm512_castsi512_ps(_mm512_and_si512(a, top)));
         second = Simd::sub(second, _mm512_castsi512_ps(_mm512_and_si512(b, top)));
     }
@@ -65,7 +66,8 @@ struct Split {
 /// The addresses of `kCount` rows from `first` on; those behind the last are the first one's, see take().
 template <int kCount>
 struct RowPointers {
-    RowPointers(const Rows& source, std::int64_t first) : rows(std::clamp<std::int64_t>(source.count - first, 0, kCount)) {
+    RowPointers(const Rows& source, std::int64_t first)
+        : rows(std::clamp<std::int64_t>(source.count - first, 0, kCount)) {
         const std::int64_t bytes = source.stride * size_in_bytes(source.dtype);
         const auto* at = static_cast<const std::byte*>(source.data) + (rows > 0 ? first * bytes : 0);
         for (std::int64_t r = 0; r < kCount; ++r) from[r] = at + (r < rows ? r * bytes : 0);
@@ -132,13 +134,14 @@ void pack_steps_thirds(const Rows& source, std::int64_t block_stride, float* out
 
 // ---------------------------------------------------------------------------------------------------------------- jobs
 
-/// 2^x = 2^n P(x - n), n the nearest integer; P, a minimax polynomial, has P(0) = 1 and is 1.9e-9 off at most. -inf gives
-/// 0 without being raised before.
+/// 2^x = 2^n P(x - n), n the nearest integer; P, a minimax polynomial, has P(0) = 1 and is 1.9e-9 off at most. -inf
+/// gives 0 without being raised before.
 [[gnu::always_inline]] inline Vec power(Vec x) {
     constexpr int kFromNearest = 0;
     const Vec f = _mm512_reduce_ps(x, kFromNearest);
     Vec p = Simd::set1(0.00015345810971F);
-    for (const float c : {0.00133999309037F, 0.00961848907173F, 0.0555032864213F, 0.240226462483F, 0.693147182465F, 1.0F}) {
+    for (const float c :
+         {0.00133999309037F, 0.00961848907173F, 0.0555032864213F, 0.240226462483F, 0.693147182465F, 1.0F}) {
         p = Simd::fma(p, f, Simd::set1(c));
     }
     return _mm512_scalef_ps(p, Simd::sub(x, f));
@@ -150,11 +153,7 @@ class Work {
 public:
     /// @param rows of each panel
     Work(const JobArgs& args, std::int64_t rows, std::int64_t turns)
-        : args_(args),
-          rows_(rows),
-          left_(args.panels * rows_),
-          turns_(turns),
-          total_(left_) {}
+        : args_(args), rows_(rows), left_(args.panels * rows_), turns_(turns), total_(left_) {}
 
     /// One of the turns: its share of the rows.
     [[gnu::always_inline]] void turn() {
@@ -298,10 +297,11 @@ void scores_of_thirds(const ScoresArgs* args) {
     zero_sums();
     Ahead ahead(columns + turns * kThirds * kThird);
     for (std::int64_t t = 0; t < turns; ++t, rows += kThirds * kThird, columns += kThirds * kThird) {
-        multiply_depth<kRowTiles>(rows, columns, [&]() __attribute__((always_inline)) {
-            ahead.turn();
-            work.turn();
-        });
+        multiply_depth<kRowTiles>(
+            rows, columns, [&]() __attribute__((always_inline)) {
+                ahead.turn();
+                work.turn();
+            });
     }
     store_sums<kRowTiles>(reinterpret_cast<std::byte*>(args->out), kColumnBytes);
     work.finish();
@@ -324,11 +324,11 @@ void accumulate_thirds(const AccumulateArgs* args) {
     zero_sums();
     for (std::int64_t p = 0; p < panels; ++p, weights += kWeightPanel, columns += kThirds * kTileSide * args->stride) {
         Ahead ahead(reinterpret_cast<const float*>(columns) + kThirds * kThird);
-        multiply_depth<kRowTiles>(weights, reinterpret_cast<const float*>(columns),
-                                  [&]() __attribute__((always_inline)) {
-                                      ahead.turn();
-                                      work.turn();
-                                  });
+        multiply_depth<kRowTiles>(
+            weights, reinterpret_cast<const float*>(columns), [&]() __attribute__((always_inline)) {
+                ahead.turn();
+                work.turn();
+            });
     }
     if (args->fresh) {
         store_sums<kRowTiles>(reinterpret_cast<std::byte*>(args->out), kColumnBytes);
