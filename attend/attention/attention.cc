@@ -2,6 +2,7 @@
 
 #include <attend/attention/decode.h>
 #include <attend/attention/problem.h>
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
@@ -50,7 +51,7 @@ void run_flash(const kernels::AttentionProblem& whole, const kernels::AttentionO
     // Threads take a few small units at a time, one after the other, so that each knows which comes next.
     const auto count = static_cast<std::int64_t>(units.size());
     const std::int64_t chunk = std::clamp<std::int64_t>(count / (std::int64_t{4} * num_threads()), 1, 8);
-    parallel_for((count + chunk - 1) / chunk, [&](std::int64_t c) {
+    parallel_for(divide_up(count, chunk), [&](std::int64_t c) {
         const std::int64_t end = std::min(count, (c + 1) * chunk);
         for (std::int64_t i = c * chunk; i < end; ++i) {
             const flash::Unit* unit = units.data() + i;

@@ -1,5 +1,6 @@
 #include <attend/attention/block_mask.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/error.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>

@@ -1,5 +1,6 @@
 #include <attend/attention/cache_rows.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/interrupt.h>
@@ -40,7 +41,7 @@ void write_in_parts(std::int64_t count, std::int64_t bytes, const std::function<
     constexpr std::int64_t kBytesOfPart = std::int64_t{1} << 16U;
     const std::int64_t each = std::max<std::int64_t>(1, kBytesOfPart / std::max<std::int64_t>(1, bytes));
     const InterruptScope whole(nullptr);  // half of it would be a cache that says of rows that they are there
-    parallel_for((count + each - 1) / each, [&](std::int64_t part) {
+    parallel_for(divide_up(count, each), [&](std::int64_t part) {
         for (std::int64_t i = part * each; i < std::min(count, (part + 1) * each); ++i) write(i);
     });
 }

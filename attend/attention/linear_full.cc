@@ -1,5 +1,6 @@
 #include <attend/attention/linear_full.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/scratch.h>
 #include <attend/core/tensor.h>
 #include <attend/core/threads.h>
@@ -39,7 +40,7 @@ public:
           tiles_(linear::tiles_of(problem)),
           kernels_(cpu::linear_kernels()),
           units_(static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads()),
-          padded_(kernels::cpu::flash::divide_up(problem.dim(), tiles_.columns) * tiles_.columns) {
+          padded_(round_up(problem.dim(), tiles_.columns)) {
         if (problem.map == FeatureMap::softmax_keys) measure_softmax();
     }
 

@@ -1,5 +1,6 @@
 #include <attend/attention/cache_rows.h>
 #include <attend/attention/kv_cache.h>
+#include <attend/core/divide.h>
 #include <attend/core/error.h>
 
 #include <algorithm>
@@ -145,7 +146,7 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
         const State& own = state(sequence);
         if (named[static_cast<std::size_t>(sequence)]) throw_repeated(sequence);
         named[static_cast<std::size_t>(sequence)] = true;
-        needed += (own.length + tokens + size - 1) / size - (own.length + size - 1) / size;
+        needed += divide_up(own.length + tokens, size) - divide_up(own.length, size);
         if (own.length % size != 0) ++appenders[own.pages.back()];
     }
     // Of the sequences that share a last page, each that appends gets a copy, but for one if nobody else keeps it.
@@ -164,7 +165,7 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
     copies.reserve(sequences.size());
     for (const std::int64_t sequence : sequences) {
         State& own = state(sequence);
-        own.pages.reserve(static_cast<std::size_t>((own.length + tokens + size - 1) / size));
+        own.pages.reserve(static_cast<std::size_t>(divide_up(own.length + tokens, size)));
     }
     for (const std::int64_t sequence : sequences) {
         State& own = state(sequence);

@@ -1,5 +1,7 @@
 #include <attend/core/memory.h>
 
+#include <attend/core/divide.h>
+
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -26,7 +28,7 @@ std::size_t rounded(std::size_t bytes) {
     if (bytes < kLeastKept) return bytes;
     // A huge page that is used by less than half would be memory for nothing: a weight of 4 MB and its header have two.
     const std::size_t unit = bytes < kHugePage || bytes % kHugePage < kHugePage / 2 ? kStep : kHugePage;
-    return (bytes + unit - 1) / unit * unit;
+    return round_up(bytes, unit);
 }
 
 std::align_val_t alignment_of(std::size_t bytes) {

@@ -1,5 +1,6 @@
 #include <attend/core/scratch.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/tensor.h>
 
 #include <cstdint>
@@ -14,7 +15,7 @@ std::span<std::byte> grow(Tensor& memory, std::size_t bytes) {
         memory = Tensor();  // before the larger one is allocated
         // Whole huge pages from some size on: only what is touched costs memory.
         constexpr std::size_t kHugePage = std::size_t{2} << 20U;
-        const std::size_t rounded = bytes < kHugePage / 8 ? bytes : (bytes + kHugePage - 1) / kHugePage * kHugePage;
+        const std::size_t rounded = bytes < kHugePage / 8 ? bytes : round_up(bytes, kHugePage);
         memory = Tensor::empty({static_cast<std::int64_t>(rounded)}, DType::int8);
     }
     return {static_cast<std::byte*>(memory.data()), bytes};

@@ -1,5 +1,6 @@
 #include <attend/dense/matmul.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
@@ -40,7 +41,7 @@ TensorView as_rows(const TensorView& view, Tensor& copy) {
         auto* out = static_cast<std::byte*>(copy.data());
         const std::int64_t stride = width * static_cast<std::int64_t>(sizeof(float));
         constexpr std::int64_t kRows = kernels::cpu::kDenseColumns;
-        parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t task) {
+        parallel_for(divide_up(rows, kRows), [&](std::int64_t task) {
             const std::int64_t first = task * kRows;
             kernels::cpu::dense::gather_rows({view.data(), view.dtype(), 1, view.stride(1)}, first,
                                              std::min(kRows, rows - first), width, out + first * stride, stride);
@@ -331,7 +332,7 @@ DenseGradients matmul_backward(const TensorView& grad_output, const TensorView& 
     // Sums in double, in the order of rows: neither threads nor tiles change a bit.
     float* bias = gradients.bias.data<float>();
     constexpr std::int64_t kColumns = 256;
-    parallel_for((out + kColumns - 1) / kColumns, [&](std::int64_t task) {
+    parallel_for(divide_up(out, kColumns), [&](std::int64_t task) {
         const TensorView part = dy.slice(1, task * kColumns, (task + 1) * kColumns);
         double sums[kColumns] = {};
         double row[kColumns];

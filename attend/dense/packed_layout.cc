@@ -1,5 +1,6 @@
 #include <attend/dense/packed_layout.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/error.h>
 
 #include <array>
@@ -55,9 +56,9 @@ PackedLayout::PackedLayout(DType type, std::int64_t deep, std::int64_t count)
         throw ShapeError("PackedMatrix", "expected a matrix that memory can hold, found [" + std::to_string(columns) +
                                              ", " + std::to_string(depth) + "]");
     }
-    const std::int64_t count_of_panels = (columns + kDenseColumns - 1) / kDenseColumns;
+    const std::int64_t count_of_panels = divide_up(columns, kDenseColumns);
     panels = kHeaderBytes + (dtype == DType::int8 ? count_of_panels * kStepBytes : 0);
-    panels = (panels + kLine - 1) / kLine * kLine;
+    panels = round_up(panels, kLine);
     bytes = panels + lanes;
 }
 

@@ -1,5 +1,6 @@
 #include <attend/dense/run_product.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
@@ -90,7 +91,7 @@ void run_prepared(Product product, const Rows& x, double input_scale, std::int64
             kernels.convert_rows(rows, lanes + begin * stride, stride);
         }
     };
-    const std::int64_t tasks = (count + kRowsOfTask - 1) / kRowsOfTask;
+    const std::int64_t tasks = divide_up(count, kRowsOfTask);
     if (tasks == 1) {
         prepare(0);
     } else {
@@ -134,9 +135,9 @@ void run_product_in_double(const TensorView& x, const TensorView& weight, const 
     constexpr std::int64_t kColumns = 256;  // of a unit: rows are copied once for each
     const std::int64_t rows = x.size(0);
     const std::int64_t columns = weight.size(0);
-    const std::int64_t parts = (columns + kColumns - 1) / kColumns;
+    const std::int64_t parts = divide_up(columns, kColumns);
     const auto doubles = static_cast<std::size_t>(kernels::cpu::multiply_in_double_scratch(weight.size(1)));
-    parallel_for((rows + kRows - 1) / kRows * parts, [&](std::int64_t unit) {
+    parallel_for(divide_up(rows, kRows) * parts, [&](std::int64_t unit) {
         const std::span<std::byte> bytes = thread_scratch(doubles * sizeof(double));
         const std::int64_t row = unit / parts * kRows;
         const std::int64_t column = unit % parts * kColumns;

@@ -1,5 +1,6 @@
 #include <attend/io/marian_shortlist.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/error.h>
 
 #include <algorithm>
@@ -80,7 +81,7 @@ std::vector<std::int64_t> MarianShortlist::candidates(std::span<const std::int64
     // A bit for each target token: its order comes for nothing, where sorting took 3% of a translation.
     constexpr std::uint64_t kBits = 64;
     const auto size = static_cast<std::uint64_t>(target_size);
-    std::vector<std::uint64_t> chosen((size + kBits - 1) / kBits);
+    std::vector<std::uint64_t> chosen(divide_up(size, kBits));
     std::size_t count = 0;
     const auto add = [&](std::uint64_t id) {
         if (id >= size) return;

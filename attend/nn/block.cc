@@ -1,5 +1,6 @@
 #include <attend/nn/block.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/row_kernels.h>
@@ -38,7 +39,7 @@ void multiply(Tensor& x, const Tensor& factor) {
         args.count = std::min(kNumbersOfTask, x.numel() - begin);
         kernels::cpu::row_kernels().multiply(args);
     };
-    const std::int64_t tasks = (x.numel() + kNumbersOfTask - 1) / kNumbersOfTask;
+    const std::int64_t tasks = divide_up(x.numel(), kNumbersOfTask);
     if (tasks == 1) {
         run(0);
     } else {

@@ -1,5 +1,6 @@
 #include <attend/nn/norm.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/row_kernels.h>
@@ -69,7 +70,7 @@ void Norm::run(const TensorView& x, const MutableTensorView& out) const {
         args.centred = options_.kind == NormKind::layer;
         kernels::cpu::row_kernels().normalize(args);
     };
-    const std::int64_t tasks = (rows + rows_of_task - 1) / rows_of_task;
+    const std::int64_t tasks = divide_up(rows, rows_of_task);
     if (tasks == 1) {
         run_rows(0);
     } else {

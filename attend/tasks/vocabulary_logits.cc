@@ -1,5 +1,6 @@
 #include <attend/tasks/vocabulary_logits.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/threads.h>
 
 #include <algorithm>
@@ -17,7 +18,7 @@ constexpr std::int64_t kColumns = 4096;  // whatever the number of rows, since s
 std::vector<search::BestLogits> best_logits(const nn::Linear& output, const TensorView& rows, std::int64_t most) {
     const std::int64_t count = rows.size(0);
     const std::int64_t columns = output.out_features();
-    const std::int64_t parts = (columns + kColumns - 1) / kColumns;
+    const std::int64_t parts = divide_up(columns, kColumns);
     std::vector<search::BestOfPart> found(static_cast<std::size_t>(count * parts));
     std::vector<search::LeastOfBest> least(static_cast<std::size_t>(count));
     for (auto& row : least) row = -std::numeric_limits<float>::infinity();

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/dense/packed_columns.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/half.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@ const std::byte* element(const ColumnSource& source, std::int64_t column, std::i
 }
 
 std::int64_t row_bytes(std::int64_t depth) {
-    return (depth + kBlock - 1) / kBlock * kStepBytes;
+    return divide_up(depth, kBlock) * kStepBytes;
 }
 
 /// Rows of int8 as they are, filled up to whole lanes.

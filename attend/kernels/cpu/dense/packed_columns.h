@@ -3,6 +3,7 @@
 /// 32 bits (dense_kernels.h), columns and depth filled up with 0. The bytes are the same on every instruction set.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/dense_kernels.h>
 
 #include <cstddef>
@@ -22,7 +23,7 @@ struct PackedColumns {
     /// Lanes of a column.
     std::int64_t steps() const { return (depth + lane_elements(format) - 1) / lane_elements(format); }
     /// How many panels there are.
-    std::int64_t panel_count() const { return (columns + kDenseColumns - 1) / kDenseColumns; }
+    std::int64_t panel_count() const { return divide_up(columns, kDenseColumns); }
     /// Bytes of a panel.
     std::int64_t panel_bytes() const { return steps() * kStepBytes; }
 };

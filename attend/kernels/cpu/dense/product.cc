@@ -1,5 +1,7 @@
 #include <attend/kernels/cpu/dense/product.h>
 
+#include <attend/core/divide.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -17,10 +19,6 @@ constexpr std::int64_t kWorthAThread = 200'000;    // lanes times rows of column
 constexpr std::int64_t kCachedOutput = 512 << 10;  // bytes; asking for lines takes its time too
 constexpr std::int64_t kAskedByTile = kBlockSteps / 4 * 64;
 constexpr std::int64_t kBlockBytes = kBlockSteps * kStepBytes;
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
-}
 
 /// Rows cut into parts of nearly the same size, whose sizes are multiples of `step` (but for the last one's).
 struct Parts {

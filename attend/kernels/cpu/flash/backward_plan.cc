@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/flash/backward_plan.h>
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/flash/bias_gradient.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/flash/decode.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/flash/panel.h>

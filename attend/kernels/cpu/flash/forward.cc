@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/flash/forward.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/core/interrupt.h>
 #include <attend/kernels/cpu/arena.h>

@@ -2,6 +2,7 @@
 /// Rows of the problem's tensors as the tile kernels take them.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/attention.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 #include <attend/kernels/cpu/tile_kernels.h>

@@ -3,6 +3,7 @@
 /// (128 rows) waits a tenth of its time for memory.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/attention.h>
 
 #include <algorithm>
@@ -25,7 +26,7 @@ public:
             row_bytes *= count;
             count = 1;
         }
-        const std::int64_t lines = (row_bytes + kLine - 1) / kLine;
+        const std::int64_t lines = divide_up(row_bytes, kLine);
         blocks_of_[blocks_++] = {row_address(view, batch, head, begin), stride, lines, count};
         lines_ += count * lines;
     }

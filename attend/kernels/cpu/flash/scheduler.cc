@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/flash/scheduler.h>
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/flash/decode.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 

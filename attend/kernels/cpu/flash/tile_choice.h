@@ -3,6 +3,7 @@
 /// keys) follows from the number of keys and the head size alone, never from threads, batch or packing.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
 #include <algorithm>
@@ -44,11 +45,6 @@ constexpr std::int64_t strip_begin(std::int64_t index, std::int64_t keys, std::i
 /// Most keys that a strip can have.
 constexpr std::int64_t most_strip_keys(std::int64_t keys, std::int64_t strip) {
     return std::min(keys, strip + kLeastStripKeys - 1);
-}
-
-/// a / b, rounded up; both at least 0, b above.
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
 }
 
 /// Tiles of queries that share a packed strip of keys. Their queries and outputs are walked over once for each strip

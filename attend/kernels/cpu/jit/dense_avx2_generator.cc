@@ -1,5 +1,7 @@
 #include <attend/kernels/cpu/jit/dense_avx2_generator.h>
 
+#include <attend/core/divide.h>
+
 #include <algorithm>
 #include <cstddef>
 
@@ -45,7 +47,7 @@ DenseAvx2Generator::DenseAvx2Generator(Format format, int rows, int panels, bool
     lea(r12, ptr[rdx + rdx * 2]);
     const int vectors = panels * kVectorsOfPanel;
     const int widest = widest_strip(format, rows);
-    const int strips = (vectors + widest - 1) / widest;
+    const int strips = divide_up(vectors, widest);
     for (int s = 0; s < strips; ++s) {
         const int first = s * vectors / strips;
         multiply_strip({first, (s + 1) * vectors / strips - first});

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/linear/delta_gradients.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/linear/fast.h>
 #include <attend/kernels/cpu/linear/gradients.h>
@@ -193,9 +194,7 @@ public:
     }
 
 private:
-    std::int64_t segments() const {
-        return std::max<std::int64_t>(1, flash::divide_up(sequence_.key_count, kDeltaSegment));
-    }
+    std::int64_t segments() const { return std::max<std::int64_t>(1, divide_up(sequence_.key_count, kDeltaSegment)); }
     /// Its tokens and queries; those behind the last token belong to the last.
     Sequence segment(std::int64_t index) const {
         const std::int64_t begin = index * kDeltaSegment;

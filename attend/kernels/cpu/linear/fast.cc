@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/linear/fast.h>
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/flash/operands.h>
 
 #include <algorithm>
@@ -29,7 +30,7 @@ bool supports(const LinearProblem& problem) {
 std::int64_t group_tokens(const LinearProblem& problem, std::int64_t sequence) {
     const std::int64_t tokens = problem.sequence(sequence).key_count;
     if (problem.beta || problem.kv_heads() >= kFewHeads || tokens < 2 * kLeastGroup) return 0;
-    return std::max(kLeastGroup, flash::divide_up(flash::divide_up(tokens, kMostGroups), kMaxColumns) * kMaxColumns);
+    return std::max(kLeastGroup, round_up(divide_up(tokens, kMostGroups), kMaxColumns));
 }
 
 }  // namespace attend::kernels::cpu::linear

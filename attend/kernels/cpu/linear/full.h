@@ -6,6 +6,7 @@
 /// which thread sums what changes no bit. 4 d dv operations a token, and a copy of x and y.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/linear/row_loader.h>
 #include <attend/kernels/cpu/linear/scan.h>
 #include <attend/kernels/cpu/linear/state_products.h>
@@ -24,7 +25,7 @@ inline constexpr std::int64_t kRowsOfTask = 768;  ///< rows that one task reads 
 constexpr std::int64_t group_tokens(std::int64_t tokens) {
     constexpr std::int64_t kLeast = 2048;
     constexpr std::int64_t kGroups = 32;
-    const std::int64_t strips = flash::divide_up(flash::divide_up(tokens, kGroups), kStripTokens);
+    const std::int64_t strips = divide_up(divide_up(tokens, kGroups), kStripTokens);
     return std::max(kLeast, strips * kStripTokens);
 }
 

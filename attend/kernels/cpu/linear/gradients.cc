@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/linear/gradients.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 
 #include <algorithm>
@@ -126,7 +127,7 @@ void GradientSink::add_to_decay(float sign, std::int64_t row, std::int64_t count
                                 const BlockRows& out) {
     const DecaySums& sums = rows_.decay;
     const std::int64_t width = sums.tokens.shape()[3];
-    const std::int64_t blocks = flash::divide_up(rows_.features.front().width(), tiles_.columns);
+    const std::int64_t blocks = divide_up(rows_.features.front().width(), tiles_.columns);
     const std::int64_t of_tokens = std::clamp<std::int64_t>(sums.count - row, 0, count);
     float dots[kRowSlots];
     if (sums.kind == Decay::scalar) {

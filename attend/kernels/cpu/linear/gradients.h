@@ -3,6 +3,7 @@
 /// of them.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/linear/operands.h>
 
 #include <algorithm>
@@ -78,7 +79,7 @@ public:
 
     /// Floats of a tile of features.
     static std::int64_t features_floats(const TileKernels& tiles, const LinearProblem& problem) {
-        return flash::divide_up(problem.dim(), tiles.columns) * tiles.columns * tiles.rows;
+        return round_up(problem.dim(), tiles.columns) * tiles.rows;
     }
 
     void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/linear/operands.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 
 namespace attend::kernels::cpu::linear {
@@ -59,7 +60,7 @@ void OutputSink::take(std::int64_t reader, std::int64_t row, std::int64_t count,
                               outputs_.denominator->dtype(), 0, static_cast<double>(denominators[r]));
             }
         }
-        kernels_.scale_rows(out, factors, count, flash::divide_up(width, tiles_.columns), out);
+        kernels_.scale_rows(out, factors, count, divide_up(width, tiles_.columns), out);
     }
     tiles_.unpack_rows(out.data, out.block_stride, out.row_stride, 1.0F,
                        {row_address(outputs_.output, sequence_.batch, head, at), outputs_.output.dtype(),

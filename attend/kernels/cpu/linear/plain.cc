@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/linear/plain.h>
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/linear/plain_rows.h>
 
 #include <cmath>
@@ -16,7 +17,7 @@ std::int64_t kept_interval(std::int64_t tokens) {
 
 std::int64_t kept_states(std::int64_t tokens) {
     const std::int64_t interval = kept_interval(tokens);
-    return (tokens + interval - 1) / interval + interval + 1;
+    return divide_up(tokens, interval) + interval + 1;
 }
 
 double dot(std::span<const double> a, std::span<const double> b) {

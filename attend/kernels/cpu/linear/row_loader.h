@@ -3,6 +3,7 @@
 /// chunk are packed from.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/prefetch.h>
 #include <attend/kernels/cpu/linear_kernels.h>
@@ -49,7 +50,7 @@ public:
     /// Columns, with the extra one.
     std::int64_t width() const { return source_.view.shape()[3] + (source_.extra == Extra::none ? 0 : 1); }
     /// Blocks of columns.
-    std::int64_t blocks() const { return flash::divide_up(width(), tiles_->columns); }
+    std::int64_t blocks() const { return divide_up(width(), tiles_->columns); }
     /// Rows [row, row + count), in blocks; numbers behind the last column are 0.
     void load(std::int64_t row, std::int64_t count, const BlockRows& out) const;
     /// The derivative of the feature map at the same rows, from the features that load gave.

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/linear/scan.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/core/interrupt.h>
 
@@ -112,7 +113,7 @@ void Scan::run(RowSink& sink) {
 
 /// Tokens [begin, end), chunk by chunk.
 void Scan::steps(std::int64_t begin, std::int64_t end, bool grouped, RowSink& sink) {
-    const std::int64_t chunks = flash::divide_up(end - begin, chunk_);
+    const std::int64_t chunks = divide_up(end - begin, chunk_);
     for (std::int64_t i = 0; i < chunks; ++i) {
         if (i % kChunksUnasked == 0) check_interrupt();
         const std::int64_t token = begin + (operands_.reverse ? chunks - 1 - i : i) * chunk_;
@@ -229,9 +230,9 @@ void Scan::plan_prefetch(std::int64_t begin, RowSink& sink) {
     for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
         sink.plan(static_cast<std::int64_t>(reader), begin, count, pace_.lines);
     }
-    const std::int64_t calls = products_.calls(flash::divide_up(chunk_, rows_)) *
+    const std::int64_t calls = products_.calls(divide_up(chunk_, rows_)) *
                                static_cast<std::int64_t>(std::max(operands_.x.size(), writers_.size()));
-    pace_.each = flash::divide_up(pace_.lines.lines(), std::max<std::int64_t>(1, calls));
+    pace_.each = divide_up(pace_.lines.lines(), std::max<std::int64_t>(1, calls));
 }
 
 void Scan::load_decays(std::int64_t begin, std::int64_t count) {

@@ -18,6 +18,7 @@
 /// products among the chunk's tokens by running products, d C / 2 multiply-adds and as many products a token.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/linear/row_loader.h>
 #include <attend/kernels/cpu/linear/state_products.h>
@@ -110,7 +111,7 @@ public:
 
     /// Groups of a scan of `tokens`.
     static std::int64_t groups(std::int64_t tokens, std::int64_t group_tokens) {
-        return group_tokens == 0 ? 1 : std::max<std::int64_t>(1, flash::divide_up(tokens, group_tokens));
+        return group_tokens == 0 ? 1 : std::max<std::int64_t>(1, divide_up(tokens, group_tokens));
     }
     /// What a group adds, its own state and then its decays, to own[group]. The operands need no readers.
     void own_state(std::int64_t group, float* own);

@@ -6,6 +6,7 @@
 /// (tiles of rows of y, one step for each token). At d = dv = 64 it takes half of a first-level cache.
 #pragma once
 
+#include <attend/core/divide.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/prefetch.h>
 #include <attend/kernels/cpu/linear_kernels.h>
@@ -41,8 +42,8 @@ public:
           products_(&tiles.products(tiles.step_columns)),
           rows_(rows),
           width_(width),
-          row_blocks_(flash::divide_up(rows, tiles.columns)),
-          blocks_(flash::divide_up(width, tiles.columns)) {}
+          row_blocks_(divide_up(rows, tiles.columns)),
+          blocks_(divide_up(width, tiles.columns)) {}
 
     std::int64_t rows() const { return rows_; }                                    ///< width of y
     std::int64_t width() const { return width_; }                                  ///< width of z
@@ -120,7 +121,7 @@ public:
 
     /// Products of reading a tile and writing the state.
     std::int64_t calls(std::int64_t tiles_of_rows) const {
-        return blocks_ * (2 * tiles_of_rows + flash::divide_up(rows_, tiles_->rows));
+        return blocks_ * (2 * tiles_of_rows + divide_up(rows_, tiles_->rows));
     }
 
 private:

@@ -1,5 +1,6 @@
 #include <attend/kernels/cpu/linear/step.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/linear/fast.h>
@@ -14,7 +15,7 @@ namespace {
 
 /// Floats of a row in blocks.
 std::int64_t padded(const TileKernels& tiles, std::int64_t width) {
-    return flash::divide_up(width, tiles.columns) * tiles.columns;
+    return round_up(width, tiles.columns);
 }
 
 class Step {
@@ -29,7 +30,7 @@ public:
           sequence_(problem.sequence(sequence)),
           kv_head_(kv_head),
           rows_(tiles_, kernels_, problem, sequence, kv_head),
-          blocks_(flash::divide_up(problem.dim(), tiles_.columns)),
+          blocks_(divide_up(problem.dim(), tiles_.columns)),
           in_place_(outputs.state && outputs.state->dtype() == DType::float32 && outputs.state->strides()[3] == 1) {
         Arena arena(scratch);
         const std::int64_t d = padded(tiles_, problem.dim());

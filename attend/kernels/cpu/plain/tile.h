@@ -3,6 +3,8 @@
 /// of threads or the batch, so that results do not either.
 #pragma once
 
+#include <attend/core/divide.h>
+
 #include <cstdint>
 
 namespace attend::kernels {
@@ -12,7 +14,7 @@ inline constexpr std::int64_t kKeyTile = 64;    ///< keys of a tile of the plain
 
 /// Number of blocks that `rows` rows make.
 constexpr std::int64_t block_count(std::int64_t rows, std::int64_t tile) {
-    return (rows + tile - 1) / tile;
+    return divide_up(rows, tile);
 }
 
 }  // namespace attend::kernels
