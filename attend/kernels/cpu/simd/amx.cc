@@ -275,10 +275,10 @@ void accumulate_on_tiles(const AccumulateArgs* args) {
         load_sums<kRowTiles>(reinterpret_cast<const std::byte*>(args->out), kPanelStride);
     }
     for (std::int64_t p = 0; p < panels; ++p, weights += kWeightPanel * 4, columns += kSteps * args->stride) {
-        // A panel of the job for a panel of the product: it may be the next one's.
-        multiply_step<Format::pairs, kRowTiles>(
-            weights, kWeightsStride, columns,
-            args->stride, [&]() __attribute__((always_inline)) { work.advance(kActive / kTurns<kRowTiles>); });
+        multiply_step<Format::pairs, kRowTiles>(weights, kWeightsStride, columns, args->stride, [] {});
+        // A panel of the job for a panel of the product: it may be the next one's. Beside the multiplications, as much
+        // as the processor looks ahead; in pieces between them it takes a quarter longer.
+        work.advance(kActive);
     }
     store_sums<kRowTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
     work.advance(work.left());
