@@ -256,7 +256,7 @@ void scores_on_tiles(const ScoresArgs* args) {
 
 /// The last panel, where its other half is behind the keys.
 template <Job kJob>
-void scores_of_half(const ScoresArgs* args) {
+void scores_on_half(const ScoresArgs* args) {
     scores_on_tiles<2, kJob>(args);
     for (int r = 0; r < kRows; ++r) Simd::store(args->out + r * kColumns + kWidth, Simd::set1(-kInfinity));
 }
@@ -306,71 +306,25 @@ void transposed_on_tiles(const TransposedArgs* args) {
     store_sums<kRowTiles>(out, args->out_stride);
 }
 
-/// The same kernels for every depth.
-class TileProducts final : public Products {
-public:
-    TileProducts() : Products(kTileSide) {}
-
-protected:
-    ScoresKernel make_scores(Job job, int rows, bool half) const override {
-        switch (job) {
-            case Job::row_maximum:
-                return half ? scores_of_half<Job::row_maximum> : scores<Job::row_maximum>(rows);
-            case Job::exp_plain:
-                return scores<Job::exp_plain>(rows);
-            case Job::multiply:
-                return scores<Job::multiply>(rows);
-            default:
-                return half ? scores_of_half<Job::none> : scores<Job::none>(rows);
-        }
-    }
-    // Halves of panels are computed whole: what they are filled up with is 0.
-    AccumulateKernel make_accumulate(Job job, int rows, bool) const override {
-        switch (job) {
-            case Job::exponential:
-                return accumulate<Job::exponential>(rows);
-            case Job::multiply:
-                return accumulate<Job::multiply>(rows);
-            default:
-                return accumulate<Job::none>(rows);
-        }
-    }
-    TransposedKernel make_transposed(int rows, bool) const override {
-        return rows <= kTileSide ? transposed_on_tiles<1> : transposed_on_tiles<2>;
-    }
-
-private:
+struct PairsKernels {
+    static constexpr bool kBackward = true;
+    template <int kRowTiles, Job kJob>
+    static constexpr ScoresKernel scores = scores_on_tiles<kRowTiles, kJob>;
     template <Job kJob>
-    static ScoresKernel scores(int rows) {
-        return rows <= kTileSide ? scores_on_tiles<1, kJob> : scores_on_tiles<2, kJob>;
-    }
-    template <Job kJob>
-    static AccumulateKernel accumulate(int rows) {
-        return rows <= kTileSide ? accumulate_on_tiles<1, kJob> : accumulate_on_tiles<2, kJob>;
-    }
+    static constexpr ScoresKernel scores_of_half = scores_on_half<kJob>;
+    template <int kRowTiles, Job kJob>
+    static constexpr AccumulateKernel accumulate = accumulate_on_tiles<kRowTiles, kJob>;
+    template <int kRowTiles>
+    static constexpr TransposedKernel transposed = transposed_on_tiles<kRowTiles>;
 };
-
-void begin_tiles() {
-    static constexpr TileShapes kShapes;
-    shape_tiles(kShapes);
-}
-
-const Products& tile_products(std::int64_t) {
-    static const TileProducts products;
-    return products;
-}
 
 }  // namespace
 
+#include <attend/kernels/cpu/simd/amx_products.inl>
+
 TileKernels amx_table() {
-    TileKernels table = table_without_products(Isa::amx);
-    table.format = Format::pairs;
-    table.step_columns = kSteps;
-    table.depth_steps = kTileSide;
+    TileKernels table = tile_table<PairsKernels>(Format::pairs, kSteps);
     table.sum_keys = 512;  // sums go on where they were in any case: tiles are loaded and stored less often
-    table.begin_products = begin_tiles;
-    table.end_products = release_tiles;
-    table.products = tile_products;
     table.pack_rows = pack_rows_tiles;
     table.pack_columns = pack_columns_tiles;
     table.pack_steps = pack_steps_tiles;

@@ -308,7 +308,7 @@ void scores_of_thirds(const ScoresArgs* args) {
 }
 
 template <Job kJob>
-void scores_of_half(const ScoresArgs* args) {
+void scores_of_half_of_thirds(const ScoresArgs* args) {
     scores_of_thirds<2, kJob>(args);
     for (int r = 0; r < kRows; ++r) Simd::store(args->out + r * kColumns + kWidth, Simd::set1(-kInfinity));
 }
@@ -342,56 +342,23 @@ void accumulate_thirds(const AccumulateArgs* args) {
     work.finish();
 }
 
-/// The same kernels for every depth.
-class ThirdsProducts final : public Products {
-public:
-    ThirdsProducts() : Products(kTileSide) {}
-
-protected:
-    ScoresKernel make_scores(Job job, int rows, bool half) const override {
-        if (job == Job::row_maximum) {
-            return half ? scores_of_half<Job::row_maximum> : scores<Job::row_maximum>(rows);
-        }
-        return half ? scores_of_half<Job::none> : scores<Job::none>(rows);
-    }
-    // Halves of panels are computed whole: what they are filled up with is 0.
-    AccumulateKernel make_accumulate(Job job, int rows, bool) const override {
-        return job == Job::exponential ? accumulate<Job::exponential>(rows) : accumulate<Job::none>(rows);
-    }
-    TransposedKernel make_transposed(int, bool) const override { return nullptr; }  // backward's
-
-private:
+struct ThirdsKernels {
+    static constexpr bool kBackward = false;
+    template <int kRowTiles, Job kJob>
+    static constexpr ScoresKernel scores = scores_of_thirds<kRowTiles, kJob>;
     template <Job kJob>
-    static ScoresKernel scores(int rows) {
-        return rows <= kTileSide ? scores_of_thirds<1, kJob> : scores_of_thirds<2, kJob>;
-    }
-    template <Job kJob>
-    static AccumulateKernel accumulate(int rows) {
-        return rows <= kTileSide ? accumulate_thirds<1, kJob> : accumulate_thirds<2, kJob>;
-    }
+    static constexpr ScoresKernel scores_of_half = scores_of_half_of_thirds<kJob>;
+    template <int kRowTiles, Job kJob>
+    static constexpr AccumulateKernel accumulate = accumulate_thirds<kRowTiles, kJob>;
 };
-
-void begin_tiles() {
-    static constexpr TileShapes kShapes;
-    shape_tiles(kShapes);
-}
-
-const Products& thirds_products(std::int64_t) {
-    static const ThirdsProducts products;
-    return products;
-}
 
 }  // namespace
 
+#include <attend/kernels/cpu/simd/amx_products.inl>
+
 TileKernels amx_floats_table() {
-    TileKernels table = table_without_products(Isa::amx);
-    table.format = Format::thirds;
-    table.step_columns = kThirds * kTileSide;
-    table.depth_steps = kThirds * kTileSide;
+    TileKernels table = tile_table<ThirdsKernels>(Format::thirds, kThirds * kTileSide);
     table.sum_keys = 256;
-    table.begin_products = begin_tiles;
-    table.end_products = release_tiles;
-    table.products = thirds_products;
     table.pack_rows = pack_rows_thirds;
     table.pack_columns = pack_columns_thirds;
     table.pack_steps = pack_steps_thirds;
