@@ -62,7 +62,7 @@ struct AttentionResult {
 /// not a mask: it gives weight 0, but the key and value are read.
 ///
 /// Time O(batch heads Lq Lk (d + dv)) without the tiles that no query sees; memory besides the results: for each thread
-/// a strip of packed keys and values and a block of queries and outputs, 1 to 4 MiB whatever the lengths (`reference`:
+/// a strip of packed keys and values and a block of queries and outputs, 1 to 6 MiB whatever the lengths (`reference`:
 /// O(Lk)). float32, bfloat16 and float16 accumulate in float32. A plainer path takes float64, a bias of float64, head
 /// sizes above 1024, and scales or soft caps whose magnitude is not between 1e-6 and 1e6 (nor 0): in double, but for
 /// 16-bit types in float as long as floats hold them (1e-30 to 1e30). Sequences of up to 4 queries (64 rows with the

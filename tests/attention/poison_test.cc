@@ -210,6 +210,35 @@ TEST_P(Poison, InfiniteScoresUnderASoftCapAreTheCap) {
     EXPECT_NEAR(result.log_sum_exp.view().select(0, 0).select(0, 0).select(0, 2).item(), 5.0 + std::log(40.0), 1e-5);
 }
 
+// Whole panels and a half one, seen and hidden, one head and a group's.
+TEST_P(Poison, OfQueriesAndKeysIsTheOracles) {
+    for (const double poison : {kNaN, kInfinity, -kInfinity}) {
+        for (const bool hidden : {false, true}) {
+            Tensor q = randn({1, 2, 45, 40}, {.seed = 1});
+            Tensor k = randn({1, 1, 77, 40}, {.seed = 2});
+            const Tensor v = randn({1, 1, 77, 24}, {.seed = 3});
+            q.view().select(0, 0).select(0, 1).select(0, 37).select(0, 33).fill(poison);
+            for (const std::int64_t key : {3, 40, 76}) k.view().select(0, 0).select(0, 0).select(0, key).fill(poison);
+            Tensor allowed = full({1, 1, 45, 77}, 1.0, DType::boolean);
+            for (std::int64_t key = 0; key < 77; ++key) {
+                const bool seen = !hidden || (key != 3 && key != 40);
+                allowed.view().select(0, 0).select(0, 0).slice(1, key, key + 1).fill(seen ? 1.0 : 0.0);
+            }
+            const AttentionOptions options{.mask = Mask::boolean(allowed.view()) & Mask::causal(20)};
+            AttentionOptions reference = options;
+            reference.algorithm = Algorithm::reference;
+            const AttentionResult want = attention(q, k, v, reference);
+            const AttentionResult found = attention(q, k, v, options);
+            for (std::int64_t i = 0; i < want.output.numel(); ++i) {
+                const float expected = want.output.data<float>()[i];
+                ASSERT_EQ(std::isnan(found.output.data<float>()[i]), std::isnan(expected)) << i;
+                if (std::isnan(expected)) continue;
+                ASSERT_NEAR(found.output.data<float>()[i], expected, 1e-5) << i;
+            }
+        }
+    }
+}
+
 #if defined(__x86_64__)
 TEST_P(Poison, PairsWhoseFirstNumberIsZeroAreNotFlushed) {
     // As floats, pairs of bfloat16 whose second number is 0 are subnormal.

@@ -182,6 +182,82 @@ TEST_P(Products, AssembledSumsEqualCompiledOnes) {
     }
 }
 
+/// P V, where all panels of P but the first are raised from logits by the product's own job.
+struct RaisedOnTheWay {
+    std::int64_t whole;  ///< panels
+    std::int64_t keys;   ///< of one more
+};
+
+/// Largest error, relative to the sum's absolute terms.
+double error_of_raised(const TileKernels& kernels, const RaisedOnTheWay& shape) {
+    const std::int64_t rows = kernels.rows;
+    const std::int64_t columns = kernels.columns;
+    const std::int64_t panels = shape.whole + (shape.keys > 0 ? 1 : 0);
+    const std::int64_t keys = shape.whole * columns + shape.keys;
+    const Tensor logits = randn({panels, rows, columns}, {.seed = 1});
+    const Tensor values = randn({keys, columns}, {.seed = 2});
+    Tensor scores = logits;
+    Tensor weights = randn({panels + 1, rows * kernels.step_columns}, {.seed = 3});  // what is not raised is wrong
+    Tensor packed({panels + 1, kernels.step_columns * columns});
+    Tensor sums({rows, kernels.width});
+    Tensor shift({kRowSlots});
+    Tensor out = randn({rows, columns}, {.seed = 4});
+    kernels.pack_steps({values.data<float>(), DType::float32, columns, keys, columns}, 0, packed.data<float>());
+    if (kernels.begin_products != nullptr) kernels.begin_products();
+    JobArgs job{.source = scores.data<float>(),
+                .target = weights.data<float>(),
+                .sums = sums.data<float>(),
+                .shift = shift.data<float>(),
+                .panels = 1};
+    for (std::int64_t r = 0; r < rows; ++r) {  // behind the keys
+        float* row = scores.data<float>() + ((panels - 1) * rows + r) * columns;
+        for (std::int64_t c = keys - (panels - 1) * columns; c < columns; ++c) {
+            row[c] = -std::numeric_limits<float>::infinity();
+        }
+    }
+    kernels.run(Job::exponential, rows, job);
+    AccumulateArgs args{.weights = weights.data<float>(),
+                        .columns = packed.data<float>(),
+                        .stride = columns * 4,
+                        .out = out.data<float>(),
+                        .panels = shape.whole,
+                        .rest = shape.keys,
+                        .fresh = true};
+    args.job = job;
+    args.job.source += rows * columns;
+    args.job.target += rows * kernels.step_columns;
+    args.job.panels = panels - 1;
+    const auto& products = kernels.products(kernels.step_columns);
+    products.accumulate(panels > 1 ? Job::exponential : Job::none, kernels.rows, false)(&args);
+    const EndOfProducts end(kernels);
+    double worst = 0.0;
+    for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t c = 0; c < columns; ++c) {
+            double sum = 0.0;
+            double scale = 0.0;
+            for (std::int64_t k = 0; k < keys; ++k) {
+                const float logit = logits.data<float>()[(k / columns * rows + r) * columns + k % columns];
+                const double term = std::exp2(static_cast<double>(logit)) * values.data<float>()[k * columns + c];
+                sum += term;
+                scale += std::fabs(term);
+            }
+            worst = std::max(worst, std::fabs(out.data<float>()[r * columns + c] - sum) / scale);
+        }
+    }
+    return worst;
+}
+
+// Whatever the number of panels, each is raised before it is read.
+TEST_P(Products, WeightsAreRaisedBeforeTheyAreMultiplied) {
+    const TileKernels& kernels = forward_tile_kernels(DType::float32, false);
+    for (std::int64_t whole = 1; whole <= 17; ++whole) {
+        for (const std::int64_t keys : {std::int64_t{0}, std::int64_t{1}, kernels.columns / 2 + std::int64_t{3}}) {
+            // 300 keys: sqrt(300) u and 2 u of each exponential.
+            EXPECT_LE(error_of_raised(kernels, {whole, keys}), 2e-6) << whole << " panels and " << keys;
+        }
+    }
+}
+
 // Within two units in the last place over the whole range; NaN stays, -inf gives 0.
 TEST_P(Products, Exponential) {
     const TileKernels& kernels = tile_kernels(DType::float32, true);

@@ -13,8 +13,10 @@
 /// a panel of weights is [rows][columns / 2] floats' worth of pairs. Every element of a product is one accumulator that
 /// begins at 0 and runs over depth in order, and is then added to what was there (or a start): the same bits whatever
 /// tile it is computed in, and sums of sums, whose rounding grows slower than that of one long chain. On the
-/// processor's tiles (AMX) it begins with what was there, and steps are added sixteen at a time: rows are [rows][depth]
-/// there, and see JobArgs::across.
+/// processor's tiles (AMX) steps are added sixteen at a time and pairs begin with what was there: rows are
+/// [rows][depth] there, and see JobArgs::across. In the format `thirds`, also of those tiles, 32 numbers of depth are
+/// 48 steps: operands are [32 numbers][third][16 pairs] with rows or columns inside, a panel of weights
+/// [third][rows][16 pairs], and a pair are numbers k and k + 16.
 #pragma once
 
 #include <attend/core/dtype.h>
@@ -30,6 +32,7 @@ namespace attend::kernels::cpu {
 inline constexpr int kMaxRows = 32;     ///< rows of a tile at most
 inline constexpr int kMaxColumns = 32;  ///< columns of a panel at most
 inline constexpr int kRowSlots = 32;    ///< rows of a tile, rounded up to whole vectors of any instruction set
+inline constexpr int kThirds = 3;       ///< of Format::thirds
 inline constexpr int kMaxWidth = 16;    ///< floats of a vector at most
 
 /// How packed operands are stored.
@@ -59,7 +62,7 @@ struct JobArgs {
     const float* shift = nullptr;  ///< [rows]
     float* along = nullptr;        ///< [rows][columns / 2]: pairs of neighbours in a row
     float* across = nullptr;       ///< [rows / 2][columns]: pairs of neighbours in a column; AMX: [columns][rows / 2]
-    float factor = 1.0F;           ///< of the exponent; floats have it in their operands
+    float factor = 1.0F;           ///< of the exponent; floats and thirds have it in their operands
     std::int64_t panels = 0;       ///< how many
 };
 
@@ -69,7 +72,7 @@ struct ScoresArgs {
     const float* columns = nullptr;  ///< [depth][columns]
     float* out = nullptr;            ///< [rows][columns]; a half panel fills the other half with -inf
     const float* start = nullptr;    ///< [columns], added at last: in front it would round every partial sum; null: 0
-    std::int64_t depth = 0;          ///< in steps: numbers, or pairs
+    std::int64_t depth = 0;          ///< in steps: numbers, pairs, or thirds of pairs
     JobArgs job = {};                ///< one panel, where the kernel has a job
 };
 
@@ -80,10 +83,11 @@ struct AccumulateArgs {
     std::int64_t stride = 0;         ///< bytes from one step of `columns` to the next
     float* out = nullptr;            ///< [rows][columns]
     std::int64_t panels = 0;         ///< whole panels
-    std::int64_t rest = 0;           ///< steps of the last panel
+    std::int64_t rest = 0;           ///< steps of the last panel, whose others hold 0 on tiles
     bool fresh = false;              ///< out is written, not added to
-    JobArgs job = {};  ///< job.panels at most `panels`; of `panels` - 1 and more, each is done by the end of the panel
-                       ///< with its index; only Job::exponential and Job::multiply
+    JobArgs job = {};  ///< job.panels at most `panels`. As many as all panels but one, or as all: panel i is done by
+                       ///< the end of the product's panel i, which may read it next. Fewer: by the end of the product.
+                       ///< Only Job::exponential and Job::multiply
 };
 
 /// out[row][two vectors] += sum over tiles t and steps k of weights[t][k][row] columns[t steps + k]: the product with
@@ -224,7 +228,7 @@ struct TileKernels {
     int rows = 0;                    ///< of a tile
     int width = 0;                   ///< floats of a vector
     int columns = 0;                 ///< of a panel: two vectors
-    int step_columns = 0;            ///< depth steps that a panel of weights has: columns, or half of it
+    int step_columns = 0;            ///< depth steps that a panel of weights has: columns, half of it, or 3 / 2 of it
     int depth_steps = 1;             ///< the depth of packed operands is a multiple of it; steps behind hold 0
     int sum_keys = 128;  ///< keys (queries) whose products are summed before they are added to what is there
 
@@ -302,9 +306,11 @@ private:
     const TileKernels& kernels_;
 };
 
-/// The table for tensors of `dtype` (float32, bfloat16, float16) on active_isa(). @param wants_floats never pairs
+/// The table for tensors of `dtype` (float32, bfloat16, float16) on active_isa(): pairs for bfloat16 where there are
+/// any, else floats. @param wants_floats never pairs
 const TileKernels& tile_kernels(DType dtype, bool wants_floats);
-/// The table for attention's forward pass: thirds where the processor has tiles, for what is no bfloat16.
+/// The same for attention's forward pass: thirds in place of floats where the processor has tiles. @param wants_floats
+/// neither pairs nor thirds
 const TileKernels& forward_tile_kernels(DType dtype, bool wants_floats);
 
 }  // namespace attend::kernels::cpu

@@ -11,6 +11,7 @@
 #include <attend/kernels/cpu/plain/attention.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -49,21 +50,21 @@ struct Layout {
 
 /// The parts of scratch.
 struct Parts {
-    float* queries = nullptr;                 ///< [tile][depth][rows]
-    float* out = nullptr;                     ///< [tile][block][rows][columns]
-    float* maximum = nullptr;                 ///< [tile][kRowSlots]
-    float* shift = nullptr;                   ///< [tile][kRowSlots]
-    float* sums = nullptr;                    ///< [tile][rows][width]
-    std::uint8_t* fresh = nullptr;            ///< of each tile: nothing was added to its output yet
-    std::uint32_t* broken_queries = nullptr;  ///< of each tile, in thirds: a bit for a query that is not finite
-    std::uint32_t* broken_keys = nullptr;     ///< of each panel of the strip, likewise
-    std::int32_t* broken = nullptr;           ///< keys of the strip whose values are not finite
-    float* keys = nullptr;                    ///< [panel][depth][columns]
-    float* values = nullptr;                  ///< [block][step][columns], where they are packed
-    float* scores = nullptr;                  ///< [panel][rows][columns]
-    float* weights = nullptr;                 ///< [panel][rows][step columns]; null: they take the place of scores
-    float* strip_maximum = nullptr;           ///< [rows][width]
-    float* factors = nullptr;                 ///< [rows][columns], of dropout
+    float* queries = nullptr;                   ///< [tile][depth][rows]
+    float* out = nullptr;                       ///< [tile][block][rows][columns]
+    float* maximum = nullptr;                   ///< [tile][kRowSlots]
+    float* shift = nullptr;                     ///< [tile][kRowSlots]
+    float* sums = nullptr;                      ///< [tile][rows][width]
+    std::uint8_t* fresh = nullptr;              ///< of each tile: nothing was added to its output yet
+    std::uint32_t* infinite_queries = nullptr;  ///< of each tile, in thirds: see infinite_rows()
+    std::uint32_t* infinite_keys = nullptr;     ///< of each panel of the strip, likewise
+    std::int32_t* broken = nullptr;             ///< keys of the strip whose values are not finite
+    float* keys = nullptr;                      ///< [panel][depth][columns]
+    float* values = nullptr;                    ///< [block][step][columns], where they are packed
+    float* scores = nullptr;                    ///< [panel][rows][columns]
+    float* weights = nullptr;                   ///< [panel][rows][step columns]; null: they take the place of scores
+    float* strip_maximum = nullptr;             ///< [rows][width]
+    float* factors = nullptr;                   ///< [rows][columns], of dropout
 
     /// @param arena an Arena or an ArenaMeasure
     template <typename Taker>
@@ -77,8 +78,8 @@ struct Parts {
         shift = take(layout.tiles * kRowSlots);
         sums = take(layout.tiles * rows * kernels.width);
         fresh = arena.template take<std::uint8_t>(layout.tiles);
-        broken_queries = arena.template take<std::uint32_t>(layout.tiles);
-        broken_keys = arena.template take<std::uint32_t>(layout.strip_panels);
+        infinite_queries = arena.template take<std::uint32_t>(layout.tiles);
+        infinite_keys = arena.template take<std::uint32_t>(layout.strip_panels);
         broken = arena.template take<std::int32_t>(layout.strip_panels * kernels.columns);
         arena.align_in_page(0);
         keys = take(layout.strip_panels * layout.depth * kernels.columns);
@@ -109,9 +110,8 @@ public:
           products_(kernels.products(layout_.depth)),
           weighted_(kernels.products(kernels.step_columns)),
           in_place_(read_in_place(kernels, problem.value)),
-          factor_(kernels.format == Format::pairs && !rules_.has_modifiers()
-                      ? static_cast<float>(problem.scale * std::numbers::log2e)
-                      : 1.0F) {
+          query_factor_(kernels.format == Format::pairs ? 1.0F : logit_factor()),
+          factor_(kernels.format == Format::pairs ? logit_factor() : 1.0F) {
         Arena arena(scratch);
         parts_.lay_out(layout_, kernels, arena);
         if (next != nullptr) plan_prefetch(*next);
@@ -128,6 +128,11 @@ public:
     }
 
 private:
+    /// From products to exponents of 2, where nothing else is done to them.
+    float logit_factor() const {
+        return rules_.has_modifiers() ? 1.0F : static_cast<float>(problem_.scale * std::numbers::log2e);
+    }
+
     /// The next unit's rows, if they are few enough to stay in the cache beside this one's.
     void plan_prefetch(const Unit& next) {
         const Sequence& sequence = problem_.sequences[static_cast<std::size_t>(next.sequence)];
@@ -170,8 +175,8 @@ private:
     void begin() {
         for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) {
             const Rows rows = queries_of(tile, 0, rows_of_tile(tile));
-            kernels_.pack_rows(rows, query_factor(), parts_.queries + tile * layout_.depth * kernels_.rows);
-            parts_.broken_queries[tile] = broken_rows(rows);
+            kernels_.pack_rows(rows, query_factor_, parts_.queries + tile * layout_.depth * kernels_.rows);
+            parts_.infinite_queries[tile] = infinite_rows(rows);
         }
         std::fill_n(parts_.fresh, layout_.tiles, std::uint8_t{1});
         std::fill_n(parts_.maximum, layout_.tiles * kRowSlots, -kInfinity);
@@ -179,25 +184,23 @@ private:
         std::fill_n(parts_.sums, layout_.tiles * kernels_.rows * kernels_.width, 0.0F);
     }
 
-    /// What packed queries are multiplied by.
-    float query_factor() const {
-        return kernels_.format != Format::pairs && !rules_.has_modifiers()
-                   ? static_cast<float>(problem_.scale * std::numbers::log2e)
-                   : 1.0F;
-    }
     Rows queries_of(std::int64_t tile, std::int64_t row, std::int64_t count) const {
         return rows_of(problem_.query, sequence_.batch, head_of(tile), sequence_.query_begin + query_of(tile) + row,
                        count);
     }
 
-    /// A bit for each row that is not finite, which cannot be split into thirds: infinity has no rest.
-    std::uint32_t broken_rows(const Rows& rows) const {
+    /// A bit for each row with infinity and no NaN, where operands are split into thirds: infinity has no rest, so that
+    /// its products would be NaN. Those of NaN are in any case.
+    std::uint32_t infinite_rows(const Rows& rows) const {
         if (kernels_.format != Format::thirds || kernels_.all_finite(rows)) return 0;
-        std::uint32_t broken = 0;
+        std::uint32_t infinite = 0;
         for (std::int64_t r = 0; r < rows.count; ++r) {
-            if (!kernels_.all_finite(row_of(rows, r))) broken |= 1U << static_cast<unsigned>(r);
+            const Rows row = row_of(rows, r);
+            float square = 0.0F;
+            kernels_.row_products(row, row, &square);
+            if (!kernels_.all_finite(row) && !std::isnan(square)) infinite |= 1U << static_cast<unsigned>(r);
         }
-        return broken;
+        return infinite;
     }
 
     // ------------------------------------------------------------------------------------------------------- strips
@@ -231,7 +234,7 @@ private:
                                           std::min(columns, end - key));
                 const std::int64_t panel = (key - strip_begin_) / columns;
                 kernels_.pack_columns(rows, keys_of_panel(panel));
-                parts_.broken_keys[panel] = broken_rows(rows);
+                parts_.infinite_keys[panel] = infinite_rows(rows);
             }
             finite = finite && kernels_.all_finite(values_of(begin, end - begin));
         });
@@ -301,10 +304,10 @@ private:
                 std::fill_n(step + key * columns, columns, 0.0F);
                 continue;
             }
-            const PairPlace place = place_of(kernels_, key);
-            for (std::int64_t third = 0; third < place.thirds; ++third) {
-                auto* pairs = reinterpret_cast<std::uint16_t*>(step + (place.step + third * place.distance) * columns);
-                for (std::int64_t c = 0; c < columns; ++c) pairs[2 * c + place.second] = 0;
+            const PlaceInPairs place = place_in_pairs(kernels_, key);
+            for (std::int64_t part = 0; part < place.parts; ++part) {
+                auto* pairs = reinterpret_cast<std::uint16_t*>(step + (place.step + part * place.part_steps) * columns);
+                for (std::int64_t c = 0; c < columns; ++c) pairs[2 * c + place.half] = 0;
             }
         }
     }
@@ -374,7 +377,7 @@ private:
         };
         while (panel < plain_end) {
             product(&args);
-            mend_scores(tile, panel);
+            add_infinite_scores(tile, panel, run.key_end);
             next();
         }
         while (panel < run.end) {
@@ -383,7 +386,7 @@ private:
             const bool half = position.key_count <= kernels_.width;
             const Job job = panel > run.begin ? Job::row_maximum : Job::none;
             products_.scores(job, rows, half)(&args);
-            mend_scores(tile, panel);
+            add_infinite_scores(tile, panel, run.key_end);
             if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, nullptr, args.out);
             // The other half of half a panel is -inf, which modifiers make something of.
             const bool whole = position.key_count == kernels_.columns ||
@@ -396,21 +399,38 @@ private:
         kernels_.run(Job::row_maximum, rows, args.job);
     }
 
-    /// The scores of queries and keys that are not finite and could not be split, one by one.
-    void mend_scores(std::int64_t tile, std::int64_t panel) {
-        const std::uint32_t queries = parts_.broken_queries[tile];
-        const std::uint32_t keys = parts_.broken_keys[panel];
+    /// Scores of rows with infinity, as vectors multiply them: one call for a row and all that it meets.
+    void add_infinite_scores(std::int64_t tile, std::int64_t panel, std::int64_t key_end) {
+        const std::uint32_t queries = parts_.infinite_queries[tile];
+        const std::uint32_t keys = parts_.infinite_keys[panel];
         if ((queries | keys) == 0) return;
-        const std::int64_t key = strip_begin_ + panel * kernels_.columns;
-        const std::int64_t count = std::min<std::int64_t>(kernels_.columns, packed_end_ - key);
-        for (std::int64_t r = 0; r < rows_of_tile(tile); ++r) {
-            for (std::int64_t c = 0; c < count; ++c) {
-                if (((queries >> r | keys >> c) & 1U) == 0) continue;
-                float& score = scores_of_panel(panel)[r * kernels_.columns + c];
-                kernels_.row_products(
-                    queries_of(tile, r, 1),
-                    rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key + c, 1), &score);
-                score *= query_factor();
+        const PanelPosition position = position_of(tile, panel, key_end);
+        float* scores = scores_of_panel(panel);
+        const auto key_rows = [&](std::int64_t column, std::int64_t count) {
+            return rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + position.key_begin + column,
+                           count);
+        };
+        // A stride of 0 is the same row again and again.
+        const auto repeated = [](Rows row, std::int64_t count) {
+            row.stride = 0;
+            row.count = count;
+            return row;
+        };
+        float products[std::max(kMaxRows, kMaxColumns)];
+        for (std::int64_t r = 0; r < position.query_count; ++r) {
+            if ((queries >> static_cast<unsigned>(r) & 1U) == 0) continue;
+            kernels_.row_products(repeated(queries_of(tile, r, 1), position.key_count), key_rows(0, position.key_count),
+                                  products);
+            for (std::int64_t c = 0; c < position.key_count; ++c) {
+                scores[r * kernels_.columns + c] = products[c] * query_factor_;
+            }
+        }
+        for (std::int64_t c = 0; c < position.key_count; ++c) {
+            if ((keys >> static_cast<unsigned>(c) & 1U) == 0) continue;
+            kernels_.row_products(queries_of(tile, 0, position.query_count),
+                                  repeated(key_rows(c, 1), position.query_count), products);
+            for (std::int64_t r = 0; r < position.query_count; ++r) {
+                scores[r * kernels_.columns + c] = products[r] * query_factor_;
             }
         }
     }
@@ -475,12 +495,14 @@ private:
                                     .rest = end > whole ? steps_of(kernels_, last_keys) : 0,
                                     .fresh = parts_.fresh[tile] != 0 && begin == 0,
                                     .job = first};
-                // The panels behind those at hand: the first block is one ahead in the first of them, then all blocks
-                // share those to come.
-                const std::int64_t goal = end + divide_up(next * (block + 1), layout_.blocks);
                 args.job.source = scores + raised * layout_.panel;
                 args.job.target = weights + raised * weights_panel;
+                // Those of the first sum are raised one ahead of the product that reads them. Its blocks and those of
+                // each other sum share the panels of the next one evenly: beside multiplications of tiles vectors
+                // multiply at half their speed, so that the most exponentials in one product make it the longest.
+                const std::int64_t goal = end + divide_up(next * (block + 1), layout_.blocks);
                 args.job.panels = std::clamp<std::int64_t>(goal - raised, 0, args.panels);
+                assert(raised > begin && (raised == first.panels || raised == begin + 1 || raised >= end));
                 raised += args.job.panels;
                 weighted_.accumulate(args.job.panels > 0 ? Job::exponential : Job::none, rows, half)(&args);
             }
@@ -525,11 +547,12 @@ private:
         const std::int64_t weights_panel = std::int64_t{kernels_.rows} * kernels_.step_columns;
         const float* weights = weights_of(run) + (panel - run.begin) * weights_panel;
         if (kernels_.format == Format::floats) return weights[row * kernels_.step_columns + column];
-        const PairPlace place = place_of(kernels_, column);
+        // A part of the panel is [rows][pairs].
+        const PlaceInPairs place = place_in_pairs(kernels_, column);
         float sum = 0.0F;
-        for (std::int64_t third = 0; third < place.thirds; ++third) {
-            const float* pairs = weights + (third * kernels_.rows + row) * place.distance;
-            sum += static_cast<float>(load_element(pairs, DType::bfloat16, 2 * place.step + place.second));
+        for (std::int64_t part = 0; part < place.parts; ++part) {
+            const float* pairs = weights + (part * kernels_.rows + row) * place.part_steps;
+            sum += static_cast<float>(load_element(pairs, DType::bfloat16, 2 * place.step + place.half));
         }
         return sum;
     }
@@ -615,7 +638,8 @@ private:
     const Products& products_;
     const Products& weighted_;
     bool in_place_;
-    float factor_;  // from logits to exponents of 2
+    float query_factor_;  // what packed queries are multiplied by: bfloat16 would be rounded
+    float factor_;        // from scores to exponents of 2
     Parts parts_;
     Prefetch prefetch_;
     std::int64_t lines_a_panel_ = 0;

@@ -20,7 +20,6 @@ inline Rows rows_of(const TensorView& view, std::int64_t batch, std::int64_t hea
 
 /// Steps that `width` numbers take.
 inline std::int64_t steps_of(const TileKernels& kernels, std::int64_t width) {
-    constexpr std::int64_t kThirds = 3;
     switch (kernels.format) {
         case Format::pairs:
             return divide_up(width, 2);
@@ -36,19 +35,18 @@ inline std::int64_t depth_of(const TileKernels& kernels, std::int64_t width) {
     return divide_up(steps_of(kernels, width), kernels.depth_steps) * kernels.depth_steps;
 }
 
-/// Where a number of packed steps is: in the first or second half of the pairs of a step, and in thirds of two more,
-/// `distance` steps apart.
-struct PairPlace {
-    std::int64_t step = 0;
-    std::int64_t second = 0;
-    std::int64_t thirds = 1;
-    std::int64_t distance = 0;
+/// Where one number is among packed pairs: `half` of the pair of each of the steps step, step + part_steps, ..., of
+/// which there are `parts` (3 in thirds), whose bfloat16 sum to it.
+struct PlaceInPairs {
+    std::int64_t step = 0;        ///< the first
+    std::int64_t half = 0;        ///< 0 or 1
+    std::int64_t parts = 1;       ///< how many
+    std::int64_t part_steps = 0;  ///< steps of a part of a panel
 };
 
 /// Of number k in pairs or thirds.
-inline PairPlace place_of(const TileKernels& kernels, std::int64_t k) {
+inline PlaceInPairs place_in_pairs(const TileKernels& kernels, std::int64_t k) {
     if (kernels.format == Format::pairs) return {k / 2, k % 2, 1, kernels.step_columns};
-    constexpr std::int64_t kThirds = 3;
     const std::int64_t steps = kernels.step_columns / kThirds;
     return {k / (2 * steps) * kernels.step_columns + k % steps, k / steps % 2, kThirds, steps};
 }

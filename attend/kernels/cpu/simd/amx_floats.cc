@@ -1,12 +1,13 @@
 // Products of floats on the processor's tiles, which multiply bfloat16: a float is the sum of three bfloat16 of 8 bits
-// each, its thirds high, middle and low, and x y = hh + (hm + mh) + (hl + mm + lh), where what is left out is below
-// 2^-23 of x y. Six multiplications do the work of one, 85 multiply-adds a cycle where AVX-512 has 32.
+// each, its thirds h, m and l, and x y = hh + (hm + mh) + (hl + mm + lh) but for ml + lm + ll, at most 2^-22 of x y and
+// of either sign. Six multiplications of tiles do the work of one, 85 multiply-adds a cycle where AVX-512 has 32.
 //
 // Rounding: the products of two bfloat16 are exact in a float, and a multiplication of tiles adds 32 of them before it
-// adds to the sum, so that a sum over n numbers rounds at its own size 6 n / 32 times: fewer than n.
+// adds to the sum, so that a sum over n numbers is rounded at its own size 6 n / 32 times and not n times. Products of
+// thirds below 2^-126 count as 0.
 //
-// Operands, [third][.] within 32 numbers of depth: rows [32 depth][third][row][16 pairs], columns [32 depth][third][16
-// pairs][columns], a panel of weights [third][row][16 pairs]. A pair are numbers k and k + 16 of depth, which makes
+// Operands, in blocks of 32 numbers of depth: rows [block][third][row][16 pairs], columns [block][third][16 pairs]
+// [columns], a panel of weights [third][row][16 pairs]. A pair are numbers k and k + 16 of a block, which makes
 // splitting a matter of shifts.
 
 #include <attend/kernels/cpu/simd/tables.h>
@@ -26,7 +27,9 @@ namespace attend::kernels::cpu::simd {
 
 namespace {
 
-constexpr int kThirds = 3;
+constexpr int kHigh = 0;
+constexpr int kMiddle = 1;
+constexpr int kLow = 2;
 constexpr int kDepth = 2 * kTileSide;                    ///< numbers of a multiplication of tiles
 constexpr std::int64_t kThird = kRows * kTileSide;       ///< floats of a third of rows or columns, 32 of depth
 constexpr std::int64_t kRowBytes = kTileBytes;           ///< from row to row
@@ -41,15 +44,21 @@ struct Split {
     Vec third[kThirds];
 };
 
-/// Both first numbers cut off behind 8 bits, the rest likewise: exact, but for what is below the smallest normal
-/// number.
+/// The high third is x cut off behind 8 bits, so that the largest numbers do not become infinite; the middle one is the
+/// rest rounded to 8, or all that is left out of a product would have its sign and add up; the low one is what is left,
+/// exactly, unless it is below the smallest normal number. 16 instructions.
 [[gnu::always_inline]] inline Split split(Vec first, Vec second) {
     const __m512i top = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
+    const __m512i half = _mm512_set1_epi32(0x8000);
+    constexpr int kFirstOrSecondAndThird = 0xF8;
     Split result;
     for (int t = 0; t < kThirds; ++t) {
-        const __m512i a = _mm512_castps_si512(first);
-        const __m512i b = _mm512_castps_si512(second);
-        constexpr int kFirstOrSecondAndThird = 0xF8;
+        __m512i a = _mm512_castps_si512(first);
+        __m512i b = _mm512_castps_si512(second);
+        if (t == kMiddle) {
+            a = _mm512_add_epi32(a, half);
+            b = _mm512_add_epi32(b, half);
+        }
         result.third[t] =
             _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, top, kFirstOrSecondAndThird));
         first = Simd::sub(first, _mm512_castsi512_ps(_mm512_and_si512(a, top)));
@@ -63,35 +72,33 @@ struct Split {
     for (int t = 0; t < kThirds; ++t) _mm512_storeu_ps(out + t * stride, parts.third[t]);
 }
 
-/// The addresses of `kCount` rows from `first` on; those behind the last are the first one's, see take().
-template <int kCount>
-struct RowPointers {
-    RowPointers(const Rows& source, std::int64_t first)
-        : rows(std::clamp<std::int64_t>(source.count - first, 0, kCount)) {
-        const std::int64_t bytes = source.stride * size_in_bytes(source.dtype);
-        const auto* at = static_cast<const std::byte*>(source.data) + (rows > 0 ? first * bytes : 0);
-        for (std::int64_t r = 0; r < kCount; ++r) from[r] = at + (r < rows ? r * bytes : 0);
-    }
+/// Rows from `first` on, of which some may be behind the last.
+struct RowsFrom {
+    RowsFrom(const Rows& rows, std::int64_t first)
+        : source(rows), bytes(rows.stride * size_in_bytes(rows.dtype)), begin(first) {}
+
     /// Numbers [k, k + width of a vector) of a row; 0 behind its end and behind the last row.
     template <typename Load>
-    [[gnu::always_inline]] Vec take(const Rows& source, const Load& load, std::int64_t row, std::int64_t k) const {
-        if (row >= rows || k >= source.width) return Simd::zero();
-        if (k + kWidth <= source.width) return load(from[row], k);
-        return load_some(from[row], source.dtype, k, source.width - k);
+    [[gnu::always_inline]] Vec take(const Load& load, std::int64_t row, std::int64_t k) const {
+        if (begin + row >= source.count || k >= source.width) return Simd::zero();
+        const void* from = static_cast<const std::byte*>(source.data) + (begin + row) * bytes;
+        if (k + kWidth <= source.width) return load(from, k);
+        return load_some(from, source.dtype, k, source.width - k);
     }
 
-    std::int64_t rows;
-    const std::byte* from[kCount];
+    const Rows& source;
+    std::int64_t bytes;  ///< from row to row
+    std::int64_t begin;
 };
 
 void pack_rows_thirds(const Rows& source, float factor, float* out) {
     const Vec scale = Simd::set1(factor);
-    const RowPointers<kRows> pointers(source, 0);
+    const RowsFrom rows(source, 0);
     with_loader(source.dtype, [&](const auto& load) {
         for (std::int64_t k = 0; k < source.width; k += kDepth, out += kThirds * kThird) {
             for (std::int64_t r = 0; r < kRows; ++r) {
-                const Vec a = pointers.take(source, load, r, k);
-                const Vec b = pointers.take(source, load, r, k + kWidth);
+                const Vec a = rows.take(load, r, k);
+                const Vec b = rows.take(load, r, k + kWidth);
                 store_split(out + r * kTileSide, kThird, Simd::mul(a, scale), Simd::mul(b, scale));
             }
         }
@@ -99,15 +106,15 @@ void pack_rows_thirds(const Rows& source, float factor, float* out) {
 }
 
 void pack_columns_thirds(const Rows& source, float* out) {
-    const RowPointers<kColumns> pointers(source, 0);
+    const RowsFrom rows(source, 0);
     with_loader(source.dtype, [&](const auto& load) {
         for (std::int64_t k = 0; k < source.width; k += kDepth, out += kThirds * kThird) {
             for (int c = 0; c < kColumns; c += kWidth) {
                 Vec first[kWidth];
                 Vec second[kWidth];
-                for (int r = 0; r < kWidth; ++r) first[r] = pointers.take(source, load, c + r, k);
+                for (int r = 0; r < kWidth; ++r) first[r] = rows.take(load, c + r, k);
                 Simd::transpose(first);
-                for (int r = 0; r < kWidth; ++r) second[r] = pointers.take(source, load, c + r, k + kWidth);
+                for (int r = 0; r < kWidth; ++r) second[r] = rows.take(load, c + r, k + kWidth);
                 Simd::transpose(second);
                 for (int s = 0; s < kWidth; ++s) store_split(out + s * kColumns + c, kThird, first[s], second[s]);
             }
@@ -118,13 +125,13 @@ void pack_columns_thirds(const Rows& source, float* out) {
 void pack_steps_thirds(const Rows& source, std::int64_t block_stride, float* out) {
     with_loader(source.dtype, [&](const auto& load) {
         for (std::int64_t first = 0; first < source.count; first += kDepth, out += kThirds * kThird) {
-            const RowPointers<kDepth> pointers(source, first);
+            const RowsFrom rows(source, first);
             for (std::int64_t s = 0; s < kTileSide; ++s) {
                 float* step = out + s * kColumns;
                 for (std::int64_t c = 0; c < source.width; c += kColumns, step += block_stride) {
                     for (int half = 0; half < kColumns; half += kWidth) {
-                        store_split(step + half, kThird, pointers.take(source, load, s, c + half),
-                                    pointers.take(source, load, s + kTileSide, c + half));
+                        store_split(step + half, kThird, rows.take(load, s, c + half),
+                                    rows.take(load, s + kTileSide, c + half));
                     }
                 }
             }
@@ -134,7 +141,7 @@ void pack_steps_thirds(const Rows& source, std::int64_t block_stride, float* out
 
 // ---------------------------------------------------------------------------------------------------------------- jobs
 
-/// 2^x = 2^n P(x - n), n the nearest integer; P, a minimax polynomial, has P(0) = 1 and is 1.9e-9 off at most. -inf
+/// 2^x = 2^n P(x - n), n the nearest integer; P, a minimax polynomial, has P(0) = 1 and is 1.6e-8 off at most. -inf
 /// gives 0 without being raised before.
 [[gnu::always_inline]] inline Vec power(Vec x) {
     constexpr int kFromNearest = 0;
@@ -264,28 +271,27 @@ private:
     const char* at_;
 };
 
-/// Sums += rows columns over 32 numbers of depth. From one multiplication to the next a single operand changes.
+/// Sums += rows columns over a block of depth. Each product shares an operand with the one before: 7 pairs of tiles are
+/// loaded for 6 products (6 at the least, and 12 without an order), since loads bind where the core is shared.
 template <int kRowTiles, typename Turn>
 [[gnu::always_inline]] inline void multiply_depth(const float* rows, const float* columns, const Turn& turn) {
-    load_rows<kRowTiles>(rows, 2);
-    load_columns(columns, 0);
-    multiply<kRowTiles>();
-    turn();
-    load_rows<kRowTiles>(rows, 0);
-    multiply<kRowTiles>();
-    turn();
-    load_columns(columns, 2);
-    multiply<kRowTiles>();
-    turn();
-    load_columns(columns, 1);
-    multiply<kRowTiles>();
-    turn();
-    load_rows<kRowTiles>(rows, 1);
-    multiply<kRowTiles>();
-    turn();
-    load_columns(columns, 0);
-    multiply<kRowTiles>();
-    turn();
+    const auto product = [&]() __attribute__((always_inline)) {
+        multiply<kRowTiles>();
+        turn();
+    };
+    load_rows<kRowTiles>(rows, kLow);
+    load_columns(columns, kHigh);
+    product();  // lh
+    load_rows<kRowTiles>(rows, kHigh);
+    product();  // hh
+    load_columns(columns, kLow);
+    product();  // hl
+    load_columns(columns, kMiddle);
+    product();  // hm
+    load_rows<kRowTiles>(rows, kMiddle);
+    product();  // mm
+    load_columns(columns, kHigh);
+    product();  // mh
 }
 
 template <int kRowTiles, Job kJob>
@@ -316,7 +322,8 @@ void scores_of_half_of_thirds(const ScoresArgs* args) {
 template <int kRowTiles, Job kJob>
 void accumulate_thirds(const AccumulateArgs* args) {
     const std::int64_t panels = args->panels + (args->rest > 0 ? 1 : 0);
-    // Evenly, but where the products wait for it: then a panel for a panel.
+    // A job that the products wait for has a panel at least for each of theirs but the first, and is done a panel for a
+    // panel; one with fewer is of panels to come, and is spread over all turns.
     const std::int64_t of_job = args->job.panels + 1 >= panels ? args->job.panels : panels;
     Work<kJob> work(args->job, kRowTiles * kTileSide, of_job * kTurns);
     const float* weights = args->weights;

@@ -127,6 +127,7 @@ void row_products(const Rows& a, const Rows& b, float* out) {
 }
 
 bool all_finite(const Rows& source) {
+    if (source.width == 0) return true;  // there may be no data to point at
     // 0 x is 0, or NaN where x is not finite; a sum keeps the NaN.
     const auto add = [](Vec sum, Vec x) { return Simd::fma(x, Simd::zero(), sum); };
     // Four chains, or they would wait for themselves.
@@ -136,8 +137,8 @@ bool all_finite(const Rows& source) {
     Vec other_odd = Simd::zero();
     with_loader(source.dtype, [&](const auto& load) {
         const std::int64_t bytes = source.stride * size_in_bytes(source.dtype);
-        const auto* row = static_cast<const std::byte*>(source.data);
-        for (std::int64_t r = 0; r < source.count; ++r, row += bytes) {
+        for (std::int64_t r = 0; r < source.count; ++r) {
+            const auto* row = static_cast<const std::byte*>(source.data) + r * bytes;
             std::int64_t c = 0;
             for (; c + 2 * kWidth <= source.width; c += 2 * kWidth) {
                 even = add(even, load(row, c));
@@ -717,7 +718,7 @@ void finish_rows(const RowState& state, float factor, const MutableRows& output,
             for (std::int64_t r = first; r < first + rows; ++r) {
                 std::byte* row = address_at(output.data, r * output.stride * size);
                 if ((nothing >> static_cast<unsigned>(r - first) & 1U) != 0) {
-                    std::memset(row, 0, static_cast<std::size_t>(output.width * size));
+                    if (output.width > 0) std::memset(row, 0, static_cast<std::size_t>(output.width * size));
                 } else {
                     store_row(state.out + r * kColumns, kRows * kColumns, Simd::set1(inverse[r - first]), output.width,
                               output.dtype, store, row);
