@@ -30,12 +30,10 @@ namespace {
 constexpr int kHigh = 0;
 constexpr int kMiddle = 1;
 constexpr int kLow = 2;
-constexpr int kDepth = 2 * kTileSide;                    ///< numbers of a multiplication of tiles
-constexpr std::int64_t kThird = kRows * kTileSide;       ///< floats of a third of rows or columns, 32 of depth
-constexpr std::int64_t kRowBytes = kTileBytes;           ///< from row to row
-constexpr std::int64_t kColumnBytes = kColumns * 4;      ///< from pair to pair of columns
-constexpr std::int64_t kScorePanel = kRows * kColumns;   ///< floats
-constexpr std::int64_t kWeightPanel = kThirds * kThird;  ///< floats
+constexpr int kDepth = 2 * kTileSide;                ///< numbers of a multiplication of tiles
+constexpr std::int64_t kThird = kRows * kTileSide;   ///< floats of a third of rows or columns, 32 of depth
+constexpr std::int64_t kRowBytes = kTileBytes;       ///< from row to row
+constexpr std::int64_t kColumnBytes = kColumns * 4;  ///< from pair to pair of columns
 
 // ----------------------------------------------------------------------------------------------------------- splitting
 
@@ -154,83 +152,22 @@ void pack_steps_thirds(const Rows& source, std::int64_t block_stride, float* out
     return _mm512_scalef_ps(p, Simd::sub(x, f));
 }
 
-/// A job's rows, dealt out evenly over the turns that a product has.
-template <Job kJob>
-class Work {
-public:
-    /// @param rows of each panel
-    Work(const JobArgs& args, std::int64_t rows, std::int64_t turns)
-        : args_(args), rows_(rows), left_(args.panels * rows_), turns_(turns), total_(left_) {}
-
-    /// One of the turns: its share of the rows.
-    [[gnu::always_inline]] void turn() {
-        for (owed_ += total_; owed_ >= turns_ && left_ > 0; owed_ -= turns_) next_row();
+struct Thirds {
+    static constexpr bool kBackward = false;
+    static constexpr std::int64_t kWeightPanel = kThirds * kThird;
+    /// Queries have the factor in them.
+    static Vec exponent(Vec logit, Vec shift, Vec) { return Simd::sub(logit, shift); }
+    static Vec power(Vec x) { return simd::power(x); }
+    static void store_weights(float* panel, std::int64_t row, Vec a, Vec b) {
+        store_split(panel + row * kTileSide, kThird, a, b);
     }
-    void finish() {
-        while (left_ > 0) next_row();
-    }
-
-private:
-    [[gnu::always_inline]] void next_row() {
-        if constexpr (kJob == Job::row_maximum) {
-            raise_maximum();
-        } else {
-            exponentiate();
-        }
-        --left_;
-        if (++row_ < rows_) return;
-        row_ = 0;
-        args_.source += kScorePanel;
-        if constexpr (kJob == Job::exponential) args_.target += kWeightPanel;
-    }
-
-    [[gnu::always_inline]] void raise_maximum() {
-        const float* source = args_.source + row_ * kColumns;
-        float* maximum = args_.target + row_ * kWidth;
-        const Vec both = Simd::max(Simd::load(source), Simd::load(source + kWidth));
-        _mm512_storeu_ps(maximum, Simd::max(Simd::load(maximum), both));
-    }
-    [[gnu::always_inline]] void exponentiate() {
-        const float* source = args_.source + row_ * kColumns;
-        const Vec shift = Simd::set1(args_.shift[row_]);
-        const Vec a = power(Simd::sub(Simd::load(source), shift));
-        const Vec b = power(Simd::sub(Simd::load(source + kWidth), shift));
-        float* sums = args_.sums + row_ * kWidth;
-        _mm512_storeu_ps(sums, Simd::add(Simd::add(Simd::load(sums), a), b));
-        store_split(args_.target + row_ * kTileSide, kThird, a, b);
-    }
-    JobArgs args_;
-    std::int64_t rows_;
-    std::int64_t row_ = 0;
-    std::int64_t left_;
-    std::int64_t turns_;
-    std::int64_t total_;
-    std::int64_t owed_ = 0;
 };
 
-template <>
-class Work<Job::none> {
-public:
-    Work(const JobArgs&, std::int64_t, std::int64_t) {}
-    void turn() {}
-    void finish() {}
-};
+}  // namespace
 
-template <Job kJob>
-void run_alone(std::int64_t count, const JobArgs& args) {
-    Work<kJob>(args, count, 1).finish();
-}
+#include <attend/kernels/cpu/simd/amx_jobs.inl>
 
-void run_thirds_job(Job job, std::int64_t count, const JobArgs& args) {
-    switch (job) {
-        case Job::row_maximum:
-            return run_alone<Job::row_maximum>(count, args);
-        case Job::exponential:
-            return run_alone<Job::exponential>(count, args);
-        default:
-            return;  // backward's
-    }
-}
+namespace {
 
 // ------------------------------------------------------------------------------------------------------------ products
 
@@ -297,7 +234,7 @@ template <int kRowTiles, typename Turn>
 template <int kRowTiles, Job kJob>
 void scores_of_thirds(const ScoresArgs* args) {
     const std::int64_t turns = args->depth / (kThirds * kTileSide);
-    Work<kJob> work(args->job, kRowTiles * kTileSide, turns * kTurns);
+    Work<Thirds, kJob> work(args->job, kRowTiles * kTileSide, turns * kTurns);
     const float* rows = args->rows;
     const float* columns = args->columns;
     zero_sums();
@@ -325,11 +262,12 @@ void accumulate_thirds(const AccumulateArgs* args) {
     // A job that the products wait for has a panel at least for each of theirs but the first, and is done a panel for a
     // panel; one with fewer is of panels to come, and is spread over all turns.
     const std::int64_t of_job = args->job.panels + 1 >= panels ? args->job.panels : panels;
-    Work<kJob> work(args->job, kRowTiles * kTileSide, of_job * kTurns);
+    Work<Thirds, kJob> work(args->job, kRowTiles * kTileSide, of_job * kTurns);
     const float* weights = args->weights;
     const auto* columns = reinterpret_cast<const std::byte*>(args->columns);
     zero_sums();
-    for (std::int64_t p = 0; p < panels; ++p, weights += kWeightPanel, columns += kThirds * kTileSide * args->stride) {
+    for (std::int64_t p = 0; p < panels;
+         ++p, weights += Thirds::kWeightPanel, columns += kThirds * kTileSide * args->stride) {
         Ahead ahead(reinterpret_cast<const float*>(columns) + kThirds * kThird);
         multiply_depth<kRowTiles>(
             weights, reinterpret_cast<const float*>(columns), [&]() __attribute__((always_inline)) {
@@ -369,7 +307,7 @@ TileKernels amx_floats_table() {
     table.pack_rows = pack_rows_thirds;
     table.pack_columns = pack_columns_thirds;
     table.pack_steps = pack_steps_thirds;
-    table.run = run_thirds_job;
+    table.run = run_on_vectors<Thirds>;
     return table;
 }
 

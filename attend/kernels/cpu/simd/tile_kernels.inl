@@ -8,9 +8,11 @@
 #include <attend/kernels/cpu/tile_kernels.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 namespace attend::kernels::cpu::simd {
