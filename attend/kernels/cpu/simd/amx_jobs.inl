@@ -41,8 +41,8 @@ private:
     struct OfOperand {
         using type = typename O::Gradients;
     };
-    using Gradients = typename std::conditional_t<kJob == Job::multiply, OfOperand<Operand>,
-                                                  std::type_identity<None>>::type;
+    using Gradients =
+        typename std::conditional_t<kJob == Job::multiply, OfOperand<Operand>, std::type_identity<None>>::type;
 
     [[gnu::always_inline]] void next_rows() {
         do_rows();
