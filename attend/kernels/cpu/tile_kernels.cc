@@ -11,8 +11,8 @@ const TileKernels& tile_kernels(DType dtype, bool wants_floats) {
 }
 
 const TileKernels& forward_tile_kernels(DType dtype, bool wants_floats) {
-    if (dtype == DType::bfloat16 || wants_floats || active_isa() != Isa::amx) return tile_kernels(dtype, wants_floats);
-    return simd::choose(Isa::amx, Format::thirds);
+    const bool split = dtype != DType::bfloat16 && !wants_floats;
+    return split ? simd::choose(active_isa(), Format::thirds) : tile_kernels(dtype, wants_floats);
 }
 
 }  // namespace attend::kernels::cpu

@@ -43,7 +43,7 @@ struct Parts {
         const std::int64_t panel = std::int64_t{kernels.rows} * kernels.columns;
         const std::int64_t weights_panel = std::int64_t{kernels.rows} * kernels.step_columns;
         const auto take = [&](std::int64_t count) { return arena.template take<float>(count); };
-        // Where the parts begin within a page is measured: see kScoresOffset in forward.cc.
+        // Where the parts begin within a page is measured: see kScoresOffset in forward_scratch.h.
         arena.align_in_page(0);
         keys = take(plan.key_tiles * plan.depth * kernels.rows);
         arena.align_in_page(2048);

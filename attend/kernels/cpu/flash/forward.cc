@@ -4,6 +4,7 @@
 #include <attend/core/element.h>
 #include <attend/core/interrupt.h>
 #include <attend/kernels/cpu/arena.h>
+#include <attend/kernels/cpu/flash/forward_scratch.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/flash/prefetch.h>
@@ -22,75 +23,7 @@ namespace attend::kernels::cpu::flash {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-// Where queries, keys and scores begin within a page. Were it the same place, the loads of a panel would be held back
-// by the stores of the one before, whose addresses end alike: up to a tenth of the time on Zen 4.
-constexpr std::size_t kScoresOffset = 1024;
-
 constexpr std::int64_t kPanelsAhead = 2;  // for which masks and biases are asked
-
-/// Sizes of the parts of scratch, for a unit of `tiles` tiles.
-struct Layout {
-    Layout(const AttentionProblem& problem, const TileKernels& kernels, std::int64_t unit_tiles)
-        : tiles(unit_tiles),
-          depth(depth_of(kernels, problem.query.shape()[3])),
-          blocks(divide_up(problem.value.shape()[3], kernels.columns)),
-          panel(std::int64_t{kernels.rows} * kernels.columns),
-          strip(strip_keys(depth)),
-          strip_panels(divide_up(most_strip_keys(problem.key.shape()[2], strip), kernels.columns)),
-          strip_steps(strip_panels * kernels.step_columns) {}
-
-    std::int64_t tiles;
-    std::int64_t depth;
-    std::int64_t blocks;
-    std::int64_t panel;
-    std::int64_t strip;
-    std::int64_t strip_panels;
-    std::int64_t strip_steps;
-};
-
-/// The parts of scratch.
-struct Parts {
-    float* queries = nullptr;                   ///< [tile][depth][rows]
-    float* out = nullptr;                       ///< [tile][block][rows][columns]
-    float* maximum = nullptr;                   ///< [tile][kRowSlots]
-    float* shift = nullptr;                     ///< [tile][kRowSlots]
-    float* sums = nullptr;                      ///< [tile][rows][width]
-    std::uint8_t* fresh = nullptr;              ///< of each tile: nothing was added to its output yet
-    std::uint32_t* infinite_queries = nullptr;  ///< of each tile, in thirds: see infinite_rows()
-    std::uint32_t* infinite_keys = nullptr;     ///< of each panel of the strip, likewise
-    std::int32_t* broken = nullptr;             ///< keys of the strip whose values are not finite
-    float* keys = nullptr;                      ///< [panel][depth][columns]
-    float* values = nullptr;                    ///< [block][step][columns], where they are packed
-    float* scores = nullptr;                    ///< [panel][rows][columns]
-    float* weights = nullptr;                   ///< [panel][rows][step columns]; null: they take the place of scores
-    float* strip_maximum = nullptr;             ///< [rows][width]
-    float* factors = nullptr;                   ///< [rows][columns], of dropout
-
-    /// @param arena an Arena or an ArenaMeasure
-    template <typename Taker>
-    void lay_out(const Layout& layout, const TileKernels& kernels, Taker& arena) {
-        const auto take = [&](std::int64_t count) { return arena.template take<float>(count); };
-        const std::int64_t rows = kernels.rows;
-        arena.align_in_page(0);
-        queries = take(layout.tiles * layout.depth * rows);
-        out = take(layout.tiles * layout.blocks * layout.panel);
-        maximum = take(layout.tiles * kRowSlots);
-        shift = take(layout.tiles * kRowSlots);
-        sums = take(layout.tiles * rows * kernels.width);
-        fresh = arena.template take<std::uint8_t>(layout.tiles);
-        infinite_queries = arena.template take<std::uint32_t>(layout.tiles);
-        infinite_keys = arena.template take<std::uint32_t>(layout.strip_panels);
-        broken = arena.template take<std::int32_t>(layout.strip_panels * kernels.columns);
-        arena.align_in_page(0);
-        keys = take(layout.strip_panels * layout.depth * kernels.columns);
-        values = take(layout.blocks * layout.strip_steps * kernels.columns);
-        arena.align_in_page(kScoresOffset);
-        scores = take(layout.strip_panels * layout.panel);
-        if (kernels.step_columns > kernels.columns) weights = take(layout.strip_panels * rows * kernels.step_columns);
-        strip_maximum = take(rows * kernels.width);
-        factors = take(layout.panel);
-    }
-};
 
 /// One unit. Positions of keys are counted within the sequence.
 class Forward {
@@ -634,13 +567,13 @@ private:
     Dropout dropout_;
     std::int64_t kv_head_;
     std::int64_t tiles_of_head_;
-    Layout layout_;
+    ForwardLayout layout_;
     const Products& products_;
     const Products& weighted_;
     bool in_place_;
     float query_factor_;  // what packed queries are multiplied by: bfloat16 would be rounded
     float factor_;        // from scores to exponents of 2
-    Parts parts_;
+    ForwardScratch parts_;
     Prefetch prefetch_;
     std::int64_t lines_a_panel_ = 0;
     std::int64_t strip_begin_ = 0;
@@ -674,7 +607,7 @@ std::size_t forward_scratch(const AttentionProblem& problem, const TileKernels& 
             tiles, divide_up(unit.query_end - unit.query_begin, kernels.rows) * (unit.head_end - unit.head_begin));
     }
     ArenaMeasure measure;
-    Parts().lay_out(Layout(problem, kernels, tiles), kernels, measure);
+    ForwardScratch().lay_out(ForwardLayout(problem, kernels, tiles), kernels, measure);
     return measure.bytes();
 }
 

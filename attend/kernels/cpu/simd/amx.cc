@@ -162,13 +162,6 @@ void scores_on_tiles(const ScoresArgs* args) {
     work.finish();
 }
 
-/// The last panel, where its other half is behind the keys.
-template <Job kJob>
-void scores_on_half(const ScoresArgs* args) {
-    scores_on_tiles<2, kJob>(args);
-    for (int r = 0; r < kRows; ++r) Simd::store(args->out + r * kColumns + kWidth, Simd::set1(-kInfinity));
-}
-
 template <int kRowTiles, Job kJob>
 void accumulate_on_tiles(const AccumulateArgs* args) {
     const std::int64_t panels = args->panels + (args->rest > 0 ? 1 : 0);
@@ -215,11 +208,9 @@ void transposed_on_tiles(const TransposedArgs* args) {
 }
 
 struct PairsKernels {
-    static constexpr bool kBackward = true;
+    static constexpr bool kBackward = Pairs::kBackward;
     template <int kRowTiles, Job kJob>
     static constexpr ScoresKernel scores = scores_on_tiles<kRowTiles, kJob>;
-    template <Job kJob>
-    static constexpr ScoresKernel scores_of_half = scores_on_half<kJob>;
     template <int kRowTiles, Job kJob>
     static constexpr AccumulateKernel accumulate = accumulate_on_tiles<kRowTiles, kJob>;
     template <int kRowTiles>

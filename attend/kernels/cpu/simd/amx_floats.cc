@@ -250,12 +250,6 @@ void scores_of_thirds(const ScoresArgs* args) {
     work.finish();
 }
 
-template <Job kJob>
-void scores_of_half_of_thirds(const ScoresArgs* args) {
-    scores_of_thirds<2, kJob>(args);
-    for (int r = 0; r < kRows; ++r) Simd::store(args->out + r * kColumns + kWidth, Simd::set1(-kInfinity));
-}
-
 template <int kRowTiles, Job kJob>
 void accumulate_thirds(const AccumulateArgs* args) {
     const std::int64_t panels = args->panels + (args->rest > 0 ? 1 : 0);
@@ -288,11 +282,9 @@ void accumulate_thirds(const AccumulateArgs* args) {
 }
 
 struct ThirdsKernels {
-    static constexpr bool kBackward = false;
+    static constexpr bool kBackward = Thirds::kBackward;
     template <int kRowTiles, Job kJob>
     static constexpr ScoresKernel scores = scores_of_thirds<kRowTiles, kJob>;
-    template <Job kJob>
-    static constexpr ScoresKernel scores_of_half = scores_of_half_of_thirds<kJob>;
     template <int kRowTiles, Job kJob>
     static constexpr AccumulateKernel accumulate = accumulate_thirds<kRowTiles, kJob>;
 };
@@ -303,7 +295,7 @@ struct ThirdsKernels {
 
 TileKernels amx_floats_table() {
     TileKernels table = tile_table<ThirdsKernels>(Format::thirds, kThirds * kTileSide);
-    table.sum_keys = 256;
+    table.sum_keys = 256;  // 128 to 512 differ by no more than runs do (docs/performance.md)
     table.pack_rows = pack_rows_thirds;
     table.pack_columns = pack_columns_thirds;
     table.pack_steps = pack_steps_thirds;

@@ -3,9 +3,15 @@
 
 namespace {
 
+/// Scores of the last panel, where its other half is behind the keys.
+template <typename Kernels, Job kJob>
+void scores_of_half(const ScoresArgs* args) {
+    Kernels::template scores<2, kJob>(args);
+    for (int r = 0; r < kRows; ++r) Simd::store(args->out + r * kColumns + kWidth, Simd::set1(-kInfinity));
+}
+
 /// The same kernels for every depth. Those of `Kernels` are templates of the number of row tiles and the job: scores,
-/// scores_of_half (the last panel, whose other half is behind the keys), accumulate, and, where kBackward says so,
-/// transposed and the jobs of backward.
+/// accumulate, and, where kBackward says so, transposed and the jobs of backward.
 template <typename Kernels>
 class TileProducts final : public Products {
 public:
@@ -14,13 +20,13 @@ public:
 protected:
     ScoresKernel make_scores(Job job, int rows, bool half) const override {
         if (job == Job::row_maximum) {
-            return half ? Kernels::template scores_of_half<Job::row_maximum> : scores<Job::row_maximum>(rows);
+            return half ? scores_of_half<Kernels, Job::row_maximum> : scores<Job::row_maximum>(rows);
         }
         if constexpr (Kernels::kBackward) {
             if (job == Job::exp_plain) return scores<Job::exp_plain>(rows);
             if (job == Job::multiply) return scores<Job::multiply>(rows);
         }
-        return half ? Kernels::template scores_of_half<Job::none> : scores<Job::none>(rows);
+        return half ? scores_of_half<Kernels, Job::none> : scores<Job::none>(rows);
     }
     // Halves of panels are computed whole: what they are filled up with is 0.
     AccumulateKernel make_accumulate(Job job, int rows, bool) const override {
@@ -33,6 +39,7 @@ protected:
         if constexpr (Kernels::kBackward) {
             return rows <= kTileSide ? Kernels::template transposed<1> : Kernels::template transposed<2>;
         } else {
+            assert(false);
             return nullptr;
         }
     }

@@ -17,7 +17,7 @@ TileKernels amx_floats_table();    ///< thirds of floats on them
 
 /// Whether this processor runs `isa` and this build has it.
 bool has(Isa isa);
-/// The table of `isa` for `format`; floats where it has no pairs.
+/// The table of `isa` for `format`; floats where it has no pairs, or no thirds.
 const TileKernels& choose(Isa isa, Format format);
 
 }  // namespace attend::kernels::cpu::simd
