@@ -20,6 +20,7 @@ inline constexpr std::size_t kScoresOffset = 1024;
 
 /// Sizes of the parts of scratch, for a unit of `tiles` tiles.
 struct ForwardLayout {
+    /// Of a problem, with the kernels that compute it.
     ForwardLayout(const AttentionProblem& problem, const TileKernels& kernels, std::int64_t unit_tiles)
         : tiles(unit_tiles),
           depth(depth_of(kernels, problem.query.shape()[3])),
