@@ -6,7 +6,7 @@ from .. import _core
 from .._results import LinearAttentionResult
 from ._errors import raising_as_torch
 from ._linear_attention import _check_options, linear_attention
-from ._multihead_attention import MultiheadAttention
+from ._multihead_attention import MultiheadAttention, own_copies
 
 
 def _check_tensors(**tensors):
@@ -154,6 +154,8 @@ class LinearAttention(MultiheadAttention):
             raise ValueError("[LinearAttention] expected query, key and value of 3 dimensions (or 2 without a batch), "
                              f"found {rank}, {key.dim()} and {value.dim()}")
         swapped = rank == 3 and not nested and not self.batch_first
+        if rank == 3 and not nested and self.batch_first and torch.is_grad_enabled():
+            query, key, value = own_copies(query, key, value)
         query, key, value = self._batches(query, key, value, swapped)
         causal = self.causal or bool(is_causal)
         if attn_mask is not None and not is_causal:

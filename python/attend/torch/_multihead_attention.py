@@ -32,6 +32,13 @@ def _both(a, b, combine):
     return b if a is None else a if b is None else combine(a, b)
 
 
+def own_copies(*tensors):
+    """What backward keeps of them. PyTorch's layer, too, has it in memory of its own with batch_first: x += layer(x, x, x)[0]
+    may then change x."""
+    copies = {id(x): x.clone() for x in tensors}
+    return [copies[id(x)] for x in tensors]
+
+
 class MultiheadAttention(torch.nn.MultiheadAttention):
     """torch.nn.MultiheadAttention with this library's attention between its projections: the same constructor,
     parameters, state dicts, arguments, results and gradients.
@@ -77,6 +84,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        elif torch.is_grad_enabled():
+            query, key, value = own_copies(query, key, value)
         q, k, v = self._heads(query, key, value)
         # PyTorch, too, takes the hint's word for it only where it needs the mask for nothing else.
         hint = is_causal and key_padding_mask is None and not need_weights

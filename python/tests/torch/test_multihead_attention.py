@@ -188,6 +188,18 @@ def test_results_lie_as_pytorchs(need_weights):
             found.view(-1, 16)
 
 
+@pytest.mark.parametrize("kind", [attend.torch.MultiheadAttention, attend.torch.LinearAttention])
+def test_a_residual_in_place(kind):
+    layer = kind(16, 2, batch_first=True)
+    x = torch.randn(3, 5, 16, requires_grad=True)
+    (x + layer(x, x, x, need_weights=False)[0]).square().sum().backward()
+    want, x.grad = x.grad, None
+    y = x * 1.0
+    y += layer(y, y, y, need_weights=False)[0]
+    y.square().sum().backward()
+    assert torch.equal(x.grad, want)
+
+
 def test_numpys_module_takes_pytorchs_state():
     theirs, _ = pair(batch_first=True)
     ours = attend.MultiHeadAttention.from_state_dict(theirs.state_dict(), 4)
