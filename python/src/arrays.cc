@@ -41,8 +41,25 @@ nb::dlpack::dtype code_of(DType type) {
     return make(Code::Float, 32);
 }
 
-/// An array of NumPy's around a tensor that lives as long as it; for others' bfloat16, which NumPy lacks, one that
-/// speaks DLPack.
+/// NumPy's own arrays of ml_dtypes' bfloat16, which neither the buffer protocol nor DLPack has.
+bool is_numpy_bfloat16(nb::handle object) {
+    if (family_of(object) != Family::numpy || !nb::hasattr(object, "dtype")) return false;
+    const nb::object dtype = object.attr("dtype");
+    return nb::hasattr(dtype, "name") && nb::cast<std::string>(nb::str(nb::handle(dtype.attr("name")))) == "bfloat16";
+}
+
+/// @throws nb::type_error where the package is not installed
+nb::object numpy_bfloat16() {
+    try {
+        return nb::module_::import_("ml_dtypes").attr("bfloat16");
+    } catch (nb::python_error& error) {
+        if (!error.matches(PyExc_ImportError)) throw;
+    }
+    throw nb::type_error("expected the package ml_dtypes, which NumPy's arrays of bfloat16 need, found none");
+}
+
+/// An array of NumPy's around a tensor that lives as long as it, bfloat16 as ml_dtypes has it; for others' bfloat16 one
+/// that speaks DLPack.
 NewArray owning_array(Tensor&& tensor, Family family) {
     auto* owned = new Tensor(std::move(tensor));
     const nb::capsule owner(owned, [](void* pointer) noexcept { delete static_cast<Tensor*>(pointer); });
@@ -51,8 +68,15 @@ NewArray owning_array(Tensor&& tensor, Family family) {
     for (int d = 0; d < shape.rank(); ++d) extents[d] = static_cast<std::size_t>(shape[d]);
     const auto rank = static_cast<std::size_t>(shape.rank());
     constexpr int kCpu = nb::device::cpu::value;
-    const nb::dlpack::dtype type = code_of(owned->dtype());
-    if (family == Family::numpy || owned->dtype() != DType::bfloat16) {
+    nb::dlpack::dtype type = code_of(owned->dtype());
+    const bool brain = owned->dtype() == DType::bfloat16;
+    if (family == Family::numpy && brain) {
+        type.code = static_cast<std::uint8_t>(nb::dlpack::dtype_code::UInt);
+        const nb::object bits =
+            nb::cast(nb::ndarray<nb::numpy>(owned->data(), rank, extents, owner, nullptr, type, kCpu));
+        return {bits.attr("view")(numpy_bfloat16()), owned->view()};
+    }
+    if (family == Family::numpy || !brain) {
         return {nb::cast(nb::ndarray<nb::numpy>(owned->data(), rank, extents, owner, nullptr, type, kCpu)),
                 owned->view()};
     }
@@ -219,7 +243,14 @@ Array::Array(nb::handle object, const std::string& operation, const std::string&
         writable_ = memory.writable;
         return;
     }
-    if (!nb::try_cast(object, array_)) {
+    nb::object source = nb::borrow(object);
+    bool read = nb::try_cast(source, array_);
+    const bool brain = !read && is_numpy_bfloat16(object);  // asked for last, since asking takes a microsecond
+    if (brain) {
+        source = object.attr("view")("uint16");
+        read = nb::try_cast(source, array_);
+    }
+    if (!read) {
         std::string found = name_of_type(object);
         if (nb::hasattr(object, "dtype")) {
             const nb::object dtype = object.attr("dtype");
@@ -228,9 +259,9 @@ Array::Array(nb::handle object, const std::string& operation, const std::string&
         refuse_array(operation, what, found);
     }
     nb::ndarray<> open;  // nanobind gives read-only arrays to read-only takers alone
-    writable_ = nb::try_cast(object, open);
+    writable_ = nb::try_cast(source, open);
     if (array_.device_type() != nb::device::cpu::value) refuse_array(operation, what, "one on another device");
-    const std::optional<DType> type = dtype_of_code(array_.dtype());
+    const std::optional<DType> type = brain ? DType::bfloat16 : dtype_of_code(array_.dtype());
     if (!type) refuse_array(operation, what, name_of_type(object) + " of another type");
     Shape shape;
     Shape strides;

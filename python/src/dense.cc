@@ -53,11 +53,8 @@ Activation activation_of(nb::handle object) {
                         name + "'");
 }
 
-DType result_dtype(nb::handle object, Family family) {
+DType result_dtype(nb::handle object) {
     const std::string name = text(object, "dtype");
-    if (name == "bfloat16" && family == Family::numpy) {
-        throw nb::type_error("[matmul] expected dtype of 'float32' or 'float16' for NumPy's arrays, found 'bfloat16'");
-    }
     for (const DType type : {DType::float32, DType::bfloat16, DType::float16}) {
         if (name == name_of(type)) return type;
     }
@@ -101,7 +98,7 @@ nb::object packed_product(nb::object a, const PackedMatrix& weight, const DenseK
     std::optional<Array> target;
     if (!out.is_none()) target.emplace(out, kOperation, "out");
     DType dtype = target ? target->view().dtype() : x.view().dtype();
-    if (!keywords.dtype.is_none()) dtype = result_dtype(keywords.dtype, target ? Family::other : family);
+    if (!keywords.dtype.is_none()) dtype = result_dtype(keywords.dtype);
     if (!is_floating(dtype) || dtype == DType::float64) {
         throw DTypeError(kOperation,
                          "expected a result of float32, bfloat16 or float16, found " + std::string(name_of(dtype)));

@@ -3,6 +3,7 @@ import array
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -140,6 +141,36 @@ def test_results_are_of_the_querys_kind():
     assert isinstance(found, np.ndarray) and isinstance(attend.attention(memoryview(q), k, v), np.ndarray)
     with pytest.raises(TypeError, match="found ndarray of >f4"):
         attend.attention(q.astype(">f4"), k, v)
+
+
+def test_bfloat16_of_ml_dtypes():
+    rng = np.random.default_rng(7)
+    q, k, v, grad = (rng.standard_normal((1, 2, 5, 8)).astype(ml_dtypes.bfloat16) for _ in range(4))
+    want = attend.attention(*(x.astype(np.float32) for x in (q, k, v)))
+    found, _, lse = attend.attention(q, k, v, return_log_sum_exp=True)
+    assert type(found) is np.ndarray and found.dtype == ml_dtypes.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), want, rtol=2e-2, atol=2e-2)
+    assert {x.dtype for x in attend.attention_backward(grad, q, k, v, found, lse)[:3]} == {found.dtype}
+    wide = np.zeros((1, 2, 10, 8), ml_dtypes.bfloat16)
+    wide[:, :, ::2], out = q, np.empty_like(q)
+    assert attend.attention(wide[:, :, ::2], k, v, out=out) is out and (out == found).all()
+    k.flags.writeable = False
+    assert (attend.attention(q, k, v) == found).all()
+    cache = attend.KvCache(kv_heads=2, head_dim=8, dtype="bfloat16")
+    cache.append(k, v)
+    assert cache.attention(q[:, :, :1]).dtype == found.dtype
+    product = attend.matmul(q[0, 0], attend.PackedMatrix(k[0, 0], dtype="bfloat16"))
+    np.testing.assert_allclose(product.astype(np.float32), q[0, 0].astype(np.float32) @ k[0, 0].astype(np.float32).T,
+                               rtol=1e-2, atol=1e-2)
+    as_asked = attend.matmul(np.eye(8, dtype=np.float32), attend.PackedMatrix(np.eye(8, dtype=np.float32)), dtype="bfloat16")
+    assert as_asked.dtype == ml_dtypes.bfloat16 and (as_asked == np.eye(8)).all()
+
+
+def test_bfloat16_without_ml_dtypes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    one = np.eye(2, dtype=np.float32)
+    with pytest.raises(TypeError, match="expected the package ml_dtypes"):
+        attend.matmul(one, attend.PackedMatrix(one), dtype="bfloat16")
 
 
 def test_huge_strides_and_dimensions_of_one():
