@@ -29,6 +29,7 @@ struct ExplainArguments {
     std::string heatmap;
     std::string tensors;
     std::string narrate;
+    std::string processor = "here";
     bool json = false;
     tasks::ExplainOptions options;
 };
@@ -105,10 +106,17 @@ void check(const ExplainArguments& arguments) {
     }
 }
 
+tasks::TorchProcessor processor_of(const std::string& name) {
+    if (name == "intel") return tasks::TorchProcessor::intel;
+    return name == "other" ? tasks::TorchProcessor::other : tasks::TorchProcessor::here;
+}
+
 void run(const ExplainArguments& arguments) {
     check(arguments);
     const text::Vocabulary vocabulary = vocabulary_of(arguments.dictionary);
-    const tasks::Explanation e = tasks::explain(arguments.sentence, vocabulary, arguments.options);
+    tasks::ExplainOptions options = arguments.options;
+    options.processor = processor_of(arguments.processor);
+    const tasks::Explanation e = tasks::explain(arguments.sentence, vocabulary, options);
     if (!arguments.heatmap.empty()) draw_weights(e, arguments.heatmap);
     if (!arguments.tensors.empty()) write_tensors(e, arguments.tensors);
     if (arguments.json) {
@@ -159,6 +167,10 @@ void add_explain(CLI::App& app) {
     command->add_option("--narrate", arguments->narrate, "Tell each step before its numbers, in English or Chinese")
         ->check(one_of({"en", "zh"}))
         ->excludes(json);
+    command
+        ->add_option("--processor", arguments->processor,
+                     "Whose digits, where PyTorch's differ in the last place: Intel's, others' or this one's (default)")
+        ->check(one_of({"here", "intel", "other"}));
     command->callback([arguments] { run(*arguments); });
 }
 

@@ -313,7 +313,7 @@ def make_print():
 
 
 def make_explain():
-    """The walk for other sentences, seeds and sizes: arguments and output side by side."""
+    """The walk for other sentences, seeds and sizes: arguments and output side by side, those of this processor."""
     rng = random.Random(5)
     article = {w: i + 1 for i, w in enumerate(ARTICLE)}
     cases = []
@@ -332,7 +332,8 @@ def make_explain():
         cases.append({"arguments": arguments, "output": output})
     (DATA / "explain").mkdir(exist_ok=True)
     text = json.dumps({"torch": torch.__version__, "cases": cases}, indent=1, ensure_ascii=False)
-    (DATA / "explain" / "walks.json").write_text(text + "\n")
+    intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    (DATA / "explain" / ("walks_intel.json" if intel else "walks_other.json")).write_text(text + "\n")
 
 
 if __name__ == "__main__":

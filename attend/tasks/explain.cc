@@ -41,6 +41,12 @@ Tensor ids_of(const std::vector<std::string>& words, const text::Vocabulary& voc
     return ids;
 }
 
+detail::TorchMachine machine_of(TorchProcessor processor) {
+    if (processor == TorchProcessor::here) return detail::this_machine();
+    return processor == TorchProcessor::intel ? detail::TorchMachine{.intel = true, .lanes = 16}
+                                              : detail::TorchMachine{.intel = false, .lanes = 8};
+}
+
 }  // namespace
 
 Explanation explain(const std::string& sentence, const text::Vocabulary& vocabulary, const ExplainOptions& options) {
@@ -58,15 +64,16 @@ Explanation explain(const std::string& sentence, const text::Vocabulary& vocabul
     e.query_weight = generator.randn({options.embedding_dim, options.head_dim});
     e.key_weight = generator.randn({options.embedding_dim, options.head_dim});
     e.value_weight = generator.randn({options.embedding_dim, options.head_dim});
-    e.query = detail::torch_product(e.embedded, e.query_weight);
-    e.key = detail::torch_product(e.embedded, e.key_weight);
-    e.value = detail::torch_product(e.embedded, e.value_weight);
-    e.scores = detail::torch_product(e.query, e.key.view().transpose(0, 1));
+    const detail::TorchMachine machine = machine_of(options.processor);
+    e.query = detail::torch_product(e.embedded, e.query_weight, machine);
+    e.key = detail::torch_product(e.embedded, e.key_weight, machine);
+    e.value = detail::torch_product(e.embedded, e.value_weight, machine);
+    e.scores = detail::torch_product(e.query, e.key.view().transpose(0, 1), machine);
     e.scaled_scores = e.scores;
-    const float root = detail::torch_sqrt(options.head_dim);
+    const float root = detail::torch_sqrt(options.head_dim, machine);
     for (std::int64_t i = 0; i < e.scores.numel(); ++i) e.scaled_scores.data<float>()[i] /= root;
-    e.weights = detail::torch_softmax(e.scaled_scores);
-    e.output = detail::torch_product(e.weights, e.value);
+    e.weights = detail::torch_softmax(e.scaled_scores, machine);
+    e.output = detail::torch_product(e.weights, e.value, machine);
     return e;
 }
 

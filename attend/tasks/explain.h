@@ -13,12 +13,21 @@
 
 namespace attend::tasks {
 
+/// On whose processor PyTorch's digits are: what it computes with takes its sums in another order on Intel's (with
+/// AVX-512) than on others (with AVX2), so that a last digit differs now and then.
+enum class TorchProcessor : std::uint8_t {
+    here,   ///< this machine's
+    intel,  ///< Intel's
+    other,  ///< others'
+};
+
 /// Options of explain; the defaults are the article's.
 struct ExplainOptions {
     std::uint64_t seed = 12;                           ///< as torch.manual_seed
     std::optional<std::int64_t> vocabulary_size = {};  ///< rows of the embedding; the number of words by default
     std::int64_t embedding_dim = 4;                    ///< d, numbers in an embedded word
     std::int64_t head_dim = 3;                         ///< d_k = d_q = d_v
+    TorchProcessor processor = TorchProcessor::here;   ///< whose digits
 };
 
 /// All steps. n is the number of words, d the embedding's and h the head's dimension.

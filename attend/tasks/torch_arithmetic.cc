@@ -1,6 +1,7 @@
 #include <attend/tasks/torch_arithmetic.h>
 
 #include <attend/core/element.h>
+#include <attend/kernels/cpu/isa.h>
 
 #include <algorithm>
 #include <array>
@@ -12,12 +13,15 @@ namespace attend::tasks::detail {
 
 namespace {
 
-// How PyTorch's product (MKL's, on x86 with AVX2) of small float matrices divides its work.
+// How PyTorch's product (MKL's, on other processors than Intel's) of small float matrices divides its work.
 constexpr std::int64_t kWideRows = 4;
 constexpr std::int64_t kWideColumns = 12;
 constexpr std::int64_t kSplitRows = 12;
 constexpr std::int64_t kGroup = 4;
-constexpr std::size_t kMostLanes = 8;
+constexpr std::size_t kMostLanes = 16;
+// On Intel's: products of so few rows with a transposed operand are sums in lanes.
+constexpr std::int64_t kFewRows = 3;
+constexpr std::int64_t kShortDepth = 48;
 
 using Floats = std::vector<float>;
 
@@ -63,6 +67,72 @@ float lane_dot(const Floats& x, const Floats& y, std::size_t head, std::size_t l
     }
     for (std::size_t k = tail; k < x.size(); ++k) lanes[0] += x[k] * y[k];
     return lanes[0];
+}
+
+/// Sixteen running sums, one rounding a term.
+class FusedLanes {
+public:
+    /// @param first where the first of them begins
+    explicit FusedLanes(float first = 0.0F) { lanes_[0] = first; }
+
+    /// Adds terms [begin, end), at most sixteen.
+    void add(const Floats& x, const Floats& y, std::size_t begin, std::size_t end) {
+        for (std::size_t k = begin; k < end; ++k) lanes_[k - begin] = std::fma(x[k], y[k], lanes_[k - begin]);
+    }
+    void add(const FusedLanes& other) {
+        for (std::size_t lane = 0; lane < kMostLanes; ++lane) lanes_[lane] += other.lanes_[lane];
+    }
+    /// Halves onto halves.
+    float sum() const {
+        FusedLanes left = *this;
+        for (std::size_t half = kMostLanes / 2; half > 0; half /= 2) {
+            for (std::size_t lane = 0; lane < half; ++lane) left.lanes_[lane] += left.lanes_[lane + half];
+        }
+        return left.lanes_[0];
+    }
+    /// Fours onto the first four in order, then neighbours.
+    float sum_of_fours() const {
+        float fours[4] = {};
+        for (std::size_t lane = 0; lane < kMostLanes; ++lane) fours[lane % 4] += lanes_[lane];
+        return (fours[0] + fours[1]) + (fours[2] + fours[3]);
+    }
+
+private:
+    std::array<float, kMostLanes> lanes_ = {};
+};
+
+/// Of a product with a transposed operand of few rows.
+float fused_lane_dot(const Floats& x, const Floats& y) {
+    FusedLanes lanes;
+    for (std::size_t k = 0; k < x.size(); k += kMostLanes) lanes.add(x, y, k, std::min(k + kMostLanes, x.size()));
+    return static_cast<std::int64_t>(x.size()) < kShortDepth ? lanes.sum() : lanes.sum_of_fours();
+}
+
+/// Row i of a [rows, k] times [k, 1] product on Intel's processors. The first term stands alone; four rows at a time
+/// put what there is together behind the full blocks, and again behind the rest; the rows that remain, one at a time,
+/// have two sets of sums for full blocks, but for the second of them.
+float fused_vector_dot(const Floats& x, const Floats& y, std::int64_t i, std::int64_t rows) {
+    const std::size_t depth = x.size();
+    const float first = x[0] * y[0];
+    std::size_t k = 1;
+    if (i < rows / kGroup * kGroup) {
+        FusedLanes full(first);
+        for (; k + kMostLanes <= depth; k += kMostLanes) full.add(x, y, k, k + kMostLanes);
+        FusedLanes rest(full.sum());
+        rest.add(x, y, k, depth);
+        return rest.sum();
+    }
+    FusedLanes lanes;
+    if (i % kGroup != 1) {
+        FusedLanes second;
+        for (; k + 2 * kMostLanes <= depth; k += 2 * kMostLanes) {
+            lanes.add(x, y, k, k + kMostLanes);
+            second.add(x, y, k + kMostLanes, k + 2 * kMostLanes);
+        }
+        lanes.add(second);
+    }
+    for (; k < depth; k += kMostLanes) lanes.add(x, y, k, std::min(k + kMostLanes, depth));
+    return first + lanes.sum();
 }
 
 /// Numbers from `position` to the next 16-byte boundary of an array that starts on one.
@@ -111,22 +181,35 @@ float vector_exp(float x) {
     return std::ldexp(std::fma(s * s, p, s) + 1.0F, static_cast<int>(q));
 }
 
-/// Sum in the order of PyTorch's vectorized code: eight running sums, then halves onto halves; fewer than eight numbers
-/// one after the other.
-float vector_sum(const float* values, std::int64_t count) {
-    constexpr std::int64_t kLanes = 8;
-    if (count < kLanes) return std::accumulate(values, values + count, 0.0F);
-    float lanes[kLanes] = {};
-    for (std::int64_t j = 0; j < count; ++j) lanes[j % kLanes] += values[j];
-    for (std::int64_t half = kLanes / 2; half > 0; half /= 2) {
+/// Sum in the order of PyTorch's vectorized code: as many running sums as a vector has, then halves onto halves; fewer
+/// numbers than that one after the other.
+float vector_sum(const float* values, std::int64_t count, std::int64_t lane_count) {
+    if (count < lane_count) return std::accumulate(values, values + count, 0.0F);
+    float lanes[kMostLanes] = {};
+    for (std::int64_t j = 0; j < count; ++j) lanes[j % lane_count] += values[j];
+    for (std::int64_t half = lane_count / 2; half > 0; half /= 2) {
         for (std::int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
     }
     return lanes[0];
 }
 
+bool is_intel() {
+#if defined(__x86_64__)
+    return __builtin_cpu_is("intel") != 0;
+#else
+    return false;
+#endif
+}
+
 }  // namespace
 
-Tensor torch_product(const TensorView& a, const TensorView& b) {
+TorchMachine this_machine() {
+    const auto isas = kernels::cpu::available_isas();
+    const bool wide = std::find(isas.begin(), isas.end(), kernels::cpu::Isa::avx512) != isas.end();
+    return {.intel = is_intel(), .lanes = wide ? 16 : 8};
+}
+
+Tensor torch_product(const TensorView& a, const TensorView& b, const TorchMachine& machine) {
     const std::int64_t rows = a.size(0);
     const std::int64_t depth = a.size(1);
     const std::int64_t columns = b.size(1);
@@ -144,7 +227,11 @@ Tensor torch_product(const TensorView& a, const TensorView& b) {
         for (std::int64_t j = 0; j < columns; ++j) {
             convert_elements(y.data(), DType::float32, 1, b.select(1, j).data(), DType::float32, b.stride(0), depth);
             float& sum = result.at<float>({i, j});
-            if (i < wide_rows) {
+            if (machine.intel && vector) {
+                sum = fused_vector_dot(x, y, i, rows);
+            } else if (machine.intel) {
+                sum = transposed && rows <= kFewRows && columns <= kFewRows ? fused_lane_dot(x, y) : fused_dot(x, y);
+            } else if (i < wide_rows) {
                 sum = fused_dot(x, y);
             } else if (vector) {
                 sum = vector_dot(x, y, i, rows);
@@ -158,7 +245,7 @@ Tensor torch_product(const TensorView& a, const TensorView& b) {
     return result;
 }
 
-Tensor torch_softmax(const Tensor& scores) {
+Tensor torch_softmax(const Tensor& scores, const TorchMachine& machine) {
     Tensor result = Tensor::empty(scores.shape());
     const std::int64_t width = scores.size(1);
     for (std::int64_t i = 0; i < scores.size(0); ++i) {
@@ -166,16 +253,17 @@ Tensor torch_softmax(const Tensor& scores) {
         float* out = result.data<float>() + i * width;
         const float maximum = *std::max_element(row, row + width);
         for (std::int64_t j = 0; j < width; ++j) out[j] = vector_exp(row[j] - maximum);
-        const float factor = 1.0F / vector_sum(out, width);
+        const float factor = 1.0F / vector_sum(out, width, machine.lanes);
         for (std::int64_t j = 0; j < width; ++j) out[j] *= factor;
     }
     return result;
 }
 
-float torch_sqrt(std::int64_t n) {
+float torch_sqrt(std::int64_t n, const TorchMachine& machine) {
     constexpr std::array<std::int64_t, 7> kAbove{34, 42, 43, 55, 57, 62, 67};
     constexpr std::array<std::int64_t, 3> kBelow{19, 37, 75};
     const float root = std::sqrt(static_cast<float>(n));
+    if (machine.intel) return root;
     // A factor of 4 changes the exponent alone.
     std::int64_t odd = n;
     while (odd > 0 && odd % 4 == 0) odd /= 4;

@@ -17,12 +17,14 @@ TEST(ExplainCommand, TheArticleByteForByte) {
 }
 
 TEST(ExplainCommand, OtherSentencesSeedsAndSizesAsPyTorch) {
-    const auto goldens = nlohmann::json::parse(read_file(ATTEND_TEST_DATA "/explain/walks.json"));
-    EXPECT_GE(goldens["cases"].size(), 8U);
-    for (const auto& one : goldens["cases"]) {
-        std::string arguments = "explain";
-        for (const auto& argument : one["arguments"]) arguments += " '" + argument.get<std::string>() + "'";
-        EXPECT_EQ(attend(arguments).out, one["output"].get<std::string>()) << arguments;
+    for (const std::string processor : {"intel", "other"}) {
+        const auto goldens = nlohmann::json::parse(read_file(ATTEND_TEST_DATA "/explain/walks_" + processor + ".json"));
+        EXPECT_GE(goldens["cases"].size(), 8U);
+        for (const auto& one : goldens["cases"]) {
+            std::string arguments = "explain --processor " + processor;
+            for (const auto& argument : one["arguments"]) arguments += " '" + argument.get<std::string>() + "'";
+            EXPECT_EQ(attend(arguments).out, one["output"].get<std::string>()) << arguments;
+        }
     }
 }
 

@@ -25,12 +25,14 @@ TEST(Explain, TheArticleByteForByte) {
 
 // The walk's own products are attention: with one head, without a mask.
 TEST(Explain, RootsArePyTorchs) {
-    EXPECT_EQ(tasks::detail::torch_sqrt(1), 1.0F);
-    EXPECT_EQ(tasks::detail::torch_sqrt(3), std::sqrt(3.0F));
-    EXPECT_EQ(tasks::detail::torch_sqrt(64), 8.0F);
-    EXPECT_EQ(tasks::detail::torch_sqrt(19), 4.3588986F);
-    EXPECT_EQ(tasks::detail::torch_sqrt(34), 5.830952F);
-    EXPECT_EQ(tasks::detail::torch_sqrt(4 * 19), 2.0F * 4.3588986F);
+    const tasks::detail::TorchMachine other{.intel = false, .lanes = 8};
+    EXPECT_EQ(tasks::detail::torch_sqrt(1, other), 1.0F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(3, other), std::sqrt(3.0F));
+    EXPECT_EQ(tasks::detail::torch_sqrt(64, other), 8.0F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(19, other), 4.3588986F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(34, other), 5.830952F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(4 * 19, other), 2.0F * 4.3588986F);
+    EXPECT_EQ(tasks::detail::torch_sqrt(19, {.intel = true, .lanes = 16}), std::sqrt(19.0F));
 }
 
 TEST(Explain, IsAttention) {
