@@ -24,6 +24,16 @@ TEST(Sentences, EndWhereUnicodeSays) {
     EXPECT_EQ(split("..."), (Sentences{"..."}));
 }
 
+TEST(Sentences, DoNotEndInsideAWord) {
+    for (const char* one : {"Visit https://example.com/a?b=c today.", "Open foo!bar.txt now.", "See a.com/?q=A!B#c.",
+                            "Hello!How are you?"}) {
+        EXPECT_EQ(split(one), Sentences{one});
+    }
+    EXPECT_EQ(split("Ask https://a.b/c?d. It is good."), (Sentences{"Ask https://a.b/c?d.", "It is good."}));
+    EXPECT_EQ(split("今天很好?明天呢!好", "zh"),
+              (Sentences{"今天很好?", "明天呢!", "好"}));
+}
+
 // Ranges are bytes of the line after the repair.
 TEST(Sentences, HaveTheirPlacesInTheLine) {
     const std::string line = "  - Caf\u00E9 \xFF. \U0001F600 Zwei!  Drei \r";
@@ -105,6 +115,12 @@ TEST(Sentences, PrefixAndSuffixKeepWhatIsAround) {
         {"(14) item", "(14) ", "item", ""},
         {"## heading", "## ", "heading", ""},
         {"\u2013 item", "\u2013 ", "item", ""},
+        {"\u25CF item", "\u25CF ", "item", ""},
+        {"\u2022item", "\u2022", "item", ""},  // a sign that is nothing else
+        {" \u2605\u2605 item", " \u2605\u2605 ", "item", ""},
+        {"\u2460 item", "\u2460 ", "item", ""},
+        {"\u00B7 item", "\u00B7 ", "item", ""},
+        {"\uFF081\uFF09item", "\uFF081\uFF09", "item", ""},
         {"(14 days)", "", "(14 days)", ""},    // no marker
         {"(3. item", "", "(3. item", ""},      // nor this
         {"#1 of all", "", "#1 of all", ""},    // nor this

@@ -6,6 +6,7 @@
 #include <unicode/locid.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
+#include <unicode/uscript.h>
 #include <unicode/utf16.h>
 #include <unicode/utf8.h>
 
@@ -48,7 +49,14 @@ bool is_space(char16_t c) {
     return u_isUWhiteSpace(c) != 0;
 }
 
-constexpr std::u16string_view kBullets = u"-*+\u2022\u2023\u25AA\u25E6\u2013\u2014";
+constexpr std::u16string_view kBullets = u"-*+\u00B7\u2013\u2014\u2192\u00BB\u27A2\u2713\u2714";  // before a space
+
+/// What is a marker with or without a space behind it: bullets, squares, circles, triangles, stars, encircled numbers.
+bool is_sign(char16_t c) {
+    constexpr std::u16string_view kSigns =
+        u"\u2022\u2023\u2043\u25E6\u25AA\u25AB\u25A0\u25A1\u25B6\u25B8\u25BA\u25C6\u25C7\u25CB\u25CF\u2605\u2606\u203B";
+    return kSigns.find(c) != std::u16string_view::npos || (c >= 0x2460 && c <= 0x2473);
+}
 
 /// Where the text behind indentation and a list's marker begins.
 std::int32_t text_begin(const icu::UnicodeString& line) {
@@ -62,17 +70,28 @@ std::int32_t text_begin(const icu::UnicodeString& line) {
     const auto is = [&](std::u16string_view any) {
         return marker < line.length() && any.find(line[marker]) != std::u16string_view::npos;
     };
+    if (marker < line.length() && is_sign(line[marker])) {
+        while (at < line.length() && is_sign(line[at])) ++at;
+        skip_spaces();
+        return at;
+    }
     if (is(kBullets)) {
         ++marker;
     } else if (is(u"#")) {  // a heading of Markdown
         while (is(u"#")) ++marker;
     } else {
-        const bool opened = is(u"(");
+        const bool wide = is(u"\uFF08");  // parentheses of Chinese, which bring their space along
+        const bool opened = wide || is(u"(");
         if (opened) ++marker;
         const std::int32_t first = marker;
         while (is(u"0123456789")) ++marker;
-        if (marker == first || !is(opened ? u")" : u".)")) return at;
+        if (marker == first || !is(wide ? u"\uFF09" : opened ? u")" : u".)")) return at;
         ++marker;
+        if (wide) {
+            at = marker;
+            skip_spaces();
+            return at;
+        }
     }
     if (marker >= line.length() || !is_space(line[marker])) return at;
     at = marker;
@@ -103,6 +122,18 @@ bool ends_abbreviated(const icu::UnicodeString& text, std::int32_t begin, std::i
     const icu::UnicodeString word = text.tempSubStringBetween(first, end);
     return are_initials(word) || std::any_of(std::begin(kAbbreviations), std::end(kAbbreviations),
                                              [&](const char16_t* known) { return word == known; });
+}
+
+bool is_east_asian(UChar32 c) {
+    UErrorCode status = U_ZERO_ERROR;
+    const UScriptCode script = uscript_getScript(c, &status);
+    return script == USCRIPT_HAN || script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA || script == USCRIPT_HANGUL;
+}
+
+/// Whether a mark at the end of ASCII stands inside a word, with no space behind it: "a.html?q=1", "Yahoo!Mail".
+bool is_inside_a_word(const icu::UnicodeString& text, std::int32_t end) {
+    const char16_t mark = text[end - 1];
+    return mark < 0x80 && !is_space(mark) && !is_east_asian(text.char32At(end));
 }
 
 /// The break iterator of a language, made once for each thread.
@@ -209,7 +240,7 @@ Line split_line(std::string_view line, const std::string& language, bool split) 
     iterator.setText(text);
     std::int32_t from = iterator.first();
     for (std::int32_t to = iterator.next(); to != icu::BreakIterator::DONE; to = iterator.next()) {
-        if (to < text.length() && ends_abbreviated(text, from, to)) continue;
+        if (to < text.length() && (is_inside_a_word(text, to) || ends_abbreviated(text, from, to))) continue;
         add(begin + from, begin + to);
         from = to;
     }
