@@ -351,16 +351,17 @@ void add_hugging_face_options(CLI::App& command, TranslateArguments& arguments) 
             "Hugging Face folders: scores of tokens that were there are divided by it, if above 0, else multiplied")
         ->type_name("X")
         ->check(number_above(0.0));
-    command.add_flag_callback(
-        "--renormalize-logits", [&options] { options.renormalize_logits = true; },
-        "Hugging Face folders: make log-probabilities of scores again after all of that");
+    command.add_flag_function(
+        "--renormalize-logits,!--no-renormalize-logits",
+        [&options](std::int64_t count) { options.renormalize_logits = count > 0; },
+        "Hugging Face folders: make log-probabilities of scores again after all of that, or not");
 }
 
 void add_sampling_options(CLI::App& command, TranslateArguments& arguments) {
     TranslationOptions& options = arguments.options;
-    command.add_flag_callback(
-        "--sampling", [&options] { options.sampling = true; },
-        "Hugging Face folders: draw each token by its probability, without beams; --n-best draws so many "
+    command.add_flag_function(
+        "--sampling,!--no-sampling", [&options](std::int64_t count) { options.sampling = count > 0; },
+        "Hugging Face folders: draw each token by its probability, without beams, or not; --n-best draws so many "
         "translations");
     command.add_option("--temperature", options.temperature, "With --sampling: logits are divided by it (default: 1)")
         ->type_name("X")

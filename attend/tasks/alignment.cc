@@ -20,14 +20,20 @@ void check_weights(const TensorView& weights) {
     }
 }
 
-/// For each token the first word that it shares a byte with (its own first byte may be the space before), or -1.
-std::vector<std::int64_t> words_of(std::span<const text::TextRange> tokens, std::span<const text::TextRange> words) {
-    std::vector<std::int64_t> found;
+/// The words that a token shares a byte with: its own first byte may be the space before, and it may hold several.
+struct WordsOfToken {
+    std::int64_t begin = 0;  ///< index of the first
+    std::int64_t end = 0;    ///< behind the last
+};
+
+std::vector<WordsOfToken> words_of(std::span<const text::TextRange> tokens, std::span<const text::TextRange> words) {
+    std::vector<WordsOfToken> found;
     for (const text::TextRange& token : tokens) {
-        const auto word = std::upper_bound(words.begin(), words.end(), token.begin,
-                                           [](std::int64_t at, const text::TextRange& w) { return at < w.end; });
-        const bool shared = word != words.end() && word->begin < token.end && token.begin < token.end;
-        found.push_back(shared ? word - words.begin() : -1);
+        const auto first = std::upper_bound(words.begin(), words.end(), token.begin,
+                                            [](std::int64_t at, const text::TextRange& w) { return at < w.end; });
+        auto last = first;
+        while (last != words.end() && last->begin < token.end && token.begin < token.end) ++last;
+        found.push_back({first - words.begin(), last - words.begin()});
     }
     return found;
 }
@@ -60,20 +66,23 @@ Tensor word_weights(const TensorView& weights, std::span<const text::TextRange> 
                                          std::to_string(source_tokens.size()) + "], found " +
                                          to_string(weights.shape()));
     }
-    const std::vector<std::int64_t> rows = words_of(target_tokens, target_words);
-    const std::vector<std::int64_t> columns = words_of(source_tokens, source_words);
+    const std::vector<WordsOfToken> rows = words_of(target_tokens, target_words);
+    const std::vector<WordsOfToken> columns = words_of(source_tokens, source_words);
     Tensor result({static_cast<std::int64_t>(target_words.size()), static_cast<std::int64_t>(source_words.size())});
     std::vector<float> tokens(target_words.size(), 0.0F);
-    for (const std::int64_t row : rows) {
-        if (row >= 0) tokens[static_cast<std::size_t>(row)] += 1.0F;
+    for (const WordsOfToken& row : rows) {
+        for (std::int64_t w = row.begin; w < row.end; ++w) tokens[static_cast<std::size_t>(w)] += 1.0F;
     }
     for (std::size_t t = 0; t < rows.size(); ++t) {
-        if (rows[t] < 0) continue;
         for (std::size_t s = 0; s < columns.size(); ++s) {
-            if (columns[s] < 0) continue;
             const float weight = weights.at<float>({static_cast<std::int64_t>(t), static_cast<std::int64_t>(s)});
-            result.data<float>()[rows[t] * result.size(1) + columns[s]] +=
-                weight / tokens[static_cast<std::size_t>(rows[t])];
+            const float share = weight / static_cast<float>(columns[s].end - columns[s].begin);
+            for (std::int64_t row = rows[t].begin; row < rows[t].end; ++row) {
+                for (std::int64_t column = columns[s].begin; column < columns[s].end; ++column) {
+                    result.data<float>()[row * result.size(1) + column] +=
+                        share / tokens[static_cast<std::size_t>(row)];
+                }
+            }
         }
     }
     return result;

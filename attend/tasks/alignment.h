@@ -32,7 +32,8 @@ inline constexpr double kLeastAlignment = 0.2;
 /// @param weights float32 [target, source] @throws ShapeError, DTypeError
 std::vector<AlignmentLink> strong_links(const TensorView& weights);
 
-/// Weights between words: a source word has the sum of its tokens', a target word the mean over its own.
+/// Weights between words: a source word has the sum of its tokens', a target word the mean over its own. A token of
+/// several words is one of each, and shares its weight among those of the source.
 /// @param weights float32 [target tokens, source tokens]; tokens of no word (the end) are left out
 /// @param source_tokens, target_tokens bytes of the first tokens @param source_words, target_words rising
 /// @return float32 [target words, source words] @throws ShapeError, DTypeError

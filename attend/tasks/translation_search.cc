@@ -135,7 +135,13 @@ std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& f
     }
     if (!folder.not_for_samples.empty()) throw ValueError(kOperation, folder.not_for_samples);
     // Without an option the folder has the word, where Transformers would draw beams.
-    if (options.beam_size.value_or(options.sampling ? 1 : search.num_beams) != 1) {
+    if (!options.beam_size && !options.sampling && search.num_beams != 1) {
+        throw FileError(kOperation,
+                        "expected 'do_sample' without 'num_beams' in the configuration of '" + folder.path +
+                            "', found both, " + std::to_string(search.num_beams) +
+                            " beams; the option of sampling draws without them, or searches with them where it is off");
+    }
+    if (options.beam_size.value_or(1) != 1) {
         throw ValueError(kOperation,
                          "expected a beam_size of 1 with sampling, found " + std::to_string(search.num_beams));
     }

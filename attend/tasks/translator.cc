@@ -284,7 +284,8 @@ SourceWords Translator::Parts::source_words(const std::string& text) const {
     return {folder.source.encode_with_ranges(text).ranges, text::words(text, folder.source_language)};
 }
 
-// Links count the words of the whole source: a word may lie in two parts.
+// Links count the words of the whole source: a word may lie in two parts. Only those of this part are looked at, or a
+// source of many parts would take the square of its length.
 void Translator::Parts::align(const TranslationSequence& sequence, const TensorView& weights, const SourceWords& source,
                               Translation& translation) const {
     translation.source_ids = sequence.ids;
@@ -294,8 +295,20 @@ void Translator::Parts::align(const TranslationSequence& sequence, const TensorV
     pieces.insert(pieces.end(), first, first + static_cast<std::ptrdiff_t>(sequence.ids.size() - 1 - sequence.given));
     const std::vector<text::TextRange> targets = folder.target.decode_with_ranges(translation.ids).ranges;
     translation.words.target = text::words(translation.text, folder.target_language);
-    translation.words.links =
-        strong_links(word_weights(weights, pieces, targets, source.words, translation.words.target));
+    const std::span<const text::TextRange> all = source.words;
+    std::size_t begin = 0;
+    std::size_t end = 0;
+    if (first != source.pieces.end() && pieces.size() > static_cast<std::size_t>(sequence.given)) {
+        const std::int64_t from = first->begin;
+        const std::int64_t to = pieces.back().end;
+        const auto before = [&](const text::TextRange& word) { return word.end <= from; };
+        const auto within = [&](const text::TextRange& word) { return word.begin < to; };
+        begin = static_cast<std::size_t>(std::partition_point(all.begin(), all.end(), before) - all.begin());
+        end = static_cast<std::size_t>(std::partition_point(all.begin(), all.end(), within) - all.begin());
+    }
+    const auto part = all.subspan(begin, std::max(begin, end) - begin);
+    translation.words.links = strong_links(word_weights(weights, pieces, targets, part, translation.words.target));
+    for (AlignmentLink& link : translation.words.links) link.source += static_cast<std::int64_t>(begin);
 }
 
 Translator::Translator(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)) {}

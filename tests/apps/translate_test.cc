@@ -291,6 +291,11 @@ TEST_F(TranslateCommand, OptionsOfTwoFamilies) {
     // Samples are as many as are asked for; beams are not.
     const std::string samples = "translate --model " + opus + " --sampling --seed 3 --n-best 2 ";
     EXPECT_EQ(run(samples + "--beam-size 1 hello"), run(samples + "hello"));
+    // A flag may be turned off again.
+    const std::string plain = "translate --model " + opus + " hello ";
+    EXPECT_EQ(run(plain + "--sampling=false"), run(plain));
+    EXPECT_EQ(run(plain + "--no-sampling --no-renormalize-logits"), run(plain));
+    error(plain + "--sampling --no-sampling --seed 3", 2);
 }
 
 TEST_F(TranslateCommand, AttentionOptionsThatDoNotFitAreRefused) {

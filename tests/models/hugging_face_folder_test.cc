@@ -429,8 +429,14 @@ TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     copy.replace("generation_config.json", "\"min_p\": 0.1, ", "");
     copy.replace("generation_config.json", "\"temperature\": 0.0,", "\"temperature\": 0.5, \"do_sample\": true,");
     const Translator beams = Translator::from_pretrained(copy.folder());
-    EXPECT_EQ(message_of<ValueError>([&] { beams.translate("a"); }),
+    EXPECT_EQ(message_of<ValueError>([&] { beams.translate("a", {.beam_size = 4}); }),
               "[Translator] expected a beam_size of 1 with sampling, found 4");
+    EXPECT_EQ(
+        message_of<FileError>([&] { beams.translate("a"); }),
+        "[Translator] expected 'do_sample' without 'num_beams' in the configuration of '" + copy.folder() +
+            "', found both, 4 beams; the option of sampling draws without them, or searches with them where it is "
+            "off");
+    EXPECT_EQ(beams.translate("a", {.sampling = false}).ids, typical.translate("a").ids);
     EXPECT_EQ(beams.translate("a", {.beam_size = 1}).ids, beams.translate("a", {.sampling = true}).ids);
     copy.replace("generation_config.json", "\"num_beams\": 4", "\"num_beams\": 1");
     copy.replace("generation_config.json", "\"temperature\": 0.5,", "\"temperature\": 0.0,");

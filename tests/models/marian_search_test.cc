@@ -273,6 +273,22 @@ TEST(Alignment, WordsHaveTheSumAndTheMeanOfTheirTokens) {
     EXPECT_THROW(word_weights(zeros({1, 1}), source, target, source_words, target_words), ShapeError);
 }
 
+// "C++" is three words: a piece of all of them counts for each, and shares its weight among those of the source.
+TEST(Alignment, APieceOfSeveralWordsIsOneOfEach) {
+    Tensor weights({2, 2});
+    const float values[] = {0.7F, 0.3F, 0.1F, 0.9F};
+    std::copy_n(values, 4, weights.data<float>());
+    const std::vector<text::TextRange> words = {{0, 1}, {1, 2}, {2, 3}, {4, 5}};
+    const std::vector<text::TextRange> pieces = {{0, 3}, {3, 5}};
+    const Tensor found = word_weights(weights, pieces, pieces, words, words);
+    for (std::int64_t row = 0; row < 3; ++row) {
+        for (std::int64_t column = 0; column < 3; ++column) EXPECT_NEAR(found.item({row, column}), 0.7 / 3, 1e-6);
+        EXPECT_NEAR(found.item({row, 3}), 0.3, 1e-6);
+        EXPECT_NEAR(found.item({3, row}), 0.1 / 3, 1e-6);
+    }
+    EXPECT_NEAR(found.item({3, 3}), 0.9, 1e-6);
+}
+
 TEST(MarianSearch, NBestOfALineAreBestFirst) {
     const Translator translator = Translator::from_pretrained(SmallModel("tiny").folder);
     TranslationOptions options;

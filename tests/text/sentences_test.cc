@@ -30,8 +30,7 @@ TEST(Sentences, DoNotEndInsideAWord) {
         EXPECT_EQ(split(one), Sentences{one});
     }
     EXPECT_EQ(split("Ask https://a.b/c?d. It is good."), (Sentences{"Ask https://a.b/c?d.", "It is good."}));
-    EXPECT_EQ(split("今天很好?明天呢!好", "zh"),
-              (Sentences{"今天很好?", "明天呢!", "好"}));
+    EXPECT_EQ(split("今天很好?明天呢!好", "zh"), (Sentences{"今天很好?", "明天呢!", "好"}));
 }
 
 // Ranges are bytes of the line after the repair.

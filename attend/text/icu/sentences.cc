@@ -127,7 +127,8 @@ bool ends_abbreviated(const icu::UnicodeString& text, std::int32_t begin, std::i
 bool is_east_asian(UChar32 c) {
     UErrorCode status = U_ZERO_ERROR;
     const UScriptCode script = uscript_getScript(c, &status);
-    return script == USCRIPT_HAN || script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA || script == USCRIPT_HANGUL;
+    return script == USCRIPT_HAN || script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA ||
+           script == USCRIPT_HANGUL;
 }
 
 /// Whether a mark at the end of ASCII stands inside a word, with no space behind it: "a.html?q=1", "Yahoo!Mail".
