@@ -151,6 +151,29 @@ TEST(Includes, ASourceIncludesItsHeaderFirst) {
     EXPECT_GT(files, 20);
 }
 
+/// The headers of the library that attend/CMakeLists.txt installs.
+std::set<std::string> installed_headers() {
+    std::ifstream list(fs::path(ATTEND_SOURCE_DIR) / "attend" / "CMakeLists.txt");
+    std::set<std::string> headers;
+    for (std::string word; list >> word;) {
+        if (word.size() > 2 && word.substr(word.size() - 2) == ".h") headers.insert("attend/" + word);
+    }
+    return headers;
+}
+
+// Or a program that includes it against the installed tree does not compile.
+TEST(Includes, WhatInstalledHeadersIncludeIsInstalled) {
+    const std::set<std::string> installed = installed_headers();
+    EXPECT_EQ(installed.count("attend/core/tensor.h"), 1U);
+    for (const std::string& header : installed) {
+        std::ifstream source(fs::path(ATTEND_SOURCE_DIR) / header);
+        for (std::string line; std::getline(source, line);) {
+            const std::string other = included_by(line);
+            if (other.rfind("attend/", 0) == 0) EXPECT_EQ(installed.count(other), 1U) << header << ": " << other;
+        }
+    }
+}
+
 // docs/architecture.md names every room, so that the map and the test agree.
 TEST(Includes, TheMapNamesEveryRoom) {
     std::ifstream map(fs::path(ATTEND_SOURCE_DIR) / "docs" / "architecture.md");
