@@ -253,14 +253,24 @@ void check_last_dimension(const std::string& operation, const std::string& name,
     }
 }
 
+namespace {
+
+/// Sequences and heads are gone through although they have nothing; their rows are where those have no numbers.
+void check_no_elements(const std::string& operation, const std::string& name, const Shape& shape) {
+    constexpr int kSequencesAndHeads = 2;
+    check_empty_shape(operation, name, shape, shape[3] == 0 ? -1 : kSequencesAndHeads);
+}
+
+}  // namespace
+
 CheckedProblem::CheckedProblem(const std::string& operation, const TensorView& query, const TensorView& key,
                                const TensorView& value, const AttentionOptions& options) {
     check_rank4(operation, "query", query);
     check_rank4(operation, "key", key);
     check_rank4(operation, "value", value);
-    check_empty_shape(operation, "query", query.shape());
-    check_empty_shape(operation, "key", key.shape());
-    check_empty_shape(operation, "value", value.shape());
+    check_no_elements(operation, "query", query.shape());
+    check_no_elements(operation, "key", key.shape());
+    check_no_elements(operation, "value", value.shape());
     if (!is_floating(query.dtype())) {
         throw DTypeError(
             operation, "expected query of type float32, float64, bfloat16 or float16, found " + quoted(query.dtype()));

@@ -53,16 +53,18 @@ Shape contiguous_strides(const Shape& shape) {
     return strides;
 }
 
-void check_empty_shape(const std::string& operation, const std::string& name, const Shape& shape) {
+void check_empty_shape(const std::string& operation, const std::string& name, const Shape& shape, int leading) {
     constexpr std::int64_t kMost = std::int64_t{1} << 22;
+    constexpr std::int64_t kMostOfAll = std::int64_t{1} << 56;
     if (shape.numel() > 0) return;
     std::int64_t product = 1;
-    for (const std::int64_t extent : shape) {
-        if (extent > 0 && (__builtin_mul_overflow(product, extent, &product) || product > kMost)) {
+    for (int i = 0; i < shape.rank(); ++i) {
+        const std::int64_t most = leading < 0 || i < leading ? kMost : kMostOfAll;
+        if (shape[i] > 0 && (__builtin_mul_overflow(product, shape[i], &product) || product > most)) {
             throw ShapeError(operation, "expected " + name +
                                             " without elements to have extents whose product (but for those of 0) is "
                                             "at most " +
-                                            std::to_string(kMost) + ", found " + to_string(shape));
+                                            std::to_string(most) + ", found " + to_string(shape));
         }
     }
 }

@@ -59,7 +59,9 @@ std::string to_string(const Shape& shape);
 Shape contiguous_strides(const Shape& shape);
 
 /// Shapes without elements cost nothing to write down: a file of 300 bytes could ask for work on 2^50 rows of none.
-/// @throws ShapeError for one whose other extents have a product beyond 2^22, naming `operation` and the tensor
-void check_empty_shape(const std::string& operation, const std::string& name, const Shape& shape);
+/// @param leading how many extents are gone through where there are no elements; -1: all
+/// @throws ShapeError for one of which those but for the zeros have a product beyond 2^22, or all of them one that
+/// 64 bits do not hold, naming `operation` and the tensor
+void check_empty_shape(const std::string& operation, const std::string& name, const Shape& shape, int leading = -1);
 
 }  // namespace attend

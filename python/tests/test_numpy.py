@@ -213,6 +213,11 @@ def test_empty_arrays():
     q, k, v = arrays(kv_heads=4)
     assert attend.attention(empty, k, v).shape == (2, 4, 0, 8)
     np.testing.assert_array_equal(attend.attention(q, empty, empty), np.zeros_like(q))
+    # No sequences of everyday sizes, and queries of none over many heads.
+    shard = np.empty((0, 32, 2048, 128), np.float32)
+    assert attend.attention(shard, shard, shard).shape == attend.linear_attention(shard, shard, shard).shape == shard.shape
+    key = np.zeros((512, 128, 1, 128), np.float32)
+    assert attend.attention(key[:, :, :0], key, key).shape == (512, 128, 0, 128)
 
 
 def test_import_does_not_bring_pytorch():

@@ -27,6 +27,9 @@ TEST(Shape, CountsAndChecks) {
     EXPECT_EQ(to_string(Shape{2, 8, 77, 64}), "[2, 8, 77, 64]");
     check_empty_shape("x", "a tensor", {std::int64_t{1} << 22, 0, 1});
     EXPECT_THROW(check_empty_shape("x", "a tensor", {std::int64_t{1} << 22, 0, 2}), ShapeError);
+    check_empty_shape("x", "a tensor", {std::int64_t{1} << 22, 0, std::int64_t{1} << 34}, 2);
+    EXPECT_THROW(check_empty_shape("x", "a tensor", {std::int64_t{1} << 22, 2, 0}, 2), ShapeError);
+    EXPECT_THROW(check_empty_shape("x", "a tensor", {std::int64_t{1} << 22, 0, std::int64_t{1} << 35}, 2), ShapeError);
 }
 
 TEST(Tensor, OwnsAlignedElements) {
