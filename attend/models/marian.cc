@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,6 +55,32 @@ public:
         check(sizes->second[1], target, target_rows);
     }
 
+    /// Whether the output layer and the embeddings are the matrices that are there: an output layer of its own is not
+    /// built, and 'Wemb' is what Marian calls an embedding of both languages. Files without these entries are taken by
+    /// their tensors. @param shared there is 'Wemb'
+    void require_tied(bool shared) const {
+        constexpr const char* kOutput = "tied-embeddings";
+        constexpr const char* kSides = "tied-embeddings-src";
+        constexpr const char* kAll = "tied-embeddings-all";
+        const auto is_said = [&](const char* name) { return values_.count(name) != 0; };
+        if (!is_said(kOutput) && !is_said(kSides) && !is_said(kAll)) return;
+        const bool all = flag(kAll);
+        const bool sides = all || flag(kSides);
+        const std::string where = " in the configuration of '" + file_ + "'";
+        if (sides && !shared) {
+            throw FileError(kOperation, "expected a tensor 'Wemb' in '" + file_ + "', as '" + (all ? kAll : kSides) +
+                                            "' of its configuration is 'true', found none");
+        }
+        if (!sides && shared) {
+            throw FileError(kOperation, "expected '" + std::string(kAll) + "' or '" + kSides + "' to be 'true'" +
+                                            where + ", which has a tensor 'Wemb', found 'false'");
+        }
+        if (!all && !flag(kOutput)) {
+            throw FileError(kOperation, "expected '" + std::string(kOutput) + "' or '" + kAll + "' to be 'true'" +
+                                            where + ", since no output layer of its own is built, found 'false'");
+        }
+    }
+
     /// transformer-guided-alignment-layer: "last", or a layer counted from 1.
     std::int64_t alignment_block(std::int64_t layers) const {
         constexpr const char* kName = "transformer-guided-alignment-layer";
@@ -74,6 +101,13 @@ public:
     }
 
 private:
+    bool flag(const std::string& name) const {
+        const std::string found = value(name, "false");
+        if (found == "true" || found == "false") return found == "true";
+        throw FileError(kOperation, "expected '" + name + "' to be 'true' or 'false' in the configuration of '" +
+                                        file_ + "', found '" + found + "'");
+    }
+
     std::string value(const std::string& name, const std::string& otherwise) const {
         const auto found = values_.find(name);
         return found == values_.end() || found->second.empty() ? otherwise : found->second.front();
@@ -147,6 +181,17 @@ public:
                 input_scale(alpha)};
     }
 
+    /// Rows of an embedding times sqrt(d), read in the file.
+    nn::EmbeddingRows embedding(const std::shared_ptr<const MarianFile>& file, const std::string& name) const {
+        read_.insert(name);
+        const MarianWeights found = file->weights(name);
+        if (found.values.size(1) != d_) {
+            throw FileError(kOperation, "expected rows of " + std::to_string(d_) + " numbers for '" + name + "' in '" +
+                                            file->file_name() + "', found shape " + to_string(found.values.shape()));
+        }
+        return {.rows = found.values, .factor = std::sqrt(static_cast<float>(d_)) / found.multiplier, .owner = file};
+    }
+
     nn::Norm norm(const std::string& prefix) const {
         const nn::StateDict state{{"weight", numbers(prefix + "_scale", d_)}, {"bias", numbers(prefix + "_bias", d_)}};
         return nn::Norm(state, {.kind = nn::NormKind::layer, .epsilon = kEpsilon});
@@ -179,9 +224,21 @@ public:
         return nn::Block(std::move(parts));
     }
 
+    /// Refuses tensors that nobody asked for: the network would be another one than was trained.
+    void check_all_read() const {
+        for (const std::string& name : file_.names()) {
+            // Scales of inputs may be left over; whoever has them in the file need not quantise by them.
+            if (read_.count(name) != 0 || name.starts_with("special:") || name.find("_QuantMult") != std::string::npos)
+                continue;
+            throw FileError(kOperation, "expected tensors of the network in the configuration of '" +
+                                            file_.file_name() + "' alone, found '" + name + "'");
+        }
+    }
+
 private:
     /// @throws FileError unless the matrix [out, in] has this shape
     MarianWeights weights(const std::string& name, const Shape& shape) const {
+        read_.insert(name);
         MarianWeights found = file_.weights(name);
         if (!(found.values.shape() == shape)) {
             throw FileError(kOperation, "expected the matrix [out, in] " + to_string(shape) + " for '" + name +
@@ -204,6 +261,7 @@ private:
 
     /// The numbers of a float tensor, [count], all finite: a greedy search sees no more of its logits than the largest.
     Tensor numbers(const std::string& name, std::int64_t count) const {
+        read_.insert(name);
         Tensor found = file_.floats(name);
         if (found.numel() != count) {
             throw FileError(kOperation, "expected " + std::to_string(count) + " numbers for '" + name + "' in '" +
@@ -223,17 +281,8 @@ private:
     ComputeType type_;
     std::int64_t d_;
     std::int64_t heads_;
+    mutable std::set<std::string> read_;  // names that were asked for
 };
-
-/// Rows of an embedding times sqrt(d), read in the file.
-nn::EmbeddingRows embedding(const std::shared_ptr<const MarianFile>& file, const std::string& name, std::int64_t d) {
-    const MarianWeights found = file->weights(name);
-    if (found.values.size(1) != d) {
-        throw FileError(kOperation, "expected rows of " + std::to_string(d) + " numbers for '" + name + "' in '" +
-                                        file->file_name() + "', found shape " + to_string(found.values.shape()));
-    }
-    return {.rows = found.values, .factor = std::sqrt(static_cast<float>(d)) / found.multiplier, .owner = file};
-}
 
 /// Refuses layers beyond those that the configuration has: the model would be another one than was trained.
 void check_depth(const MarianFile& file, const std::string& prefix, std::int64_t depth) {
@@ -268,12 +317,13 @@ nn::EncoderDecoder load_marian(std::shared_ptr<const MarianFile> file, ComputeTy
     const std::int64_t width = configuration.number("transformer-dim-ffn");
     const Loader loader(*file, type, d, heads);
     const bool shared = has_shared_vocabulary(*file);
+    configuration.require_tied(shared);
 
     nn::EncoderDecoderParts parts;
     const std::string source = shared ? "Wemb" : "encoder_Wemb";
     const std::string tied = shared ? "Wemb" : "decoder_Wemb";
-    parts.source.rows = embedding(file, source, d);
-    parts.target.rows = embedding(file, tied, d);
+    parts.source.rows = loader.embedding(file, source);
+    parts.target.rows = loader.embedding(file, tied);
     configuration.require_rows(source, parts.source.rows.rows.size(0), tied, parts.target.rows.rows.size(0));
     // Tables of positions are made once d is known to be what the embeddings have.
     const nn::Positions positions(nn::SinusoidalLayout::halves_last, d);
@@ -292,6 +342,7 @@ nn::EncoderDecoder load_marian(std::shared_ptr<const MarianFile> file, ComputeTy
     }
     const std::string alpha = file->contains("none_QuantMultA") ? "none_QuantMultA" : tied + "_QuantMultA";
     parts.output = loader.output(file, tied, "decoder_ff_logit_out_b", alpha, parts.target.rows.rows.shape());
+    loader.check_all_read();
     parts.alignment_block = configuration.alignment_block(decoder);
     return nn::EncoderDecoder(std::move(parts));
 }

@@ -233,10 +233,79 @@ TEST(Marian, EveryMissingTensorIsNamed) {
             if (tensor.ends_with("_QuantMultA")) continue;  // may be absent
             const std::string message =
                 refusal(small, [&, &missing = tensor](MarianItems& items) { items.erase(missing); });
-            // Without Wemb a file has two vocabularies.
-            const std::string named = tensor == "Wemb" ? "encoder_Wemb" : tensor;
-            EXPECT_NE(message.find("expected a tensor '" + named + "' in 'm.bin'"), std::string::npos) << message;
+            EXPECT_NE(message.find("expected a tensor '" + tensor + "' in 'm.bin'"), std::string::npos) << message;
         }
+    }
+    // Nor does the configuration say that there is one embedding: the file has two vocabularies.
+    EXPECT_NE(refusal(SmallModel("tiny"),
+                      [](MarianItems& items) {
+                          items.erase("Wemb");
+                          replace_configuration(items, "tied-embeddings-all: true", "ulr: false");
+                          replace_configuration(items, "tied-embeddings: false", "ulr: false");
+                      })
+                  .find("expected a tensor 'encoder_Wemb' in 'm.bin'"),
+              std::string::npos);
+}
+
+// The output layer is an embedding: one of its own would be another network, with other results.
+TEST(Marian, OutputLayersOfTheirOwnAreNamed) {
+    const SmallModel split("split");
+    const auto untie = [](MarianItems& items) {
+        replace_configuration(items, "tied-embeddings: true", "tied-embeddings: false");
+    };
+    const auto add_output = [](MarianItems& items) {
+        MarianItem output = items.at("decoder_Wemb");
+        std::swap(output.shape[0], output.shape[1]);
+        items["decoder_ff_logit_out_W"] = output;
+    };
+    const std::string own =
+        "[load_marian] expected 'tied-embeddings' or 'tied-embeddings-all' to be 'true' in the configuration of "
+        "'m.bin', since no output layer of its own is built, found 'false'";
+    EXPECT_EQ(refusal(split, untie), own);
+    EXPECT_EQ(refusal(split,
+                      [&](MarianItems& items) {
+                          untie(items);
+                          add_output(items);
+                      }),
+              own);
+    EXPECT_EQ(refusal(split, add_output),
+              "[load_marian] expected tensors of the network in the configuration of 'm.bin' alone, found "
+              "'decoder_ff_logit_out_W'");
+}
+
+TEST(Marian, EmbeddingsThatTheConfigurationDoesNotHaveAreNamed) {
+    const SmallModel tiny("tiny");
+    const auto with = [](const char* from, const char* to) {
+        return [from, to](MarianItems& items) { replace_configuration(items, from, to); };
+    };
+    const char* kAll = "tied-embeddings-all: true";
+    EXPECT_EQ(refusal(tiny, with(kAll, "tied-embeddings-all: false")),
+              "[load_marian] expected 'tied-embeddings-all' or 'tied-embeddings-src' to be 'true' in the configuration "
+              "of 'm.bin', which has a tensor 'Wemb', found 'false'");
+    EXPECT_EQ(refusal(tiny, with(kAll, "tied-embeddings-src: true")),
+              "[load_marian] expected 'tied-embeddings' or 'tied-embeddings-all' to be 'true' in the configuration of "
+              "'m.bin', since no output layer of its own is built, found 'false'");
+    EXPECT_EQ(refusal(tiny, with(kAll, "tied-embeddings-all: maybe")),
+              "[load_marian] expected 'tied-embeddings-all' to be 'true' or 'false' in the configuration of 'm.bin', "
+              "found 'maybe'");
+    EXPECT_EQ(refusal(SmallModel("split"), with("tied-embeddings-all: false", "tied-embeddings-src: true")),
+              "[load_marian] expected a tensor 'Wemb' in 'm.bin', as 'tied-embeddings-src' of its configuration is "
+              "'true', found none");
+    // One embedding of both languages, which the output layer is as well: what tied-embeddings-all says in one word.
+    MarianItems items = read_items(read_file(tiny.model));
+    replace_configuration(items, kAll, "tied-embeddings-src: true");
+    replace_configuration(items, "tied-embeddings: false", "tied-embeddings: true");
+    EXPECT_NO_THROW(models::load_marian(
+        std::make_shared<const MarianFile>(MarianFile::from_bytes(written_items(items), "m.bin")), ComputeType::int8));
+}
+
+// Tensors that the network does not read belong to another one; scales of inputs that it need not read do not.
+TEST(Marian, TensorsThatNobodyReadsAreNamed) {
+    for (const std::string name : {"encoder_l1_self_Wo_ln_bias_pre", "decoder_l2_self_Wq", "Wpos", "Wtype"}) {
+        EXPECT_EQ(
+            refusal(SmallModel("tiny"), [&](MarianItems& items) { items[name] = items.at("encoder_l1_self_bq"); }),
+            "[load_marian] expected tensors of the network in the configuration of 'm.bin' alone, found '" + name +
+                "'");
     }
 }
 
