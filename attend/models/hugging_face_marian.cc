@@ -198,10 +198,12 @@ nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const std:
     const float factor = config.flag("scale_embedding").value_or(false) ? std::sqrt(static_cast<float>(d)) : 1.0F;
 
     const std::string source_name = first_of(*file, {"model.shared.weight", "model.encoder.embed_tokens.weight"});
-    const std::string target_name =
-        shared ? source_name : first_of(*file, {"model.decoder.embed_tokens.weight", "lm_head.weight"});
-    // The output is tied to the decoder's embeddings unless the file says otherwise.
-    const bool tied = config.flag("tie_word_embeddings").value_or(true) || !file->contains("lm_head.weight");
+    // The output is tied to the decoder's embeddings unless config.json says otherwise. Of the two that are one tensor
+    // a file may have either; where they are two and one is missing, Transformers would begin with random numbers.
+    const bool tied = config.flag("tie_word_embeddings").value_or(true);
+    const char* own_target = "model.decoder.embed_tokens.weight";
+    std::string target_name = shared ? source_name : own_target;
+    if (tied && !shared) target_name = first_of(*file, {own_target, "lm_head.weight"});
     Tensor bias;
     if (file->contains("final_logits_bias")) {
         bias = loader.tensor("final_logits_bias", {1, targets}).view().select(0, 0).clone();

@@ -31,11 +31,11 @@ bool is_weight(const std::string& name, const TensorView& tensor, const std::str
     return !table || name == output;
 }
 
-/// The tensor that the output layer reads. @throws FileError where there is none
+/// The tensor that the output layer reads.
 std::string output_of(const Checkpoint& checkpoint, const JsonConfig& config) {
     const bool tied = config.flag("tie_word_embeddings").value_or(true);
     const bool shared = config.flag("share_encoder_decoder_embeddings").value_or(true);
-    if (!tied && checkpoint.contains("lm_head.weight")) return "lm_head.weight";
+    if (!tied) return "lm_head.weight";
     return shared && checkpoint.contains("model.shared.weight") ? "model.shared.weight"
                                                                 : "model.decoder.embed_tokens.weight";
 }

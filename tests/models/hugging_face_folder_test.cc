@@ -168,6 +168,36 @@ TEST(HuggingFaceFolder, ConvertedFoldersWithAnOutputOfTheirOwnGiveTheSame) {
     }
 }
 
+// Transformers would begin with random numbers, and warn. Tied, save_pretrained leaves one of the two out.
+TEST(HuggingFaceFolder, OutputsOfTheirOwnMustBeThere) {
+    const OpusCopy copy;
+    copy.replace("config.json", "{", "{\"tie_word_embeddings\": true,");
+    const TranslationOptions options{.scores = true};
+    expect_equal(translated(copy.folder(), ComputeType::float32, options),
+                 translated(opus_folder(), ComputeType::float32, options));
+    copy.replace("config.json", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+    EXPECT_EQ(copy.message(), "[load_hugging_face_marian] expected a tensor 'lm_head.weight' of shape [112, 16] in '" +
+                                  copy.folder() + "/model.safetensors', found none");
+    const TemporaryFolder folder;
+    EXPECT_THROW(convert_folder(copy.folder(), folder.path("int8"), ComputeType::int8), FileError);
+    EXPECT_FALSE(fs::exists(folder.path("int8")));
+    // Nor is an output of its own the decoder's embedding.
+    copy.replace("config.json", "\"share_encoder_decoder_embeddings\": true",
+                 "\"share_encoder_decoder_embeddings\": false");
+    rewrite_tensors(copy, [](TensorMap& tensors) {
+        for (const char* name : {"lm_head.weight", "model.encoder.embed_tokens.weight"}) {
+            tensors[name] = tensors.at("model.shared.weight").view().clone();
+        }
+        tensors.erase("model.shared.weight");
+    });
+    EXPECT_NE(copy.message().find("expected a tensor 'model.decoder.embed_tokens.weight' of shape [112, 16]"),
+              std::string::npos)
+        << copy.message();
+    copy.replace("config.json", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+    expect_equal(translated(copy.folder(), ComputeType::float32, options),
+                 translated(opus_folder(), ComputeType::float32, options));
+}
+
 // Transformers takes the positions of a file, be they what it would compute or not.
 TEST(HuggingFaceFolder, PositionsOfTheFileAreTaken) {
     const TranslationOptions options{.scores = true};
