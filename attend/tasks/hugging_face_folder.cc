@@ -215,11 +215,31 @@ void check_bad_words(const Generation& from, std::int64_t size) {
     }
 }
 
+/// Embeddings may have more rows than there are words: they are padded up to a multiple of kMostPadding. Fewer words
+/// are those of another model. @throws FileError naming the dictionary `file`
 void check_vocabulary(const text::Tokenizer& pieces, const std::string& file, std::int64_t rows,
                       const std::string& model) {
-    if (pieces.size() <= rows) return;
-    throw FileError(kOperation, "expected at most " + std::to_string(rows) + " pieces, as many as '" + model +
-                                    "' has rows for, in '" + file + "', found " + std::to_string(pieces.size()));
+    constexpr std::int64_t kMostPadding = 128;
+    if (pieces.size() > rows) {
+        throw FileError(kOperation, "expected at most " + std::to_string(rows) + " pieces, as many as '" + model +
+                                        "' has rows for, in '" + file + "', found " + std::to_string(pieces.size()));
+    }
+    if (pieces.words() <= rows - kMostPadding) {
+        throw FileError(kOperation, "expected more than " + std::to_string(rows - kMostPadding) + " pieces for the " +
+                                        std::to_string(rows) + " rows of '" + model + "' in '" + file + "', found " +
+                                        std::to_string(pieces.words()));
+    }
+}
+
+/// A dictionary is made of the pieces of both SentencePiece models, so it has nearly all of either. Some that no text
+/// of the training had may be missing, and models of related languages share a third: half tells one's own from
+/// another's.
+/// @throws FileError naming both files
+void check_pieces(const text::Tokenizer& pieces, const std::string& file, const std::string& dictionary) {
+    if (pieces.known_pieces() * 2 >= pieces.model_pieces()) return;
+    throw FileError(kOperation, "expected half of the " + std::to_string(pieces.model_pieces()) + " pieces of '" +
+                                    file + "' or more in '" + dictionary + "', found " +
+                                    std::to_string(pieces.known_pieces()) + ": the two are of different models");
 }
 
 }  // namespace
@@ -241,6 +261,8 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     };
     const auto source = opened(source_spm, source_words);
     const auto target = separate ? opened(target_spm, target_words) : text::Tokenizer::open(target_spm, source);
+    check_pieces(source, source_spm, source_words);
+    check_pieces(target, target_spm, target_words);
     TranslationFolder result{folder, models::load_hugging_face_marian(config, checkpoint, type), source, target};
     const std::string& weights = checkpoint->file_of("model.shared.weight");
     check_vocabulary(result.source, source_words, result.model.source_size(), weights);

@@ -63,6 +63,12 @@ public:
     std::int64_t find(const std::string& piece) const;
     /// Number of ids.
     std::int64_t size() const noexcept;
+    /// Number of ids that have a word: fewer, where a dictionary leaves some out.
+    std::int64_t words() const noexcept;
+    /// Number of the SentencePiece model's pieces.
+    std::int64_t model_pieces() const noexcept;
+    /// How many of these the dictionary has; without one all.
+    std::int64_t known_pieces() const noexcept;
     /// Id of the piece for the end of a sentence, or -1.
     std::int64_t end() const noexcept;
     /// Id of the piece for what is unknown.

@@ -9,9 +9,11 @@
 #include <attend/nn/positions.h>
 #include <attend/tasks/conversion.h>
 #include <attend/tasks/translator.h>
+#include <attend/text/tokenizer.h>
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <limits>
@@ -414,6 +416,59 @@ TEST(HuggingFaceFolder, RowsWithoutAWordAreUnknown) {
     EXPECT_EQ(fewer.translate("the cat").ids, ids);
     EXPECT_EQ(fewer.pieces({109, 110, 111, 5000}), (std::vector<std::string>{last, "<unk>", "<pad>", "<unk>"}));
     EXPECT_THROW(fewer.pieces({-1}), ValueError);
+}
+
+// Embeddings that are padded have up to 127 rows more than there are words; a vocabulary that was cut has fewer words.
+TEST(HuggingFaceFolder, VocabulariesWithTooFewWordsAreNamed) {
+    const auto padded = [](const OpusCopy& copy, std::int64_t rows) {
+        const std::string size = "\"vocab_size\": " + std::to_string(rows);
+        copy.replace("config.json", "\"decoder_vocab_size\": 112", "\"decoder_" + size.substr(1));
+        copy.replace("config.json", "\"vocab_size\": 112", size);
+        rewrite_tensors(copy, [&](TensorMap& tensors) {
+            for (const auto& [name, shape] :
+                 {std::pair("model.shared.weight", Shape{rows, 16}), std::pair("final_logits_bias", Shape{1, rows})}) {
+                const Tensor old = std::move(tensors[name]);
+                Tensor& grown = tensors[name] = zeros(shape);
+                std::copy_n(old.data<float>(), old.numel(), grown.data<float>());
+            }
+        });
+    };
+    const OpusCopy most;
+    padded(most, 112 + 127);
+    EXPECT_NO_THROW(Translator::from_pretrained(most.folder()));
+    // The last index stays where it is.
+    most.replace("vocab.json", "\">>xx<<\": 110, ", "");
+    EXPECT_EQ(most.message(), "[Translator] expected more than 111 pieces for the 239 rows of '" + most.folder() +
+                                  "/model.safetensors' in '" + most.folder() + "/vocab.json', found 111");
+    const OpusCopy more;
+    padded(more, 112 + 128);
+    EXPECT_EQ(more.message(), "[Translator] expected more than 112 pieces for the 240 rows of '" + more.folder() +
+                                  "/model.safetensors' in '" + more.folder() + "/vocab.json', found 112");
+}
+
+TEST(HuggingFaceFolder, PiecesOfAnotherModelAreNamed) {
+    const std::string own = read_file(opus_folder() + "/vocab.json");
+    // Words of nobody's in the place of some of the source's 77.
+    const auto with_foreign = [&](const OpusCopy& copy, std::int64_t count) {
+        const text::Tokenizer source = text::Tokenizer::open(copy.path("source.spm"));
+        ASSERT_EQ(source.size(), 77);
+        std::string json = own;
+        for (std::int64_t id = 76; id > 76 - count; --id) {
+            const std::string word = "\"" + source.piece(id) + "\": ";
+            const std::size_t at = json.find(word);
+            ASSERT_NE(at, std::string::npos) << word;
+            json.insert(at + 1, "of nobody: ");
+        }
+        write_file(copy.path("vocab.json"), json);
+    };
+    const OpusCopy half;
+    with_foreign(half, 38);
+    EXPECT_EQ(half.message().find(half.path("source.spm")), std::string::npos) << half.message();
+    const OpusCopy less;
+    with_foreign(less, 39);
+    EXPECT_EQ(less.message(), "[Translator] expected half of the 77 pieces of '" + less.folder() +
+                                  "/source.spm' or more in '" + less.folder() +
+                                  "/vocab.json', found 38: the two are of different models");
 }
 
 TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {

@@ -52,6 +52,18 @@ std::int64_t Tokenizer::size() const noexcept {
     return 0;
 }
 
+std::int64_t Tokenizer::words() const noexcept {
+    return 0;
+}
+
+std::int64_t Tokenizer::model_pieces() const noexcept {
+    return 0;
+}
+
+std::int64_t Tokenizer::known_pieces() const noexcept {
+    return 0;
+}
+
 std::int64_t Tokenizer::end() const noexcept {
     return -1;
 }

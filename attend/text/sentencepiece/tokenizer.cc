@@ -130,6 +130,7 @@ struct Tokenizer::Model {
     sentencepiece::SentencePieceProcessor processor;
     std::shared_ptr<const Dictionary> dictionary = {};  // null: ids are SentencePiece's
     std::vector<std::int64_t> ids = {};  // of the dictionary, by SentencePiece's; what it does not have is unknown
+    std::int64_t known = 0;              // of its pieces, in the dictionary
     bool clean_up = false;               // spaces of decoded texts
 
     static std::shared_ptr<Model> load(const std::string& path) {
@@ -152,7 +153,9 @@ struct Tokenizer::Model {
     void take(std::shared_ptr<const Dictionary> given) {
         dictionary = std::move(given);
         for (int id = 0; id < processor.GetPieceSize(); ++id) {
-            ids.push_back(dictionary->words.find(processor.IdToPiece(id)).value_or(dictionary->unknown));
+            const std::optional<std::int64_t> found = dictionary->words.find(processor.IdToPiece(id));
+            known += found.has_value() ? 1 : 0;
+            ids.push_back(found.value_or(dictionary->unknown));
         }
     }
 
@@ -327,6 +330,18 @@ std::int64_t Tokenizer::find(const std::string& piece) const {
 
 std::int64_t Tokenizer::size() const noexcept {
     return model_->size();
+}
+
+std::int64_t Tokenizer::words() const noexcept {
+    return model_->dictionary ? model_->dictionary->words.size() : size();
+}
+
+std::int64_t Tokenizer::model_pieces() const noexcept {
+    return model_->processor.GetPieceSize();
+}
+
+std::int64_t Tokenizer::known_pieces() const noexcept {
+    return model_->dictionary ? model_->known : model_pieces();
 }
 
 std::int64_t Tokenizer::end() const noexcept {
