@@ -87,6 +87,7 @@ JsonConfig JsonConfig::parse(std::string_view json, const std::string& name) {
             }
             if (fits) to = std::move(lists);
         } else if (value.is_object()) {
+            config.objects_[key] = spelt;
             Texts texts;
             for (const auto& [entry, text] : value.items()) {
                 if (text.is_string()) texts[entry] = text.get<std::string>();
@@ -147,6 +148,19 @@ std::vector<std::vector<std::int64_t>> JsonConfig::integer_lists(const std::stri
     const auto* list = std::get_if<std::vector<std::int64_t>>(&value->second);
     if (list != nullptr && list->empty()) return {};
     refuse(name, "a list of lists of whole numbers");
+}
+
+std::vector<std::string> JsonConfig::names() const {
+    std::vector<std::string> result;
+    for (const auto& [name, value] : values_) result.push_back(name);
+    return result;
+}
+
+JsonConfig JsonConfig::object(const std::string& name) const {
+    if (!has(name)) return {};
+    const auto found = objects_.find(name);
+    if (found != objects_.end()) return parse(found->second, name_);
+    refuse(name, "an object");
 }
 
 std::map<std::string, std::string> JsonConfig::texts(const std::string& name) const {

@@ -40,6 +40,10 @@ public:
     /// A list of lists of whole numbers. Empty: not there. @copydetails number
     std::vector<std::vector<std::int64_t>> integer_lists(const std::string& name) const;
 
+    /// Names of all entries but those of null, ordered.
+    std::vector<std::string> names() const;
+    /// An object. Without entries: not there. @copydetails number
+    JsonConfig object(const std::string& name) const;
     /// An object of texts. Empty: not there. @copydetails number
     std::map<std::string, std::string> texts(const std::string& name) const;
 
@@ -62,7 +66,8 @@ private:
     std::string name_;
     std::map<std::string, Value> values_;
     std::set<std::string> nulls_;
-    std::map<std::string, std::string> spelt_;  // values as JSON, for messages
+    std::map<std::string, std::string> spelt_;    // values as JSON, for messages
+    std::map<std::string, std::string> objects_;  // as JSON
 };
 
 /// The same object with one more entry, or another value for it. @param json an object @param value JSON

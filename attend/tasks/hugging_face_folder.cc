@@ -242,6 +242,60 @@ void check_pieces(const text::Tokenizer& pieces, const std::string& file, const 
                                     std::to_string(pieces.known_pieces()) + ": the two are of different models");
 }
 
+/// The text of a token, which is a text or an object with it as 'content'; nothing where it is not there.
+std::optional<std::string> token_text(const JsonConfig& config, const std::string& name) {
+    try {
+        return config.text(name);
+    } catch (const FileError&) {  // no text: an object then
+    }
+    return config.object(name).text("content");
+}
+
+/// @throws FileError unless the end, what is unknown and padding are the pieces that a dictionary is read with
+void check_marks(const JsonConfig& config) {
+    for (const auto& [name, expected] :
+         {std::pair("eos_token", "</s>"), std::pair("unk_token", "<unk>"), std::pair("pad_token", "<pad>")}) {
+        const std::string found = token_text(config, name).value_or(expected);
+        if (found == expected) continue;
+        throw FileError(kOperation, "expected '" + std::string(name) + "' in '" + config.file_name() + "' to be '" +
+                                        expected + "', found '" + found + "'");
+    }
+}
+
+/// Tokens that were added to a tokenizer cut a text before SentencePiece sees it, and may have ids that the dictionary
+/// has not: the model would see other ids. What a text is cut at anyway is fine. @param where the entry or file
+/// @throws FileError
+void check_added(const text::Tokenizer& pieces, const std::string& dictionary, const std::string& where,
+                 const std::string& token, const std::string& id) {
+    const bool mark = token == "</s>" || token == "<unk>" || token == "<pad>";
+    const bool known = id == std::to_string(pieces.find(token));
+    if (known && (mark || (token.starts_with(">>") && token.ends_with("<<")))) return;
+    throw FileError(kOperation, "expected " + where + " to add no token to '" + dictionary + "', found '" + token +
+                                    "' with id " + id);
+}
+
+/// What a folder says of its tokenizer beside its dictionary. special_tokens_map.json and added_tokens.json are older
+/// files, which Transformers do not read where tokenizer_config.json has 'added_tokens_decoder'. @throws FileError
+void check_tokenizer(const std::string& folder, const JsonConfig& tokenizer, const text::Tokenizer& pieces,
+                     const std::string& dictionary) {
+    const char* decoder = "added_tokens_decoder";
+    check_marks(tokenizer);
+    if (tokenizer.has(decoder)) {
+        const JsonConfig tokens = tokenizer.object(decoder);
+        for (const std::string& id : tokens.names()) {
+            check_added(pieces, dictionary, "'" + std::string(decoder) + "' in '" + tokenizer.file_name() + "'",
+                        token_text(tokens, id).value_or(""), id);
+        }
+        return;
+    }
+    check_marks(optional_config(folder, "special_tokens_map.json"));
+    const JsonConfig added = optional_config(folder, "added_tokens.json");
+    for (const std::string& token : added.names()) {
+        check_added(pieces, dictionary, "'" + added.file_name() + "'", token,
+                    std::to_string(added.integer(token).value()));
+    }
+}
+
 }  // namespace
 
 TranslationFolder open_hugging_face_folder(const std::string& folder, models::ComputeType type) {
@@ -261,6 +315,7 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     };
     const auto source = opened(source_spm, source_words);
     const auto target = separate ? opened(target_spm, target_words) : text::Tokenizer::open(target_spm, source);
+    check_tokenizer(folder, tokenizer, source, source_words);
     check_pieces(source, source_spm, source_words);
     check_pieces(target, target_spm, target_words);
     TranslationFolder result{folder, models::load_hugging_face_marian(config, checkpoint, type), source, target};

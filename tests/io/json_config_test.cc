@@ -48,6 +48,12 @@ TEST(JsonConfig, ReadsKindsAndNamesWhatDoesNotFit) {
               "[JsonConfig] expected 'b' in 'c.json' to be a whole number, found 0.5");
     EXPECT_EQ(message_of<FileError>([&] { config.text("h"); }),
               "[JsonConfig] expected 'h' in 'c.json' to be a text, found {\"i\":1}");
+    EXPECT_EQ(config.object("h").integer("i"), 1);
+    EXPECT_EQ(config.object("h").names(), std::vector<std::string>{"i"});
+    EXPECT_TRUE(config.object("g").names().empty());
+    EXPECT_EQ(config.names(), (std::vector<std::string>{"a", "b", "c", "d", "e", "f", "h", "j"}));
+    EXPECT_EQ(message_of<FileError>([&] { config.object("e"); }),
+              "[JsonConfig] expected 'e' in 'c.json' to be an object, found [1,2]");
     EXPECT_THROW(config.number("d"), FileError);
     EXPECT_THROW(config.flag("a"), FileError);
     EXPECT_THROW(config.integers("f"), FileError);

@@ -471,6 +471,67 @@ TEST(HuggingFaceFolder, PiecesOfAnotherModelAreNamed) {
                                   "/vocab.json', found 38: the two are of different models");
 }
 
+// As MarianTokenizer.save_pretrained writes it for a tokenizer to which nothing was added.
+constexpr const char* kSavedTokenizer = R"({
+  "added_tokens_decoder": {
+    "0": {"content": "</s>", "lstrip": false, "special": true},
+    "1": {"content": "<unk>", "lstrip": false, "special": true},
+    "111": {"content": "<pad>", "lstrip": false, "special": true}
+  },
+  "clean_up_tokenization_spaces": false, "eos_token": "</s>", "extra_special_tokens": {}, "model_max_length": 512,
+  "pad_token": "<pad>", "separate_vocabs": false, "source_lang": "en", "sp_model_kwargs": {}, "target_lang": "xx",
+  "tokenizer_class": "MarianTokenizer", "unk_token": "<unk>"
+})";
+constexpr const char* kSavedMap = R"({"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"})";
+
+TEST(HuggingFaceFolder, TokenizersAsTransformersSaveThem) {
+    const OpusCopy copy;
+    write_file(copy.path("tokenizer_config.json"), kSavedTokenizer);
+    write_file(copy.path("special_tokens_map.json"), kSavedMap);
+    const TranslationOptions options{.scores = true};
+    expect_equal(translated(copy.folder(), ComputeType::float32, options),
+                 translated(opus_folder(), ComputeType::float32, options));
+    // Of older versions.
+    write_file(copy.path("tokenizer_config.json"),
+               R"({"eos_token": {"__type": "AddedToken", "content": "</s>", "lstrip": false}, "pad_token": null})");
+    write_file(copy.path("added_tokens.json"), R"({"<pad>": 111, ">>xx<<": 110})");
+    EXPECT_NO_THROW(Translator::from_pretrained(copy.folder()));
+}
+
+TEST(HuggingFaceFolder, TokensThatWereAddedAreNamed) {
+    const OpusCopy copy;
+    const auto message = [&](const char* from, const char* to) {
+        write_file(copy.path("tokenizer_config.json"), kSavedTokenizer);
+        copy.replace("tokenizer_config.json", from, to);
+        return copy.message();
+    };
+    const std::string words = "'" + copy.folder() + "/vocab.json'";
+    const std::string entry = "[Translator] expected 'added_tokens_decoder' in '" + copy.folder() +
+                              "/tokenizer_config.json' to add no token to " + words + ", found ";
+    EXPECT_EQ(message("\"0\": {", "\"112\": {\"content\": \"<mask>\"}, \"0\": {"), entry + "'<mask>' with id 112");
+    EXPECT_EQ(message("\"111\"", "\"109\""), entry + "'<pad>' with id 109");
+    // A piece of the vocabulary, at which Transformers would cut words.
+    EXPECT_EQ(message("\"0\": {", "\"6\": {\"content\": \"a\"}, \"0\": {"), entry + "'a' with id 6");
+    // Where that entry is there, the older files are not read.
+    write_file(copy.path("added_tokens.json"), R"({"<mask>": 112})");
+    write_file(copy.path("special_tokens_map.json"), R"({"unk_token": "<unknown>"})");
+    EXPECT_EQ(message("512", "256"), "(no exception)");
+    fs::copy_file(opus_folder() + "/tokenizer_config.json", copy.path("tokenizer_config.json"),
+                  fs::copy_options::overwrite_existing);
+    EXPECT_EQ(copy.message(), "[Translator] expected 'unk_token' in '" + copy.folder() +
+                                  "/special_tokens_map.json' to be '<unk>', found '<unknown>'");
+    fs::remove(copy.path("special_tokens_map.json"));
+    EXPECT_EQ(copy.message(), "[Translator] expected '" + copy.folder() + "/added_tokens.json' to add no token to " +
+                                  words + ", found '<mask>' with id 112");
+    fs::remove(copy.path("added_tokens.json"));
+    EXPECT_EQ(message("\"eos_token\": \"</s>\"", "\"eos_token\": \"<end>\""),
+              "[Translator] expected 'eos_token' in '" + copy.folder() +
+                  "/tokenizer_config.json' to be '</s>', found '<end>'");
+    EXPECT_EQ(message("\"pad_token\": \"<pad>\"", "\"pad_token\": {\"content\": \"</s>\"}"),
+              "[Translator] expected 'pad_token' in '" + copy.folder() +
+                  "/tokenizer_config.json' to be '<pad>', found '</s>'");
+}
+
 TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
     const std::pair<const char*, const char*> changes[] = {
         {"num_beam_groups", "2"},

@@ -42,6 +42,14 @@ std::vector<std::vector<std::int64_t>> JsonConfig::integer_lists(const std::stri
     return {};
 }
 
+std::vector<std::string> JsonConfig::names() const {
+    return {};
+}
+
+JsonConfig JsonConfig::object(const std::string&) const {
+    return {};
+}
+
 std::map<std::string, std::string> JsonConfig::texts(const std::string&) const {
     return {};
 }
