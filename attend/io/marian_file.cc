@@ -94,10 +94,11 @@ MarianFile::MarianFile(MappedFile file) : file_(std::move(file)) {
     Reader reader(file_.bytes(), path);
     const auto version = reader.number<std::uint64_t>("the version");
     if (version != kVersion) {
-        throw FileError(kOperation, "expected a Marian model of version 1 in '" + path + "', found " +
-                                        (file_.bytes().size() > 1 && file_.bytes()[0] == std::byte{0x1F}
-                                             ? "gzip: decompress it first"
-                                             : "version " + std::to_string(version)));
+        constexpr std::uint64_t kZstandard = 0xFD2FB528U;  // its first four bytes
+        std::string found = "version " + std::to_string(version);
+        if (file_.bytes()[0] == std::byte{0x1F}) found = "gzip: decompress it first";
+        if ((version & 0xFFFFFFFFU) == kZstandard) found = "zstd: decompress it first";
+        throw FileError(kOperation, "expected a Marian model of version 1 in '" + path + "', found " + found);
     }
     const auto count = reader.number<std::uint64_t>("the number of tensors");
     if (count > reader.left() / kEntryBytes) {

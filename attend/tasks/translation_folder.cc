@@ -39,9 +39,11 @@ std::optional<std::string> file_named(const std::string& folder, const std::stri
 std::optional<std::string> unpacked_file(const std::string& folder, const std::string& begin, const std::string& end) {
     std::optional<std::string> found = file_named(folder, begin, end);
     if (found) return found;
-    if (const auto packed = file_named(folder, begin, end + ".gz")) {
-        throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found '" + *packed +
-                                        "': unpack it first (gunzip)");
+    for (const auto& [ending, program] : {std::pair(".gz", "gunzip"), std::pair(".zst", "unzstd")}) {
+        if (const auto packed = file_named(folder, begin, end + ending)) {
+            throw FileError(kOperation, "expected a file " + begin + "*" + end + " in '" + folder + "', found '" +
+                                            *packed + "': unpack it first (" + program + ")");
+        }
     }
     return found;
 }

@@ -173,6 +173,8 @@ TEST(MarianFile, OtherFilesAreNamed) {
     EXPECT_EQ(refusal(twice), "[MarianFile] expected one tensor of each name in 'm.bin', found two of 'b'");
     EXPECT_EQ(refusal(std::string("\x1F\x8B\x08\0\0\0\0\0\0\3 and more", 19)),
               "[MarianFile] expected a Marian model of version 1 in 'm.bin', found gzip: decompress it first");
+    EXPECT_EQ(refusal(std::string("\x28\xB5\x2F\xFD\4\0\0\0 and more", 17)),
+              "[MarianFile] expected a Marian model of version 1 in 'm.bin', found zstd: decompress it first");
     EXPECT_EQ(refusal(""), "[MarianFile] expected 8 bytes for the version in 'm.bin', found 0");
     EXPECT_NE(message_of<FileError>([] { MarianFile::open("/nowhere/m.bin"); }).find("/nowhere/m.bin"),
               std::string::npos);

@@ -122,11 +122,14 @@ TEST(Translator, FilesOfOtherLanguagesAreNamed) {
 TEST(Translator, FilesAsTheyWereDownloadedAreNamed) {
     const SmallModel small("tiny");
     for (const char* name : {"model.xxyy.intgemm.alphas.bin", "lex.50.50.xxyy.s2t.bin", "vocab.xxyy.spm"}) {
-        const ModelCopy copy(small);
-        std::filesystem::rename(copy.path(name), copy.path(name) + ".gz");
-        const std::string found = message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); });
-        EXPECT_NE(found.find("found '" + copy.path(name) + ".gz': unpack it first (gunzip)"), std::string::npos)
-            << found;
+        for (const auto& [ending, program] : {std::pair(".gz", "gunzip"), std::pair(".zst", "unzstd")}) {
+            const ModelCopy copy(small);
+            std::filesystem::rename(copy.path(name), copy.path(name) + ending);
+            const std::string found = message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); });
+            EXPECT_NE(found.find("found '" + copy.path(name) + ending + "': unpack it first (" + program + ")"),
+                      std::string::npos)
+                << found;
+        }
     }
 }
 
