@@ -1,6 +1,7 @@
 #include <attend/io/checkpoint.h>
 
 #include <attend/core/error.h>
+#include <attend/io/file.h>
 #include <attend/io/json_config.h>
 
 #include <filesystem>
@@ -12,11 +13,6 @@ namespace {
 
 constexpr const char* kOperation = "checkpoint";
 
-bool exists(const std::string& path) {
-    std::error_code ignored;
-    return std::filesystem::exists(path, ignored);
-}
-
 }  // namespace
 
 Checkpoint::Checkpoint(SafetensorsFile file) : name_(file.file_name()) {
@@ -24,15 +20,27 @@ Checkpoint::Checkpoint(SafetensorsFile file) : name_(file.file_name()) {
     files_.push_back(std::move(file));
 }
 
+std::optional<std::string> Checkpoint::pytorch_weights(const std::string& folder) {
+    std::string first;  // of several parts, by name
+    std::error_code unreadable;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, unreadable)) {
+        const std::string name = entry.path().filename().string();
+        const bool weights = name.starts_with("pytorch_model") && name.find(".bin") != std::string::npos;
+        if (weights && (first.empty() || name < first)) first = name;
+    }
+    if (first.empty()) return {};
+    return "'" + first +
+           "', which holds Python's objects: convert it by "
+           "MarianMTModel.from_pretrained(FOLDER).save_pretrained(FOLDER) in Python";
+}
+
 Checkpoint Checkpoint::open(const std::string& folder) {
     const std::string whole = folder + "/model.safetensors";
     const std::string index_path = whole + ".index.json";
-    if (exists(whole)) return Checkpoint(SafetensorsFile::open(whole));
-    if (!exists(index_path)) {
-        if (exists(folder + "/pytorch_model.bin")) {
-            throw FileError(kOperation, "expected 'model.safetensors' in '" + folder +
-                                            "', found 'pytorch_model.bin', which holds Python's objects: convert it by "
-                                            "MarianMTModel.from_pretrained(FOLDER).save_pretrained(FOLDER) in Python");
+    if (is_there(whole)) return Checkpoint(SafetensorsFile::open(whole));
+    if (!is_there(index_path)) {
+        if (const auto found = pytorch_weights(folder)) {
+            throw FileError(kOperation, "expected 'model.safetensors' in '" + folder + "', found " + *found);
         }
         throw FileError(kOperation, "expected a file 'model.safetensors' or 'model.safetensors.index.json' in '" +
                                         folder + "', found none");

@@ -6,6 +6,7 @@
 #include <attend/io/safetensors.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,9 +15,12 @@ namespace attend {
 /// Tensors by name, in one file or several, mapped into memory.
 class Checkpoint {
 public:
-    /// Opens a folder's weights. @throws FileError where there are none (for pytorch_model.bin with a word on how to
-    /// convert it), or the index and its files do not fit together
+    /// Opens a folder's weights. @throws FileError where there are none (for PyTorch's with a word on how to convert
+    /// them), or the index and its files do not fit together
     static Checkpoint open(const std::string& folder);
+    /// A folder's weights as PyTorch saved them and a word on how to convert them, for messages; nothing where there
+    /// are none.
+    static std::optional<std::string> pytorch_weights(const std::string& folder);
     /// Of one file. @throws FileError
     explicit Checkpoint(SafetensorsFile file);
 

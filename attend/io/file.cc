@@ -27,6 +27,14 @@ namespace {
     throw FileError("file", "expected " + expected + " '" + path + "', found: " + found);
 }
 
+/// @param error of the system, from opening `path`
+[[noreturn]] void fail_to_open(const std::string& path, int error) {
+    std::error_code none;
+    const std::filesystem::path target = std::filesystem::read_symlink(path, none);
+    if (error != ENOENT || none) fail("to open", path, std::strerror(error));
+    fail("to open", path, "a symbolic link to '" + target.string() + "', where there is nothing");
+}
+
 /// The system would take a path that has one to end there. @throws FileError
 void check_no_zero_byte(const std::string& path) {
     const std::size_t at = path.find('\0');
@@ -139,7 +147,7 @@ private:
 MappedFile MappedFile::open(const std::string& path) {
     check_no_zero_byte(path);
     const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (file.get() < 0) fail("to open", path, std::strerror(errno));
+    if (file.get() < 0) fail_to_open(path, errno);
     struct stat status {};
     if (::fstat(file.get(), &status) != 0) fail("to open", path, std::strerror(errno));
     if (S_ISDIR(status.st_mode)) fail("a file at", path, "a directory");
@@ -193,10 +201,24 @@ std::span<const std::byte> MappedFile::bytes() const noexcept {
     return {static_cast<const std::byte*>(mapping_), size_};
 }
 
+bool is_there(const std::string& path) {
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) == 0) return true;
+    if (errno != ENOENT && errno != ENOTDIR) fail("to see", path, std::strerror(errno));
+    return false;
+}
+
+void check_fetched(const MappedFile& file) {
+    constexpr std::string_view kPointer = "version https://git-lfs";
+    const std::span<const std::byte> bytes = file.bytes();
+    if (bytes.size() < kPointer.size() || std::memcmp(bytes.data(), kPointer.data(), kPointer.size()) != 0) return;
+    fail("the content of", file.name(), "a pointer to it of Git LFS: fetch it first (git lfs pull)");
+}
+
 std::string read_file(const std::string& path) {
     check_no_zero_byte(path);
     const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (file.get() < 0) fail("to open", path, std::strerror(errno));
+    if (file.get() < 0) fail_to_open(path, errno);
     return read_all(file.get(), path);
 }
 

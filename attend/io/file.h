@@ -46,6 +46,14 @@ private:
     std::string name_;
 };
 
+/// Whether there is something of that name, be it a symbolic link to nothing: who opens that says so, where a file that
+/// is absent may be fine. @throws FileError where that cannot be seen
+bool is_there(const std::string& path);
+
+/// @throws FileError where a file holds no content but a pointer to it, which git leaves in the place of what Git LFS
+/// has not fetched
+void check_fetched(const MappedFile& file);
+
 /// The content of a file. @throws FileError
 std::string read_file(const std::string& path);
 

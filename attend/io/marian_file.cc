@@ -90,6 +90,7 @@ MarianFile MarianFile::from_bytes(std::string bytes, const std::string& name) {
 }
 
 MarianFile::MarianFile(MappedFile file) : file_(std::move(file)) {
+    check_fetched(file_);
     const std::string& path = file_.name();
     Reader reader(file_.bytes(), path);
     const auto version = reader.number<std::uint64_t>("the version");

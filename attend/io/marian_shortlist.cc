@@ -41,6 +41,7 @@ std::uint64_t MarianShortlist::word(std::uint64_t index) const {
 // Header: magic, checksum, frequent pieces, best of each, number of offsets, number of ids. The checksum mixes the
 // words from the third on, boost's hash_combine.
 MarianShortlist::MarianShortlist(MappedFile file) : file_(std::move(file)) {
+    check_fetched(file_);
     const std::uint64_t size = file_.bytes().size();
     const std::string of = " in '" + file_.name() + "'";
     if (size < kHeaderWords * sizeof(std::uint64_t) || word(0) != kMagic) {

@@ -44,6 +44,7 @@ TensorViewMap views_of(const TensorMap& tensors) {
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(MappedFile file) : file_(std::move(file)) {
+    check_fetched(file_);
     const std::span<const std::byte> bytes = file_.bytes();
     const auto fail = [&](const std::string& expected, const std::string& found) {
         throw FileError("safetensors", "expected " + expected + " in '" + file_.name() + "', found " + found);

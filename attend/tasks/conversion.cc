@@ -98,7 +98,7 @@ void convert_folder(const std::string& from, const std::string& output, models::
         if (std::filesystem::exists(to)) {
             throw FileError(kOperation, "expected nothing at '" + to + "', found a file or folder");
         }
-        if (!std::filesystem::exists(from + "/config.json")) {
+        if (!is_there(from + "/config.json")) {
             throw FileError(kOperation,
                             "expected a Hugging Face folder with 'config.json', found none in '" + from + "'");
         }

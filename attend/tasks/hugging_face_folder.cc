@@ -1,11 +1,11 @@
 #include <attend/core/error.h>
 #include <attend/io/checkpoint.h>
+#include <attend/io/file.h>
 #include <attend/io/json_config.h>
 #include <attend/models/hugging_face_marian.h>
 #include <attend/tasks/translation_folder.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -18,11 +18,6 @@ namespace {
 constexpr const char* kOperation = "Translator";
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 20;
 constexpr std::int64_t kMostBeams = 10000;
-
-/// Whether there is something of that name: a link to nothing is said to be one, not taken for an absent file.
-bool is_there(const std::string& path) {
-    return std::filesystem::exists(std::filesystem::symlink_status(path));
-}
 
 std::string required(const std::string& folder, const std::string& name) {
     std::string path = folder + "/" + name;

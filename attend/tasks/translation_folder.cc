@@ -2,6 +2,7 @@
 
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
+#include <attend/io/checkpoint.h>
 #include <attend/io/file.h>
 #include <attend/io/flat_yaml.h>
 
@@ -107,13 +108,15 @@ void read_number(const FlatYaml& yaml, const std::string& path, const std::strin
                  double& value) {
     const auto entry = yaml.find(name);
     if (entry == yaml.end()) return;
-    const std::string text = entry->second.size() == 1 ? entry->second.front() : "a list";
+    const std::size_t values = entry->second.size();
+    const std::string text = values == 1 ? entry->second.front() : "a list";
     double found = 0.0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), found);
     if (error != std::errc() || end != text.data() + text.size() || !(found >= least && found <= most)) {
         throw FileError(kOperation, "expected '" + name + "' in '" + path + "' to be a number from " +
                                         std::to_string(static_cast<std::int64_t>(least)) + " to " +
-                                        std::to_string(static_cast<std::int64_t>(most)) + ", found '" + text + "'");
+                                        std::to_string(static_cast<std::int64_t>(most)) + ", found " +
+                                        (values == 0 ? "none" : "'" + text + "'"));
     }
     value = found;
 }
@@ -137,6 +140,29 @@ TranslationDefaults read_defaults(const std::string& path) {
         throw FileError(kOperation, "expected 'max-length-factor' in '" + path + "' to be above 0, found 0");
     }
     return defaults;
+}
+
+/// A folder of Hugging Face that lacks its config.json is not taken for one of Mozilla's without anything. @throws
+/// FileError naming that
+void check_not_hugging_face(const std::string& folder) {
+    if (file_named(folder, "model", ".bin")) return;
+    const std::array weights = {"model.safetensors", "model.safetensors.index.json"};
+    const std::array others = {"generation_config.json", "source.spm", "target.spm", "tokenizer_config.json",
+                               "vocab.json"};
+    const auto first_of = [&](const auto& names) {
+        const auto found = std::ranges::find_if(names, [&](const char* name) { return is_there(folder + "/" + name); });
+        return found == names.end() ? std::string() : std::string(*found);
+    };
+    std::string found = first_of(weights);
+    if (found.empty()) {
+        if (const auto packed = Checkpoint::pytorch_weights(folder)) {
+            throw FileError(kOperation, "expected files 'config.json' and 'model.safetensors' in '" + folder +
+                                            "', found " + *packed);
+        }
+        found = first_of(others);
+    }
+    if (found.empty()) return;
+    throw FileError(kOperation, "expected a file 'config.json' beside '" + found + "' in '" + folder + "', found none");
 }
 
 TranslationFolder open_marian_folder(const std::string& folder, models::ComputeType type, bool shortlist) {
@@ -194,8 +220,8 @@ TranslationFolder open_translation_folder(const std::string& folder, models::Com
             throw FileError(kOperation, "expected a folder with a model, found none at '" + folder + "'");
         }
         check_files(folder);
-        if (std::filesystem::exists(std::filesystem::symlink_status(folder + "/config.json")))
-            return open_hugging_face_folder(folder, type);
+        if (is_there(folder + "/config.json")) return open_hugging_face_folder(folder, type);
+        check_not_hugging_face(folder);
         return open_marian_folder(folder, type, shortlist);
     } catch (const std::filesystem::filesystem_error& error) {
         throw FileError(kOperation, "expected a readable folder with a model at '" + folder +

@@ -35,12 +35,6 @@ TEST(HuggingFaceFolder, FoldersThatDoNotFitAreNamed) {
         write_file(copy.path(name), "{");
         EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
     }
-    {
-        const OpusCopy copy;
-        fs::rename(copy.path("model.safetensors"), copy.path("pytorch_model.bin"));
-        EXPECT_NE(copy.message().find("found 'pytorch_model.bin', which holds Python's objects: convert it"),
-                  std::string::npos);
-    }
     const std::pair<const char*, const char*> changes[] = {
         {"\"activation_function\": \"swish\"", "\"activation_function\": \"mish\""},
         {"\"model_type\": \"marian\"", "\"model_type\": \"bart\""},
@@ -87,6 +81,50 @@ TEST(HuggingFaceFolder, FoldersThatDoNotFitAreNamed) {
         copy.replace("vocab.json", "\"<unk>\"", "\"<unknown>\"");
         EXPECT_EQ(copy.message(),
                   "[Tokenizer] expected a piece '<unk>' in '" + copy.folder() + "/vocab.json', found none");
+    }
+}
+
+TEST(HuggingFaceFolder, WeightsOfPyTorchAreNamed) {
+    const std::string word =
+        ", which holds Python's objects: convert it by "
+        "MarianMTModel.from_pretrained(FOLDER).save_pretrained(FOLDER) in Python";
+    const std::pair<const char*, const char*> files[] = {
+        {"pytorch_model.bin", ""},
+        {"pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"},
+        {"pytorch_model.bin.index.json", ""},
+    };
+    for (const auto& [first, more] : files) {
+        const OpusCopy copy;
+        fs::rename(copy.path("model.safetensors"), copy.path(first));
+        if (std::string(more).size() > 0) write_file(copy.path(more), "{}");
+        EXPECT_EQ(copy.message(),
+                  "[checkpoint] expected 'model.safetensors' in '" + copy.folder() + "', found '" + first + "'" + word);
+        fs::remove(copy.path("config.json"));
+        EXPECT_EQ(copy.message(), "[Translator] expected files 'config.json' and 'model.safetensors' in '" +
+                                      copy.folder() + "', found '" + first + "'" + word);
+    }
+}
+
+// What has files of Hugging Face is no folder of Mozilla's without a model.
+TEST(HuggingFaceFolder, AMissingConfigurationIsNamed) {
+    const OpusCopy copy;
+    fs::remove(copy.path("config.json"));
+    for (const char* beside : {"model.safetensors", "generation_config.json", "source.spm", "target.spm",
+                               "tokenizer_config.json", "vocab.json"}) {
+        EXPECT_EQ(copy.message(), "[Translator] expected a file 'config.json' beside '" + std::string(beside) +
+                                      "' in '" + copy.folder() + "', found none");
+        fs::remove(copy.path(beside));
+    }
+    EXPECT_EQ(copy.message(), "[Translator] expected a file model*.bin in '" + copy.folder() + "', found none");
+}
+
+// As a clone has them without Git LFS.
+TEST(HuggingFaceFolder, PointersOfGitLfsAreNamed) {
+    for (const char* name : {"model.safetensors", "source.spm"}) {
+        const OpusCopy copy;
+        write_file(copy.path(name), "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 298763\n");
+        EXPECT_EQ(copy.message(), "[file] expected the content of '" + copy.folder() + "/" + name +
+                                      "', found: a pointer to it of Git LFS: fetch it first (git lfs pull)");
     }
 }
 
@@ -331,11 +369,13 @@ TEST(HuggingFaceFolder, NoEndIsWorthEnough) {
 }
 
 TEST(HuggingFaceFolder, LinksToNothingAreNamed) {
-    for (const std::string name : {"config.json", "generation_config.json", "tokenizer_config.json", "vocab.json"}) {
+    for (const std::string name : {"config.json", "generation_config.json", "tokenizer_config.json", "vocab.json",
+                                   "model.safetensors", "source.spm"}) {
         const OpusCopy copy;
         fs::remove(copy.path(name));
         fs::create_symlink("nowhere", copy.path(name));
-        EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();
+        EXPECT_EQ(copy.message(), "[file] expected to open '" + copy.folder() + "/" + name +
+                                      "', found: a symbolic link to 'nowhere', where there is nothing");
         fs::remove(copy.path(name));
         fs::create_symlink(name, copy.path(name));
         EXPECT_NE(copy.message().find(name), std::string::npos) << copy.message();

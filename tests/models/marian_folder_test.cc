@@ -133,6 +133,18 @@ TEST(Translator, FilesAsTheyWereDownloadedAreNamed) {
     }
 }
 
+// As a clone has them without Git LFS.
+TEST(Translator, PointersOfGitLfsAreNamed) {
+    const SmallModel small("tiny");
+    for (const char* name : {"model.xxyy.intgemm.alphas.bin", "lex.50.50.xxyy.s2t.bin", "vocab.xxyy.spm"}) {
+        const ModelCopy copy(small);
+        write_file(copy.path(name), "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 298763\n");
+        EXPECT_EQ(message_of<FileError>([&] { Translator::from_pretrained(copy.folder()); }),
+                  "[file] expected the content of '" + copy.path(name) +
+                      "', found: a pointer to it of Git LFS: fetch it first (git lfs pull)");
+    }
+}
+
 TEST(Translator, FoldersThatCannotBeReadAreNamed) {
     const ModelCopy copy(SmallModel("tiny"));
     const auto message = [](const std::string& folder) {
@@ -164,6 +176,12 @@ TEST(Translator, YamlOfDefaults) {
     for (const char* wrong :
          {"beam-size: 1.7", "beam-size: 0", "max-length-factor: 0", "max-length-factor: -1", "- 1"}) {
         EXPECT_THROW(opened(wrong), FileError) << wrong;
+    }
+    for (const auto& [yaml, found] : {std::pair("beam-size: null", "none"), std::pair("beam-size: [1, 2]", "'a list'"),
+                                      std::pair("beam-size: many", "'many'")}) {
+        EXPECT_EQ(message_of<FileError>([&, text = yaml] { opened(text); }),
+                  "[Translator] expected 'beam-size' in '" + copy.path("config.yml") +
+                      "' to be a number from 1 to 10000, found " + found);
     }
 }
 

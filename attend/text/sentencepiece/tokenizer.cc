@@ -135,6 +135,7 @@ struct Tokenizer::Model {
 
     static std::shared_ptr<Model> load(const std::string& path) {
         const MappedFile file = MappedFile::open(path);
+        check_fetched(file);
         auto model = std::make_shared<Model>();
         const std::string bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
         check_normalizers(bytes, path);
