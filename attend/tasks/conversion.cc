@@ -7,6 +7,8 @@
 #include <attend/io/json_config.h>
 #include <attend/tasks/translation_folder.h>
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <tuple>
@@ -66,8 +68,12 @@ TensorMap converted(const Checkpoint& checkpoint, const std::string& output, mod
     return result;
 }
 
+/// Whether a file has the weights, in this format or that of another framework, or goes with such.
 bool is_weights_file(const std::string& name) {
-    return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
+    constexpr std::array kEnds = {".safetensors", ".bin", ".index.json", ".h5",   ".ot", ".msgpack", ".onnx",
+                                  ".onnx_data",   ".npz", ".tflite",     ".gguf", ".pt", ".pth",     ".ckpt"};
+    return name.starts_with("openvino") ||
+           std::ranges::any_of(kEnds, [&](const char* end) { return name.ends_with(end); });
 }
 
 void write_folder(const std::string& from, NewFolder& to, const Checkpoint& checkpoint, const JsonConfig& config,

@@ -191,6 +191,25 @@ void rewrite_tensors(const OpusCopy& copy, const std::function<void(TensorMap&)>
     save_safetensors(copy.path("model.safetensors"), tensors);
 }
 
+// A folder may have the same weights for other programs, which are larger and not in the type that was asked for.
+TEST(HuggingFaceFolder, ConvertedFoldersLeaveOtherWeightsOut) {
+    const OpusCopy copy;
+    for (const char* name : {"tf_model.h5", "rust_model.ot", "flax_model.msgpack", "model.onnx", "model.onnx_data",
+                             "opus.npz", "pytorch_model.bin", "pytorch_model.bin.index.json", "openvino_model.xml",
+                             "openvino_model.bin", "openvino_config.json", "model.tflite", "model.gguf"}) {
+        write_file(copy.path(name), "x");
+    }
+    write_file(copy.path("README.md"), "x");
+    const TemporaryFolder folder;
+    convert_folder(copy.folder(), folder.path("int8"), ComputeType::int8);
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder.path("int8"))) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(names,
+              (std::vector<std::string>{"README.md", "config.json", "generation_config.json", "model.safetensors",
+                                        "source.spm", "target.spm", "tokenizer_config.json", "vocab.json"}));
+}
+
 // A table that no product reads is not rounded on loading, so it may not be in a file.
 TEST(HuggingFaceFolder, ConvertedFoldersWithAnOutputOfTheirOwnGiveTheSame) {
     const OpusCopy copy;
@@ -503,7 +522,7 @@ TEST(HuggingFaceFolder, PiecesOfAnotherModelAreNamed) {
     };
     const OpusCopy half;
     with_foreign(half, 38);
-    EXPECT_EQ(half.message().find(half.path("source.spm")), std::string::npos) << half.message();
+    EXPECT_EQ(half.message(), "(no exception)");
     const OpusCopy less;
     with_foreign(less, 39);
     EXPECT_EQ(less.message(), "[Translator] expected half of the 77 pieces of '" + less.folder() +
