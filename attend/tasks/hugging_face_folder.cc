@@ -57,6 +57,13 @@ search::EarlyStopping early_stopping_of(const JsonConfig& config) {
     const std::string name = "early_stopping";
     if (!config.has(name)) return search::EarlyStopping::heuristic;
     try {
+        // Python holds 1 and 0 for true and false where Transformers check it, and not where they ask whether it is
+        // True.
+        const double number = config.number(name).value();
+        if (number == 0.0 || number == 1.0) return search::EarlyStopping::heuristic;
+    } catch (const FileError&) {  // no number: a flag then
+    }
+    try {
         return config.flag(name).value() ? search::EarlyStopping::yes : search::EarlyStopping::heuristic;
     } catch (const FileError&) {  // no flag: a text then
     }
@@ -138,6 +145,15 @@ std::string unknown_of_samples(const Generation& from) {
     return from.of("min_p").number("min_p").value_or(0.0) == 0.0 ? "" : unknown(from, "min_p", "0");
 }
 
+/// A token, or a list of one, which Transformers take alike. @throws FileError for a list of another length
+std::optional<std::int64_t> one_token(const JsonConfig& config, const std::string& name) {
+    if (!config.has(name)) return {};
+    const std::vector<std::int64_t> found = config.integers(name);
+    if (found.size() == 1) return found.front();
+    throw FileError(kOperation, "expected one token for '" + name + "' in '" + config.file_name() + "', found " +
+                                    std::to_string(found.size()));
+}
+
 /// The token that a translation begins with. Transformers ask generation_config.json for bos_token_id before they give
 /// up; config.json is asked as well here, and pad_token_id.
 std::int64_t start_of(const Generation& from) {
@@ -147,7 +163,7 @@ std::int64_t start_of(const Generation& from) {
     } else if (!from.of(name).has(name)) {
         name = "pad_token_id";
     }
-    return from.of(name).integer(name).value_or(-1);
+    return one_token(from.of(name), name).value_or(-1);
 }
 
 search::GenerationOptions generation_of(const Generation& from) {
@@ -165,7 +181,9 @@ search::GenerationOptions generation_of(const Generation& from) {
     const auto flag = [&](const char* name) { return from.of(name).flag(name).value_or(false); };
     options.num_beams = integer("num_beams", options.num_beams, 1, kMostBeams);
     options.max_length = length("max_length", options.max_length);
-    options.min_length = length("min_length", options.min_length);
+    // Transformers ask whether it is above 0.
+    options.min_length =
+        std::max<std::int64_t>(0, integer("min_length", options.min_length, -kMostTokens, kMostTokens));
     options.length_penalty = number("length_penalty", options.length_penalty);
     options.early_stopping = early_stopping_of(from.of("early_stopping"));
     options.ends = from.of("eos_token_id").integers("eos_token_id");
@@ -173,7 +191,7 @@ search::GenerationOptions generation_of(const Generation& from) {
     options.bad_words = from.of("bad_words_ids").integer_lists("bad_words_ids");
     options.no_repeat_ngram_size = length("no_repeat_ngram_size", 0);
     options.repetition_penalty = number("repetition_penalty", 1.0);
-    options.forced_first = from.of("forced_bos_token_id").integer("forced_bos_token_id");
+    options.forced_first = one_token(from.of("forced_bos_token_id"), "forced_bos_token_id");
     options.forced_last = from.of("forced_eos_token_id").integers("forced_eos_token_id");
     const bool unsaid = options.forced_last.empty() && !from.of("forced_eos_token_id").has_null("forced_eos_token_id");
     if (from.of_model() && unsaid) options.forced_last = {0};  // MarianConfig's

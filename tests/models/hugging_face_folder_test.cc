@@ -17,6 +17,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -611,6 +612,7 @@ TEST(HuggingFaceFolder, ConfigurationsOfOtherSearchesAreNamed) {
         {"remove_invalid_values", "true"},
         {"early_stopping", "\"x\""},
         {"early_stopping", "3"},
+        {"eos_token_id", "-1"},
     };
     for (const auto& [name, value] : changes) {
         const OpusCopy copy;
@@ -656,6 +658,35 @@ TEST(HuggingFaceFolder, StartsWithTheBeginningOfText) {
     EXPECT_EQ(ids(", \"bos_token_id\": 5"), five);
     EXPECT_EQ(ids(", \"bos_token_id\": 6, \"decoder_start_token_id\": 5"), five);
     EXPECT_EQ(ids(", \"min_new_tokens\": 0"), ids(""));
+}
+
+// As Transformers: a list of one token is that token, and numbers may stand where others are usual.
+TEST(HuggingFaceFolder, ValuesOfOtherKindsThatMeanTheSame) {
+    const auto ids = [](const std::string& entries) { return ids_with("{\"max_length\": 12" + entries + "}", ""); };
+    EXPECT_EQ(ids(", \"decoder_start_token_id\": [5]"), ids(", \"decoder_start_token_id\": 5"));
+    EXPECT_EQ(ids(", \"bos_token_id\": [5]"), ids(", \"bos_token_id\": 5"));
+    EXPECT_EQ(ids(", \"forced_bos_token_id\": [9]"), ids(", \"forced_bos_token_id\": 9"));
+    EXPECT_EQ(ids(", \"forced_bos_token_id\": [9]").front(), 9);
+    EXPECT_EQ(ids(", \"min_length\": -3"), ids(""));
+    const auto stopping = [](const std::string& value) {
+        const OpusCopy copy;
+        copy.replace("generation_config.json", "{", "{\"length_penalty\": 3.0, \"early_stopping\": " + value + ",");
+        return translated(copy.folder(), ComputeType::float32, {.scores = true});
+    };
+    // Transformers ask whether it "is True", which 1 is not.
+    for (const char* number : {"0", "1", "1.0"}) expect_equal(stopping(number), stopping("false"));
+    const std::vector<Translation> never = stopping("false");
+    const std::vector<Translation> early = stopping("true");
+    EXPECT_TRUE(std::ranges::any_of(std::views::iota(std::size_t{0}, never.size()),
+                                    [&](std::size_t i) { return never[i].ids != early[i].ids; }));
+    for (const std::string name : {"decoder_start_token_id", "forced_bos_token_id"}) {
+        for (const std::string value : {"[5, 7]", "[]"}) {
+            const OpusCopy copy;
+            write_file(copy.path("generation_config.json"), "{\"" + name + "\": " + value + "}");
+            EXPECT_EQ(copy.message(), "[Translator] expected one token for '" + name + "' in '" + copy.folder() +
+                                          "/generation_config.json', found " + (value == "[]" ? "0" : "2"));
+        }
+    }
 }
 
 TEST(HuggingFaceFolder, OtherModelsAreNamed) {
