@@ -14,7 +14,8 @@ namespace attend {
 /// bfloat16: all matrices. int8: each weight of a product as NAME, int8 [out, in], with NAME_scale, float32 [out]: a
 /// row's largest magnitude is 127 steps; tied embeddings are among them, others and vectors stay as they are, and
 /// config.json has a "quantization_config" of method "attend_int8", so that other programs refuse what they would
-/// misread. float32: one file of what may have come in parts, or rounded. The other files of the folder are copied.
+/// misread. float32: one file of what may have come in parts, or rounded. The other files of the folder are copied, but
+/// for the weights of other frameworks.
 /// The new folder appears when all of it is written; what it lies in must be there.
 /// @throws FileError where a folder is no such one, there is something at `to` already, or nothing to put it into
 void convert_folder(const std::string& from, const std::string& to, models::ComputeType type);

@@ -47,7 +47,8 @@ struct TranslationFolder {
 TranslationFolder open_translation_folder(const std::string& folder, models::ComputeType type, bool shortlist);
 
 /// The same of a Hugging Face folder of model_type "marian": config.json, generation_config.json or none,
-/// model.safetensors, source.spm, target.spm, vocab.json, tokenizer_config.json or none. @throws FileError
+/// model.safetensors, source.spm, target.spm, vocab.json, tokenizer_config.json or none, special_tokens_map.json and
+/// added_tokens.json, which may say nothing else than vocab.json, or none. @throws FileError
 TranslationFolder open_hugging_face_folder(const std::string& folder, models::ComputeType type);
 
 }  // namespace attend
