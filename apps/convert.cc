@@ -17,7 +17,7 @@ void add_convert(CLI::App& app) {
     CLI::App* command = app.add_subcommand("convert", "Write a Hugging Face folder again with its weights rounded");
     auto arguments = std::make_shared<Arguments>();
     command->add_option("MODEL", arguments->model, "Folder of an OPUS-MT model")->type_name("DIR")->required();
-    command->add_option("--output", arguments->output, "The new folder; there must be nothing yet")
+    command->add_option("-o,--output", arguments->output, "The new folder; there must be nothing yet")
         ->type_name("DIR")
         ->check(file_name())
         ->required();

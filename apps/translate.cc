@@ -422,7 +422,7 @@ void add_translate(CLI::App& app) {
     command->add_option("--input", arguments->input, "Text to read, a line at a time; standard input unless given")
         ->type_name("FILE")
         ->check(file_name());
-    command->add_option("--output", arguments->output, "Where translations go; standard output unless given")
+    command->add_option("-o,--output", arguments->output, "Where translations go; standard output unless given")
         ->type_name("FILE")
         ->check(file_name());
     command->add_option("--compute-type", arguments->compute_type, "float32, bfloat16, int8 or auto (int8)")
