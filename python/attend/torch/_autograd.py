@@ -1,25 +1,47 @@
 """Attention with gradients, on tensors that are asked for their numbers alone."""
+import types
+
 import torch
+import torch.autograd.forward_ad as forward_ad
 
 from .. import _core
 from . import _composite, _operator
-from ._modes import refuse_forward_mode, refuse_gradients_of_gradients, refuse_traces, wants_gradients
+from ._modes import (refuse_forward_mode, refuse_gradients_of_gradients, refuse_tangents, refuse_traces, wants_gradients)
+from ._transforms import one_by_one
 
 
 class _Gradients(torch.autograd.Function):
-    """Those of Attention where they may be differentiated once more: by PyTorch's operations, or not at all."""
+    """Those of query, key, value and, if it has one, bias, where they may be differentiated once more or are transformed:
+    in grad_output, in which they are linear, and by PyTorch's operations in the others, or not at all there."""
 
     @staticmethod
-    def forward(ctx, grad_output, query, key, value, bias, output, log_sum_exp, options):
-        ctx.save_for_backward(grad_output, query, key, value, bias)
-        ctx.options = {name: x for name, x in options.items() if name not in ("bias", "bias_gradient")}
-        return tuple(_core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **options))
+    def forward(grad_output, query, key, value, bias, output, log_sum_exp, given):
+        gradients = _core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **given.options)
+        return tuple(x for x in gradients if x is not None)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.given = inputs
+        ctx.set_materialize_grads(False)  # zeros could not be told from tangents
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx, *twice):
-        if not _composite.is_known(ctx.options):
+        options = {name: x for name, x in ctx.given.options.items() if name not in ("bias", "bias_gradient")}
+        if not _composite.is_known(options):
             refuse_gradients_of_gradients()
-        return *_composite.gradients_of_gradients(twice, *ctx.saved_tensors, ctx.options), None, None, None
+        return *_composite.gradients_of_gradients(twice, *ctx.saved_tensors[:5], options), None, None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *others):
+        if tangent is None or any(x is not None for x in others):
+            refuse_tangents()
+        return _Gradients.apply(tangent, *ctx.saved_tensors[1:], ctx.given)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        return one_by_one(_Gradients.apply, info, in_dims, *arguments)
 
 
 class Attention(torch.autograd.Function):
@@ -44,14 +66,16 @@ class Attention(torch.autograd.Function):
     def backward(ctx, grad_output, *_):
         query, key, value, bias, output, log_sum_exp, *tensors = ctx.saved_tensors
         given = {**ctx.options, **dict(zip(ctx.names, tensors))}
-        if not _is_batched(grad_output) and _is_looked_at(grad_output) and _composite.is_known(given):
+        if not is_batched(grad_output) and _is_looked_at(grad_output) and _composite.is_known(given):
             return *_composite.gradients(grad_output, query, key, value, bias, given), None, None, None
         if bias is not None:
             given |= {"bias": bias, "bias_gradient": ctx.needs_input_grad[3]}
-        if _is_batched(grad_output):
+        if is_batched(grad_output):
             gradients = _batched_gradients(grad_output, query, key, value, bias, output, log_sum_exp, given)
-        elif torch.is_grad_enabled():
-            gradients = _Gradients.apply(grad_output, query, key, value, bias, output, log_sum_exp, given)
+        elif is_differentiated(grad_output):
+            # Transforms would take a dictionary apart.
+            found = _Gradients.apply(grad_output, query, key, value, bias, output, log_sum_exp, types.SimpleNamespace(options=given))
+            gradients = (*found, None)[:4]
         else:
             gradients = _core.attention_backward(grad_output, query, key, value, output, log_sum_exp, **given)
         return *gradients, None, None, None
@@ -70,9 +94,15 @@ def _is_looked_at(grad_output):
     return type(grad_output) is not torch.Tensor or torch._C._len_torch_dispatch_stack() > 0
 
 
-def _is_batched(tensor):
-    """Whether it stands for many: is_grads_batched, torch.func.vmap."""
-    return torch._C._functorch.is_legacy_batchedtensor(tensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+def is_batched(tensor):
+    """Whether it stands for many: is_grads_batched."""
+    return torch._C._functorch.is_legacy_batchedtensor(tensor)
+
+
+def is_differentiated(*grad_outputs):
+    """Whether gradients for these may have derivatives, or torch.func's transforms are at work on them."""
+    return (torch.is_grad_enabled() or forward_ad._current_level >= 0 or
+            any(x is not None and torch._C._functorch.is_functorch_wrapped_tensor(x) for x in grad_outputs))
 
 
 def _batched_gradients(grad_output, query, key, value, bias, output, log_sum_exp, options):

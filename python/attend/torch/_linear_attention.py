@@ -5,7 +5,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from .._results import LinearAttentionResult
 from . import _linear_operator
-from ._autograd import _is_batched
+from ._autograd import is_batched, is_differentiated
 from ._errors import raising_as_torch
 from ._modes import are_plain, autocast, is_transformed, operator_for_this_call
 
@@ -14,8 +14,9 @@ _WHOLE = slice(7, 10)  # of the operator's arguments: key_lengths, query_starts,
 
 def _gradients(grad_output, *arguments):
     """Those of a call of plain tensors, however they are asked for."""
-    batched = any(x is not None and _is_batched(x) for x in (grad_output, *arguments[2:4]))
-    if not batched and not torch.is_grad_enabled():
+    of_results = grad_output, *arguments[2:4]
+    batched = any(x is not None and is_batched(x) for x in of_results)
+    if not batched and not is_differentiated(*of_results):
         return _linear_operator.compute_gradients(grad_output, *arguments)
     numbers = [_as_tensor(x) for x in arguments[4:][_WHOLE]]
     operator = _linear_operator.linear_attention_backward if batched else _linear_operator.Gradients.apply

@@ -9,6 +9,7 @@ from typing import Optional
 import torch
 
 from .. import _core
+from ._modes import for_any_call
 from ._operator import _check_shapes, _output_like
 from ._transforms import as_autograd_functions, register_vmap
 
@@ -122,10 +123,6 @@ def backward_by(operator):
     return backward
 
 
-linear_attention.register_autograd(backward_by(linear_attention_backward), setup_context=save_for_backward)
-register_vmap(linear_attention, linear_attention_backward)
-
-
 def _refuse_second(*_):
     raise RuntimeError("[linear_attention] expected gradients to be differentiated once, found gradients of gradients")
 
@@ -135,4 +132,7 @@ def _refuse_tangents(*_):
 
 
 Gradients, TransformedLinearAttention = as_autograd_functions(
-    linear_attention, linear_attention_backward, save_for_backward, backward_by, _refuse_second, _refuse_tangents)
+    linear_attention, linear_attention_backward, (0, 3, 4), save_for_backward, backward_by, _refuse_second, _refuse_tangents)
+linear_attention.register_autograd(backward_by(for_any_call(linear_attention_backward, Gradients.apply)),
+                                   setup_context=save_for_backward)
+register_vmap(linear_attention, linear_attention_backward)

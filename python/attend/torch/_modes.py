@@ -45,6 +45,11 @@ def operator_for_this_call(operator, transformed_function):
     return transformed_function if _differentiates() else operator
 
 
+def for_any_call(operator, transformed_function):
+    """A function that is one or the other, call by call."""
+    return lambda *arguments: operator_for_this_call(operator, transformed_function)(*arguments)
+
+
 def _functionalizes():
     functorch = torch._C._functorch
     return any(x.key() == functorch.TransformType.Functionalize for x in functorch.get_interpreter_stack() or ())

@@ -5,7 +5,7 @@ from typing import Optional
 import torch
 
 from .. import _core
-from ._modes import refuse_gradients_of_gradients, refuse_tangents
+from ._modes import for_any_call, refuse_gradients_of_gradients, refuse_tangents
 from ._transforms import as_autograd_functions, register_vmap
 
 
@@ -93,7 +93,7 @@ def _backward_by(operator):
     return backward
 
 
-attention.register_autograd(_backward_by(attention_backward), setup_context=_save_for_backward)
+Gradients, TransformedAttention = as_autograd_functions(
+    attention, attention_backward, (0,), _save_for_backward, _backward_by, refuse_gradients_of_gradients, refuse_tangents)
+attention.register_autograd(_backward_by(for_any_call(attention_backward, Gradients.apply)), setup_context=_save_for_backward)
 register_vmap(attention, attention_backward)
-_, TransformedAttention = as_autograd_functions(attention, attention_backward, _save_for_backward, _backward_by,
-                                                refuse_gradients_of_gradients, refuse_tangents)

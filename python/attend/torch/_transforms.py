@@ -22,11 +22,12 @@ def register_vmap(*operators):
         each.register_vmap(functools.partial(one_by_one, each))
 
 
-def as_autograd_functions(operator, gradients, save_for_backward, backward_by, refuse_second, refuse_tangents):
+def as_autograd_functions(operator, gradients, linear, save_for_backward, backward_by, refuse_second, refuse_tangents):
     """An operator's gradients and the operator, each as a torch.autograd.Function. gradients: its backward's operator, of
-    which backward_by makes a backward; save_for_backward: its setup_context; refuse_second and refuse_tangents raise where
-    gradients are differentiated once more, and in forward mode, in which PyTorch would take tangents that are not there
-    for zeros."""
+    which backward_by makes a backward; linear: which of its arguments the gradients are linear in, all at once;
+    save_for_backward: the operator's setup_context; refuse_second and refuse_tangents raise where gradients are
+    differentiated once more, and in forward mode elsewhere, in which PyTorch would take tangents that are not there for
+    zeros."""
 
     class Gradients(torch.autograd.Function):
 
@@ -36,9 +37,21 @@ def as_autograd_functions(operator, gradients, save_for_backward, backward_by, r
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            pass
+            ctx.set_materialize_grads(False)  # zeros could not be told from tangents
+            ctx.inputs = [None if isinstance(x, torch.Tensor) else x for x in inputs]
+            ctx.save_for_forward(*(x if isinstance(x, torch.Tensor) else None for x in inputs))
 
         backward = staticmethod(refuse_second)
+
+        @staticmethod
+        def jvp(ctx, *tangents):
+            if any(x is not None for i, x in enumerate(tangents) if i not in linear):
+                refuse_tangents()
+            given = [y if x is None else x for x, y in zip(ctx.saved_tensors, ctx.inputs)]
+            for i in linear:
+                if given[i] is not None:
+                    given[i] = torch.zeros_like(given[i]) if tangents[i] is None else tangents[i]
+            return Gradients.apply(*given)
 
         @staticmethod
         def vmap(info, in_dims, *arguments):

@@ -240,6 +240,40 @@ def test_forward_mode():
             close(call(q, k, v), want[0])  # no tangents are asked for
 
 
+LAYER = attend.torch.MultiheadAttention(2, 1, batch_first=True, dtype=torch.float64)
+LINEAR_IN_GRADIENTS = {
+    "attention": lambda x: sdpa(x, x, x), "bias": lambda x: sdpa(x, x, x, x[0, 0] @ x[0, 0].mT),
+    "dropout": lambda x: sdpa(x, x, x, dropout_p=0.3), "MultiheadAttention": lambda x: LAYER(x[0], x[0], x[0])[0],
+    "flash_attn": lambda x: attend.flash_attn.flash_attn_func(x, x, x, window_size=(1, 0)),
+    "linear_attention": lambda x: attend.torch.linear_attention(x, x, x, causal=True),
+    "state": lambda x: sum(y.sum() for y in attend.torch.linear_attention(x, x, x, normalise=True, return_state=True)[2:]) * x}
+
+
+# Gradients are linear in grad_output: their derivative is the gradients of its tangent.
+@pytest.mark.parametrize("name", LINEAR_IN_GRADIENTS)
+def test_forward_mode_of_gradients(name):
+    x = torch.randn(1, 2, 3, 2, dtype=torch.float64, requires_grad=True)
+    y = LINEAR_IN_GRADIENTS[name](x)
+    pull = lambda w: torch.autograd.grad(y, x, w, retain_graph=True)[0]
+    w, tangents = torch.randn_like(y), torch.randn(2, *y.shape, dtype=torch.float64)
+    want = [pull(tangent) for tangent in tangents]
+    close(torch.func.jvp(pull, (w,), (tangents[0],))[1], want[0])
+    close(torch.func.vmap(lambda tangent: torch.func.jvp(pull, (w,), (tangent,))[1])(tangents), torch.stack(want))
+    close(torch.func.jvp(torch.func.vmap(pull), (tangents,), (tangents,))[1], torch.stack(want))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(w, tangents[0])
+        close(torch.autograd.forward_ad.unpack_dual(pull(dual)).tangent, want[0])
+        assert torch.autograd.forward_ad.unpack_dual(pull(w)).tangent is None
+
+
+@pytest.mark.parametrize("name", ["attention", "bias", "MultiheadAttention", "linear_attention", "state"])
+def test_forward_mode_of_gradients_by_functions(name):
+    x = torch.randn(1, 2, 3, 2, dtype=torch.float64)
+    y, pull = torch.func.vjp(LINEAR_IN_GRADIENTS[name], x)
+    w, tangent = torch.randn(2, *y.shape, dtype=torch.float64)
+    close(torch.func.jvp(pull, (w,), (tangent,))[1][0], pull(tangent)[0])
+
+
 def test_forward_mode_of_no_dimensions():
     x, v = torch.zeros(2, 3, 4, 0), torch.randn(2, 3, 4, 5)
     with sdpa_kernel(SDPBackend.MATH):
