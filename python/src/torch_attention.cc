@@ -54,8 +54,16 @@ bool masks(const TensorView& mask, const TensorView& query) {
            (mask.dtype() == DType::boolean || mask.dtype() == DType::float32 || mask.dtype() == query.dtype());
 }
 
-/// PyTorch's function for plain tensors of four dimensions, where nothing but numbers is asked
-/// for; True where gradients are too, None elsewhere.
+/// Whether PyTorch would take its flash attention for tensors that fit. Results of its other are contiguous.
+bool are_for_flash(const TensorView& query, const TensorView& key, const TensorView& value,
+                   const std::optional<Array>& mask, nb::handle mask_object) {
+    const bool rows = query.stride(3) == 1 && key.stride(3) == 1 && value.stride(3) == 1;
+    return rows && query.size(2) > 0 && key.size(2) > 0 && query.size(3) == value.size(3) &&
+           (!mask || ((mask->view().rank() == 2 || mask->view().rank() == 4) && !requires_grad(mask_object)));
+}
+
+/// PyTorch's function for plain tensors of four dimensions, where nothing but numbers is asked for; True where
+/// gradients are too and PyTorch would take its flash attention, None elsewhere.
 nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, nb::handle is_causal,
                            nb::handle scale, nb::handle enable_gqa, const Questions& questions,
                            nb::handle flash_enabled, nb::handle grad_enabled) {
@@ -79,9 +87,10 @@ nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, n
     if (!fit(q->view(), k->view(), v->view(), grouped) || (seen && !masks(seen->view(), q->view()))) {
         return nb::none();
     }
+    const bool flash = are_for_flash(q->view(), k->view(), v->view(), seen, mask);
     if (nb::cast<bool>(grad_enabled())) {
         for (std::size_t i = 0; i < count; ++i) {
-            if (requires_grad(tensors[i])) return nb::bool_(true);
+            if (requires_grad(tensors[i])) return flash ? nb::object(nb::bool_(true)) : nb::none();
         }
     }
     AttentionOptions options;
@@ -93,8 +102,9 @@ nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, n
     }
     if (!scale.is_none()) options.scale = nb::cast<double>(scale);
     const TensorView& given = q->view();
-    const NewArray output = new_torch_array_like(
-        query, given, {given.size(0), given.size(1), given.size(2), v->view().size(3)}, given.dtype());
+    const Shape shape{given.size(0), given.size(1), given.size(2), v->view().size(3)};
+    const NewArray output =
+        flash ? new_torch_array_like(query, given, shape, given.dtype()) : new_torch_array(shape, given.dtype());
     {
         const Computing computing;
         attention_into({output.view}, q->rows(), k->rows(), v->rows(), options);

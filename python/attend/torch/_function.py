@@ -8,7 +8,7 @@ from .. import _core
 from . import _composite, _operator
 from ._autograd import Attention, attention
 from ._errors import TorchTypeError, TorchValueError, as_torch
-from ._modes import are_plain, autocast, differentiates_more, is_transformed, operator_for_this_call
+from ._modes import are_plain, autocast, differentiates_more, is_traced, is_transformed, operator_for_this_call, wants_gradients
 
 # Calls of plain tensors for their numbers alone; True where gradients are wanted too, None for all others. To ask PyTorch
 # takes as long as a small attention, so it is asked in C++.
@@ -71,6 +71,11 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
         plain = are_plain(query, key, value)
     if torch.is_autocast_enabled("cpu"):
         query, key, value, attn_mask = autocast(query, key, value, attn_mask)
+    by_math = not _is_for_flash(query, key, value, attn_mask, dropout_p, enable_gqa)
+    # Compilers and traces, which see what is written to, copy what they need.
+    copied = by_math and not is_traced() and wants_gradients(query, key, value, attn_mask)
+    if copied:
+        query, key = query.clone(), key.clone()
     query, key, value, leading = _of_one_shape(query, key, value, enable_gqa)
     if attn_mask is not None:
         attn_mask = _mask_of_four_dimensions(attn_mask, leading)
@@ -88,11 +93,24 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
         if seed is not None:
             options["dropout"], options["seed"] = dropout_p, int(seed)
         output = attention(query, key, value, bias, options)
-    if leading is None:
+    if not by_math:
         return output
-    output = output.reshape(*leading, *output.shape[-2:])
-    # PyTorch's results of other than four dimensions are contiguous, and may be written to before backward.
-    return output.clone(memory_format=torch.contiguous_format) if output.requires_grad else output.contiguous()
+    if leading is not None:
+        output = output.reshape(*leading, *output.shape[-2:])
+    return output.clone(memory_format=torch.contiguous_format) if copied else output.contiguous()
+
+
+def _is_for_flash(query, key, value, attn_mask, dropout_p, enable_gqa):
+    """Whether PyTorch would take its flash attention. Results of its other are contiguous and may be written to before
+    backward, as may query and key; _core._plain_attention asks the same."""
+    if not query.layout == key.layout == value.layout == torch.strided:
+        return False
+    return (dropout_p == 0.0 and query.dim() == key.dim() == value.dim() == 4 and
+            query.shape[0] == key.shape[0] == value.shape[0] and query.shape[3] == key.shape[3] == value.shape[3] and
+            key.shape[1] == value.shape[1] and (enable_gqa or query.shape[1] == key.shape[1]) and
+            query.shape[2] > 0 and key.shape[2] > 0 and
+            query.stride(3) == key.stride(3) == value.stride(3) == 1 and
+            (attn_mask is None or (not attn_mask.requires_grad and attn_mask.dim() in (2, 4))))
 
 
 def _check_types(query, key, value, attn_mask, is_causal, enable_gqa):

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 import attend
 import attend.torch
@@ -88,7 +89,7 @@ def test_outputs_lie_in_memory_as_the_query(gradients):
         q = q.detach().requires_grad_(gradients)
         for dropout_p in (0.0, 1e-9):
             found = attend.torch.scaled_dot_product_attention(q, q, q, dropout_p=dropout_p)
-            want = F.scaled_dot_product_attention(q, q, q)
+            want = F.scaled_dot_product_attention(q, q, q, dropout_p=dropout_p)
             assert found.stride() == want.stride()
             torch.testing.assert_close(found, want, atol=3e-6, rtol=0)
         assert attend.torch.scaled_dot_product_attention(q, q, q[..., :4]).is_contiguous()
@@ -96,12 +97,59 @@ def test_outputs_lie_in_memory_as_the_query(gradients):
                                torch.ones(1, 1, 5, 4))
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 8), (2, 1, 2, 5, 8)], ids=str)
-def test_results_may_be_written_to_before_backward(shape):
-    x = torch.randn(shape, requires_grad=True)
-    found, want = (torch.autograd.grad(f(x, x, x).mul_(2).sum(), x)[0] for f in (attend.torch.scaled_dot_product_attention,
-                                                                                 F.scaled_dot_product_attention))
-    torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
+def of(*shape):
+    return lambda: torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+# What PyTorch does not give its flash attention: made anew at each call, with functions of query, key and value.
+BY_MATH = {"2 dimensions": (of(5, 8),) * 3, "3 dimensions": (of(2, 5, 8),) * 3, "5 dimensions": (of(2, 1, 2, 5, 8),) * 3,
+           "dropout": (of(2, 4, 6, 8),) * 3, "bias": (of(2, 4, 6, 8),) * 3, "mask of 3 dimensions": (of(2, 4, 6, 8),) * 3,
+           "value's size": (of(2, 4, 6, 8), of(2, 4, 6, 8), of(2, 4, 6, 5)), "batch": (of(2, 4, 6, 8), of(1, 4, 6, 8), of(1, 4, 6, 8)),
+           "heads": (of(2, 4, 6, 8), of(2, 1, 6, 8), of(2, 1, 6, 8)), "columns": (lambda: of(2, 4, 8, 6)().mT, *(of(2, 4, 6, 8),) * 2),
+           "no keys": (of(2, 4, 6, 8), of(2, 4, 0, 8), of(2, 4, 0, 8)), "no queries": (of(2, 4, 0, 8), of(2, 4, 6, 8), of(2, 4, 6, 8)),
+           "transposed": (lambda: of(2, 6, 4, 8)().transpose(1, 2), of(2, 4, 6, 8), of(2, 4, 6, 5))}
+
+
+@pytest.mark.parametrize("name", BY_MATH)
+def test_query_key_and_results_may_be_written_to_before_backward(name):
+    given = [make() for make in BY_MATH[name]]
+    options = {"dropout": {"dropout_p": 1e-9}, "bias": {"attn_mask": torch.randn(6, 6, dtype=torch.float64, requires_grad=True)},
+               "mask of 3 dimensions": {"attn_mask": torch.randn(4, 6, 6, dtype=torch.float64)}}.get(name, {})
+
+    def gradients(function):
+        q, k, v = (x.detach().requires_grad_() for x in given)
+        written = [q * 1, k * 1]
+        y = function(*written, v, **options)
+        assert y.is_contiguous()
+        with torch.no_grad():
+            assert function(*written, v, **options).stride() == y.stride()
+        y *= 2
+        written[0] += y.sum()
+        written[1].zero_()
+        return torch.autograd.grad(y.sum() + written[0].sum(), (q, k, v))
+
+    for a, b in zip(gradients(attend.torch.scaled_dot_product_attention), gradients(F.scaled_dot_product_attention)):
+        torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-11)
+
+
+def test_layouts_and_copies_are_those_of_pytorchs_choice():
+    """Of random shapes and strides."""
+    order = lambda x: [stride for stride, size in zip(x.stride(), x.shape) if size > 1]
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        draw = lambda *of: of[int(torch.randint(len(of), (), generator=generator))]
+        layouts = lambda x: draw(x, x, x.transpose(1, 2).contiguous().transpose(1, 2), x.mT.contiguous().mT, torch.cat((x, x), -1)[..., ::2])
+        d, dv, lengths = draw(1, 8), draw(8, 1, 5), (draw(5, 5, 0), draw(5, 6, 0))
+        q, k, v = (layouts(torch.randn(2, 4, *of)) for of in ((lengths[0], d), (lengths[1], d), (lengths[1], draw(d, d, dv))))
+        mask = draw(None, None, torch.randn(1, lengths[1]), torch.randn(4, 1, lengths[1]), torch.randn(1, 4, *lengths) > 0)
+        if draw(True, False) and mask is not None and mask.is_floating_point():
+            mask.requires_grad_()
+        flash = torch._fused_sdp_choice(q, k, v, mask) == SDPBackend.FLASH_ATTENTION.value
+        for gradients in (False, True):
+            x = q.detach().requires_grad_(gradients)
+            found, want = (f(x, k, v, mask) for f in (attend.torch.scaled_dot_product_attention, F.scaled_dot_product_attention))
+            assert found.numel() == 0 or order(found) == order(want), (seed, gradients)
+        assert attend.torch._function._is_for_flash(q, k, v, mask, 0.0, False) == flash, seed
 
 
 def test_strides_are_taken_as_they_are():
