@@ -13,8 +13,8 @@ import torch as _torch
 from . import _core
 from .torch._autograd import attention_with_log_sum_exp as _attention_with_log_sum_exp
 from .torch._errors import raising_as_torch as _raising_as_torch
-from .torch._flash_operator import traced_flash_attention as _traced_flash_attention
-from .torch._modes import (is_traced as _is_traced, refuse_traces as _refuse_traces,
+from .torch._flash_operator import flash_attention_by_operator as _flash_attention_by_operator
+from .torch._modes import (are_meta as _are_meta, is_traced as _is_traced, refuse_traces as _refuse_traces,
                            wants_gradients as _wants_gradients)
 
 __all__ = ["flash_attn_func", "flash_attn_kvpacked_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func",
@@ -66,24 +66,27 @@ def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_
     if alibi_slopes is not None:
         options["alibi_slopes"] = alibi_slopes
     if dropout_p != 0.0:
-        seed = _torch.randint(0, 2**62, (), device="cpu")
-        options["dropout"], options["seed"] = dropout_p, seed if _is_traced() else int(seed)
+        options["dropout"], options["seed"] = dropout_p, _torch.randint(0, 2**62, (), device="cpu")
     return options
 
 
-def _packed(starts, key_starts):
-    """The option for sequences one after the other."""
-    if _is_traced():
-        return {"query_starts": starts, "key_starts": key_starts}
-    return {"mask": _core.Mask.packed(starts, key_starts)}
+def _with_numbers(options):
+    """Options with the numbers in their tensors, as the library takes them."""
+    options = dict(options)
+    if "seed" in options:
+        options["seed"] = int(options["seed"])
+    if "query_starts" in options:
+        options["mask"] = _core.Mask.packed(options.pop("query_starts"), options.pop("key_starts"))
+    return options
 
 
 def _run(q, k, v, options):
     """Output [batch, length, heads, dim], as it lies in memory, and log-sum-exp [batch, heads, length]."""
     rows = [x.transpose(1, 2) for x in (q, k, v)]
-    if _is_traced():
-        output, log_sum_exp = _traced_flash_attention(*rows, options)
+    if _is_traced() or _torch._C._are_functorch_transforms_active() or _are_meta(q, k, v):
+        output, log_sum_exp = _flash_attention_by_operator(*rows, options)
     else:
+        options = _with_numbers(options)
         out = _torch.empty(*q.shape[:3], v.shape[3], dtype=q.dtype, device="cpu").transpose(1, 2)
         output, log_sum_exp = _attention_with_log_sum_exp(*rows, options, out)
     return output.transpose(1, 2), log_sum_exp
@@ -99,6 +102,7 @@ def _run_paged(q, k, v, table, lengths, starts, options):
 def _probabilities(q, k, v, options):
     """[batch, heads, Lq, Lk] before dropout, negative where it dropped; without gradients."""
     _refuse_traces()
+    options = _with_numbers(options)
     with _torch.no_grad():
         def weights(given):
             return _core.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), return_weights=True,
@@ -240,7 +244,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
         return (_torch.cat(output, 1)[0], _torch.cat(log_sum_exp, 2)[0],
                 _padded([x[0] for x in probabilities[:-1]], q, max_seqlen_q, max_seqlen_k))
     options = _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p)
-    options |= _packed(cu_seqlens_q, cu_seqlens_k)
+    options |= {"query_starts": cu_seqlens_q, "key_starts": cu_seqlens_k}
     output, log_sum_exp = _run(q[None], k[None], v[None], options)
     if not return_attn_probs:
         return output[0]

@@ -1,13 +1,14 @@
-"""The flash-attn functions' attention as an operator of known shapes and gradients: what torch.compile, export and traces
-see. Ordinary calls pass it by, as they do _operator's."""
+"""The flash-attn functions' attention as an operator of known shapes and gradients: what torch.compile, export, traces,
+torch.func's transforms and tensors without memory see. Ordinary calls pass it by, as they do _operator's."""
 from typing import List, Optional
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 
 from .. import _core
-from ._modes import refuse_tangents
+from ._modes import for_any_call, operator_for_this_call, refuse_gradients_of_gradients, refuse_tangents
 from ._operator import _check_shapes
+from ._transforms import as_autograd_functions, register_vmap
 
 _NAMES = ("alibi_slopes", "query_starts", "key_starts", "seed", "causal", "window", "scale", "softcap", "dropout")
 
@@ -77,19 +78,29 @@ def _save_for_backward(ctx, inputs, output):
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx, grad_output, _):
-    gradients = flash_attention_backward(grad_output, *ctx.saved_tensors, *ctx.rest)
-    return *gradients, *(None,) * len(_NAMES)
+def _backward_by(operator):
+
+    def backward(ctx, grad_output, _):
+        gradients = operator(grad_output, *ctx.saved_tensors, *ctx.rest)
+        return *gradients, *(None,) * len(_NAMES)
+
+    return backward
 
 
-flash_attention.register_autograd(_backward, setup_context=_save_for_backward)
+Gradients, TransformedFlashAttention = as_autograd_functions(
+    flash_attention, flash_attention_backward, (0,), _save_for_backward, _backward_by, refuse_gradients_of_gradients,
+    refuse_tangents)
+flash_attention.register_autograd(_backward_by(for_any_call(flash_attention_backward, Gradients.apply)),
+                                  setup_context=_save_for_backward)
+register_vmap(flash_attention, flash_attention_backward)
 
 
-def traced_flash_attention(query, key, value, options):
+def flash_attention_by_operator(query, key, value, options):
     """flash_attention by attend.flash_attn's options."""
-    if forward_ad._current_level >= 0:
+    operator = operator_for_this_call(flash_attention, TransformedFlashAttention.apply)
+    if operator is flash_attention and forward_ad._current_level >= 0:
         refuse_tangents()
     given = {"window": None, "softcap": 0.0, "dropout": 0.0, **options}
     for name in ("scale", "softcap", "dropout"):  # NumPy's numbers, tensors of one
         given[name] = None if given[name] is None else float(given[name])
-    return flash_attention(query, key, value, *(given.get(name) for name in _NAMES))
+    return operator(query, key, value, *(given.get(name) for name in _NAMES))

@@ -8,7 +8,8 @@ from .. import _core
 from . import _composite, _operator
 from ._autograd import Attention, attention
 from ._errors import TorchTypeError, TorchValueError, as_torch
-from ._modes import are_plain, autocast, differentiates_more, is_traced, is_transformed, operator_for_this_call, wants_gradients
+from ._modes import (are_meta, are_plain, autocast, differentiates_more, is_traced, is_transformed, operator_for_this_call,
+                     wants_gradients)
 
 # Calls of plain tensors for their numbers alone; True where gradients are wanted too, None for all others. To ask PyTorch
 # takes as long as a small attention, so it is asked in C++.
@@ -85,7 +86,7 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
     if differentiates_more():
         options = {**_options(scale, causal, mask), "dropout": dropout_p, "seed": seed}
         output = _composite.attention(query, key, value, bias, options)
-    elif not plain or is_transformed():
+    elif not plain or is_transformed() or are_meta(query, key, value, mask, bias):
         operator = operator_for_this_call(_operator.attention, _operator.TransformedAttention.apply)
         output = operator(query, key, value, mask, bias, seed, causal, scale, dropout_p)[0]
     else:

@@ -7,7 +7,7 @@ from .._results import LinearAttentionResult
 from . import _linear_operator
 from ._autograd import is_batched, is_differentiated
 from ._errors import raising_as_torch
-from ._modes import are_plain, autocast, is_transformed, operator_for_this_call
+from ._modes import are_meta, are_plain, autocast, is_transformed, operator_for_this_call
 
 _WHOLE = slice(7, 10)  # of the operator's arguments: key_lengths, query_starts, key_starts
 
@@ -104,7 +104,7 @@ def linear_attention(query, key, value, *, feature_map="elu_plus_one", normalise
         tensors = *autocast(query, key, value), *tensors[3:]
     numbers = key_lengths, query_starts, key_starts
     rest = feature_map, normalise, causal, float(scale), algorithm, return_state
-    if not plain or is_transformed():
+    if not plain or is_transformed() or are_meta(*tensors):
         operator = operator_for_this_call(_linear_operator.linear_attention,
                                           _linear_operator.TransformedLinearAttention.apply)
         found = operator(*tensors, *(_as_tensor(x) for x in numbers), *rest)

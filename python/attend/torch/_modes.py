@@ -26,6 +26,11 @@ def differentiates_more():
     return forward_ad._current_level >= 0 or transforms.Jvp in kinds or kinds.count(transforms.Grad) > 1
 
 
+def are_meta(*tensors):
+    """Whether all that there are have shapes alone."""
+    return all(x is None or x.is_meta for x in tensors)
+
+
 def is_traced():
     """Whether PyTorch wants to know of a call, in place of its numbers, and of no derivatives by _differentiates()."""
     # Compilers are asked first: they do not know the other questions.

@@ -99,6 +99,25 @@ def test_tensors_without_memory():
     close(torch.func.functionalize(plain)(q, k, v), F.scaled_dot_product_attention(q, k, v))
 
 
+def test_meta_tensors():
+    q, k, v = (x.to("meta").requires_grad_() for x in inputs())
+    flash = attend.flash_attn.flash_attn_func
+    starts = torch.tensor([0, 1, 3], dtype=torch.int32)
+    for found, want in [(sdpa(q, k, v), (2, 3, 4, 6)), (sdpa(q[0], k[0], v[0], torch.ones(4, 5, device="meta"), 0.5), (3, 4, 6)),
+                        (flash(*(x.transpose(1, 2) for x in (q, k, v)), 0.5), (2, 4, 3, 6)),
+                        (attend.flash_attn.flash_attn_varlen_func(*(q[0],) * 3, starts, starts, 2, 2), (3, 4, 8)),
+                        (attend.torch.linear_attention(q, k, v), (2, 3, 4, 6)),
+                        (attend.torch.linear_attention(q, k, v, return_state=True).state, (2, 3, 8, 6))]:
+        assert found.is_meta and found.shape == want
+        assert torch.autograd.grad(found.sum(), q)[0].is_meta
+    with pytest.raises(ValueError, match="as many keys"):
+        sdpa(q, q, v)
+    for given in ((q, k, v.new_ones(v.shape, device="cpu")), (torch.ones(q.shape), k, v)):
+        for function in (sdpa, attend.torch.linear_attention, lambda *x: flash(*(y.transpose(1, 2) for y in x))):
+            with pytest.raises(TypeError, match="device meta"):
+                function(*given)
+
+
 def test_another_default_device():
     q, k, v = inputs()
     want = sdpa(q, k, v)
@@ -152,6 +171,26 @@ def test_gradients_by_functions(transform):
     assert len(found) == len(want)
     for a, b in zip(found, want):
         close(a, b)
+
+
+def test_transforms_of_flash_attention():
+    starts, x = torch.tensor([0, 1, 4], dtype=torch.int32), torch.randn(2, 1, 4, 2, 8)
+    flash = lambda x: attend.flash_attn.flash_attn_func(x, x, x, causal=True).square()
+    want = lambda x: F.scaled_dot_product_attention(*(x.transpose(-3, -2),) * 3, is_causal=True).transpose(-3, -2).square()
+    packed = lambda x: attend.flash_attn.flash_attn_varlen_func(*(x[0],) * 3, starts, starts, 3, 3).square()
+    parts = lambda x: torch.cat([attend.flash_attn.flash_attn_func(*(y,) * 3).square() for y in x.split((1, 3), 1)], 1)[0]
+    for f, g in ((flash, want), (packed, parts)):
+        close(torch.func.vmap(f)(x), torch.stack([g(y) for y in x]))
+        gradient = lambda f: torch.func.grad(lambda x: f(x).sum())
+        close(gradient(f)(x[0]), gradient(g)(x[0]))
+        close(torch.func.vmap(gradient(f))(x), torch.stack([gradient(g)(y) for y in x]))
+        close(torch.func.jacrev(f)(x[0]), torch.func.jacrev(g)(x[0]))
+    with pytest.raises(RuntimeError, match="gradients of gradients"):
+        torch.func.jacrev(gradient(flash))(x[0])
+    dropped = lambda x: attend.flash_attn.flash_attn_func(x, x, x, 0.5)
+    for randomness in ("same", "different"):
+        found = torch.func.vmap(dropped, randomness=randomness)(x[:1].expand(2, 1, 4, 2, 8))
+        assert torch.equal(found[0], found[1]) == (randomness == "same")
 
 
 class Layer(torch.nn.Module):
@@ -266,7 +305,7 @@ def test_forward_mode_of_gradients(name):
         assert torch.autograd.forward_ad.unpack_dual(pull(w)).tangent is None
 
 
-@pytest.mark.parametrize("name", ["attention", "bias", "MultiheadAttention", "linear_attention", "state"])
+@pytest.mark.parametrize("name", [x for x in LINEAR_IN_GRADIENTS if x != "dropout"])
 def test_forward_mode_of_gradients_by_functions(name):
     x = torch.randn(1, 2, 3, 2, dtype=torch.float64)
     y, pull = torch.func.vjp(LINEAR_IN_GRADIENTS[name], x)
