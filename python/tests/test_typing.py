@@ -1,5 +1,7 @@
 """The types that tools see: those of the extension's own signatures, and enough for a program to be checked."""
 import ast
+import importlib
+import inspect
 import pathlib
 import re
 import subprocess
@@ -52,6 +54,36 @@ attend.LinearAttentionState(1, 2, 3, 4).step(1, 2, 3)
 attend.matmul(1, 2, activation="cube")
 """
 
+OF_PYTORCH = """
+import torch
+from torch import Tensor
+import attend
+import attend.flash_attn
+import attend.torch
+
+x = torch.ones(1, 2, 3, 4)
+y: Tensor = attend.torch.scaled_dot_product_attention(x, x, x, is_causal=True, scale=0.5)
+rows: Tensor = attend.torch.linear_attention(x, x, x, feature_map="relu", causal=True, key_lengths=[3])
+handed: attend.LinearAttentionResult = attend.torch.linear_attention(x, x, x, return_state=True)
+layer: torch.nn.MultiheadAttention = attend.torch.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
+linear = attend.torch.LinearAttention(8, 2, causal=True)
+token: Tensor = linear.step(x[0], linear.make_state(batch=1))
+with attend.torch.replaced():
+    z: Tensor = attend.flash_attn.flash_attn_func(x, x, x, 0.0, causal=True, window_size=(3, 0))
+output, log_sum_exp, weights = attend.flash_attn.flash_attn_varlen_func(x[0], x[0], x[0], x, x, 3, 3, return_attn_probs=True)
+step: Tensor = attend.flash_attn.flash_attn_with_kvcache(x, x, x, cache_seqlens=3)
+"""
+WRONG_OF_PYTORCH = """
+import torch
+import attend.flash_attn
+import attend.torch
+x = torch.ones(1, 2, 3, 4)
+attend.torch.scaled_dot_product_attention(x, x, 3)
+attend.torch.linear_attention(x, x, x, feature_map="cube")
+attend.torch.LinearAttention(8, heads=2)
+attend.flash_attn.flash_attn_func(x, x, x, window_size=3)
+"""
+
 
 def parameters(node):
     return [a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs] if a.arg != "self"]
@@ -93,12 +125,60 @@ def test_the_package_is_checked(tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_programs_are_checked(tmp_path):
-    pytest.importorskip("mypy")
-    for name, text, errors in (("program", PROGRAM, 0), ("wrong", WRONG, 7)):
+def described(node):
+    """Name, default and whether by name alone, of each parameter of a function in a stub; ... is no default."""
+    positional = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(positional) - len(node.args.defaults)) + node.args.defaults
+    found = [(arg.arg, default, False) for arg, default in zip(positional, defaults)]
+    found += [(arg.arg, default, True) for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults)]
+    return [(name, ... if default is None else ast.literal_eval(default), alone) for name, default, alone in found]
+
+
+def described_at_run_time(function):
+    found = inspect.signature(function).parameters.values()
+    return [(x.name, ... if x.default is x.empty else x.default, x.kind is x.KEYWORD_ONLY) for x in found]
+
+
+@pytest.mark.parametrize("module,stub", [("attend.torch", "torch/__init__.pyi"), ("attend.flash_attn", "flash_attn.pyi")])
+def test_stubs_of_python_have_its_signatures(module, stub):
+    pytest.importorskip("torch")
+    known, of_classes = {}, {}
+    for node in ast.parse((STUB.parent / stub).read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            known[node.name] = [*known.get(node.name, []), described(node)]
+        if isinstance(node, ast.ClassDef):
+            of_classes[node.name] = {x.name: [described(x)] for x in node.body if isinstance(x, ast.FunctionDef)}
+    module = importlib.import_module(module)
+    assert {*known, *of_classes} == set(module.__all__)
+    pairs = [(getattr(module, name), forms) for name, forms in known.items()]
+    for name, methods in of_classes.items():
+        members = {x: member for x, member in vars(getattr(module, name)).items()
+                   if inspect.isfunction(member) and (x == "__init__" or not x.startswith("_"))}
+        assert members.keys() == methods.keys()
+        pairs += [(members[x], forms) for x, forms in methods.items()]
+    for function, forms in pairs:
+        want = described_at_run_time(function)
+        assert forms[-1] == want, function
+        # Where a flag says what is returned the others have it alone otherwise.
+        assert all([x[0] for x in form] == [x[0] for x in want] for form in forms)
+
+
+def check(tmp_path, programs):
+    for name, text, errors in programs:
         file = tmp_path / f"{name}.py"
         file.write_text(text)
         found = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(file)],
                                capture_output=True, text=True, check=False,
                                env={"MYPYPATH": str(pathlib.Path(attend.__file__).parent.parent), "PATH": "/usr/bin:/bin"})
         assert found.stdout.count(": error: ") == errors, found.stdout + found.stderr
+
+
+def test_programs_are_checked(tmp_path):
+    pytest.importorskip("mypy")
+    check(tmp_path, [("program", PROGRAM, 0), ("wrong", WRONG, 7)])
+
+
+def test_programs_of_pytorch_are_checked(tmp_path):
+    pytest.importorskip("mypy")
+    pytest.importorskip("torch")
+    check(tmp_path, [("program", OF_PYTORCH, 0), ("wrong", WRONG_OF_PYTORCH, 4)])
