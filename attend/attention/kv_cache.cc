@@ -47,6 +47,66 @@ KvCache::KvCache(const KvCacheOptions& options) : options_(options) {
     padding_ = lengths_;
 }
 
+KvCache::KvCache(const KvCacheOptions& options, const KvCacheContents& contents) : KvCache(options) {
+    const std::array<std::pair<Tensor*, const Tensor*>, 4> tensors = {{{&keys_, &contents.keys},
+                                                                       {&values_, &contents.values},
+                                                                       {&key_scales_, &contents.key_scales},
+                                                                       {&value_scales_, &contents.value_scales}}};
+    const std::int64_t slots = contents.keys.rank() == 4 ? contents.keys.shape()[2] : 0;
+    if (slots > options_.capacity) {
+        throw ShapeError(kOperation, "expected at most " + text(options_.capacity) + " slots, found " + text(slots));
+    }
+    for (std::size_t i = 0; i < (options_.dtype == DType::int8 ? 4U : 2U); ++i) {
+        const auto& [to, from] = tensors[i];
+        Shape shape = to->shape();
+        shape[2] = slots;
+        if (!(from->shape() == shape)) {
+            throw ShapeError(kOperation,
+                             "expected contents " + to_string(shape) + ", found " + to_string(from->shape()));
+        }
+        if (from->dtype() != to->dtype()) {
+            throw DTypeError(kOperation, "expected contents of " + std::string(name_of(to->dtype())) + ", found " +
+                                             std::string(name_of(from->dtype())));
+        }
+        if (from->numel() > 0) to->view().slice(2, 0, slots).copy_from(*from);
+    }
+    if (contents.lengths.size() != lengths_.size() || contents.left_padding.size() != lengths_.size()) {
+        throw ValueError(kOperation, "expected lengths and left padding of " + std::to_string(lengths_.size()) +
+                                         " sequences, found " + std::to_string(contents.lengths.size()) + " and " +
+                                         std::to_string(contents.left_padding.size()));
+    }
+    for (std::size_t s = 0; s < lengths_.size(); ++s) {
+        if (contents.lengths[s] < 0 || contents.lengths[s] > slots) {
+            throw ValueError(kOperation,
+                             "expected lengths in [0, " + text(slots) + "], found " + text(contents.lengths[s]));
+        }
+        lengths_[s] = contents.lengths[s];
+        set_left_padding(static_cast<std::int64_t>(s), contents.left_padding[s]);
+    }
+}
+
+KvCacheContents KvCache::contents() const {
+    const std::int64_t slots = lengths_.empty() ? 0 : *std::max_element(lengths_.begin(), lengths_.end());
+    const bool scaled = options_.dtype == DType::int8;
+    KvCacheContents contents{resized(keys_, 2, slots), resized(values_, 2, slots), {}, {}, lengths_, padding_};
+    if (scaled) {
+        contents.key_scales = resized(key_scales_, 2, slots);
+        contents.value_scales = resized(value_scales_, 2, slots);
+    }
+    // What lies behind shorter sequences was never written, or is no longer theirs.
+    for (std::size_t s = 0; s < lengths_.size(); ++s) {
+        for (Tensor* tensor : {&contents.keys, &contents.values, &contents.key_scales, &contents.value_scales}) {
+            if (tensor->numel() == 0 || lengths_[s] == slots) continue;
+            const MutableTensorView behind =
+                tensor->view()
+                    .slice(0, static_cast<std::int64_t>(s), static_cast<std::int64_t>(s) + 1)
+                    .slice(2, lengths_[s], slots);
+            behind.copy_from(zeros(behind.shape(), behind.dtype()));
+        }
+    }
+    return contents;
+}
+
 void KvCache::reserve(std::int64_t capacity) {
     if (capacity <= options_.capacity) return;
     const std::int64_t doubled = std::max(capacity, 2 * options_.capacity);

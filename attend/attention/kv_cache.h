@@ -29,12 +29,27 @@ struct KvCacheOptions {
     DType dtype = DType::float32;  ///< of what is kept: float32, bfloat16, float16 or int8
 };
 
+/// What a cache holds, to be stored: slots of its keys() to value_scales(), as many as the longest sequence has or
+/// more.
+struct KvCacheContents {
+    Tensor keys;                             ///< [batch, kv_heads, slots, head_dim], of the cache's dtype
+    Tensor values;                           ///< [batch, kv_heads, slots, value_dim], likewise
+    Tensor key_scales;                       ///< int8: float32 [batch, kv_heads, slots]
+    Tensor value_scales;                     ///< the same of values
+    std::vector<std::int64_t> lengths;       ///< slots of each sequence, padding included
+    std::vector<std::int64_t> left_padding;  ///< of which the first are padding
+};
+
 /// Keys and values of a batch of sequences, [batch, kv_heads, slot, dim] in one piece of memory.
 class KvCache {
 public:
     /// @throws ShapeError, DTypeError
     explicit KvCache(const KvCacheOptions& options);
+    /// With what another had. @throws ShapeError, DTypeError, ValueError where that is of other sizes
+    KvCache(const KvCacheOptions& options, const KvCacheContents& contents);
 
+    /// Without the slots that no sequence has. O(bytes).
+    KvCacheContents contents() const;
     /// Appends n tokens to every sequence. @param key [batch, kv_heads, n, head_dim] @param value [batch, kv_heads, n,
     /// value_dim], any floating dtype, converted @throws ShapeError, DTypeError
     void append(const TensorView& key, const TensorView& value);

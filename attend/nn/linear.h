@@ -55,9 +55,9 @@ public:
     explicit Linear(const StateDict& state, DType kept = DType::float32);
     /// The same from tensors. @param weight [out, in] @param bias [out], or without elements
     Linear(const TensorView& weight, const TensorView& bias, DType kept = DType::float32);
-    /// A weight that is packed already. @param input_scale of int8 weights, see DenseOptions
-    /// @throws ShapeError, DTypeError
-    Linear(PackedMatrix weight, Tensor bias, std::optional<double> input_scale = {});
+    /// A weight that is packed already. @param input_scale of int8 weights, see DenseOptions @param dtype in which
+    /// state_dict gives it @throws ShapeError, DTypeError
+    Linear(PackedMatrix weight, Tensor bias, std::optional<double> input_scale = {}, DType dtype = DType::float32);
 
     /// A weight of which `select` usually takes a few rows, as a vocabulary's: it is packed when all are first asked
     /// for.
@@ -89,6 +89,8 @@ public:
     StateDict state_dict() const;
     /// [out_features, in_features], as state_dict has it.
     Tensor weight() const;
+    /// In which weight() is.
+    DType dtype() const noexcept { return in_double() ? DType::float64 : dtype_; }
     /// [out_features], or without elements.
     const Tensor& bias() const noexcept { return bias_; }
     /// The weight as products read it; without elements where the parameters are float64.

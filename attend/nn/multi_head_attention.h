@@ -114,6 +114,10 @@ public:
     /// d_model, and for PyTorch's names when inner_dim is not
     StateDict state_dict(ParameterNames names = ParameterNames::packed) const;
 
+    const Linear& query_projection() const noexcept { return query_; }    ///< W_q and b_q
+    const Linear& key_projection() const noexcept { return key_; }        ///< W_k and b_k
+    const Linear& value_projection() const noexcept { return value_; }    ///< W_v and b_v
+    const Linear& output_projection() const noexcept { return output_; }  ///< W_o and b_o
     /// Whether queries and keys are rotated.
     bool is_rotary() const noexcept { return rotary_.has_value(); }
     /// Width of queries and of the output.

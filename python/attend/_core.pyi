@@ -11,6 +11,7 @@ from ._results import (AttentionGradients, AttentionResult, LinearAttentionGradi
 # Arrays of NumPy, tensors of PyTorch, or what else speaks DLPack; results are of the query's kind.
 _Array = TypeVar("_Array")
 _Causal = Literal["top-left", "bottom-right"] | bool | None
+_Window = tuple[int | None, int | None]
 _Algorithm = Literal["auto", "reference", "flash"]
 _CacheType = Literal["float32", "bfloat16", "float16", "int8"]
 _ComputeType = Literal["auto", "float32", "bfloat16", "int8"]
@@ -39,33 +40,35 @@ class Mask:
     def packed(query_starts: _Integers, key_starts: _Integers | None = None) -> Mask: ...
     def with_query_offset(self, offset: _Integers) -> Mask: ...
     def __and__(self, other: Mask) -> Mask: ...
+    def __getstate__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...]) -> None: ...
     def __copy__(self) -> Mask: ...
     def __deepcopy__(self, memo: Any) -> Mask: ...
 
 @overload
 def attention(query: _Array, key: Any, value: Any, *, mask: Mask | Any | None = None, bias: Any | None = None,
-              causal: _Causal = None, window: tuple[int, int] | None = None, scale: float | None = None,
+              causal: _Causal = None, window: _Window | None = None, scale: float | None = None,
               softcap: float | None = None, alibi_slopes: Any | None = None, key_lengths: _Integers | None = None,
               query_offset: _Integers | None = None, dropout: float = 0.0, seed: int = 0,
               algorithm: _Algorithm = "auto", return_weights: Literal[False] = False,
               return_log_sum_exp: Literal[False] = False, out: _Array | None = None) -> _Array: ...
 @overload
 def attention(query: Any, key: Any, value: Any, *, mask: Mask | Any | None = None, bias: Any | None = None,
-              causal: _Causal = None, window: tuple[int, int] | None = None, scale: float | None = None,
+              causal: _Causal = None, window: _Window | None = None, scale: float | None = None,
               softcap: float | None = None, alibi_slopes: Any | None = None, key_lengths: _Integers | None = None,
               query_offset: _Integers | None = None, dropout: float = 0.0, seed: int = 0,
               algorithm: _Algorithm = "auto", return_weights: bool = False, return_log_sum_exp: bool = False,
               out: Any | None = None) -> AttentionResult: ...
 def attention_backward(grad_output: Any, query: Any, key: Any, value: Any, output: Any, log_sum_exp: Any, *,
                        mask: Mask | Any | None = None, bias: Any | None = None, causal: _Causal = None,
-                       window: tuple[int, int] | None = None, scale: float | None = None,
+                       window: _Window | None = None, scale: float | None = None,
                        softcap: float | None = None, alibi_slopes: Any | None = None,
                        key_lengths: _Integers | None = None, query_offset: _Integers | None = None,
                        dropout: float = 0.0, seed: int = 0, algorithm: _Algorithm = "auto",
                        bias_gradient: bool = True) -> AttentionGradients: ...
 def _paged_attention(query: Any, keys: Any, values: Any, block_table: Any, lengths: _Integers, *,
                      left_padding: _Integers | None = None, causal: _Causal = None,
-                     window: tuple[int, int] | None = None, scale: float | None = None,
+                     window: _Window | None = None, scale: float | None = None,
                      softcap: float | None = None, alibi_slopes: Any | None = None) -> AttentionResult: ...
 def _plain_attention(questions: Iterable[Callable[[], Any]], flash_enabled: Callable[[], bool],
                      grad_enabled: Callable[[], bool]) -> Callable[..., Any]: ...
@@ -148,20 +151,22 @@ class KvCache:
                counts: _Integers | None = None) -> None: ...
     @overload
     def attention(self, query: _Array, *, mask: Mask | Any | None = None, bias: Any | None = None,
-                  causal: _Causal = None, window: tuple[int, int] | None = None, scale: float | None = None,
+                  causal: _Causal = None, window: _Window | None = None, scale: float | None = None,
                   softcap: float | None = None, alibi_slopes: Any | None = None,
                   query_offset: _Integers | None = None, dropout: float = 0.0, seed: int = 0,
                   algorithm: _Algorithm = "auto", return_weights: Literal[False] = False,
                   return_log_sum_exp: Literal[False] = False) -> _Array: ...
     @overload
     def attention(self, query: Any, *, mask: Mask | Any | None = None, bias: Any | None = None,
-                  causal: _Causal = None, window: tuple[int, int] | None = None, scale: float | None = None,
+                  causal: _Causal = None, window: _Window | None = None, scale: float | None = None,
                   softcap: float | None = None, alibi_slopes: Any | None = None,
                   query_offset: _Integers | None = None, dropout: float = 0.0, seed: int = 0,
                   algorithm: _Algorithm = "auto", return_weights: bool = False,
                   return_log_sum_exp: bool = False) -> AttentionResult: ...
     def set_left_padding(self, sequence: int, count: int) -> None: ...
     def truncate(self, sequence: int, length: int) -> None: ...
+    def __getstate__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...]) -> None: ...
     def __copy__(self) -> KvCache: ...
     def __deepcopy__(self, memo: Any) -> KvCache: ...
     def clear(self) -> None: ...
@@ -182,7 +187,7 @@ class MultiHeadAttention:
     @overload
     def __call__(self, query: _Array, key: Any | None = None, value: Any | None = None, *,
                  mask: Mask | Any | None = None, bias: Any | None = None, causal: _Causal = None,
-                 window: tuple[int, int] | None = None, scale: float | None = None, softcap: float | None = None,
+                 window: _Window | None = None, scale: float | None = None, softcap: float | None = None,
                  alibi_slopes: Any | None = None, key_lengths: _Integers | None = None,
                  query_offset: _Integers | None = None, dropout: float = 0.0, seed: int = 0,
                  algorithm: _Algorithm = "auto", return_weights: Literal[False] = False,
@@ -190,7 +195,7 @@ class MultiHeadAttention:
     @overload
     def __call__(self, query: Any, key: Any | None = None, value: Any | None = None, *,
                  mask: Mask | Any | None = None, bias: Any | None = None, causal: _Causal = None,
-                 window: tuple[int, int] | None = None, scale: float | None = None, softcap: float | None = None,
+                 window: _Window | None = None, scale: float | None = None, softcap: float | None = None,
                  alibi_slopes: Any | None = None, key_lengths: _Integers | None = None,
                  query_offset: _Integers | None = None, dropout: float = 0.0, seed: int = 0,
                  algorithm: _Algorithm = "auto", return_weights: bool = False,
@@ -199,6 +204,8 @@ class MultiHeadAttention:
     def forward_next(self, x: _Array, cache: KvCache, *, return_weights: bool = False) -> Any: ...
     def state_dict(self, *,
                    names: Literal["packed", "separate", "tutorial"] | None = None) -> dict[str, NDArray[Any]]: ...
+    def __getstate__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...]) -> None: ...
     def __copy__(self) -> MultiHeadAttention: ...
     def __deepcopy__(self, memo: Any) -> MultiHeadAttention: ...
     @property

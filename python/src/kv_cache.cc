@@ -4,6 +4,7 @@
 #include "computing.h"
 #include "options.h"
 #include "seed.h"
+#include "stored.h"
 #include "torch_tensors.h"
 
 #include <attend/core/error.h>
@@ -99,6 +100,36 @@ std::unique_ptr<CacheObject> copy_of(CacheObject& self) {
     return std::make_unique<CacheObject>(self.cache);
 }
 
+/// Sizes and contents, for pickle.
+nb::tuple state_of(CacheObject& self) {
+    KvCacheOptions options;
+    KvCacheContents contents;
+    {
+        const nb::gil_scoped_release free_lock;
+        const std::shared_lock lock(self.mutex);
+        options = self.cache.options();
+        contents = self.cache.contents();
+    }
+    const auto sizes =
+        nb::make_tuple(options.batch, options.kv_heads, options.head_dim, options.value_dim, options.capacity);
+    return nb::make_tuple(sizes, std::string(name_of(options.dtype)), contents.lengths, contents.left_padding,
+                          stored(contents.keys), stored(contents.values), stored(contents.key_scales),
+                          stored(contents.value_scales));
+}
+
+KvCache of_state(const nb::tuple& state) {
+    nb::tuple sizes;
+    std::string dtype;
+    if (state.size() != 8 || !nb::try_cast(state[0], sizes) || sizes.size() != 5 || !nb::try_cast(state[1], dtype)) {
+        throw nb::type_error("[kv_cache] expected a state of a KvCache, found another");
+    }
+    const auto size = [&](std::size_t i) { return nb::cast<std::int64_t>(sizes[i]); };
+    const auto tensor = [&](std::size_t i) { return restored(state[i], "kv_cache"); };
+    return {{size(0), size(1), size(2), size(3), size(4), cache_dtype(dtype)},
+            {tensor(4), tensor(5), tensor(6), tensor(7), integers(state[2], "kv_cache", "lengths"),
+             integers(state[3], "kv_cache", "left_padding")}};
+}
+
 template <std::int64_t (KvCache::*Number)(std::int64_t) const>
 std::vector<std::int64_t> of_each_sequence(const KvCache& cache) {
     std::vector<std::int64_t> numbers;
@@ -114,7 +145,7 @@ void bind_kv_cache(nb::module_& module) {
                             R"(Keys and values kept from step to step of decoding, and attention over them.
 
 Tokens of a sequence have slots 0, 1, ... in the order in which they were appended. Methods may be called by several
-threads at once.
+threads at once. It can be pickled and copied.
 
 >>> import numpy, attend
 >>> cache = attend.KvCache(batch=1, kv_heads=2, head_dim=4)
@@ -153,6 +184,10 @@ threads at once.
              "The first `count` slots of a sequence are padding, which is never read.")
         .def("truncate", changing(&KvCache::truncate), arg("sequence"), arg("length"),
              "Keeps the first `length` slots of a sequence.")
+        .def("__getstate__", &state_of)
+        .def(
+            "__setstate__", [](CacheObject& self, const nb::tuple& state) { new (&self) CacheObject(of_state(state)); },
+            arg("state"))
         .def("__copy__", &copy_of)
         .def(
             "__deepcopy__", [](CacheObject& self, nb::handle) { return copy_of(self); }, arg("memo"))

@@ -3,6 +3,7 @@
 #include "computing.h"
 #include "options.h"
 #include "seed.h"
+#include "stored.h"
 #include "torch_tensors.h"
 
 #include <attend/core/error.h>
@@ -61,6 +62,30 @@ nn::StateDict state_of(const MultiHeadAttention& layer, const std::optional<std:
     return one_width ? layer.state_dict(ParameterNames::packed) : separate;
 }
 
+/// (weight packed or, in double, as it is; bias; type in which the weight came), for pickle.
+nb::tuple stored_projection(const nn::Linear& projection) {
+    const std::string dtype(name_of(projection.dtype()));
+    if (projection.in_double()) return nb::make_tuple(stored(projection.weight()), stored(projection.bias()), dtype);
+    const std::span<const std::byte> image = projection.packed().image();
+    const TensorView bytes(image.data(), DType::int8, {static_cast<std::int64_t>(image.size())}, {1});
+    return nb::make_tuple(stored(bytes), stored(projection.bias()), dtype);
+}
+
+nn::Linear restored_projection(nb::handle state) {
+    nb::tuple parts;
+    std::string dtype;
+    if (!nb::try_cast(state, parts) || parts.size() != 3 || !nb::try_cast(parts[2], dtype)) {
+        throw nb::type_error("[MultiHeadAttention] expected a state of its own, found another");
+    }
+    const auto weight = std::make_shared<Tensor>(restored(parts[0], kOperation));
+    Tensor bias = restored(parts[1], kOperation);
+    if (bias.numel() == 0) bias = {};
+    if (weight->dtype() == DType::float64) return {*weight, bias};
+    const auto* bytes = static_cast<const std::byte*>(weight->data());
+    const std::span<const std::byte> image(bytes, static_cast<std::size_t>(weight->numel()));
+    return {PackedMatrix::from_image(image, weight), std::move(bias), {}, type_of_name(dtype, kOperation)};
+}
+
 nb::object result_of(nn::MultiHeadAttentionResult&& result, Family family, bool weights, bool log_sum_exp) {
     return attention_result({std::move(result.output), std::move(result.weights), std::move(result.log_sum_exp)},
                             family, weights, log_sum_exp);
@@ -93,7 +118,8 @@ void bind_multi_head_attention(nb::module_& module) {
     using nb::arg;
     nb::class_<MultiHeadAttention>(
         module, "MultiHeadAttention",
-        R"(Multi-head attention (Vaswani et al. 2017), the module of torch.nn.MultiheadAttention, batch first.
+        R"(Multi-head attention (Vaswani et al. 2017), the module of torch.nn.MultiheadAttention, batch first. It can be
+pickled and copied.
 
 >>> import numpy, attend
 >>> layer = attend.MultiHeadAttention(8, 2)
@@ -128,6 +154,24 @@ void bind_multi_head_attention(nb::module_& module) {
             "q_proj_weight, ...) or of four linear layers W_q, W_k, W_v, W_o; arrays of any kind, copied. "
             "compute_type: "
             "'float32', 'bfloat16' or 'int8' weights. Raises ValueError, TypeError.")
+        .def("__getstate__",
+             [](const MultiHeadAttention& self) {
+                 return nb::make_tuple(self.num_heads(), stored_projection(self.query_projection()),
+                                       stored_projection(self.key_projection()),
+                                       stored_projection(self.value_projection()),
+                                       stored_projection(self.output_projection()));
+             })
+        .def(
+            "__setstate__",
+            [](MultiHeadAttention& self, const nb::tuple& state) {
+                if (state.size() != 5) {
+                    throw nb::type_error("[MultiHeadAttention] expected a state of its own, found another");
+                }
+                const auto heads = nb::cast<std::int64_t>(state[0]);
+                new (&self) MultiHeadAttention(restored_projection(state[1]), restored_projection(state[2]),
+                                               restored_projection(state[3]), restored_projection(state[4]), heads);
+            },
+            arg("state"))
         .def("__copy__", [](const MultiHeadAttention& self) { return MultiHeadAttention(self); })
         .def(
             "__deepcopy__", [](const MultiHeadAttention& self, nb::handle) { return MultiHeadAttention(self); },

@@ -20,6 +20,7 @@ namespace attend::python {
 struct MaskObject {
     Mask mask;
     std::vector<std::shared_ptr<Array>> arrays = {};
+    nb::tuple made = {};  ///< of Mask's function of Python that made it: its name and arguments; empty: Mask()
 };
 
 /// @throws DTypeError unless the array is of bool

@@ -1,5 +1,6 @@
 """Caches of keys and values against attention over all of them."""
 import copy
+import pickle
 import threading
 
 import numpy as np
@@ -72,6 +73,49 @@ def test_masks_are_copied():
     for copied, want in ((shared, [[True, False], [False, True]]), (own, [[True, False], [True, True]])):
         found = attend.attention(x, x, x, mask=copied, return_weights=True).weights[0, 0] > 0
         np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])
+def test_caches_are_pickled(dtype):
+    cache = attend.KvCache(batch=2, kv_heads=2, head_dim=8, value_dim=5, dtype=dtype, capacity=4)
+    x, y = rows(2, 2, 3, 8), rows(2, 2, 3, 5, seed=1)
+    cache.append(x, y, counts=[3, 2])
+    cache.set_left_padding(0, 1)
+    other = pickle.loads(pickle.dumps(cache))
+    for _ in range(2):
+        assert (other.lengths, other.left_padding, other.nbytes) == (cache.lengths, cache.left_padding, cache.nbytes)
+        np.testing.assert_array_equal(other.attention(x), cache.attention(x))
+        for each in (cache, other):
+            each.append(x, y)
+    cache.clear()
+    assert pickle.loads(pickle.dumps(cache)).lengths == [0, 0]
+
+
+CAUSAL, WINDOW, BOOLEAN = attend.Mask.causal(), attend.Mask.window(1, None), attend.Mask.boolean(np.tri(3, dtype=bool)[::-1])
+
+
+@pytest.mark.parametrize("mask,text", [
+    (attend.Mask(), "Mask()"), (CAUSAL, "Mask.causal()"), (attend.Mask.causal("top-left"), "Mask.causal('top-left')"),
+    (attend.Mask.causal([1]), "Mask.causal([1])"), (attend.Mask() & WINDOW, "Mask.window(1, None)"), (BOOLEAN, "Mask.boolean(<bool [3, 3]>)"),
+    (attend.Mask.key_lengths([2]) & BOOLEAN, "Mask.key_lengths([2]) & Mask.boolean(<bool [3, 3]>)"),
+    (attend.Mask.packed([0, 1, 3]), "Mask.packed([0, 1, 3])"), (attend.Mask.packed([0, 3], [0, 2]), "Mask.packed([0, 3], [0, 2])"),
+    ((CAUSAL & WINDOW).with_query_offset(1) & BOOLEAN, "(Mask.causal() & Mask.window(1, None)).with_query_offset(1) & Mask.boolean(<bool [3, 3]>)"),
+], ids=str)
+def test_masks_are_pickled_and_say_what_they_are(mask, text):
+    assert repr(mask) == text
+    x, other = rows(1, 2, 3, 8), pickle.loads(pickle.dumps(mask))
+    assert repr(other) == text
+    np.testing.assert_array_equal(attend.attention(x, x, x, mask=other), attend.attention(x, x, x, mask=mask))
+
+
+def test_pickles_have_arrays_of_their_own():
+    allowed = np.ones((1, 1, 2, 1), bool)
+    mask = attend.Mask.boolean(np.broadcast_to(allowed, (1, 2, 2, 1 << 20)))
+    state = pickle.dumps(mask)
+    assert len(state) < 1 << 12  # without what is broadcast
+    allowed[...] = False
+    x = np.ones((1, 2, 2, 4), np.float32)
+    assert attend.attention(x, x, x, mask=pickle.loads(state)).all()
 
 
 def test_what_does_not_fit_is_an_exception():

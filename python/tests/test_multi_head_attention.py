@@ -1,4 +1,6 @@
 """MultiHeadAttention on NumPy arrays."""
+import pickle
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,17 @@ def test_what_does_not_fit_is_an_exception():
                         (TypeError, lambda: layer.forward_next(x, None))]:
         with pytest.raises(error):
             call()
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"key_dim": 5, "value_dim": 6}], ids=str)
+@pytest.mark.parametrize("dtype,compute_type", [("float32", "float32"), ("float32", "int8"), ("float16", "bfloat16"), ("float64", "float32")])
+def test_layers_are_pickled(options, dtype, compute_type):
+    state = attend.MultiHeadAttention(8, 2, seed=1, **options).state_dict()
+    layer = attend.MultiHeadAttention.from_state_dict({name: x.astype(dtype) for name, x in state.items()}, 2, compute_type=compute_type)
+    other = pickle.loads(pickle.dumps(layer))
+    given = rows(2, 3, 8), rows(2, 4, options.get("key_dim", 8)), rows(2, 4, options.get("value_dim", 8))
+    np.testing.assert_array_equal(other(*given), layer(*given))
+    assert other.state_dict().keys() == layer.state_dict().keys()
+    for name, x in layer.state_dict().items():
+        assert other.state_dict()[name].dtype == x.dtype
+        np.testing.assert_array_equal(other.state_dict()[name], x)

@@ -61,6 +61,35 @@ TEST(KvCache, Int8RowsOfAnyMagnitude) {
     }
 }
 
+TEST(KvCache, ContentsMakeAnother) {
+    const Tensor k = normal({2, 1, 5, 8}, 1);
+    const Tensor v = normal({2, 1, 5, 4}, 2);
+    const Tensor q = normal({2, 1, 1, 8}, 3);
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16, DType::int8}) {
+        SCOPED_TRACE(name_of(dtype));
+        KvCache cache({.batch = 2, .kv_heads = 1, .head_dim = 8, .value_dim = 4, .capacity = 7, .dtype = dtype});
+        cache.append(k, v, std::vector<std::int64_t>{3, 5});
+        cache.set_left_padding(1, 2);
+        const KvCacheContents contents = cache.contents();
+        EXPECT_EQ(contents.keys.shape(), (Shape{2, 1, 5, 8}));
+        KvCache other(cache.options(), contents);
+        for (int step = 0; step < 2; ++step) {
+            EXPECT_EQ(other.length(0), cache.length(0));
+            EXPECT_EQ(other.left_padding(1), 2);
+            EXPECT_EQ(other.bytes(), cache.bytes());
+            EXPECT_TRUE(same_bits(attention(q, other).output, attention(q, cache).output));
+            cache.append(k, v);
+            other.append(k, v);
+        }
+        KvCacheOptions narrow = cache.options();
+        narrow.head_dim = 4;
+        EXPECT_THROW(KvCache(narrow, contents), ShapeError);
+        KvCacheContents longer = contents;
+        longer.lengths[0] = 6;
+        EXPECT_THROW(KvCache(cache.options(), longer), ValueError);
+    }
+}
+
 TEST(KvCache, ReordersTruncatesAndClears) {
     const Tensor k = normal({2, 1, 5, 8}, 1);
     const Tensor v = normal({2, 1, 5, 8}, 2);
