@@ -45,15 +45,35 @@ def _check_new(function, name, x, batch, new, cache):
         raise TypeError(f"[{function}] expected {name} of {cache.dtype}, as the cache is, found {x.dtype}")
 
 
+def _is_whole(x):
+    return isinstance(x, (int, _torch.SymInt)) or hasattr(x, "__index__")
+
+
+def _is_number(x):
+    # NumPy's numbers are arrays to compilers.
+    return isinstance(x, (float, int, _torch.SymFloat, _torch.SymInt)) or hasattr(x, "__float__")
+
+
+def _check_number(function, name, x, is_of_kind, kind="a number"):
+    if not is_of_kind(x):
+        raise TypeError(f"[{function}] expected {name} to be {kind}, found {type(x).__name__}")
+
+
 def _sides(window_size):
     try:
         left, right = window_size
     except (TypeError, ValueError):
         raise ValueError(f"[flash_attn] expected window_size (left, right), found {window_size!r}") from None
+    if not (_is_whole(left) and _is_whole(right)):
+        raise TypeError(f"[flash_attn] expected window_size of two whole numbers (-1: unbounded), found {window_size!r}")
     return left, right
 
 
 def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p=0.0):
+    if softmax_scale is not None:
+        _check_number("flash_attn", "softmax_scale", softmax_scale, _is_number)
+    _check_number("flash_attn", "softcap", softcap, _is_number)
+    _check_number("flash_attn", "dropout_p", dropout_p, _is_number)
     options = {"scale": softmax_scale}
     left, right = _sides(window_size)
     if causal:
@@ -127,7 +147,7 @@ def _gathered(pages, table, lengths):
         raise ValueError(f"[flash_attn_varlen_func] expected block_table of {len(lengths)} sequences, found {len(table)}")
     rows = [pages.new_empty(0, *pages.shape[2:])]
     for entries, n in zip(table.long(), lengths):
-        used = entries[:-(-n // size)]
+        used = entries[:-(-n // max(size, 1))]
         if n > size * len(used):
             raise ValueError(f"[flash_attn_varlen_func] expected block_table with room for {n} keys, found "
                              f"{size * len(used)}")
@@ -219,7 +239,12 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
         _check("flash_attn_varlen_func", name, x, "all, heads, d" if block_table is None else "pages, page_size, heads, d")
     for name, x in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
         _check("flash_attn_varlen_func", name, x, "sequences + 1")
+    if block_table is not None or return_attn_probs:
+        _check_number("flash_attn_varlen_func", "max_seqlen_q", max_seqlen_q, _is_whole, "a whole number")
+    if return_attn_probs:
+        _check_number("flash_attn_varlen_func", "max_seqlen_k", max_seqlen_k, _is_whole, "a whole number")
     if block_table is not None:
+        _check_integers("flash_attn_varlen_func", "block_table", block_table, "sequences, pages")
         lengths = cu_seqlens_k[1:] - cu_seqlens_k[:-1]
         same = q.shape[0] == len(lengths) * max_seqlen_q > 0 and bool((cu_seqlens_q.diff() == max_seqlen_q).all())
         if same and dropout_p == 0.0 and not return_attn_probs and not _wants_gradients(q, k, v, None):

@@ -48,6 +48,16 @@ bool is_numpy_bfloat16(nb::handle object) {
     return nb::hasattr(dtype, "name") && nb::cast<std::string>(nb::str(nb::handle(dtype.attr("name")))) == "bfloat16";
 }
 
+/// Whether it is an array of NumPy's whose elements do not lie whole numbers of elements apart, as fields of records.
+bool has_strides_between_elements(nb::handle object) {
+    if (family_of(object) != Family::numpy || !nb::hasattr(object, "strides")) return false;
+    const auto size = nb::cast<std::int64_t>(object.attr("itemsize"));
+    for (nb::handle stride : object.attr("strides")) {
+        if (size > 0 && nb::cast<std::int64_t>(stride) % size != 0) return true;
+    }
+    return false;
+}
+
 /// @throws nb::type_error where the package is not installed
 nb::object numpy_bfloat16() {
     try {
@@ -251,7 +261,16 @@ Array::Array(nb::handle object, const std::string& operation, const std::string&
         read = nb::try_cast(source, array_);
     }
     if (!read) {
+        // nanobind does not say what went wrong inside an object.
+        if (family_of(object) == Family::other && nb::hasattr(object, "__dlpack__")) object.attr("__dlpack__")();
         std::string found = name_of_type(object);
+        if (has_strides_between_elements(object)) {
+            refuse_array(operation, what,
+                         found + " with strides of " +
+                             nb::cast<std::string>(nb::str(nb::handle(object.attr("strides")))) +
+                             " bytes, not all multiples of its elements' " +
+                             nb::cast<std::string>(nb::str(nb::handle(object.attr("itemsize")))));
+        }
         if (nb::hasattr(object, "dtype")) {
             const nb::object dtype = object.attr("dtype");
             found += " of " + nb::cast<std::string>(nb::str(nb::handle(dtype)));

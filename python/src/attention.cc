@@ -132,7 +132,7 @@ type of the query; with return_weights or return_log_sum_exp a named tuple (outp
 
 mask: a Mask, or a bool array, True = attend, broadcast to [batch, heads, Lq, Lk]. bias: numbers added to the scaled
 scores, broadcast alike. causal: None, 'top-left', 'bottom-right', or True (with query_offset, or Lq = Lk). window:
-(left, right), -1 = unbounded. key_lengths: keys of each sequence. query_offset: position of the first query among the
+(left, right), -1 or None = unbounded. key_lengths: keys of each sequence. query_offset: position of the first query among the
 keys, an int or one for each sequence. out: where the output goes, of any strides but for a contiguous last dimension; it may be
 what is read. A query that attends to no key gives 0.
 

@@ -4,14 +4,24 @@
 
 #include <nanobind/stl/string.h>
 
+#include <string_view>
+
 namespace attend::python {
 
 namespace {
 
 Mask window_mask(nb::handle object) {
-    const std::vector<std::int64_t> sides = integers(object, "attention", "window");
+    std::vector<std::int64_t> sides;
+    if (nb::isinstance<nb::tuple>(object) || nb::isinstance<nb::list>(object)) {
+        for (nb::handle side : nb::iter(object)) {
+            sides.push_back(side.is_none() ? -1 : whole_number(side, "attention", "window"));
+        }
+    } else {
+        sides = integers(object, "attention", "window");
+    }
     if (sides.size() != 2 || sides[0] < -1 || sides[1] < -1) {
-        throw ValueError("attention", "expected window of two numbers of at least -1 (-1: unbounded), found others");
+        throw ValueError("attention", "expected window of two numbers of at least -1 (-1 or None: unbounded), found " +
+                                          nb::cast<std::string>(nb::repr(object)));
     }
     const auto side = [](std::int64_t value) { return value < 0 ? std::nullopt : std::optional(value); };
     return Mask::window(side(sides[0]), side(sides[1]));
@@ -30,7 +40,10 @@ MaskObject boolean_mask(nb::handle object) {
 }
 
 Mask causal_mask(nb::handle object) {
-    if (nb::isinstance<nb::bool_>(object)) return nb::cast<bool>(object) ? Mask::causal() : Mask();
+    const std::string_view type = Py_TYPE(object.ptr())->tp_name;
+    if (nb::isinstance<nb::bool_>(object) || type == "numpy.bool" || type == "numpy.bool_") {
+        return PyObject_IsTrue(object.ptr()) == 1 ? Mask::causal() : Mask();
+    }
     std::string name;
     if (nb::try_cast(object, name)) {
         if (name == "top-left") return Mask::causal_top_left();

@@ -65,6 +65,22 @@ nb::list attention_of(const Translation& self) {
     return result;
 }
 
+/// What was given in place of text.
+std::string name_of_others(nb::handle texts) {
+    if (PySequence_Check(texts.ptr()) == 0) return name_of_type(texts);
+    std::size_t i = 0;
+    for (nb::handle item : nb::iter(texts)) {
+        std::string text;
+        if (!nb::try_cast(item, text)) {
+            const bool broken = PyUnicode_Check(item.ptr()) != 0;
+            return (broken ? "a str with half of a surrogate pair" : name_of_type(item)) + " at index " +
+                   std::to_string(i);
+        }
+        ++i;
+    }
+    return name_of_type(texts);
+}
+
 nb::object translate(const Translator& self, nb::handle texts, const TranslationOptions& options, bool split) {
     std::string one;
     const bool single = nb::try_cast(texts, one);
@@ -74,7 +90,7 @@ nb::object translate(const Translator& self, nb::handle texts, const Translation
     } else if (PyUnicode_Check(texts.ptr()) != 0) {
         throw ValueError("Translator", "expected text, found a str with half of a surrogate pair");
     } else if (!nb::try_cast(texts, lines)) {
-        throw nb::type_error("[Translator] expected a str or a list of str, found others, or half of a surrogate pair");
+        throw nb::type_error(("[Translator] expected a str or a list of str, found " + name_of_others(texts)).c_str());
     }
     TranslatedLines found;
     {

@@ -271,3 +271,30 @@ def test_messages_name_the_operation():
     x = np.ones((1, 1, 1, 1), np.float32)
     with pytest.raises(ValueError, match=r"\[linear_attention\].*algorithm"):
         attend.linear_attention(x, x, x, algorithm="fast")
+
+
+def test_options_of_any_kind_of_truth_and_bound():
+    x = np.random.default_rng(1).standard_normal((1, 2, 3, 4), np.float32)
+    for a, b in (({"causal": np.True_}, {"causal": True}), ({"causal": np.False_}, {}),
+                 ({"window": (1, None)}, {"mask": attend.Mask.window(1, None)}), ({"window": [None, 0]}, {"mask": attend.Mask.window(None, 0)})):
+        np.testing.assert_array_equal(attend.attention(x, x, x, **a), attend.attention(x, x, x, **b))
+    with pytest.raises(ValueError, match=r"unbounded\), found \(1, -2\)"):
+        attend.attention(x, x, x, window=(1, -2))
+
+
+def test_fields_of_records_are_named():
+    x = np.zeros((1, 1, 2, 4), [("p", "u1"), ("a", "<f4")])["a"]
+    with pytest.raises(TypeError, match=r"strides of \(40, 40, 20, 5\) bytes, not all multiples of its elements' 4"):
+        attend.attention(x, x, x)
+
+
+def test_errors_of_an_objects_own_dlpack_pass():
+    class Broken:
+        def __dlpack__(self, **keywords):
+            raise KeyError("its own")
+
+        def __dlpack_device__(self):
+            return 1, 0
+
+    with pytest.raises(KeyError, match="its own"):
+        attend.attention(Broken(), Broken(), Broken())

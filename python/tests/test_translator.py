@@ -45,8 +45,9 @@ def test_paths_and_texts_of_other_kinds(hugging_face):
     assert same.translate(TEXT).text == hugging_face.translate(TEXT).text
     with pytest.raises(ValueError, match="surrogate"):
         same.translate("a\udc80b")
-    with pytest.raises(TypeError):
-        same.translate(["a", 1])
+    for given, found in ((["a", 1], "int at index 1"), (["a\udc80b"], "half of a surrogate pair at index 0"), ((x for x in "ab"), "generator")):
+        with pytest.raises(TypeError, match=f"expected a str or a list of str, found .*{found}"):
+            same.translate(given)
 
 
 def test_scores_of_firefox_models(marian):

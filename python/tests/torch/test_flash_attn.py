@@ -440,3 +440,33 @@ def test_errors_are_runtime_errors_too():
         with pytest.raises(RuntimeError) as found:
             call()
         assert isinstance(found.value, error)
+
+
+@pytest.mark.parametrize("options,found", [
+    ({"window_size": (None, None)}, r"window_size of two whole numbers \(-1: unbounded\), found \(None, None\)"),
+    ({"window_size": "ab"}, "window_size of two whole numbers .* found 'ab'"), ({"window_size": (1.0, 2)}, "window_size of two whole numbers"),
+    ({"softcap": None}, "softcap to be a number, found NoneType"), ({"dropout_p": None}, "dropout_p to be a number, found NoneType"),
+    ({"softmax_scale": "a"}, "softmax_scale to be a number, found str")], ids=str)
+def test_numbers_that_are_none_are_named(options, found):
+    x = torch.ones(1, 2, 3, 4)
+    for function in (fa.flash_attn_func, fa.flash_attn_with_kvcache):
+        if function is fa.flash_attn_func or "dropout_p" not in options:
+            with pytest.raises(TypeError, match=found):
+                function(x, x, x, **options)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_pages_and_lengths_that_do_not_fit_are_named(gradients):
+    q, starts = torch.ones(4, 2, 8, requires_grad=gradients), torch.tensor([0, 2, 4], dtype=torch.int32)
+    pages, table = torch.ones(2, 16, 2, 8), torch.tensor([[0], [1]])
+    call = lambda pages, table, length: fa.flash_attn_varlen_func(q, pages, pages, starts, starts, length, 2, block_table=table)
+    assert call(pages, table, 2).shape == q.shape
+    for error, match, given in [(TypeError, "max_seqlen_q to be a whole number, found float", (pages, table, 1.0)),
+                                (TypeError, "max_seqlen_q to be a whole number, found NoneType", (pages, table, None)),
+                                (ValueError, r"block_table \[sequences, pages\], found \[2\]", (pages, table[:, 0], 2)),
+                                (TypeError, "block_table to be a torch.Tensor .*, found list", (pages, [[0], [1]], 2)),
+                                (ValueError, "expected", (pages[:, :0], table, 2))]:
+        with pytest.raises(error, match=match):
+            call(*given)
+    with pytest.raises(TypeError, match="max_seqlen_k to be a whole number"):
+        fa.flash_attn_varlen_func(q, q, q, starts, starts, 2, None, return_attn_probs=True)
