@@ -3,8 +3,8 @@ and semantics, with autograd. Tensors are [batch, length, heads, dim], packed on
 
 What differs: float32 and float64 work too, as do any head dimensions; dropout has a pattern of its own, by position; the
 log-sum-exp of a query that attends to nothing is -inf; the returned probabilities are normalised, negative where dropped.
-torch.compile and export keep calls of one operator; not those with returned probabilities, pages, a cache, or slopes for each
-sequence of packed ones. Errors are ValueError or TypeError, and RuntimeErrors too.
+torch.compile and export keep calls of one operator, which torch.func's vmap and reverse mode take too; not those with returned
+probabilities, pages, a cache, or slopes for each sequence of packed ones. Errors are ValueError or TypeError, and RuntimeErrors too.
 """
 import numbers as _numbers
 

@@ -66,8 +66,8 @@ MaskObject with_query_offset(const MaskObject& self, nb::handle offset) {
 MaskObject both(const MaskObject& a, const MaskObject& b) {
     MaskObject result{a.mask & b.mask, a.arrays};
     result.arrays.insert(result.arrays.end(), b.arrays.begin(), b.arrays.end());
-    if (a.made.size() == 0 || b.made.size() == 0) {
-        result.made = a.made.size() == 0 ? b.made : a.made;
+    if (a.made.empty() || b.made.empty()) {
+        result.made = a.made.empty() ? b.made : a.made;
     } else {
         result.made = nb::make_tuple("&", a.made, b.made);
     }
@@ -76,8 +76,8 @@ MaskObject both(const MaskObject& a, const MaskObject& b) {
 
 /// The mask that was made so. @throws nb::type_error for anything else
 MaskObject made_of(const nb::tuple& made) {
-    if (made.size() == 0) return {};
-    const auto argument = [&](std::size_t i) { return i < made.size() ? nb::object(made[i]) : nb::none(); };
+    if (made.empty()) return {};
+    const auto argument = [&](std::size_t i) { return i < made.size() ? nb::borrow(made[i]) : nb::none(); };
     const auto mask = [&](std::size_t i) {
         nb::tuple inner;
         if (!nb::try_cast(argument(i), inner)) throw nb::type_error("[Mask] expected a state of a Mask, found another");
@@ -99,7 +99,7 @@ MaskObject made_of(const nb::tuple& made) {
 /// The same with arrays of its own, of NumPy and without what is broadcast.
 nb::tuple with_own_arrays(const nb::tuple& made) {
     if (made.size() > 1 && nb::cast<std::string>(made[0]) == "boolean") {
-        const Array array(nb::object(made[1]), "attention", "mask");
+        const Array array(made[1], "attention", "mask");
         TensorView own = array.view();
         for (int dim = 0; dim < own.rank(); ++dim) {
             if (own.stride(dim) == 0 && own.size(dim) > 1) own = own.slice(dim, 0, 1);
@@ -119,7 +119,7 @@ nb::tuple with_own_arrays(const nb::tuple& made) {
 
 /// As it would be written.
 std::string text_of(const nb::tuple& made) {
-    if (made.size() == 0) return "Mask()";
+    if (made.empty()) return "Mask()";
     const auto name = nb::cast<std::string>(made[0]);
     const auto mask = [&](std::size_t i) { return text_of(nb::cast<nb::tuple>(made[i])); };
     if (name == "&") return mask(1) + " & " + mask(2);
@@ -127,15 +127,14 @@ std::string text_of(const nb::tuple& made) {
     std::size_t first = 1;
     if (name == "with_query_offset") {
         const bool several =
-            nb::cast<nb::tuple>(made[1]).size() > 0 && nb::cast<std::string>(nb::cast<nb::tuple>(made[1])[0]) == "&";
+            !nb::cast<nb::tuple>(made[1]).empty() && nb::cast<std::string>(nb::cast<nb::tuple>(made[1])[0]) == "&";
         text = (several ? "(" + mask(1) + ")" : mask(1)) + ".with_query_offset(";
         first = 2;
     }
     for (std::size_t i = first; i < made.size(); ++i) {
         if (i > first) text += ", ";
-        text += name == "boolean"
-                    ? "<bool " + to_string(Array(nb::object(made[i]), "attention", "mask").view().shape()) + ">"
-                    : nb::cast<std::string>(nb::repr(made[i]));
+        text += name == "boolean" ? "<bool " + to_string(Array(made[i], "attention", "mask").view().shape()) + ">"
+                                  : nb::cast<std::string>(nb::repr(made[i]));
     }
     return text + ")";
 }
