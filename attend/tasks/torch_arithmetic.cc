@@ -21,7 +21,8 @@ constexpr std::int64_t kGroup = 4;
 constexpr std::size_t kMostLanes = 16;
 // On Intel's: products of so few rows with a transposed operand are sums in lanes.
 constexpr std::int64_t kFewRows = 3;
-constexpr std::int64_t kShortDepth = 48;
+constexpr std::int64_t kDeepOfTwo = 48;    // and, where they are so deep, in fours
+constexpr std::int64_t kDeepOfThree = 72;  // between 65 and this
 
 using Floats = std::vector<float>;
 
@@ -101,27 +102,11 @@ private:
     std::array<float, kMostLanes> lanes_ = {};
 };
 
-/// Of a product with a transposed operand of few rows.
-float fused_lane_dot(const Floats& x, const Floats& y) {
-    FusedLanes lanes;
-    for (std::size_t k = 0; k < x.size(); k += kMostLanes) lanes.add(x, y, k, std::min(k + kMostLanes, x.size()));
-    return static_cast<std::int64_t>(x.size()) < kShortDepth ? lanes.sum() : lanes.sum_of_fours();
-}
-
-/// Row i of a [rows, k] times [k, 1] product on Intel's processors. The first term stands alone; four rows at a time
-/// put what there is together behind the full blocks, and again behind the rest; the rows that remain, one at a time,
-/// have two sets of sums for full blocks, but for the second of them.
-float fused_vector_dot(const Floats& x, const Floats& y, std::int64_t i, std::int64_t rows) {
+/// Terms from `begin` on of row i of those that are taken one at a time: two sets of sums for full blocks, but for the
+/// second row.
+float fused_row(const Floats& x, const Floats& y, std::size_t begin, std::int64_t i) {
     const std::size_t depth = x.size();
-    const float first = x[0] * y[0];
-    std::size_t k = 1;
-    if (i < rows / kGroup * kGroup) {
-        FusedLanes full(first);
-        for (; k + kMostLanes <= depth; k += kMostLanes) full.add(x, y, k, k + kMostLanes);
-        FusedLanes rest(full.sum());
-        rest.add(x, y, k, depth);
-        return rest.sum();
-    }
+    std::size_t k = begin;
     FusedLanes lanes;
     if (i % kGroup != 1) {
         FusedLanes second;
@@ -132,7 +117,30 @@ float fused_vector_dot(const Floats& x, const Floats& y, std::int64_t i, std::in
         lanes.add(second);
     }
     for (; k < depth; k += kMostLanes) lanes.add(x, y, k, std::min(k + kMostLanes, depth));
-    return first + lanes.sum();
+    return lanes.sum();
+}
+
+/// Row i of a product with a transposed operand of two or three rows.
+float fused_transposed_dot(const Floats& x, const Floats& y, std::int64_t i, std::int64_t rows) {
+    if (static_cast<std::int64_t>(x.size()) < (rows < kFewRows ? kDeepOfTwo : kDeepOfThree)) {
+        return fused_row(x, y, 0, i);
+    }
+    FusedLanes lanes;
+    for (std::size_t k = 0; k < x.size(); k += kMostLanes) lanes.add(x, y, k, std::min(k + kMostLanes, x.size()));
+    return lanes.sum_of_fours();
+}
+
+/// Row i of a [rows, k] times [k, 1] product on Intel's processors. The first term stands alone; four rows at a time
+/// put what there is together behind the full blocks, and again behind the rest; the others are taken one at a time.
+float fused_vector_dot(const Floats& x, const Floats& y, std::int64_t i, std::int64_t rows) {
+    const float first = x[0] * y[0];
+    if (i >= rows / kGroup * kGroup) return first + fused_row(x, y, 1, i);
+    std::size_t k = 1;
+    FusedLanes full(first);
+    for (; k + kMostLanes <= x.size(); k += kMostLanes) full.add(x, y, k, k + kMostLanes);
+    FusedLanes rest(full.sum());
+    rest.add(x, y, k, x.size());
+    return rest.sum();
 }
 
 /// Numbers from `position` to the next 16-byte boundary of an array that starts on one.
@@ -230,7 +238,8 @@ Tensor torch_product(const TensorView& a, const TensorView& b, const TorchMachin
             if (machine.intel && vector) {
                 sum = fused_vector_dot(x, y, i, rows);
             } else if (machine.intel) {
-                sum = transposed && rows <= kFewRows && columns <= kFewRows ? fused_lane_dot(x, y) : fused_dot(x, y);
+                const bool few = transposed && rows <= kFewRows && columns <= kFewRows;
+                sum = few ? fused_transposed_dot(x, y, i, rows) : fused_dot(x, y);
             } else if (i < wide_rows) {
                 sum = fused_dot(x, y);
             } else if (vector) {
