@@ -70,12 +70,11 @@ std::int32_t text_begin(const icu::UnicodeString& line) {
     const auto is = [&](std::u16string_view any) {
         return marker < line.length() && any.find(line[marker]) != std::u16string_view::npos;
     };
+    bool apart = true;  // only with a space behind it
     if (marker < line.length() && is_sign(line[marker])) {
-        while (at < line.length() && is_sign(line[at])) ++at;
-        skip_spaces();
-        return at;
-    }
-    if (is(kBullets)) {
+        while (marker < line.length() && is_sign(line[marker])) ++marker;
+        apart = false;
+    } else if (is(kBullets)) {
         ++marker;
     } else if (is(u"#")) {  // a heading of Markdown
         while (is(u"#")) ++marker;
@@ -87,13 +86,9 @@ std::int32_t text_begin(const icu::UnicodeString& line) {
         while (is(u"0123456789")) ++marker;
         if (marker == first || !is(wide ? u"\uFF09" : opened ? u")" : u".)")) return at;
         ++marker;
-        if (wide) {
-            at = marker;
-            skip_spaces();
-            return at;
-        }
+        apart = !wide;
     }
-    if (marker >= line.length() || !is_space(line[marker])) return at;
+    if (apart && (marker >= line.length() || !is_space(line[marker]))) return at;
     at = marker;
     skip_spaces();
     return at;
@@ -131,7 +126,8 @@ bool is_east_asian(UChar32 c) {
            script == USCRIPT_HANGUL;
 }
 
-/// Whether a mark at the end of ASCII stands inside a word, with no space behind it: "a.html?q=1", "Yahoo!Mail".
+/// Whether the mark before `end`, one of ASCII with no space behind it, stands inside a word: "a.html?q=1",
+/// "Yahoo!Mail".
 bool is_inside_a_word(const icu::UnicodeString& text, std::int32_t end) {
     const char16_t mark = text[end - 1];
     return mark < 0x80 && !is_space(mark) && !is_east_asian(text.char32At(end));
