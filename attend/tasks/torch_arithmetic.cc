@@ -201,20 +201,12 @@ float vector_sum(const float* values, std::int64_t count, std::int64_t lane_coun
     return lanes[0];
 }
 
-bool is_intel() {
-#if defined(__x86_64__)
-    return __builtin_cpu_is("intel") != 0;
-#else
-    return false;
-#endif
-}
-
 }  // namespace
 
 TorchMachine this_machine() {
     const auto isas = kernels::cpu::available_isas();
     const bool wide = std::find(isas.begin(), isas.end(), kernels::cpu::Isa::avx512) != isas.end();
-    return {.intel = is_intel(), .lanes = wide ? 16 : 8};
+    return {.intel = kernels::cpu::is_intel(), .lanes = wide ? 16 : 8};
 }
 
 Tensor torch_product(const TensorView& a, const TensorView& b, const TorchMachine& machine) {

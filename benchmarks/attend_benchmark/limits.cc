@@ -101,16 +101,16 @@ __attribute__((target("avx512f,avx512vnni"))) void int8_avx512(std::int64_t step
 }
 
 /// Four sums of tiles hide the latency; chains go round them.
-template <kernels::cpu::Format kFormat>
+template <kernels::cpu::simd::TileNumbers kNumbers>
 void tiles_amx(std::int64_t steps) {
     namespace simd = kernels::cpu::simd;
     static constexpr simd::TileShapes kShapes;
     simd::shape_tiles(kShapes);
     for (std::int64_t step = 0; step < steps * kChains / 4; ++step) {
-        simd::multiply_tiles<kFormat, 0, 4, 6>();
-        simd::multiply_tiles<kFormat, 1, 4, 7>();
-        simd::multiply_tiles<kFormat, 2, 5, 6>();
-        simd::multiply_tiles<kFormat, 3, 5, 7>();
+        simd::multiply_tiles<kNumbers, 0, 4, 6>();
+        simd::multiply_tiles<kNumbers, 1, 4, 7>();
+        simd::multiply_tiles<kNumbers, 2, 5, 6>();
+        simd::multiply_tiles<kNumbers, 3, 5, 7>();
     }
     simd::release_tiles();
 }
@@ -138,13 +138,13 @@ std::optional<Peak> peak_of(const std::string& name, Isa isa) {
     if (name == "float32" && __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0) {
         return Peak{float32_avx2, 16.0, "vfmadd231ps ymm"};
     }
-    using kernels::cpu::Format;
+    using kernels::cpu::simd::TileNumbers;
     constexpr double kTile = 16.0 * 16.0 * 16.0;  // of sums and steps
     constexpr std::int64_t kTileSteps = 60'000;   // an instruction takes 16 cycles
     if (name == "bfloat16" && wide && has_tiles())
-        return Peak{tiles_amx<Format::pairs>, 4.0 * kTile, "tdpbf16ps", kTileSteps};
+        return Peak{tiles_amx<TileNumbers::pairs>, 4.0 * kTile, "tdpbf16ps", kTileSteps};
     if (name == "int8" && wide && has_tiles())
-        return Peak{tiles_amx<Format::quads>, 8.0 * kTile, "tdpbsud", kTileSteps};
+        return Peak{tiles_amx<TileNumbers::signed_by_unsigned>, 8.0 * kTile, "tdpbsud", kTileSteps};
     if (name == "bfloat16" && wide && __builtin_cpu_supports("avx512bf16") != 0) {
         return Peak{bfloat16_avx512, 64.0, "vdpbf16ps zmm"};
     }

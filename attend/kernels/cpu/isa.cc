@@ -64,6 +64,14 @@ Isa active_isa() {
     return isa;
 }
 
+bool is_intel() {
+#if defined(__x86_64__)
+    return __builtin_cpu_is("intel") != 0;
+#else
+    return false;
+#endif
+}
+
 IsaOverride::IsaOverride(Isa isa) : before_(overridden.exchange(static_cast<int>(isa))) {}
 
 IsaOverride::~IsaOverride() {

@@ -29,6 +29,9 @@ std::vector<Isa> available_isas();
 /// @throws UnsupportedError when ATTEND_ISA names none of the available ones
 Isa active_isa();
 
+/// Whether the processor is Intel's: what is asked for ahead, and when, is not the same there as on AMD's.
+bool is_intel();
+
 /// While one lives, active_isa() is another one: for tests, which run every path in one process. Not for concurrent
 /// use.
 class IsaOverride {

@@ -81,7 +81,8 @@ public:
           rows_(group_ * queries_of_head_),
           columns_(plan.tile_kernels.columns),
           keys_(split.end - split.begin),
-          padded_(padded_keys(keys_)) {
+          padded_(padded_keys(keys_)),
+          sees_all_(!rules_.has_masks() && rules_.positions_full({0, 0, queries_of_head_, split.begin, keys_})) {
         Arena arena(scratch);
         parts_.lay_out(plan, arena);
     }
@@ -155,11 +156,12 @@ private:
         const std::int64_t first = panel * columns_;
         const std::int64_t count = std::clamp<std::int64_t>(keys_ - first, 0, columns_);
         bool hides = false;
-        for (std::int64_t h = 0; h < group_ && count > 0; ++h) {
+        const std::int64_t heads = sees_all_ && !rules_.has_modifiers() ? 0 : group_;
+        for (std::int64_t h = 0; h < heads && count > 0; ++h) {
             const PanelPosition position{split_.kv_head * group_ + h, 0, queries_of_head_, split_.begin + first, count};
             float* rows = scores + h * queries_of_head_ * columns_;
             if (rules_.has_modifiers()) rules_.modify(position, false, nullptr, nullptr, nullptr, rows);
-            if (!rules_.has_masks() && rules_.positions_full(position)) continue;
+            if (sees_all_ || (!rules_.has_masks() && rules_.positions_full(position))) continue;
             rules_.mask(position, false, rows);
             hides = true;
         }
@@ -205,6 +207,7 @@ private:
     std::int64_t columns_;
     std::int64_t keys_;
     std::int64_t padded_;
+    bool sees_all_;  ///< whether every query sees every key
     Parts parts_;
 };
 

@@ -1,5 +1,7 @@
 #include <attend/kernels/cpu/jit/dense_generator.h>
 
+#include <attend/kernels/cpu/isa.h>
+
 #include <algorithm>
 #include <cstddef>
 
@@ -18,12 +20,6 @@ constexpr int kFirstColumn = 24;      // zmm24 on hold columns
 constexpr int kStepsOfLine = 4;       // one line is asked for in as many steps
 
 constexpr int kAheadOfFew = 4096;  // bytes, in a panel
-
-/// Whether the processor starts two multiply-adds a cycle, as many as loads, and its own prefetchers are slower than it
-/// computes.
-bool of_intel() {
-    return __builtin_cpu_is("intel") != 0;
-}
 
 }  // namespace
 
@@ -103,7 +99,8 @@ RegExp DenseGenerator::panel_address(int panel) const {
 
 void DenseGenerator::step(int index) {
     const int columns = 2 * panels_;
-    const bool apart = panels_ > 1 || of_intel();
+    // Intel's processors start two multiply-adds a cycle, as many as loads.
+    const bool apart = panels_ > 1 || is_intel();
     for (int v = 0; v < columns; ++v) {
         const std::int64_t at = index * kStepBytes + v % 2 * kVector;
         vmovups(Zmm(kFirstColumn + v), ptr[panel_address(v / 2) + static_cast<std::size_t>(at)]);
@@ -131,7 +128,7 @@ void DenseGenerator::step(int index) {
 // 20. On Intel's (Emerald Rapids) few rows ask for their panels into the first level, 4 KB ahead: 14% faster.
 void DenseGenerator::ask(int index) {
     if (panels_ > 1) {
-        if (!of_intel()) return;
+        if (!is_intel()) return;
         for (int v = 0; v < 2 * panels_; ++v) {
             const std::int64_t at = index * kStepBytes + v % 2 * kVector + kAheadOfFew;
             prefetcht0(ptr[panel_address(v / 2) + static_cast<std::size_t>(at)]);

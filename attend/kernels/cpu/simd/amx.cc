@@ -155,7 +155,7 @@ void scores_on_tiles(const ScoresArgs* args) {
         zero_sums();
     }
     for (std::int64_t t = 0; t < turns; ++t, rows += kTileBytes, columns += kTileSide * kPanelStride) {
-        multiply_step<Format::pairs, kRowTiles>(
+        multiply_step<TileNumbers::pairs, kRowTiles>(
             rows, args->depth * 4, columns, kPanelStride, [&]() __attribute__((always_inline)) { work.turn(); });
     }
     store_sums<kRowTiles>(reinterpret_cast<std::byte*>(args->out), kPanelStride);
@@ -176,7 +176,7 @@ void accumulate_on_tiles(const AccumulateArgs* args) {
         load_sums<kRowTiles>(reinterpret_cast<const std::byte*>(args->out), kPanelStride);
     }
     for (std::int64_t p = 0; p < panels; ++p, weights += Pairs::kWeightPanel * 4, columns += kSteps * args->stride) {
-        multiply_step<Format::pairs, kRowTiles>(weights, kWeightsStride, columns, args->stride, [] {});
+        multiply_step<TileNumbers::pairs, kRowTiles>(weights, kWeightsStride, columns, args->stride, [] {});
         // A panel of the job for a panel of the product: it may be the next one's. Beside the multiplications, as much
         // as the processor looks ahead; in pieces between them it takes a quarter longer.
         work.advance(kActive);
@@ -202,7 +202,7 @@ void transposed_on_tiles(const TransposedArgs* args) {
             }
             tile = reinterpret_cast<const std::byte*>(some);
         }
-        multiply_step<Format::pairs, kRowTiles>(tile, kWeightsStride, columns, args->stride, [] {});
+        multiply_step<TileNumbers::pairs, kRowTiles>(tile, kWeightsStride, columns, args->stride, [] {});
     }
     store_sums<kRowTiles>(out, args->out_stride);
 }

@@ -185,11 +185,11 @@ template <int kRowTiles>
 
 template <int kRowTiles>
 [[gnu::always_inline]] inline void multiply() {
-    multiply_tiles<Format::pairs, 0, 4, 6>();
-    multiply_tiles<Format::pairs, 1, 4, 7>();
+    multiply_tiles<TileNumbers::pairs, 0, 4, 6>();
+    multiply_tiles<TileNumbers::pairs, 1, 4, 7>();
     if constexpr (kRowTiles == 2) {
-        multiply_tiles<Format::pairs, 2, 5, 6>();
-        multiply_tiles<Format::pairs, 3, 5, 7>();
+        multiply_tiles<TileNumbers::pairs, 2, 5, 6>();
+        multiply_tiles<TileNumbers::pairs, 3, 5, 7>();
     }
 }
 

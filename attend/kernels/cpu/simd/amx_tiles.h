@@ -8,8 +8,10 @@
 
 #include <attend/kernels/cpu/tile_kernels.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 namespace attend::kernels::cpu::simd {
 
@@ -26,6 +28,16 @@ struct alignas(64) TileShapes {
     std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
+
+/// Those of a product of `count` rows, at most 32: none are read or written behind the last.
+inline TileShapes shapes_of_rows(int count) {
+    const auto first = static_cast<std::uint8_t>(std::min(count, kTileSide));
+    const auto second = static_cast<std::uint8_t>(std::max(count - kTileSide, 1));
+    TileShapes shapes;
+    const std::uint8_t rows[] = {first, first, second, second, first, second};
+    std::copy(std::begin(rows), std::end(rows), shapes.rows);
+    return shapes;
+}
 
 inline void shape_tiles(const TileShapes& shapes) {
     asm volatile("ldtilecfg %0" ::"m"(shapes));
@@ -52,14 +64,26 @@ template <int kTile>
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(data), "r"(stride), "i"(kTile) : "memory");
 }
 
+/// What a step of rows and of columns is.
+enum class TileNumbers : std::uint8_t {
+    pairs,               ///< two bfloat16
+    signed_by_unsigned,  ///< four bytes: those of rows signed, those of columns unsigned
+    unsigned_by_signed,  ///< four bytes
+    signed_by_signed,    ///< four bytes
+};
+
 /// kSum += kRows kColumns. Two bfloat16 a step: the first ones of the 16 steps are summed, and the second ones, both in
-/// order, and the sum of the two is added. Four bytes, signed ones of rows and unsigned ones of columns: exact.
-template <Format kFormat, int kSum, int kRows, int kColumns>
+/// order, and the sum of the two is added. Four bytes: exact.
+template <TileNumbers kNumbers, int kSum, int kRows, int kColumns>
 [[gnu::always_inline]] inline void multiply_tiles() {
-    if constexpr (kFormat == Format::pairs) {
+    if constexpr (kNumbers == TileNumbers::pairs) {
         asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kRows), "i"(kColumns));
-    } else {
+    } else if constexpr (kNumbers == TileNumbers::signed_by_unsigned) {
         asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kRows), "i"(kColumns));
+    } else if constexpr (kNumbers == TileNumbers::unsigned_by_signed) {
+        asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kRows), "i"(kColumns));
+    } else {
+        asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kRows), "i"(kColumns));
     }
 }
 
@@ -94,22 +118,22 @@ template <int kRowTiles>
 }
 
 /// Sums += rows columns over 16 steps. @param turn called between the multiplications, twice for each row tile
-template <Format kFormat, int kRowTiles, typename Turn>
+template <TileNumbers kNumbers, int kRowTiles, typename Turn>
 [[gnu::always_inline]] inline void multiply_step(const std::byte* rows, std::int64_t row_stride,
                                                  const std::byte* columns, std::int64_t column_stride,
                                                  const Turn& turn) {
     load_tile<4>(rows, row_stride);
     load_tile<6>(columns, column_stride);
-    multiply_tiles<kFormat, 0, 4, 6>();
+    multiply_tiles<kNumbers, 0, 4, 6>();
     load_tile<7>(columns + kTileBytes, column_stride);
     turn();
-    multiply_tiles<kFormat, 1, 4, 7>();
+    multiply_tiles<kNumbers, 1, 4, 7>();
     if constexpr (kRowTiles == 2) {
         load_tile<5>(rows + kTileSide * row_stride, row_stride);
         turn();
-        multiply_tiles<kFormat, 2, 5, 6>();
+        multiply_tiles<kNumbers, 2, 5, 6>();
         turn();
-        multiply_tiles<kFormat, 3, 5, 7>();
+        multiply_tiles<kNumbers, 3, 5, 7>();
     }
     turn();
 }

@@ -140,6 +140,14 @@ const TileKernels& choose(Isa isa, Format format) {
 }
 
 const DecodeKernels& choose_decode(Isa isa, DType cache, DType query) {
+    if (isa == Isa::amx && cache == DType::bfloat16 && query == DType::bfloat16) {
+        static const DecodeKernels pairs = decode_amx_pairs();
+        return pairs;
+    }
+    if (isa == Isa::amx && cache == DType::int8) {
+        static const DecodeKernels bytes = decode_amx_bytes();
+        return bytes;
+    }
     if (isa >= Isa::avx512_bf16 && cache == DType::bfloat16 && query == DType::bfloat16) {
         static const DecodeKernels pairs = decode_avx512_bf16();
         return pairs;

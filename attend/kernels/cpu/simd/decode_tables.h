@@ -14,6 +14,8 @@ DecodeKernels decode_avx2(DType cache);    ///< computed in floats
 DecodeKernels decode_avx512(DType cache);  ///< computed in floats
 DecodeKernels decode_avx512_bf16();        ///< cache and queries bfloat16: sums of two products at a time
 DecodeKernels decode_avx512_vnni();        ///< cache int8: sums of four integer products at a time
+DecodeKernels decode_amx_pairs();          ///< as decode_avx512_bf16, by tiles
+DecodeKernels decode_amx_bytes();          ///< as decode_avx512_vnni, by tiles: the same bits
 
 /// The table of `isa` for a cache and queries of these types.
 const DecodeKernels& choose_decode(Isa isa, DType cache, DType query);

@@ -20,6 +20,11 @@ constexpr std::int64_t kColumnBytes = kTileSide * kStepBytes;  // of two tiles o
 constexpr std::int64_t kLine = 64;
 constexpr int kBytesFromRows = 8;  // of quads: 8 take 5.9 to 8.6 us here, in vectors 8.5 to 8.9 (512 x 512)
 
+/// What rows and packed columns of a format are.
+constexpr TileNumbers numbers_of(Format format) {
+    return format == Format::pairs ? TileNumbers::pairs : TileNumbers::signed_by_unsigned;
+}
+
 /// The last steps of a depth, fewer than a tile has: what lies behind them, in rows and in columns, is something else.
 template <Format kFormat, int kRowTiles>
 void multiply_rest(const std::byte* rows, std::int64_t row_stride, std::int64_t count, const std::byte* columns,
@@ -30,7 +35,7 @@ void multiply_rest(const std::byte* rows, std::int64_t row_stride, std::int64_t 
         std::memcpy(some_rows + r * kDepthBytes, rows + r * row_stride, static_cast<std::size_t>(steps * kLaneBytes));
     }
     std::memcpy(some_columns, columns, static_cast<std::size_t>(steps * kStepBytes));
-    multiply_step<kFormat, kRowTiles>(some_rows, kDepthBytes, some_columns, kStepBytes, [] {});
+    multiply_step<numbers_of(kFormat), kRowTiles>(some_rows, kDepthBytes, some_columns, kStepBytes, [] {});
 }
 
 template <Format kFormat, int kRowTiles, bool kStream>
@@ -48,7 +53,7 @@ void tile(const DenseArgs* args) {
         constexpr std::int64_t kAsked = kStream ? kColumnBytes / kLine : kTileSide / 4;
         for (std::int64_t line = 0; line < kAsked; ++line) __builtin_prefetch(ahead + line * kLine, 0, 2);
         ahead += kAsked * kLine;
-        multiply_step<kFormat, kRowTiles>(rows, args->row_stride, columns, kStepBytes, [] {});
+        multiply_step<numbers_of(kFormat), kRowTiles>(rows, args->row_stride, columns, kStepBytes, [] {});
         rows += kDepthBytes;
         columns += kColumnBytes;
     }
@@ -68,12 +73,7 @@ void begin_rows(int count) {
         release_tiles();
         return;
     }
-    const auto first = static_cast<std::uint8_t>(std::min(count, kTileSide));
-    const auto second = static_cast<std::uint8_t>(std::max(count - kTileSide, 1));
-    TileShapes shapes;
-    const std::uint8_t rows[] = {first, first, second, second, first, second};
-    std::copy(std::begin(rows), std::end(rows), shapes.rows);
-    shape_tiles(shapes);
+    shape_tiles(shapes_of_rows(count));
 }
 
 DenseKernel find_bytes(int count, int panels, bool stream) {
