@@ -1,6 +1,6 @@
 /// @file
 /// The tables that the translation units of simd/ define for dense products. Internal to dense_kernels.cc and
-/// choose_*.cc.
+/// choose/.
 #pragma once
 
 #include <attend/kernels/cpu/dense_kernels.h>

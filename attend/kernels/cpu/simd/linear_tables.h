@@ -1,6 +1,6 @@
 /// @file
 /// The tables that the translation units of simd/ define for linear attention. Internal to linear_kernels.cc and
-/// choose_*.cc.
+/// choose/.
 #pragma once
 
 #include <attend/kernels/cpu/linear_kernels.h>

@@ -1,6 +1,6 @@
 /// @file
 /// The tables that the translation units of simd/ define for the plain path. Internal to plain_kernels.cc and
-/// choose_*.cc.
+/// choose/.
 #pragma once
 
 #include <attend/kernels/cpu/isa.h>

@@ -1,5 +1,5 @@
 /// @file
-/// The tables that the translation units of simd/ define for rows. Internal to row_kernels.cc and choose_*.cc.
+/// The tables that the translation units of simd/ define for rows. Internal to row_kernels.cc and choose/.
 #pragma once
 
 #include <attend/kernels/cpu/row_kernels.h>

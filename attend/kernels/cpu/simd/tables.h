@@ -1,5 +1,5 @@
 /// @file
-/// What a processor family has: its instruction sets and their tables. One of choose_*.cc is built. Internal to isa.cc,
+/// What a processor family has: its instruction sets and their tables. One of choose/ is built. Internal to isa.cc,
 /// tile_kernels.cc and jit/, which leaves to AVX2's what it does not weave.
 #pragma once
 
