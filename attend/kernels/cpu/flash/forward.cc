@@ -8,6 +8,7 @@
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/panel.h>
 #include <attend/kernels/cpu/flash/prefetch.h>
+#include <attend/kernels/cpu/flash/strip.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 #include <attend/kernels/cpu/plain/attention.h>
 
@@ -42,11 +43,10 @@ public:
           layout_(problem, kernels, tiles_of_head_ * (unit.head_end - unit.head_begin)),
           products_(kernels.products(layout_.depth)),
           weighted_(kernels.products(kernels.step_columns)),
-          in_place_(read_in_place(kernels, problem.value)),
           query_factor_(kernels.format == Format::pairs ? 1.0F : logit_factor()),
-          factor_(kernels.format == Format::pairs ? logit_factor() : 1.0F) {
-        Arena arena(scratch);
-        parts_.lay_out(layout_, kernels, arena);
+          factor_(kernels.format == Format::pairs ? logit_factor() : 1.0F),
+          parts_(layout_, kernels, scratch),
+          strip_(problem, kernels, unit, rules_, layout_, parts_) {
         if (next != nullptr) plan_prefetch(*next);
     }
 
@@ -109,7 +109,7 @@ private:
         for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) {
             const Rows rows = queries_of(tile, 0, rows_of_tile(tile));
             kernels_.pack_rows(rows, query_factor_, parts_.queries + tile * layout_.depth * kernels_.rows);
-            parts_.infinite_queries[tile] = infinite_rows(rows);
+            parts_.infinite_queries[tile] = infinite_rows(kernels_, rows);
         }
         std::fill_n(parts_.fresh, layout_.tiles, std::uint8_t{1});
         std::fill_n(parts_.maximum, layout_.tiles * kRowSlots, -kInfinity);
@@ -122,20 +122,6 @@ private:
                        count);
     }
 
-    /// A bit for each row with infinity and no NaN, where operands are split into thirds: infinity has no rest, so that
-    /// its products would be NaN. Those of NaN are in any case.
-    std::uint32_t infinite_rows(const Rows& rows) const {
-        if (kernels_.format != Format::thirds || kernels_.all_finite(rows)) return 0;
-        std::uint32_t infinite = 0;
-        for (std::int64_t r = 0; r < rows.count; ++r) {
-            const Rows row = row_of(rows, r);
-            float square = 0.0F;
-            kernels_.row_products(row, row, &square);
-            if (!kernels_.all_finite(row) && !std::isnan(square)) infinite |= 1U << static_cast<unsigned>(r);
-        }
-        return infinite;
-    }
-
     // ------------------------------------------------------------------------------------------------------- strips
 
     /// Packs one strip after the other, as far as the unit's queries see it, and calls run(tile) for all tiles.
@@ -146,106 +132,10 @@ private:
         for (std::int64_t s = 0; s < strip_count(sequence_.key_count, layout_.strip); ++s) {
             check_interrupt();
             begin_products(kernels_);
-            strip_begin_ = strip_begin(s, sequence_.key_count, layout_.strip);
-            const std::int64_t end = strip_begin(s + 1, sequence_.key_count, layout_.strip);
-            const std::int64_t columns = kernels_.columns;
-            packed_begin_ = std::max<std::int64_t>(0, visible.begin - strip_begin_) / columns * columns + strip_begin_;
-            packed_end_ = std::min(visible.end, end);
-            if (rules_.has_blocks()) narrow_strip();
-            if (packed_end_ <= packed_begin_) continue;
-            pack_strip();
+            if (!strip_.pack(s, visible)) continue;
             for (std::int64_t tile = 0; tile < layout_.tiles; ++tile) run(tile);
         }
     }
-
-    void pack_strip() {
-        const std::int64_t columns = kernels_.columns;
-        bool finite = true;
-        for_each_packed([&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t key = begin; key < end; key += columns) {
-                const Rows rows = rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key,
-                                          std::min(columns, end - key));
-                const std::int64_t panel = (key - strip_begin_) / columns;
-                kernels_.pack_columns(rows, keys_of_panel(panel));
-                parts_.infinite_keys[panel] = infinite_rows(rows);
-            }
-            finite = finite && kernels_.all_finite(values_of(begin, end - begin));
-        });
-        broken_count_ = 0;
-        values_packed_ = !in_place_ || !finite;
-        if (!values_packed_) return;
-        for_each_packed([&](std::int64_t begin, std::int64_t end) {
-            const std::int64_t first = (begin - strip_begin_) / columns * kernels_.step_columns;
-            kernels_.pack_steps(values_of(begin, end - begin), layout_.strip_steps * columns,
-                                parts_.values + first * columns);
-            // Zeros take the place of values that are not finite, so that hidden pairs add nothing; see add_broken.
-            for (std::int64_t key = begin; key < end && !finite; ++key) {
-                if (kernels_.all_finite(values_of(key, 1))) continue;
-                parts_.broken[broken_count_++] = static_cast<std::int32_t>(key - strip_begin_);
-                erase_step(key - strip_begin_);
-            }
-        });
-    }
-
-    /// Whether masks by blocks leave the unit any pair of the panel that begins at a key.
-    bool unit_sees(std::int64_t key) const {
-        const std::int64_t count = std::min<std::int64_t>(kernels_.columns, packed_end_ - key);
-        for (std::int64_t head = unit_.head_begin; head < unit_.head_end; ++head) {
-            if (rules_.any_block({head, unit_.query_begin, unit_.query_end - unit_.query_begin, key, count})) {
-                return true;
-            }
-        }
-        return false;
-    }
-
-    /// Leaves out the panels at both ends of the strip that no row of the unit sees.
-    void narrow_strip() {
-        const std::int64_t columns = kernels_.columns;
-        while (packed_begin_ < packed_end_ && !unit_sees(packed_begin_)) packed_begin_ += columns;
-        std::int64_t end = packed_begin_;
-        for (std::int64_t key = packed_begin_; key < packed_end_; key += columns) {
-            if (unit_sees(key)) end = std::min(packed_end_, key + columns);
-        }
-        packed_end_ = end;
-    }
-
-    /// Calls pack(first key, behind the last) for the runs of panels of the strip that the unit sees.
-    template <typename Pack>
-    void for_each_packed(const Pack& pack) const {
-        if (!rules_.has_blocks()) {
-            pack(packed_begin_, packed_end_);
-            return;
-        }
-        for (std::int64_t key = packed_begin_; key < packed_end_;) {
-            const std::int64_t begin = key;
-            while (key < packed_end_ && unit_sees(key)) key += kernels_.columns;
-            if (key > begin) pack(begin, std::min(key, packed_end_));
-            while (key < packed_end_ && !unit_sees(key)) key += kernels_.columns;
-        }
-    }
-
-    Rows values_of(std::int64_t key, std::int64_t count) const {
-        return rows_of(problem_.value, sequence_.batch, kv_head_, sequence_.key_begin + key, count);
-    }
-
-    /// Packed values of a key become 0.
-    void erase_step(std::int64_t key) {
-        const std::int64_t columns = kernels_.columns;
-        for (std::int64_t block = 0; block < layout_.blocks; ++block) {
-            float* step = parts_.values + block * layout_.strip_steps * columns;
-            if (kernels_.format == Format::floats) {
-                std::fill_n(step + key * columns, columns, 0.0F);
-                continue;
-            }
-            const PlaceInPairs place = place_in_pairs(kernels_, key);
-            for (std::int64_t part = 0; part < place.parts; ++part) {
-                auto* pairs = reinterpret_cast<std::uint16_t*>(step + (place.step + part * place.part_steps) * columns);
-                for (std::int64_t c = 0; c < columns; ++c) pairs[2 * c + place.half] = 0;
-            }
-        }
-    }
-
-    float* keys_of_panel(std::int64_t panel) { return parts_.keys + panel * layout_.depth * kernels_.columns; }
 
     // -------------------------------------------------------------------------------------------------------- tiles
 
@@ -257,7 +147,7 @@ private:
     };
 
     PanelPosition position_of(std::int64_t tile, std::int64_t panel, std::int64_t key_end) const {
-        const std::int64_t key = strip_begin_ + panel * kernels_.columns;
+        const std::int64_t key = strip_.begin() + panel * kernels_.columns;
         return {head_of(tile), query_of(tile), rows_of_tile(tile), key,
                 std::min<std::int64_t>(kernels_.columns, key_end - key)};
     }
@@ -267,15 +157,15 @@ private:
         runs_.clear();
         const std::int64_t query = query_of(tile);
         const KeyRange keys = sequence_.keys_of(query, query + rows_of_tile(tile));
-        const std::int64_t begin = std::max(keys.begin, packed_begin_);
-        const std::int64_t end = std::min(keys.end, packed_end_);
+        const std::int64_t begin = std::max(keys.begin, strip_.packed().begin);
+        const std::int64_t end = std::min(keys.end, strip_.packed().end);
         if (end <= begin) return;
-        Run run{.begin = (begin - strip_begin_) / kernels_.columns, .key_end = end};
-        const std::int64_t last = divide_up(end - strip_begin_, kernels_.columns);
+        Run run{.begin = (begin - strip_.begin()) / kernels_.columns, .key_end = end};
+        const std::int64_t last = divide_up(end - strip_.begin(), kernels_.columns);
         for (std::int64_t panel = run.begin; panel < last && rules_.has_masks(); ++panel) {
             if (rules_.any_visible(position_of(tile, panel, end))) continue;
             if (panel > run.begin) {
-                runs_.push_back({run.begin, panel, strip_begin_ + panel * kernels_.columns});
+                runs_.push_back({run.begin, panel, strip_.begin() + panel * kernels_.columns});
             }
             run.begin = panel + 1;
         }
@@ -291,7 +181,7 @@ private:
     void compute_scores(std::int64_t tile, const Run& run) {
         const auto rows = static_cast<int>(rows_of_tile(tile));
         ScoresArgs args{.rows = parts_.queries + tile * layout_.depth * kernels_.rows,
-                        .columns = keys_of_panel(run.begin),
+                        .columns = strip_.keys(run.begin),
                         .out = scores_of_panel(run.begin),
                         .depth = layout_.depth};
         args.job.target = parts_.strip_maximum;
@@ -335,7 +225,7 @@ private:
     /// Scores of rows with infinity, as vectors multiply them: one call for a row and all that it meets.
     void add_infinite_scores(std::int64_t tile, std::int64_t panel, std::int64_t key_end) {
         const std::uint32_t queries = parts_.infinite_queries[tile];
-        const std::uint32_t keys = parts_.infinite_keys[panel];
+        const std::uint32_t keys = strip_.infinite_keys(panel);
         if ((queries | keys) == 0) return;
         const PanelPosition position = position_of(tile, panel, key_end);
         float* scores = scores_of_panel(panel);
@@ -371,7 +261,7 @@ private:
     /// How many panels of the run, from its first on, are products and nothing else.
     std::int64_t plain_panels(std::int64_t tile, const Run& run) const {
         if (rules_.has_modifiers() || rules_.has_masks()) return 0;
-        const std::int64_t key = strip_begin_ + run.begin * kernels_.columns;
+        const std::int64_t key = strip_.begin() + run.begin * kernels_.columns;
         const std::int64_t query = query_of(tile);
         const KeyRange first = sequence_.keys_of(query);
         const KeyRange last = sequence_.keys_of(query + rows_of_tile(tile) - 1);
@@ -394,7 +284,7 @@ private:
     void add_values(std::int64_t tile, const RowState& state, const Run& run) {
         const auto rows = static_cast<int>(rows_of_tile(tile));
         const std::int64_t panels = run.end - run.begin;
-        const std::int64_t last_keys = run.key_end - strip_begin_ - (run.end - 1) * kernels_.columns;
+        const std::int64_t last_keys = run.key_end - strip_.begin() - (run.end - 1) * kernels_.columns;
         const std::int64_t weights_panel = std::int64_t{kernels_.rows} * kernels_.step_columns;
         float* scores = scores_of_panel(run.begin);
         float* weights = weights_of(run);
@@ -418,7 +308,7 @@ private:
             const std::int64_t end = std::min(panels, begin + at_a_time);
             const std::int64_t next = std::min(panels - end, at_a_time);
             for (std::int64_t block = 0; block < layout_.blocks; ++block) {
-                const Steps values = value_steps(run, block);
+                const Steps values = strip_.values(run.begin, block);
                 const bool half = width - block * kernels_.columns <= kernels_.width;
                 AccumulateArgs args{.weights = weights + begin * weights_panel,
                                     .columns = values.at(begin * kernels_.step_columns),
@@ -441,27 +331,16 @@ private:
             }
         }
         parts_.fresh[tile] = 0;
-        if (broken_count_ > 0) add_broken(tile, state, run);
-    }
-
-    /// Values of a run's keys, a block of columns of them.
-    Steps value_steps(const Run& run, std::int64_t block) const {
-        if (values_packed_) {
-            const std::int64_t step = block * layout_.strip_steps + run.begin * kernels_.step_columns;
-            return {parts_.values + step * kernels_.columns,
-                    kernels_.columns * static_cast<std::int64_t>(sizeof(float))};
-        }
-        const std::int64_t row = sequence_.key_begin + strip_begin_ + run.begin * kernels_.columns;
-        return steps_in_place(problem_.value, sequence_.batch, kv_head_, row, block * kernels_.columns);
+        if (!strip_.broken().empty()) add_broken(tile, state, run);
     }
 
     /// O += p v for the visible pairs of keys whose values are not finite.
     void add_broken(std::int64_t tile, const RowState& state, const Run& run) {
         const std::int64_t width = problem_.value.shape()[3];
-        for (std::int64_t b = 0; b < broken_count_; ++b) {
-            const std::int64_t panel = parts_.broken[b] / kernels_.columns;
-            const std::int64_t column = parts_.broken[b] % kernels_.columns;
-            const std::int64_t key = strip_begin_ + parts_.broken[b];
+        for (const std::int32_t place : strip_.broken()) {
+            const std::int64_t panel = place / kernels_.columns;
+            const std::int64_t column = place % kernels_.columns;
+            const std::int64_t key = strip_.begin() + place;
             if (panel < run.begin || panel >= run.end || key >= run.key_end) continue;
             const std::byte* value = row_address(problem_.value, sequence_.batch, kv_head_, sequence_.key_begin + key);
             for (std::int64_t r = 0; r < rows_of_tile(tile); ++r) {
@@ -493,8 +372,9 @@ private:
     void drop(std::int64_t tile, std::int64_t panel, float* weights) {
         const std::int64_t rows = rows_of_tile(tile);
         for (std::int64_t r = 0; r < rows; ++r) {
-            dropout_.factors(unit_.sequence, head_of(tile), query_of(tile) + r, strip_begin_ + panel * kernels_.columns,
-                             kernels_.columns, parts_.factors + r * kernels_.columns);
+            dropout_.factors(unit_.sequence, head_of(tile), query_of(tile) + r,
+                             strip_.begin() + panel * kernels_.columns, kernels_.columns,
+                             parts_.factors + r * kernels_.columns);
         }
         kernels_.scale_panel(parts_.factors, rows, weights);
     }
@@ -570,17 +450,12 @@ private:
     ForwardLayout layout_;
     const Products& products_;
     const Products& weighted_;
-    bool in_place_;
     float query_factor_;  // what packed queries are multiplied by: bfloat16 would be rounded
     float factor_;        // from scores to exponents of 2
     ForwardScratch parts_;
+    Strip strip_;
     Prefetch prefetch_;
     std::int64_t lines_a_panel_ = 0;
-    std::int64_t strip_begin_ = 0;
-    std::int64_t packed_begin_ = 0;
-    std::int64_t packed_end_ = 0;
-    std::int64_t broken_count_ = 0;
-    bool values_packed_ = false;
     std::vector<Run> runs_;  // of the tile at hand
 };
 

@@ -5,12 +5,14 @@
 
 #include <attend/core/divide.h>
 #include <attend/kernels/attention.h>
+#include <attend/kernels/cpu/arena.h>
 #include <attend/kernels/cpu/flash/operands.h>
 #include <attend/kernels/cpu/flash/tile_choice.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace attend::kernels::cpu::flash {
 
@@ -41,6 +43,13 @@ struct ForwardLayout {
 
 /// The parts of scratch. See read_in_place() and Format for which of them there are.
 struct ForwardScratch {
+    ForwardScratch() = default;
+    /// Laid out in `scratch`.
+    ForwardScratch(const ForwardLayout& layout, const TileKernels& kernels, std::span<std::byte> scratch) {
+        Arena arena(scratch);
+        lay_out(layout, kernels, arena);
+    }
+
     float* queries = nullptr;                   ///< [tile][depth][rows]
     float* out = nullptr;                       ///< [tile][block][rows][columns]
     float* maximum = nullptr;                   ///< [tile][kRowSlots]

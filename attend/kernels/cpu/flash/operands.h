@@ -7,6 +7,7 @@
 #include <attend/kernels/cpu/flash/tile_choice.h>
 #include <attend/kernels/cpu/tile_kernels.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -55,6 +56,20 @@ inline PlaceInPairs place_in_pairs(const TileKernels& kernels, std::int64_t k) {
 inline Rows row_of(const Rows& rows, std::int64_t row) {
     const std::int64_t bytes = row * rows.stride * static_cast<std::int64_t>(size_of(rows.dtype));
     return {static_cast<const std::byte*>(rows.data) + bytes, rows.dtype, rows.stride, 1, rows.width};
+}
+
+/// A bit for each row with infinity and no NaN, where operands are split into thirds: infinity has no rest, so that its
+/// products would be NaN. Those of NaN are in any case. @param rows as many as a tile's or a panel's
+inline std::uint32_t infinite_rows(const TileKernels& kernels, const Rows& rows) {
+    if (kernels.format != Format::thirds || kernels.all_finite(rows)) return 0;
+    std::uint32_t infinite = 0;
+    for (std::int64_t r = 0; r < rows.count; ++r) {
+        const Rows row = row_of(rows, r);
+        float square = 0.0F;
+        kernels.row_products(row, row, &square);
+        if (!kernels.all_finite(row) && !std::isnan(square)) infinite |= 1U << static_cast<unsigned>(r);
+    }
+    return infinite;
 }
 
 /// Rows where a product reads its steps, and how far apart they are.
