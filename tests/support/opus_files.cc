@@ -67,6 +67,16 @@ void OpusCopy::replace(const std::string& name, const std::string& from, const s
     write_file(path(name), text.replace(at, from.size(), to));
 }
 
+void OpusCopy::rewrite_tensors(const std::function<void(TensorMap&)>& change) const {
+    TensorMap tensors;
+    {
+        const SafetensorsFile file = SafetensorsFile::open(path("model.safetensors"));
+        for (const std::string& name : file.names()) tensors[name] = file.load(name);
+    }
+    change(tensors);
+    save_safetensors(path("model.safetensors"), tensors);
+}
+
 std::string OpusCopy::message() const {
     return message_of<FileError>([&] { Translator::from_pretrained(folder()); });
 }

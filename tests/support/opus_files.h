@@ -9,6 +9,7 @@
 #include <attend/tasks/translator.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,8 @@ public:
     std::string path(const std::string& name) const { return folder_.path(name); }
     std::string folder() const { return folder_.path(""); }
     void replace(const std::string& name, const std::string& from, const std::string& to) const;
+    /// With other weights: change(tensors) changes them.
+    void rewrite_tensors(const std::function<void(TensorMap&)>& change) const;
     /// What loading it is refused with.
     std::string message() const;
 
