@@ -1,6 +1,7 @@
 #include "arrays.h"
 #include "bindings.h"
 #include "computing.h"
+#include "dtype_names.h"
 #include "torch_tensors.h"
 
 #include <attend/core/error.h>
@@ -53,14 +54,6 @@ Activation activation_of(nb::handle object) {
                         name + "'");
 }
 
-DType result_dtype(nb::handle object) {
-    const std::string name = text(object, "dtype");
-    for (const DType type : {DType::float32, DType::bfloat16, DType::float16}) {
-        if (name == name_of(type)) return type;
-    }
-    throw ValueError(kOperation, "expected dtype of 'float32', 'bfloat16' or 'float16', found '" + name + "'");
-}
-
 double number(nb::handle object, const char* what) {
     double value = 0.0;
     if (nb::try_cast(object, value)) return value;
@@ -98,7 +91,9 @@ nb::object packed_product(nb::object a, const PackedMatrix& weight, const DenseK
     std::optional<Array> target;
     if (!out.is_none()) target.emplace(out, kOperation, "out");
     DType dtype = target ? target->view().dtype() : x.view().dtype();
-    if (!keywords.dtype.is_none()) dtype = result_dtype(keywords.dtype);
+    if (!keywords.dtype.is_none()) {
+        dtype = dtype_of(text(keywords.dtype, "dtype"), {DType::float32, DType::bfloat16, DType::float16}, kOperation);
+    }
     if (!is_floating(dtype) || dtype == DType::float64) {
         throw DTypeError(kOperation,
                          "expected a result of float32, bfloat16 or float16, found " + std::string(name_of(dtype)));

@@ -2,6 +2,7 @@
 #include "bindings.h"
 #include "caches.h"
 #include "computing.h"
+#include "dtype_names.h"
 #include "options.h"
 #include "seed.h"
 #include "stored.h"
@@ -20,10 +21,7 @@
 namespace attend::python {
 
 DType cache_dtype(const std::string& name) {
-    for (const DType type : {DType::float32, DType::bfloat16, DType::float16, DType::int8}) {
-        if (name == name_of(type)) return type;
-    }
-    throw ValueError("kv_cache", "expected dtype of 'float32', 'bfloat16', 'float16' or 'int8', found '" + name + "'");
+    return dtype_of(name, {DType::float32, DType::bfloat16, DType::float16, DType::int8}, "kv_cache");
 }
 
 nb::object attention_result(AttentionResult&& result, Family family, bool weights, bool log_sum_exp) {

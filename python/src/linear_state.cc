@@ -1,5 +1,6 @@
 #include "bindings.h"
 #include "computing.h"
+#include "dtype_names.h"
 #include "linear_options.h"
 #include "torch_tensors.h"
 
@@ -27,14 +28,6 @@ struct StateObject {
     LinearAttentionState state;
     std::shared_mutex mutex;
 };
-
-DType query_dtype(const std::string& name) {
-    for (const DType type : {DType::float32, DType::bfloat16, DType::float16, DType::float64}) {
-        if (name == name_of(type)) return type;
-    }
-    throw ValueError(kOperation,
-                     "expected dtype of 'float32', 'bfloat16', 'float16' or 'float64', found '" + name + "'");
-}
 
 /// Of copies of a state and a normaliser, which may be None.
 LinearAttentionState state_of(nb::handle kept, nb::handle given) {
@@ -145,7 +138,9 @@ threads at once. It can be pickled and copied.
             "__init__",
             [](StateObject* self, std::int64_t batch, std::int64_t kv_heads, std::int64_t dim, std::int64_t value_dim,
                const std::string& dtype) {
-                new (self) StateObject(LinearAttentionState(batch, kv_heads, dim, value_dim, query_dtype(dtype)));
+                new (self) StateObject(LinearAttentionState(
+                    batch, kv_heads, dim, value_dim,
+                    dtype_of(dtype, {DType::float32, DType::bfloat16, DType::float16, DType::float64}, kOperation)));
             },
             arg("batch"), arg("kv_heads"), arg("dim"), arg("value_dim"), arg("dtype") = "float32",
             "No token seen yet. dtype of the queries that will come: 'float32', 'bfloat16', 'float16' or 'float64'; "

@@ -1,6 +1,7 @@
 #include "bindings.h"
 #include "caches.h"
 #include "computing.h"
+#include "dtype_names.h"
 #include "options.h"
 #include "seed.h"
 #include "stored.h"
@@ -36,13 +37,6 @@ nn::StateDict state_of(nb::handle mapping) {
         state.emplace(text, Array(array, kOperation, text).view().clone());
     }
     return state;
-}
-
-DType kept_type(const std::string& name) {
-    for (const DType type : {DType::float32, DType::bfloat16, DType::int8}) {
-        if (name == name_of(type)) return type;
-    }
-    throw ValueError(kOperation, "expected compute_type of 'float32', 'bfloat16' or 'int8', found '" + name + "'");
 }
 
 ParameterNames names_of(const std::string& name) {
@@ -145,7 +139,8 @@ pickled and copied.
             "from_state_dict",
             [](nb::object state, std::int64_t num_heads, const std::string& compute_type) {
                 const nn::StateDict parameters = state_of(state);
-                const DType kept = kept_type(compute_type);
+                const DType kept =
+                    dtype_of(compute_type, {DType::float32, DType::bfloat16, DType::int8}, kOperation, "compute_type");
                 const Computing computing;
                 return MultiHeadAttention(parameters, num_heads, kept);
             },

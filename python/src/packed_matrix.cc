@@ -1,6 +1,7 @@
 #include "arrays.h"
 #include "bindings.h"
 #include "computing.h"
+#include "dtype_names.h"
 
 #include <attend/core/error.h>
 #include <attend/dense/packed_matrix.h>
@@ -18,13 +19,6 @@ namespace attend::python {
 namespace {
 
 constexpr const char* kOperation = "PackedMatrix";
-
-DType packed_dtype(const std::string& name) {
-    for (const DType type : {DType::float32, DType::bfloat16, DType::int8}) {
-        if (name == name_of(type)) return type;
-    }
-    throw ValueError(kOperation, "expected dtype of 'float32', 'bfloat16' or 'int8', found '" + name + "'");
-}
 
 /// The memory of an object that speaks the buffer protocol, which it may not take away meanwhile.
 class Buffer {
@@ -121,7 +115,7 @@ array([[4., 4., 4.],
                std::optional<double> scale) {
                 const Array array(weight, kOperation, "weight");
                 PackOptions options;
-                options.dtype = packed_dtype(dtype);
+                options.dtype = dtype_of(dtype, {DType::float32, DType::bfloat16, DType::int8}, kOperation);
                 options.transposed = transposed;
                 if (scale) options.scale = static_cast<float>(*scale);
                 const Computing computing;

@@ -1,4 +1,5 @@
 #include "stored.h"
+#include "dtype_names.h"
 
 #include <attend/core/error.h>
 
@@ -16,14 +17,14 @@ nb::tuple stored(const TensorView& tensor) {
     return nb::make_tuple(std::string(name_of(whole.dtype())), nb::tuple(shape), nb::bytes(whole.data(), size));
 }
 
-Tensor restored(nb::handle state, const std::string& operation) {
+Tensor restored(nb::handle state, const char* operation) {
     nb::tuple parts;
     std::string type;
     nb::tuple sizes;
     nb::bytes bytes;
     if (!nb::try_cast(state, parts) || parts.size() != 3 || !nb::try_cast(parts[0], type) ||
         !nb::try_cast(parts[1], sizes) || !nb::try_cast(parts[2], bytes) || sizes.size() > kMaxRank) {
-        throw nb::type_error(("[" + operation + "] expected a state of its own, found another").c_str());
+        throw nb::type_error((std::string("[") + operation + "] expected a state of its own, found another").c_str());
     }
     Shape shape;
     for (nb::handle size : sizes) shape.push_back(nb::cast<std::int64_t>(size));
@@ -37,12 +38,11 @@ Tensor restored(nb::handle state, const std::string& operation) {
     return tensor;
 }
 
-DType type_of_name(const std::string& name, const std::string& operation) {
-    for (const DType type : {DType::float32, DType::float64, DType::bfloat16, DType::float16, DType::int8, DType::int32,
-                             DType::int64, DType::boolean}) {
-        if (name == name_of(type)) return type;
-    }
-    throw ValueError(operation, "expected the name of a type, found '" + name + "'");
+DType type_of_name(const std::string& name, const char* operation) {
+    return dtype_of(name,
+                    {DType::float32, DType::float64, DType::bfloat16, DType::float16, DType::int8, DType::int32,
+                     DType::int64, DType::boolean},
+                    operation);
 }
 
 }  // namespace attend::python

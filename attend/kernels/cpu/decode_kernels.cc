@@ -4,8 +4,8 @@
 
 namespace attend::kernels::cpu {
 
-const DecodeKernels& decode_kernels(DType cache, DType query) {
-    return simd::choose_decode(active_isa(), cache, query);
+const DecodeKernels& decode_kernels(DType cache, DType query, std::int64_t group) {
+    return simd::choose_decode(active_isa(), cache, query, group);
 }
 
 }  // namespace attend::kernels::cpu

@@ -74,7 +74,8 @@ struct DecodeKernels {
 };
 
 /// The table for a cache of float32, bfloat16, float16 or int8, and queries of float32, bfloat16 or float16, on
-/// active_isa().
-const DecodeKernels& decode_kernels(DType cache, DType query);
+/// active_isa(). @param group heads of queries to a head of keys: many are multiplied by tiles, where there are tiles.
+/// (It is the model's; a choice by a call's rows would make a query's bits depend on others.)
+const DecodeKernels& decode_kernels(DType cache, DType query, std::int64_t group);
 
 }  // namespace attend::kernels::cpu

@@ -17,7 +17,7 @@ const TileKernels& choose(Isa isa, Format) {
     return isa == Isa::neon ? neon : scalar;
 }
 
-const DecodeKernels& choose_decode(Isa isa, DType cache, DType) {
+const DecodeKernels& choose_decode(Isa isa, DType cache, DType, std::int64_t) {
     static const DecodeTables scalar(decode_scalar);
     static const DecodeTables neon(decode_neon);
     return isa == Isa::neon ? neon.of(cache) : scalar.of(cache);

@@ -16,7 +16,7 @@ const TileKernels& choose(Isa, Format) {
     return scalar;
 }
 
-const DecodeKernels& choose_decode(Isa, DType cache, DType) {
+const DecodeKernels& choose_decode(Isa, DType cache, DType, std::int64_t) {
     static const DecodeTables scalar(decode_scalar);
     return scalar.of(cache);
 }

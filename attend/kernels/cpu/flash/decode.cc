@@ -264,7 +264,7 @@ std::vector<Sequence> cut_short_sequences(const AttentionProblem& problem) {
 }
 
 DecodePlan::DecodePlan(const AttentionProblem& problem, DType cache)
-    : kernels(decode_kernels(cache, problem.query.dtype())),
+    : kernels(decode_kernels(cache, problem.query.dtype(), group_of(problem))),
       tile_kernels(cpu::tile_kernels(DType::float32, true)),
       width(divide_up(problem.value.shape()[3], kDecodePadding) * kDecodePadding),
       query_dim(problem.query.shape()[3]),

@@ -17,8 +17,8 @@ DecodeKernels decode_avx512_vnni();        ///< cache int8: sums of four integer
 DecodeKernels decode_amx_pairs();          ///< as decode_avx512_bf16, by tiles
 DecodeKernels decode_amx_bytes();          ///< as decode_avx512_vnni, by tiles: the same bits
 
-/// The table of `isa` for a cache and queries of these types.
-const DecodeKernels& choose_decode(Isa isa, DType cache, DType query);
+/// The table of `isa` for a cache and queries of these types, and groups of so many heads.
+const DecodeKernels& choose_decode(Isa isa, DType cache, DType query, std::int64_t group);
 
 /// The tables of one instruction set, one for each type of cache.
 class DecodeTables {
