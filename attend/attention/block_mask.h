@@ -29,6 +29,10 @@ public:
     /// @param allow fills in which pairs are attended to; kept and called again, so what it refers to must outlive this
     /// @throws ShapeError for another rank; ValueError for a block without extent or no function
     BlockMask(const Shape& shape, MaskFunction allow, BlockSize block = {});
+    BlockMask(const BlockMask&) = default;
+    /// Moving copies: none is ever without its table.
+    BlockMask& operator=(const BlockMask&) = default;
+    ~BlockMask() = default;
 
     /// The same by a function of one pair, which is slower. Called from several threads at once.
     /// @throws as the constructor

@@ -130,8 +130,8 @@ void copy_rows(const void* from, DType dtype, std::int64_t stride, const float* 
     const auto size = static_cast<std::int64_t>(size_of(dtype));
     const auto to_size = static_cast<std::int64_t>(size_of(to.dtype()));
     for (std::int64_t j = 0; j < count; ++j) {
-        const std::byte* row = static_cast<const std::byte*>(from) + j * stride * size;
-        std::byte* out = static_cast<std::byte*>(to.data()) + j * to.strides()[0] * to_size;
+        const std::byte* row = address_at(from, j * stride * size);
+        std::byte* out = address_at(to.data(), j * to.strides()[0] * to_size);
         if (scales == nullptr) {
             convert_elements(out, to.dtype(), 1, row, dtype, 1, width);
             continue;
@@ -163,10 +163,9 @@ flash::CacheRun run_at(const Tensor& keys, const Tensor& values, const Tensor& k
                        std::int64_t row, std::int64_t count) {
     const auto size = static_cast<std::int64_t>(size_of(keys.dtype()));
     const bool scaled = keys.dtype() == DType::int8;
-    return {static_cast<const std::byte*>(keys.data()) + row * keys.size(-1) * size,
-            static_cast<const std::byte*>(values.data()) + row * values.size(-1) * size,
-            scaled ? key_scales.data<float>() + row : nullptr, scaled ? value_scales.data<float>() + row : nullptr,
-            count};
+    return {address_at(keys.data(), row * keys.size(-1) * size),
+            address_at(values.data(), row * values.size(-1) * size), scaled ? key_scales.data<float>() + row : nullptr,
+            scaled ? value_scales.data<float>() + row : nullptr, count};
 }
 
 class ContiguousSource final : public flash::CacheSource {

@@ -84,12 +84,10 @@ void write_row(const TensorView& tokens, std::int64_t b, std::int64_t head, std:
     const std::int64_t width = tokens.shape()[3];
     const auto size = static_cast<std::int64_t>(size_of(tokens.dtype()));
     const Shape& strides = tokens.strides();
-    const std::byte* from =
-        static_cast<const std::byte*>(tokens.data()) + (b * strides[0] + head * strides[1] + token * strides[2]) * size;
-    std::byte* to =
-        static_cast<std::byte*>(cache.data()) + row * width * static_cast<std::int64_t>(size_of(cache.dtype()));
+    const std::byte* from = address_at(tokens.data(), (b * strides[0] + head * strides[1] + token * strides[2]) * size);
+    std::byte* to = address_at(cache.data(), row * width * static_cast<std::int64_t>(size_of(cache.dtype())));
     if (cache.dtype() == tokens.dtype() && strides[3] == 1) {
-        std::memcpy(to, from, static_cast<std::size_t>(width * size));
+        if (width > 0) std::memcpy(to, from, static_cast<std::size_t>(width * size));
         return;
     }
     if (cache.dtype() != DType::int8) {

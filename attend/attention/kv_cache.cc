@@ -85,6 +85,32 @@ KvCache::KvCache(const KvCacheOptions& options, const KvCacheContents& contents)
     }
 }
 
+KvCache::KvCache(KvCache&& other) noexcept
+    : options_(std::exchange(other.options_, {.batch = 0, .kv_heads = 0, .head_dim = 0, .capacity = 0})),
+      keys_(std::exchange(other.keys_, Tensor::empty({0, 0, 0, 0}, options_.dtype))),
+      values_(std::exchange(other.values_, Tensor::empty({0, 0, 0, 0}, options_.dtype))),
+      key_scales_(std::move(other.key_scales_)),
+      value_scales_(std::move(other.value_scales_)),
+      lengths_(std::exchange(other.lengths_, {})),
+      padding_(std::exchange(other.padding_, {})) {
+    other.options_.dtype = options_.dtype;
+    if (options_.dtype != DType::int8) return;
+    other.key_scales_ = Tensor::empty({0, 0, 0});
+    other.value_scales_ = Tensor::empty({0, 0, 0});
+}
+
+KvCache& KvCache::operator=(KvCache&& other) noexcept {
+    KvCache taken(std::move(other));
+    std::swap(options_, taken.options_);
+    std::swap(keys_, taken.keys_);
+    std::swap(values_, taken.values_);
+    std::swap(key_scales_, taken.key_scales_);
+    std::swap(value_scales_, taken.value_scales_);
+    std::swap(lengths_, taken.lengths_);
+    std::swap(padding_, taken.padding_);
+    return *this;
+}
+
 KvCacheContents KvCache::contents() const {
     const std::int64_t slots = lengths_.empty() ? 0 : *std::max_element(lengths_.begin(), lengths_.end());
     const bool scaled = options_.dtype == DType::int8;
@@ -107,16 +133,18 @@ KvCacheContents KvCache::contents() const {
     return contents;
 }
 
-void KvCache::reserve(std::int64_t capacity) {
-    if (capacity <= options_.capacity) return;
+/// @return the tensors that larger ones took the place of: what is appended may lie in them
+KvCache::Tensors KvCache::reserve(std::int64_t capacity) {
+    if (capacity <= options_.capacity) return {};
     const std::int64_t doubled = std::max(capacity, 2 * options_.capacity);
     // All of it, or nothing where memory runs out.
-    std::array<Tensor, 4> grown;
+    Tensors grown;
     const std::array<Tensor*, 4> tensors = {&keys_, &values_, &key_scales_, &value_scales_};
     const std::size_t count = options_.dtype == DType::int8 ? 4 : 2;
     for (std::size_t i = 0; i < count; ++i) grown[i] = resized(*tensors[i], 2, doubled);
-    for (std::size_t i = 0; i < count; ++i) *tensors[i] = std::move(grown[i]);
+    for (std::size_t i = 0; i < count; ++i) std::swap(*tensors[i], grown[i]);
     options_.capacity = doubled;
+    return grown;
 }
 
 void KvCache::append(const TensorView& key, const TensorView& value) {
@@ -160,7 +188,7 @@ void KvCache::append_counts(std::span<const std::int64_t> sequences, const Tenso
         }
         needed = std::max(needed, length(sequences[b]) + counts[b]);
     }
-    reserve(needed);
+    const Tensors before = reserve(needed);
     const auto bytes = static_cast<std::int64_t>(size_of(key.dtype())) * (options_.head_dim + options_.value_dim);
     write_in_parts(rows * options_.kv_heads, tokens * bytes, [&](std::int64_t unit) {
         const std::int64_t b = unit / options_.kv_heads;

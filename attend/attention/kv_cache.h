@@ -12,6 +12,7 @@
 #include <attend/attention/attention.h>
 #include <attend/core/tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -47,11 +48,17 @@ public:
     explicit KvCache(const KvCacheOptions& options);
     /// With what another had. @throws ShapeError, DTypeError, ValueError where that is of other sizes
     KvCache(const KvCacheOptions& options, const KvCacheContents& contents);
+    KvCache(const KvCache&) = default;
+    KvCache& operator=(const KvCache&) = default;
+    /// Leaves the other without sequences, heads and memory.
+    KvCache(KvCache&& other) noexcept;
+    KvCache& operator=(KvCache&& other) noexcept;
+    ~KvCache() = default;
 
     /// Without the slots that no sequence has. O(bytes).
     KvCacheContents contents() const;
     /// Appends n tokens to every sequence. @param key [batch, kv_heads, n, head_dim] @param value [batch, kv_heads, n,
-    /// value_dim], any floating dtype, converted @throws ShapeError, DTypeError
+    /// value_dim], any floating dtype, converted; both may be tokens of this cache @throws ShapeError, DTypeError
     void append(const TensorView& key, const TensorView& value);
     /// Appends the first counts[s] of the n tokens to sequence s. @throws ShapeError, DTypeError, ValueError
     void append(const TensorView& key, const TensorView& value, std::span<const std::int64_t> counts);
@@ -81,7 +88,8 @@ public:
     const Tensor& value_scales() const { return value_scales_; }  ///< the same of values
 
 private:
-    void reserve(std::int64_t capacity);
+    using Tensors = std::array<Tensor, 4>;
+    Tensors reserve(std::int64_t capacity);
     void append_counts(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value,
                        std::span<const std::int64_t> counts);
 
@@ -111,6 +119,12 @@ class PagedKvCache {
 public:
     /// @throws ShapeError, DTypeError, ValueError
     explicit PagedKvCache(const PagedKvCacheOptions& options);
+    PagedKvCache(const PagedKvCache&) = default;
+    PagedKvCache& operator=(const PagedKvCache&) = default;
+    /// Leaves the other without sequences, heads and pages.
+    PagedKvCache(PagedKvCache&& other) noexcept;
+    PagedKvCache& operator=(PagedKvCache&& other) noexcept;
+    ~PagedKvCache() = default;
 
     /// A new sequence without tokens.
     std::int64_t add_sequence();
@@ -157,7 +171,8 @@ private:
     };
     State& state(std::int64_t sequence);
     const State& state(std::int64_t sequence) const;
-    void reserve(std::int64_t pages);
+    using Tensors = std::array<Tensor, 4>;
+    Tensors reserve(std::int64_t pages);
     std::int64_t take_page();
     void give_back(std::int64_t page);
     void copy_page(const PageCopy& page);

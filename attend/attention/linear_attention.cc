@@ -105,7 +105,8 @@ LinearAttentionState::LinearAttentionState(std::int64_t batch, std::int64_t kv_h
     : state_({batch, kv_heads, dim, value_dim}, dtype == DType::float64 ? DType::float64 : DType::float32),
       normaliser_({batch, kv_heads, dim}, state_.dtype()) {
     if (is_floating(dtype)) return;
-    throw DTypeError(kStep, "expected tokens of a floating type, found " + std::string(name_of(dtype)));
+    throw DTypeError("LinearAttentionState",
+                     "expected tokens of a floating type, found " + std::string(name_of(dtype)));
 }
 
 LinearAttentionState::LinearAttentionState(const LinearAttentionResult& result)

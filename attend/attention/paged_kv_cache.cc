@@ -51,16 +51,47 @@ PagedKvCache::PagedKvCache(const PagedKvCacheOptions& options) : options_(option
     reserve(pages);
 }
 
-void PagedKvCache::reserve(std::int64_t pages) {
-    keys_ = resized(keys_, 0, pages);
-    values_ = resized(values_, 0, pages);
-    if (options_.dtype == DType::int8) {
-        key_scales_ = resized(key_scales_, 0, pages);
-        value_scales_ = resized(value_scales_, 0, pages);
-    }
+PagedKvCache::PagedKvCache(PagedKvCache&& other) noexcept
+    : options_(std::exchange(other.options_,
+                             {.kv_heads = 0, .head_dim = 0, .page_size = other.options_.page_size, .pages = 0})),
+      keys_(std::exchange(other.keys_, Tensor::empty({0, 0, options_.page_size, 0}, options_.dtype))),
+      values_(std::exchange(other.values_, Tensor::empty({0, 0, options_.page_size, 0}, options_.dtype))),
+      key_scales_(std::move(other.key_scales_)),
+      value_scales_(std::move(other.value_scales_)),
+      free_(std::exchange(other.free_, {})),
+      references_(std::exchange(other.references_, {})),
+      states_(std::exchange(other.states_, {})) {
+    other.options_.dtype = options_.dtype;
+    if (options_.dtype != DType::int8) return;
+    other.key_scales_ = Tensor::empty({0, 0, options_.page_size});
+    other.value_scales_ = Tensor::empty({0, 0, options_.page_size});
+}
+
+PagedKvCache& PagedKvCache::operator=(PagedKvCache&& other) noexcept {
+    PagedKvCache taken(std::move(other));
+    std::swap(options_, taken.options_);
+    std::swap(keys_, taken.keys_);
+    std::swap(values_, taken.values_);
+    std::swap(key_scales_, taken.key_scales_);
+    std::swap(value_scales_, taken.value_scales_);
+    std::swap(free_, taken.free_);
+    std::swap(references_, taken.references_);
+    std::swap(states_, taken.states_);
+    return *this;
+}
+
+/// @return the tensors that larger ones took the place of: what is appended may lie in them
+PagedKvCache::Tensors PagedKvCache::reserve(std::int64_t pages) {
+    // All of it, or nothing where memory runs out.
+    Tensors grown;
+    const std::array<Tensor*, 4> tensors = {&keys_, &values_, &key_scales_, &value_scales_};
+    const std::size_t count = options_.dtype == DType::int8 ? 4 : 2;
+    for (std::size_t i = 0; i < count; ++i) grown[i] = resized(*tensors[i], 0, pages);
+    for (std::size_t i = 0; i < count; ++i) std::swap(*tensors[i], grown[i]);
     for (std::int64_t page = pages; page > options_.pages; --page) free_.push_back(page - 1);
     references_.resize(static_cast<std::size_t>(pages), 0);
     options_.pages = pages;
+    return grown;
 }
 
 PagedKvCache::State& PagedKvCache::state(std::int64_t sequence) {
@@ -153,12 +184,13 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
     for (const auto& [page, count] : appenders) {
         needed += std::min(count, references_[static_cast<std::size_t>(page)] - 1);
     }
+    Tensors before;
     if (needed > free_pages()) {
         if (!options_.grows) {
             throw ValueError(kOperation, "expected " + text(needed) + " free pages of the pool's " +
                                              text(options_.pages) + ", found " + text(free_pages()));
         }
-        reserve(std::max(2 * options_.pages, options_.pages + needed));
+        before = reserve(std::max(2 * options_.pages, options_.pages + needed));
     }
     // Whatever needs memory comes before the first change.
     std::vector<PageCopy> copies;

@@ -152,8 +152,7 @@ TensorView TensorView::slice(int dim, std::int64_t begin, std::int64_t end, std:
     shape[d] = (end - begin) / step + ((end - begin) % step != 0 ? 1 : 0);
     const std::int64_t offset = shape[d] == 0 ? 0 : begin * strides_[d];
     if (shape[d] > 1) strides[d] = strides_[d] * step;
-    return {static_cast<const std::byte*>(data_) + offset * static_cast<std::int64_t>(size_of(dtype_)), dtype_, shape,
-            strides};
+    return {address_at(data_, offset * static_cast<std::int64_t>(size_of(dtype_))), dtype_, shape, strides};
 }
 
 TensorView TensorView::select(int dim, std::int64_t index) const {

@@ -37,6 +37,10 @@ public:
     /// Packs `weight`, [out, in] or, transposed, [in, out]: float32, bfloat16, float16 or float64, any strides.
     /// Parallel; one pass over the elements, two for int8. @throws ShapeError, DTypeError, ValueError
     explicit PackedMatrix(const TensorView& weight, const PackOptions& options = {});
+    PackedMatrix(const PackedMatrix&) = default;
+    /// Moving copies: none sees an image that it does not own.
+    PackedMatrix& operator=(const PackedMatrix&) = default;
+    ~PackedMatrix() = default;
 
     /// From int8 numbers and what they are worth: W = weight * scales. @param weight int8, [out, in] or, transposed,
     /// [in, out] @param scales floating, [out] or [1] @throws ShapeError, DTypeError, ValueError

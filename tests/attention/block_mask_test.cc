@@ -352,6 +352,12 @@ TEST(BlockMask, FunctionMayCallAttention) {
     }
 }
 
+TEST(BlockMask, OutlivesAMove) {
+    BlockMask from = BlockMask::of_pairs({1, 1, 5, 5}, patchwork);
+    const BlockMask to = std::move(from);
+    EXPECT_EQ(from.shape(), to.shape());  // NOLINT(bugprone-use-after-move)
+}
+
 TEST(BlockMask, Errors) {
     EXPECT_EQ(message_of<ShapeError>([] {
                   BlockMask::of_pairs({5, 5}, patchwork);

@@ -3,6 +3,7 @@
 
 #include <attend/attention/attention.h>
 #include <attend/attention/kv_cache.h>
+#include <attend/attention/linear_attention.h>
 #include <attend/core/error.h>
 #include <attend/core/threads.h>
 
@@ -409,6 +410,82 @@ TEST(PagedKvCache, TruncateGivesPagesBack) {
     cache.free_sequence(a);
     cache.free_sequence(c);
     EXPECT_EQ(cache.free_pages(), 5);
+}
+
+// Memory that a growing cache leaves is read until all of it is copied.
+TEST(KvCache, AppendsItsOwnTokens) {
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+        const Tensor k = normal({1, 2, 32, 8}, 1, dtype);
+        const Tensor v = normal({1, 2, 32, 8}, 2, dtype);
+        KvCache cache({.kv_heads = 2, .head_dim = 8, .capacity = 32, .dtype = dtype});
+        cache.append(k, v);
+        cache.append(cache.keys(), cache.values());
+        EXPECT_TRUE(same_bits(cache.keys().view().slice(2, 32, 64).clone(), k));
+        EXPECT_TRUE(same_bits(cache.values().view().slice(2, 32, 64).clone(), v));
+        PagedKvCache paged({.kv_heads = 2, .head_dim = 8, .page_size = 32, .pages = 1, .dtype = dtype});
+        const std::vector<std::int64_t> sequence = {paged.add_sequence()};
+        paged.append(sequence, k, v);
+        paged.append(sequence, paged.keys(), paged.values());
+        EXPECT_TRUE(same_bits(paged.keys().view().slice(0, 1, 2).clone(), k));
+        EXPECT_TRUE(same_bits(paged.values().view().slice(0, 1, 2).clone(), v));
+    }
+}
+
+TEST(KvCache, IsEmptyWhenItWasMovedFrom) {
+    const Tensor k = normal({1, 2, 3, 8}, 1);
+    KvCache cache({.kv_heads = 2, .head_dim = 8, .dtype = DType::int8});
+    cache.append(k, k);
+    KvCache taken = std::move(cache);
+    EXPECT_EQ(taken.length(0), 3);
+    // NOLINTBEGIN(bugprone-use-after-move)
+    EXPECT_EQ(cache.options().batch, 0);
+    EXPECT_THROW(static_cast<void>(cache.length(0)), ValueError);
+    EXPECT_THROW(cache.append(k, k), ShapeError);
+    EXPECT_THROW(attention(Tensor({0, 2, 1, 8}), cache), ShapeError);
+    EXPECT_EQ(cache.contents().keys.numel(), 0);
+    cache = std::move(taken);
+    EXPECT_EQ(cache.length(0), 3);
+    PagedKvCache paged({.kv_heads = 2, .head_dim = 8, .pages = 4});
+    const std::vector<std::int64_t> sequence = {paged.add_sequence()};
+    paged.append(sequence, k, k);
+    PagedKvCache moved = std::move(paged);
+    EXPECT_EQ(moved.length(sequence[0]), 3);
+    EXPECT_EQ(paged.options().pages, 0);
+    EXPECT_EQ(paged.add_sequence(), 0);
+    EXPECT_THROW(paged.append(sequence, k, k), ShapeError);
+    // NOLINTEND(bugprone-use-after-move)
+}
+
+// Nothing has no address to count from.
+TEST(KvCache, HoldsNothing) {
+    const std::vector<std::int64_t> second = {1};
+    KvCache cache({.batch = 2, .kv_heads = 1, .head_dim = 4});
+    for (const std::int64_t queries : {1, 5}) {
+        const AttentionResult none = attention(normal({2, 1, queries, 4}, 1), cache, {.return_weights = true});
+        EXPECT_TRUE(same_bits(none.output, zeros({2, 1, queries, 4})));
+        EXPECT_EQ(none.weights.numel(), 0);
+    }
+    KvCache flat({.batch = 2, .kv_heads = 2, .head_dim = 0});
+    flat.append(Tensor({2, 2, 3, 0}), Tensor({2, 2, 3, 0}));
+    EXPECT_EQ(attention(Tensor({2, 2, 1, 0}), flat).output.numel(), 0);
+    flat.reorder(second);
+    EXPECT_EQ(flat.length(0), 3);
+    PagedKvCache paged({.head_dim = 0});
+    const std::vector<std::int64_t> sequences = {paged.add_sequence(), paged.add_sequence()};
+    paged.append(sequences, Tensor({2, 1, 3, 0}), Tensor({2, 1, 3, 0}));
+    const std::vector<std::int64_t> fork = {paged.fork(sequences[0])};
+    paged.append(fork, Tensor({1, 1, 3, 0}), Tensor({1, 1, 3, 0}));
+    EXPECT_EQ(attention(Tensor({2, 1, 1, 0}), paged, sequences).output.numel(), 0);
+    const Tensor values = normal({2, 2, 5, 3}, 3);
+    const Tensor mean = attention(Tensor({2, 2, 3, 0}), Tensor({2, 2, 5, 0}), values).output;
+    EXPECT_LE(row_error(mean, attention(zeros({2, 2, 3, 1}), zeros({2, 2, 5, 1}), values).output), 1e-6);
+    EXPECT_EQ(attention(normal({2, 2, 3, 4}, 4), normal({2, 2, 5, 4}, 5), Tensor({2, 2, 5, 0})).output.numel(), 0);
+    EXPECT_EQ(Tensor({2, 3, 0}).view().select(1, 1).numel(), 0);
+    LinearAttentionState state(2, 1, 0, 4);
+    state.step(Tensor({2, 1, 1, 0}), Tensor({2, 1, 1, 0}), normal({2, 1, 1, 4}, 6), {.feature_map = FeatureMap::relu});
+    state.reorder(second);
+    linear_attention_with_state(Tensor({2, 2, 3, 0}), Tensor({2, 1, 3, 0}), normal({2, 1, 3, 4}, 7),
+                                {.feature_map = FeatureMap::relu, .normalise = true, .causal = true});
 }
 
 TEST(KvCache, Errors) {

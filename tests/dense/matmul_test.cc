@@ -457,6 +457,14 @@ TEST(DenseImage, ColumnsWithoutNumbersCostNothing) {
     EXPECT_EQ(wide.unpack().numel(), 0);
 }
 
+// One that was moved from keeps the image that it sees.
+TEST(DenseImage, OutlivesAMove) {
+    const Tensor weight = normal({40, 30}, 1);
+    PackedMatrix from(weight);
+    { const PackedMatrix to = std::move(from); }
+    EXPECT_TRUE(same_bits(from.unpack(), weight));  // NOLINT(bugprone-use-after-move)
+}
+
 TEST(DenseErrors, SayWhatWasExpectedAndFound) {
     const PackedMatrix weight(Tensor({3, 4}));
     const PackedMatrix bytes(Tensor({3, 4}), {.dtype = DType::int8});

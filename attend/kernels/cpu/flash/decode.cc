@@ -125,8 +125,10 @@ private:
     void list_rows() {
         const auto size = static_cast<std::int64_t>(size_of(source_.dtype));
         const auto fill = [](const std::byte** to, const void* from, std::int64_t stride, std::int64_t count) {
+            // Rows without elements may have no address.
+            const std::int64_t step = from == nullptr ? 0 : stride;
             const auto* row = static_cast<const std::byte*>(from);
-            for (std::int64_t j = 0; j < count; ++j) to[j] = row + j * stride;
+            for (std::int64_t j = 0; j < count; ++j) to[j] = row + j * step;
         };
         const std::byte** values = parts_.lists + padded_;
         const std::byte** next = parts_.lists + 2 * padded_;
