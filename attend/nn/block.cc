@@ -67,33 +67,41 @@ void check_width(const std::string& part, std::int64_t found, std::int64_t expec
 
 BlockParts load_block(const StateDict& state, const BlockOptions& options) {
     BlockParts parts;
-    const auto linear = [&](const std::string& name) { return Linear(with_prefix(state, name + "."), options.kept); };
-    const auto norm = [&](const std::string& name) { return Norm(with_prefix(state, name + "."), options.norm); };
-    const StateDict cross = with_prefix(state, "multihead_attn.");
-    parts.self_attention.emplace(with_prefix(state, "self_attn."), options.num_heads, options.kept);
+    const auto linear = [&](const std::string& prefix) {
+        return made_of(state, prefix, [&](const StateDict& part) { return Linear(part, options.kept); });
+    };
+    const auto norm = [&](const std::string& prefix) {
+        return made_of(state, prefix, [&](const StateDict& part) { return Norm(part, options.norm); });
+    };
+    const auto attention = [&](const std::string& prefix) {
+        return made_of(state, prefix, [&](const StateDict& part) {
+            return MultiHeadAttention(part, options.num_heads, options.kept);
+        });
+    };
+    const bool cross = !with_prefix(state, "multihead_attn.").empty();
+    parts.self_attention = attention("self_attn.");
     if (options.rotary) parts.self_attention->set_rotary(*options.rotary);
     parts.linear = options.linear;
-    if (!cross.empty()) parts.cross_attention.emplace(cross, options.num_heads, options.kept);
-    if (state.count("linear_gate.weight") != 0) parts.gate = linear("linear_gate");
-    parts.expand = linear("linear1");
-    parts.contract = linear("linear2");
-    parts.mixer_norm = norm("norm1");
-    if (!cross.empty()) parts.cross_norm = norm("norm2");
-    parts.feed_forward_norm = norm(cross.empty() ? "norm2" : "norm3");
+    if (cross) parts.cross_attention = attention("multihead_attn.");
+    if (!with_prefix(state, "linear_gate.").empty()) parts.gate = linear("linear_gate.");
+    parts.expand = linear("linear1.");
+    parts.contract = linear("linear2.");
+    parts.mixer_norm = norm("norm1.");
+    if (cross) parts.cross_norm = norm("norm2.");
+    parts.feed_forward_norm = norm(cross ? "norm3." : "norm2.");
     parts.norm_first = options.norm_first;
     parts.activation = options.activation;
     for (const auto& [name, tensor] : state) {
-        const std::string part = name.substr(0, name.find('.'));
-        const bool known = part == "self_attn" || part == "multihead_attn" || part == "linear1" || part == "linear2" ||
-                           part == "linear_gate" || part == "norm1" || part == "norm2" ||
-                           (part == "norm3" && !cross.empty());
+        const std::string part = name.substr(0, name.find('.') + 1);
+        const bool known = part == "self_attn." || part == "multihead_attn." || part == "linear1." ||
+                           part == "linear2." || part == "linear_gate." || part == "norm1." || part == "norm2." ||
+                           (part == "norm3." && cross);
         if (!known) throw ValueError(kModule, "expected the parameters of a Transformer's layer, found '" + name + "'");
     }
     return parts;
 }
 
 Block::Block(BlockParts parts) : parts_(std::move(parts)) {
-    const std::int64_t d = d_model();
     if (parts_.self_attention.has_value() == parts_.recurrence.has_value()) {
         throw ValueError(kModule, "expected either self-attention or a recurrence, found " +
                                       std::string(parts_.recurrence ? "both" : "neither"));
@@ -101,8 +109,8 @@ Block::Block(BlockParts parts) : parts_(std::move(parts)) {
     if (parts_.linear && parts_.recurrence) {
         throw ValueError(kModule, "expected linear attention or a recurrence, found both");
     }
-    check_width(parts_.recurrence ? "a recurrence" : "self-attention",
-                parts_.recurrence ? parts_.recurrence->d_model() : parts_.self_attention->d_model(), d);
+    const std::int64_t d = parts_.recurrence ? parts_.recurrence->d_model() : parts_.self_attention->d_model();
+    check_width("the feed-forward network's first layer", parts_.expand.in_features(), d);
     check_width("the feed-forward network's second layer", parts_.contract.in_features(), parts_.expand.out_features());
     if (parts_.gate) {
         check_width("the gate", parts_.gate->in_features(), d);
@@ -121,6 +129,10 @@ Tensor Block::forward(const TensorView& x, const BlockInputs& inputs) const {
     if (x.rank() != 3 || x.size(2) != d_model()) {
         throw ShapeError(kModule, "expected x of shape [batch, L, " + std::to_string(d_model()) + "], found " +
                                       to_string(x.shape()));
+    }
+    if (x.dtype() != DType::float32 && x.dtype() != DType::bfloat16 && x.dtype() != DType::float16) {
+        throw DTypeError(kModule,
+                         "expected x of float32, bfloat16 or float16, found " + std::string(name_of(x.dtype())));
     }
     Tensor y = residual_step(x, parts_.mixer_norm, parts_.norm_first,
                              [&](const TensorView& z, const TensorView& residual) { return mix(z, residual, inputs); });

@@ -74,7 +74,8 @@ public:
     /// @throws ShapeError unless the parts fit together
     explicit Block(BlockParts parts);
 
-    /// @param x [batch, L, d] @return the same shape and dtype @throws ShapeError, DTypeError, ValueError
+    /// @param x [batch, L, d], float32, bfloat16 or float16 @return the same shape and dtype
+    /// @throws ShapeError, DTypeError, ValueError
     Tensor forward(const TensorView& x, const BlockInputs& inputs = {}) const;
     /// Keys and values of the cross attention, from the encoder's output [batch, Lk, d]: once for all steps.
     /// @throws ValueError in an encoder's block
@@ -94,6 +95,8 @@ public:
 
     /// Width of x.
     std::int64_t d_model() const noexcept { return parts_.expand.in_features(); }
+    /// Heads of its attention; 0 of a recurrence.
+    std::int64_t num_heads() const noexcept { return parts_.self_attention ? parts_.self_attention->num_heads() : 0; }
     /// Whether it has cross attention.
     bool is_decoder() const noexcept { return parts_.cross_attention.has_value(); }
     /// Whether its self-attention is linear.

@@ -17,12 +17,7 @@ Embedding::Embedding(const EmbeddingOptions& options, TorchGenerator& generator)
 
 Embedding::Embedding(const StateDict& state) {
     check_no_others("Embedding", state, {"weight"});
-    const auto weight = state.find("weight");
-    if (weight != state.end() && weight->second.rank() != 2) {
-        throw ShapeError("Embedding", "expected parameter 'weight' of shape [num_embeddings, embedding_dim], found " +
-                                          to_string(weight->second.shape()));
-    }
-    weight_ = parameter("Embedding", state, "weight", weight == state.end() ? Shape{0, 0} : weight->second.shape());
+    weight_ = parameter("Embedding", state, "weight", 2, "[num_embeddings, embedding_dim]");
 }
 
 Tensor Embedding::forward(const TensorView& indices) const {

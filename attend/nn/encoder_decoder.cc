@@ -13,6 +13,12 @@ namespace {
 
 constexpr const char* kModule = "EncoderDecoder";
 
+/// @throws ValueError for a state that start() did not make
+std::int64_t rows_of(const DecoderState& state) {
+    if (!state.row_starts.empty() && state.row_starts.size() == state.starts.size()) return state.row_starts.back();
+    throw ValueError(kModule, "expected a state that start() made, found one without sources");
+}
+
 /// Keys or values of the kept sources, one after the other.
 Tensor kept_memory(const Tensor& all, const std::vector<std::int64_t>& starts, std::span<const std::int64_t> counts,
                    std::int64_t total) {
@@ -57,6 +63,12 @@ Tensor EncoderDecoder::encode(std::span<const std::int64_t> ids, const std::vect
 }
 
 DecoderState EncoderDecoder::start(const Tensor& encoded, std::vector<std::int64_t> starts) const {
+    if (encoded.rank() != 3 || encoded.size(0) != 1 || encoded.size(2) != network_.decoder().d_model()) {
+        throw ShapeError(kModule, "expected encoded rows of shape [1, tokens, " +
+                                      std::to_string(network_.decoder().d_model()) + "], found " +
+                                      to_string(encoded.shape()));
+    }
+    check_starts(kModule, starts, encoded.size(1));
     DecoderState state;
     state.memory = network_.decoder().project(encoded);
     state.blocks = network_.decoder().start(static_cast<std::int64_t>(starts.size()) - 1);
@@ -69,9 +81,9 @@ DecoderState EncoderDecoder::start(const Tensor& encoded, std::vector<std::int64
 Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> previous,
                             const DecoderRecords& records) const {
     const auto count = static_cast<std::int64_t>(previous.size());
-    if (count != state.row_starts.back()) {
-        throw ValueError(kModule, "expected a token for each of " + std::to_string(state.row_starts.back()) +
-                                      " rows, found " + std::to_string(count));
+    if (count != rows_of(state)) {
+        throw ValueError(kModule, "expected a token for each of " + std::to_string(rows_of(state)) + " rows, found " +
+                                      std::to_string(count));
     }
     StackInputs inputs{
         .memory = state.memory, .state = &state.blocks, .self_record = records.self, .cross_record = records.cross};
@@ -83,27 +95,35 @@ Tensor EncoderDecoder::step(DecoderState& state, std::span<const std::int64_t> p
 
 void EncoderDecoder::choose(DecoderState& state, std::span<const std::int64_t> parents,
                             std::span<const std::int64_t> counts) const {
-    std::vector<std::int64_t> starts = {0};
-    std::vector<std::int64_t> row_starts = {0};
-    for (std::size_t s = 0; s < counts.size(); ++s) {
-        if (counts[s] == 0) continue;
-        if (s + 1 < state.starts.size()) starts.push_back(starts.back() + state.starts[s + 1] - state.starts[s]);
-        row_starts.push_back(row_starts.back() + counts[s]);
+    const std::int64_t rows = rows_of(state);
+    std::int64_t chosen = 0;
+    for (const std::int64_t count : counts) {
+        if (count < 0) throw ValueError(kModule, "expected counts of at least 0, found " + std::to_string(count));
+        chosen += count;
     }
-    if (counts.size() + 1 != state.starts.size() || row_starts.back() != static_cast<std::int64_t>(parents.size())) {
+    if (counts.size() + 1 != state.starts.size() || chosen != static_cast<std::int64_t>(parents.size())) {
         throw ValueError(kModule, "expected counts of " + std::to_string(state.starts.size() - 1) +
                                       " sources with a sum of " + std::to_string(parents.size()) +
                                       ", the number of parents, found " + std::to_string(counts.size()) +
-                                      " with a sum of " + std::to_string(row_starts.back()));
+                                      " with a sum of " + std::to_string(chosen));
     }
-    const std::int64_t rows = state.row_starts.back();
-    bool moved = static_cast<std::int64_t>(parents.size()) != rows;
-    for (std::size_t i = 0; i < parents.size(); ++i) {
-        if (parents[i] < 0 || parents[i] >= rows) {
-            throw ValueError(kModule, "expected rows from 0 to " + std::to_string(rows - 1) + ", found " +
-                                          std::to_string(parents[i]));
+    std::vector<std::int64_t> starts = {0};
+    std::vector<std::int64_t> row_starts = {0};
+    bool moved = chosen != rows;
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+        for (std::int64_t i = row_starts.back(); i < row_starts.back() + counts[s]; ++i) {
+            const std::int64_t parent = parents[static_cast<std::size_t>(i)];
+            if (parent < state.row_starts[s] || parent >= state.row_starts[s + 1]) {
+                throw ValueError(kModule, "expected a row of source " + std::to_string(s) + ", from " +
+                                              std::to_string(state.row_starts[s]) + " to " +
+                                              std::to_string(state.row_starts[s + 1] - 1) + ", found " +
+                                              std::to_string(parent));
+            }
+            moved = moved || parent != i;
         }
-        moved = moved || parents[i] != static_cast<std::int64_t>(i);
+        if (counts[s] == 0) continue;
+        starts.push_back(starts.back() + state.starts[s + 1] - state.starts[s]);
+        row_starts.push_back(row_starts.back() + counts[s]);
     }
     if (starts.size() < state.starts.size()) {
         for (ProjectedMemory& memory : state.memory) {

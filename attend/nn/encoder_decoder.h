@@ -53,12 +53,14 @@ public:
     /// @param record receives the weights of self-attention; null: they are not computed
     Tensor encode(std::span<const std::int64_t> ids, const std::vector<std::int64_t>& starts,
                   AttentionRecord* record = nullptr) const;
-    /// A decoder before its first token, with one row for each source.
+    /// A decoder before its first token, with one row for each source. @param encoded as encode() gave it @param starts
+    /// as it was given @throws ShapeError, ValueError
     DecoderState start(const Tensor& encoded, std::vector<std::int64_t> starts) const;
     /// The decoder's rows [1, rows, d] for the next position. @param previous the last token of each row; -1: none, a
-    /// row of zeros takes its embedding's place @throws ValueError
+    /// row of zeros takes its embedding's place @throws ValueError, which leaves the state as it was
     Tensor step(DecoderState& state, std::span<const std::int64_t> previous, const DecoderRecords& records = {}) const;
-    /// Chooses the rows to go on with. @param parents the row that each new one continues, source by source
+    /// Chooses the rows to go on with. @param parents the row that each new one continues, source by source, of which
+    /// it is one
     /// @param counts new rows of each source; sources without any leave the batch @throws ValueError
     void choose(DecoderState& state, std::span<const std::int64_t> parents, std::span<const std::int64_t> counts) const;
 

@@ -31,6 +31,11 @@ public:
     /// @param sources each in [0, rows) @throws ValueError for others, which change nothing
     void reorder(std::span<const std::int64_t> sources);
 
+    /// Keeps the first `length` tokens of a row. @throws ValueError when it has less
+    void truncate(std::int64_t row, std::int64_t length) {
+        pages_.truncate(sequences_[static_cast<std::size_t>(row)], length);
+    }
+
     /// How many there are.
     std::int64_t rows() const { return static_cast<std::int64_t>(sequences_.size()); }
     /// Tokens of a row.

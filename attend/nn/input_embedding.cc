@@ -70,14 +70,13 @@ Tensor InputEmbedding::forward(std::span<const std::int64_t> ids, std::span<cons
                                std::span<const std::int64_t> kinds) const {
     const std::int64_t d = d_model();
     const auto count = static_cast<std::int64_t>(ids.size());
-    if (starts.empty() || starts.front() != 0 || starts.back() != count ||
-        !std::is_sorted(starts.begin(), starts.end())) {
-        throw ValueError(kModule,
-                         "expected starts from 0 to the number of ids, " + std::to_string(count) + ", found others");
-    }
+    check_starts(kModule, starts, count);
     if (!kinds.empty() && (kinds.size() != ids.size() || !parts_.token_types)) {
-        throw ValueError(kModule, "expected a kind for each of " + std::to_string(count) +
-                                      " tokens, where there are kinds, found " + std::to_string(kinds.size()));
+        throw ValueError(kModule, !parts_.token_types
+                                      ? "expected no kinds of tokens, which this embedding has not, found " +
+                                            std::to_string(kinds.size())
+                                      : "expected a kind for each of " + std::to_string(count) + " tokens, found " +
+                                            std::to_string(kinds.size()));
     }
     std::int64_t longest = 0;
     for (std::size_t s = 0; s + 1 < starts.size(); ++s) longest = std::max(longest, starts[s + 1] - starts[s]);
@@ -107,7 +106,7 @@ Tensor InputEmbedding::step(std::span<const std::int64_t> ids, std::int64_t posi
         if (parts_.positions.any()) {
             std::memcpy(row, row_of_position.data(), static_cast<std::size_t>(d) * sizeof(float));
         }
-        if (ids[i] >= 0) add_row(ids[i], row);
+        if (ids[i] != -1) add_row(ids[i], row);
         add_kind(0, row);
     }
     if (parts_.norm) parts_.norm->forward_in_place(x);

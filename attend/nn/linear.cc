@@ -125,12 +125,7 @@ Linear::Linear(const LinearOptions& options, TorchGenerator& generator) {
 
 Linear::Linear(const StateDict& state, DType kept) {
     check_no_others("Linear", state, {"weight", "bias"});
-    const auto weight = state.find("weight");
-    if (weight != state.end() && weight->second.rank() != 2) {
-        throw ShapeError("Linear",
-                         "expected parameter 'weight' of shape [out, in], found " + to_string(weight->second.shape()));
-    }
-    keep(parameter("Linear", state, "weight", weight == state.end() ? Shape{0, 0} : weight->second.shape()), kept);
+    keep(parameter("Linear", state, "weight", 2, "[out, in]"), kept);
     if (state.count("bias") != 0) bias_ = parameter("Linear", state, "bias", {out_features()});
 }
 

@@ -4,6 +4,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace attend::nn {
 
@@ -24,6 +25,29 @@ std::int64_t rows_of(const KvCache& cache) {
 std::int64_t rows_of(const ForkingCache& cache) {
     return cache.rows();
 }
+
+/// Tokens that are taken out of the cache again, unless they are to be kept: what throws leaves it as it was.
+template <typename Cache>
+class Appended {
+public:
+    Appended(Cache& cache, std::int64_t rows) : cache_(cache) {
+        for (std::int64_t r = 0; r < rows; ++r) lengths_.push_back(cache.length(r));
+    }
+    Appended(const Appended&) = delete;
+    Appended& operator=(const Appended&) = delete;
+    ~Appended() {
+        if (kept_) return;
+        for (std::size_t r = 0; r < lengths_.size(); ++r) cache_.truncate(static_cast<std::int64_t>(r), lengths_[r]);
+    }
+    void keep() { kept_ = true; }
+    /// Tokens of a row before.
+    std::int64_t before(std::int64_t row) const { return lengths_[static_cast<std::size_t>(row)]; }
+
+private:
+    Cache& cache_;
+    std::vector<std::int64_t> lengths_;
+    bool kept_ = false;
+};
 
 }  // namespace
 
@@ -90,6 +114,7 @@ Tensor MultiHeadAttention::forward_around(const TensorView& query, const TensorV
                                           const Attend& attend, const TensorView& residual,
                                           const TensorView& positions) const {
     check_input("query", query, d_model());
+    if (!attend) throw ValueError(kModule, "expected a function that attends, found none");
     return around(query, project(key, value, positions), attend, residual, positions);
 }
 
@@ -126,10 +151,11 @@ MultiHeadAttentionResult MultiHeadAttention::next(const TensorView& x, Cache& ca
                                       std::to_string(rows_of(cache)));
     }
     Tensor positions({batch, length}, DType::int64);
+    Appended<Cache> appended(cache, batch);
     // Slots, padding included: only differences count, whenever padding is declared.
     for (std::int64_t b = 0; b < batch; ++b) {
         for (std::int64_t i = 0; i < length; ++i) {
-            positions.data<std::int64_t>()[b * length + i] = cache.length(b) + i;
+            positions.data<std::int64_t>()[b * length + i] = appended.before(b) + i;
         }
     }
     const Tensor query = rotated(query_.forward(x), positions);
@@ -146,6 +172,7 @@ MultiHeadAttentionResult MultiHeadAttention::next(const TensorView& x, Cache& ca
                                     {.activation = Activation::none, .residual = residual});
     result.weights = std::move(attended.weights);
     result.log_sum_exp = std::move(attended.log_sum_exp);
+    appended.keep();
     return result;
 }
 

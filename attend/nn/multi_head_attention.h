@@ -96,7 +96,7 @@ public:
     /// their keys and values are appended to the cache, then each attends to all up to itself. What the whole sequences
     /// give under Mask::causal(), within rounding, at the cost of the new tokens. Rotary positions are slots of the
     /// cache, and so are columns of a bias. @param options the causal mask is added to theirs @param residual as in
-    /// attend_to @throws ShapeError, DTypeError, ValueError; tokens may be appended then
+    /// attend_to @throws ShapeError, DTypeError, ValueError; whatever throws, the cache is as it was
     MultiHeadAttentionResult forward_next(const TensorView& x, KvCache& cache, const AttentionOptions& options = {},
                                           const TensorView& residual = {}) const;
     /// The same with a cache whose rows a search forks. @throws ShapeError, DTypeError, ValueError

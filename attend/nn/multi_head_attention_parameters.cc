@@ -39,16 +39,6 @@ Tensor glorot(TorchGenerator& generator, std::int64_t out, std::int64_t in, std:
     return generator.uniform({out, in}, -bound, bound);
 }
 
-/// A weight [out, in] whose sizes only itself tells.
-const Tensor& matrix(const StateDict& state, const std::string& name, const std::string& shape) {
-    const auto found = state.find(name);
-    if (found != state.end() && found->second.rank() != 2) {
-        throw ShapeError(kModule, "expected parameter '" + name + "' of shape " + shape + ", found " +
-                                      to_string(found->second.shape()));
-    }
-    return parameter(kModule, state, name, found == state.end() ? Shape{0, 0} : found->second.shape());
-}
-
 }  // namespace
 
 MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options, TorchGenerator& generator)
@@ -133,7 +123,7 @@ void MultiHeadAttention::check_heads(std::int64_t inner) const {
 MultiHeadAttention::Projections MultiHeadAttention::load_packed(const StateDict& state) {
     Projections loaded;
     check_no_others(kModule, state, {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"});
-    const std::int64_t d = matrix(state, "in_proj_weight", "[3 d_model, d_model]").size(1);
+    const std::int64_t d = parameter(kModule, state, "in_proj_weight", 2, "[3 d_model, d_model]").size(1);
     const Tensor& packed = parameter(kModule, state, "in_proj_weight", {3 * d, d});
     loaded.query.weight = rows(packed, 0, d);
     loaded.key.weight = rows(packed, d, 2 * d);
@@ -147,9 +137,11 @@ MultiHeadAttention::Projections MultiHeadAttention::load_separate(const StateDic
     check_no_others(
         kModule, state,
         {"q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"});
-    const std::int64_t d = matrix(state, "q_proj_weight", "[d_model, d_model]").size(0);
+    const std::int64_t d = parameter(kModule, state, "q_proj_weight", 2, "[d_model, d_model]").size(0);
     loaded.query.weight = parameter(kModule, state, "q_proj_weight", {d, d});
-    const auto width = [&](const std::string& name) { return matrix(state, name, "[d_model, width]").size(1); };
+    const auto width = [&](const std::string& name) {
+        return parameter(kModule, state, name, 2, "[d_model, width]").size(1);
+    };
     loaded.key.weight = parameter(kModule, state, "k_proj_weight", {d, width("k_proj_weight")});
     loaded.value.weight = parameter(kModule, state, "v_proj_weight", {d, width("v_proj_weight")});
     split_bias(state, loaded);
@@ -177,14 +169,14 @@ MultiHeadAttention::Projections MultiHeadAttention::load_tutorial(const StateDic
         known.push_back(std::string(name) + ".bias");
     }
     check_no_others(kModule, state, known);
-    const Tensor& query = matrix(state, "W_q.weight", "[inner, d_model]");
+    const Tensor& query = parameter(kModule, state, "W_q.weight", 2, "[inner, d_model]");
     const std::int64_t inner = query.size(0);
     const std::int64_t d = query.size(1);
     for (const auto& [name, projection] : projections) {
         const std::string prefix = std::string(name) + ".";
         const bool from_memory = projection == &loaded.key || projection == &loaded.value;
         Shape shape = projection == &loaded.output ? Shape{d, inner} : Shape{inner, d};
-        if (from_memory) shape[1] = matrix(state, prefix + "weight", "[inner, width]").size(1);
+        if (from_memory) shape[1] = parameter(kModule, state, prefix + "weight", 2, "[inner, width]").size(1);
         projection->weight = parameter(kModule, state, prefix + "weight", shape);
         if (state.count(prefix + "bias") != 0) {
             projection->bias = parameter(kModule, state, prefix + "bias", {shape[0]});

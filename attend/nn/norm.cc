@@ -6,6 +6,7 @@
 #include <attend/kernels/cpu/row_kernels.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 namespace attend::nn {
@@ -14,26 +15,27 @@ namespace {
 
 constexpr std::int64_t kNumbersOfTask = 1 << 16;
 
-std::int64_t width_of(const StateDict& state) {
-    const auto weight = state.find("weight");
-    return weight == state.end() || weight->second.rank() != 1 ? 0 : weight->second.size(0);
+void check(const NormOptions& options) {
+    if (options.epsilon >= 0.0F && std::isfinite(options.epsilon)) return;
+    throw ValueError("Norm", "expected an epsilon of at least 0, found " + std::to_string(options.epsilon));
 }
 
 }  // namespace
 
 Norm::Norm(std::int64_t width, const NormOptions& options) : options_(options) {
+    check(options);
     if (width < 0) throw ValueError("Norm", "expected a width of at least 0, found " + std::to_string(width));
     weight_ = ones({width});
     if (options.kind == NormKind::layer) bias_ = zeros({width});
 }
 
 Norm::Norm(const StateDict& state, const NormOptions& options) : options_(options) {
+    check(options);
     const bool layer = options.kind == NormKind::layer;
     check_no_others("Norm", state,
                     layer ? std::vector<std::string>{"weight", "bias"} : std::vector<std::string>{"weight"});
-    const Shape shape = {width_of(state)};
-    weight_ = parameter("Norm", state, "weight", shape).to(DType::float32);
-    if (state.count("bias") != 0) bias_ = parameter("Norm", state, "bias", shape).to(DType::float32);
+    weight_ = parameter("Norm", state, "weight", 1, "[width]").to(DType::float32);
+    if (state.count("bias") != 0) bias_ = parameter("Norm", state, "bias", weight_.shape()).to(DType::float32);
 }
 
 Tensor Norm::forward(const TensorView& x) const {

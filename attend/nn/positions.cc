@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 namespace attend::nn {
@@ -46,23 +47,26 @@ Positions::Positions(SinusoidalLayout layout, std::int64_t width)
 Positions::Positions(const StateDict& state, std::int64_t offset) : offset_(offset) {
     check_no_others("Positions", state, {"weight"});
     if (offset < 0) throw ValueError("Positions", "expected an offset of at least 0, found " + std::to_string(offset));
-    const auto weight = state.find("weight");
-    const bool found = weight != state.end();
-    if (found && (weight->second.rank() != 2 || offset > weight->second.size(0))) {
+    rows_ = parameter("Positions", state, "weight", 2, "[rows, width]").to(DType::float32);
+    if (offset > rows_.size(0)) {
         throw ShapeError("Positions", "expected parameter 'weight' of shape [rows, width] with at least " +
-                                          std::to_string(offset) + " rows, found " + to_string(weight->second.shape()));
+                                          std::to_string(offset) + " rows, found " + to_string(rows_.shape()));
     }
-    rows_ = parameter("Positions", state, "weight", found ? weight->second.shape() : Shape{0, 0}).to(DType::float32);
 }
 
 TensorView Positions::rows(std::int64_t first, std::int64_t count, Tensor& made) const {
     if (!any()) return {};
-    const std::int64_t begin = offset_ + first;
-    if (first < 0 || count < 0 || (!layout_ && begin + count > rows_.size(0))) {
-        throw ValueError("Positions", "expected positions from 0 to " + std::to_string(rows_.size(0) - offset_ - 1) +
-                                          ", found " + std::to_string(first) + " to " +
-                                          std::to_string(first + count - 1));
+    // Sines have no end, but for that of exact numbers.
+    const std::int64_t end = layout_ ? std::int64_t{1} << 53 : rows_.size(0) - offset_;
+    if (first < 0 || count < 0 || first > end || count > end - first) {
+        throw ValueError(
+            "Positions",
+            (layout_ ? std::string("expected positions of at least 0 and below 2^53")
+                     : "expected positions from 0 to " + std::to_string(end - 1)) +
+                ", found " + std::to_string(first) + " to " +
+                std::to_string(first + std::min(count - 1, std::numeric_limits<std::int64_t>::max() - first)));
     }
+    const std::int64_t begin = offset_ + first;
     if (begin + count <= rows_.size(0)) return rows_.view().slice(0, begin, begin + count);
     made = sinusoidal_positions(first, count, rows_.size(1), *layout_);
     return made.view();

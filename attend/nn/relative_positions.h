@@ -19,6 +19,7 @@ struct RelativePositionOptions {
 
 /// The bucket of a key that is `distance` behind its query (negative: before it). Half of the buckets of a direction
 /// are one distance each, the others grow with its logarithm. Computed in float32, as T5's models were trained.
+/// @throws ValueError where buckets of a direction are fewer than 2, or max_distance is not above half of them
 std::int64_t relative_bucket(std::int64_t distance, std::int64_t buckets, const RelativePositionOptions& options = {});
 
 /// A bias that depends on the distance of query and key alone: one number for each distance is kept, and a view reads
@@ -26,6 +27,7 @@ std::int64_t relative_bucket(std::int64_t distance, std::int64_t buckets, const 
 class RelativeBias {
 public:
     /// @param values float32 [sequences, heads, Lq + Lk - 1], from the last query's distance to the first key on
+    /// @throws ShapeError for others
     RelativeBias(Tensor values, std::int64_t queries, std::int64_t keys);
 
     /// [sequences, heads, Lq, Lk], what AttentionOptions::bias takes; no copy.

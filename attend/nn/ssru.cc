@@ -22,7 +22,8 @@ Tensor Ssru::forward(const TensorView& x, Tensor& state) const {
     const std::int64_t d = d_model();
     if (x.rank() != 3 || x.size(2) != d || !x.is_contiguous() || x.dtype() != DType::float32) {
         throw ShapeError("Ssru", "expected contiguous float32 [batch, L, " + std::to_string(d) + "], found " +
-                                     std::string(name_of(x.dtype())) + " " + to_string(x.shape()));
+                                     std::string(name_of(x.dtype())) + " " + to_string(x.shape()) +
+                                     (x.is_contiguous() ? "" : " with other strides"));
     }
     const std::int64_t batch = x.size(0);
     const std::int64_t length = x.size(1);

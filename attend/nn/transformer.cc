@@ -33,6 +33,45 @@ void check_names(const StateDict& state, std::int64_t layers) {
     }
 }
 
+/// Takes back what a call has done to a state, unless it is finished. States of linear attention are too large to be
+/// kept twice: where one has gone on, the whole is lost.
+class StateOfCall {
+public:
+    /// @param state may be null @param decoder whether a block may refuse something after its linear attention
+    StateOfCall(StackState* state, bool decoder) : state_(state), gone_on_(decoder ? 1 : 0) {
+        if (state == nullptr) return;
+        for (const Tensor& cell : state->cells) cells_.push_back(cell.view().clone());
+        for (const std::optional<ForkingCache>& cache : state->caches) {
+            if (!cache) continue;
+            for (std::int64_t r = 0; r < cache->rows(); ++r) lengths_.push_back(cache->length(r));
+            break;  // all have the same tokens
+        }
+    }
+    StateOfCall(const StateOfCall&) = delete;
+    StateOfCall& operator=(const StateOfCall&) = delete;
+    ~StateOfCall() {
+        if (state_ == nullptr) return;
+        state_->cells = std::move(cells_);
+        for (std::optional<ForkingCache>& cache : state_->caches) {
+            for (std::size_t r = 0; cache && r < lengths_.size(); ++r) {
+                cache->truncate(static_cast<std::int64_t>(r), lengths_[r]);
+            }
+        }
+        for (std::size_t b = 0; b < std::min(gone_on_, state_->linear.size()); ++b) {
+            state_->lost = state_->lost || state_->linear[b].has_value();
+        }
+    }
+
+    void finish_block() { ++gone_on_; }
+    void finish() { state_ = nullptr; }
+
+private:
+    StackState* state_;
+    std::vector<Tensor> cells_;
+    std::vector<std::int64_t> lengths_;
+    std::size_t gone_on_;  // blocks whose states may have
+};
+
 }  // namespace
 
 TransformerStackParts load_stack(const StateDict& state, const BlockOptions& options) {
@@ -40,14 +79,18 @@ TransformerStackParts load_stack(const StateDict& state, const BlockOptions& opt
     const std::int64_t layers = count_layers(state);
     check_names(state, layers);
     for (std::int64_t i = 0; i < layers; ++i) {
-        parts.blocks.emplace_back(load_block(with_prefix(state, "layers." + std::to_string(i) + "."), options));
+        parts.blocks.push_back(made_of(state, "layers." + std::to_string(i) + ".",
+                                       [&](const StateDict& block) { return Block(load_block(block, options)); }));
     }
-    const StateDict norm = with_prefix(state, "norm.");
-    if (!norm.empty()) parts.norm.emplace(norm, options.norm);
-    const StateDict relative = with_prefix(state, "relative_attention_bias.");
-    if (!relative.empty()) {
+    if (!with_prefix(state, "norm.").empty()) {
+        parts.norm = made_of(state, "norm.", [&](const StateDict& norm) { return Norm(norm, options.norm); });
+    }
+    const std::string relative = "relative_attention_bias.";
+    if (!with_prefix(state, relative).empty()) {
         const bool decoder = !parts.blocks.empty() && parts.blocks.front().is_decoder();
-        parts.relative.emplace(relative, RelativePositionOptions{.bidirectional = !decoder});
+        parts.relative = made_of(state, relative, [&](const StateDict& table) {
+            return RelativePositions(table, {.bidirectional = !decoder});
+        });
     }
     return parts;
 }
@@ -82,6 +125,11 @@ TransformerStack::TransformerStack(TransformerStackParts parts) : parts_(std::mo
         if (block.d_model() != d_model()) {
             throw ShapeError(kModule, "expected blocks of width " + std::to_string(d_model()) + ", found one of " +
                                           std::to_string(block.d_model()));
+        }
+        if (parts_.relative && block.num_heads() != 0 && block.num_heads() != parts_.relative->num_heads()) {
+            throw ShapeError(kModule, "expected relative positions of " + std::to_string(block.num_heads()) +
+                                          " heads, as the blocks', found " +
+                                          std::to_string(parts_.relative->num_heads()));
         }
         if (block.is_decoder() != is_decoder()) {
             throw ValueError(kModule, "expected cross attention in all blocks of a stack or in none, found both");
@@ -144,6 +192,10 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
             record != nullptr && record->only.value_or(static_cast<std::int64_t>(b)) == static_cast<std::int64_t>(b);
         return options.return_weights ? &record->weights.emplace_back() : nullptr;
     };
+    if (inputs.state != nullptr && inputs.state->lost) {
+        throw ValueError(kModule, "expected a state between tokens, found one that a call left when it failed");
+    }
+    StateOfCall state_of_call(inputs.state, is_decoder());
     Tensor y;
     for (std::size_t b = 0; b < count; ++b) {
         if (is_decoder()) own.memory = &inputs.memory[b];
@@ -157,9 +209,11 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
         own.self_weights = place(inputs.self_record, b, own.self);
         if (is_decoder()) own.cross_weights = place(inputs.cross_record, b, own.cross);
         y = parts_.blocks[b].forward(b == 0 ? x : y.view(), own);
+        state_of_call.finish_block();
     }
     if (count == 0) y = x.clone();
     if (parts_.norm) parts_.norm->forward_in_place(y);
+    state_of_call.finish();
     return y;
 }
 

@@ -37,6 +37,7 @@ struct StackState {
     std::vector<Tensor> cells = {};                        ///< of each block: [sequences, d], or without elements
     std::vector<std::optional<LinearAttentionState>> linear = {};  ///< of each block
     std::int64_t sequences = 0;                                    ///< how many
+    bool lost = false;  ///< a call failed when states of linear attention had gone on: no other is taken
 
     /// Sequence s becomes what sequence sources[s] was: beams, or those that go on. @throws ValueError
     void reorder(std::span<const std::int64_t> sources);
@@ -68,7 +69,7 @@ public:
     explicit TransformerStack(TransformerStackParts parts);
 
     /// @param x [batch, L, d]; with a state [sequences, n, d], or [1, sequences n, d] @return the same shape and dtype
-    /// @throws ShapeError, DTypeError, ValueError
+    /// @throws ShapeError, DTypeError, ValueError. Whatever throws, a state is as it was, or lost (see StackState)
     Tensor forward(const TensorView& x, const StackInputs& inputs = {}) const;
     /// The same of a decoder with memory [batch, Lk, d], which is projected for this call. @throws ShapeError,
     /// DTypeError, ValueError

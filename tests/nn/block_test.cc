@@ -155,6 +155,10 @@ TEST(Block, RefusesWhatDoesNotFit) {
                   block.forward(zeros({2, 16}));
               }),
               "[Block] expected x of shape [batch, L, 16], found [2, 16]");
+    EXPECT_EQ(message_of<DTypeError>([&] {
+                  block.forward(zeros({1, 2, 16}, DType::float64));
+              }),
+              "[Block] expected x of float32, bfloat16 or float16, found float64");
     state.emplace("norm4.weight", zeros({16}));
     EXPECT_EQ(message_of<ValueError>([&] { nn::load_block(state, {.num_heads = 4}); }),
               "[Block] expected the parameters of a Transformer's layer, found 'norm4.weight'");

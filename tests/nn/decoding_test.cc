@@ -129,6 +129,23 @@ TEST(ForwardNext, SixteenBitsAndRefusals) {
               "[MultiHeadAttention] expected x of shape [batch, length, 24], found [3, 1, 23]");
 }
 
+TEST(ForwardNext, ARefusedCallLeavesTheCacheAsItWas) {
+    const nn::MultiHeadAttention module = module_of(DType::float32, true);
+    const Tensor x = normal({2, 5, 24}, 1);
+    const auto go_on = [&](auto cache, bool refuse) {
+        module.forward_next(tokens(x, 0, 3), cache);
+        if (refuse) {
+            EXPECT_THROW(module.forward_next(tokens(x, 3, 4), cache, {.dropout = 2.0}), ValueError);
+            EXPECT_THROW(module.forward_next(tokens(x, 3, 4), cache, {.mask = Mask::key_lengths({1, 1})}), ValueError);
+        }
+        return module.forward_next(tokens(x, 3, 5), cache).output;
+    };
+    const KvCache whole = module.make_cache(2, 2);
+    EXPECT_TRUE(same_bits(go_on(whole, true), go_on(whole, false)));
+    const nn::ForkingCache forking(2, {.kv_heads = 4, .head_dim = 6});
+    EXPECT_TRUE(same_bits(go_on(forking, true), go_on(forking, false)));
+}
+
 nn::StateDict decoder_state(bool relative) {
     nn::StateDict state;
     std::uint64_t seed = 20;
@@ -286,6 +303,39 @@ TEST(TransformerStack, LinearSelfAttentionTakesOrderAndPadding) {
         const Tensor found =
             rotary.forward(tokens(x, t, t + 1), nn::StackInputs{.positions = positions.view(), .state = &next});
         EXPECT_LE(row_error(found, tokens(whole, t, t + 1)), 1e-5) << t;
+    }
+}
+
+// What throws between two blocks leaves the first no further than the second.
+TEST(TransformerStack, AFailedCallLeavesTheStateAsItWasOrLost) {
+    const Tensor x = normal({2, 4, 16}, 1);
+    for (const Mixer mixer : {Mixer::softmax, Mixer::relative_positions, Mixer::linear}) {
+        SCOPED_TRACE(static_cast<int>(mixer));
+        const nn::TransformerStack decoder = decoder_of(mixer);
+        const std::vector<nn::ProjectedMemory> memory = decoder.project(normal({2, 3, 16}, 2));
+        const std::vector<nn::ProjectedMemory> broken = {memory[0], {zeros({2, 3, 15}), zeros({2, 3, 15})}};
+        const auto go_on = [&](bool refuse) {
+            nn::StackState state = decoder.start(2);
+            nn::StackInputs inputs{.memory = memory, .state = &state};
+            decoder.forward(tokens(x, 0, 2), inputs);
+            inputs.self.dropout = 2.0;
+            if (refuse && mixer != Mixer::linear) {
+                EXPECT_THROW(decoder.forward(tokens(x, 2, 3), inputs), ValueError);
+            }
+            inputs.self.dropout = 0.0;
+            inputs.memory = broken;
+            if (refuse) {
+                EXPECT_THROW(decoder.forward(tokens(x, 2, 3), inputs), ShapeError);
+            }
+            inputs.memory = memory;
+            return decoder.forward(tokens(x, 2, 4), inputs);
+        };
+        if (mixer == Mixer::linear) {
+            EXPECT_EQ(message_of<ValueError>([&] { go_on(true); }),
+                      "[Transformer] expected a state between tokens, found one that a call left when it failed");
+            continue;
+        }
+        EXPECT_TRUE(same_bits(go_on(true), go_on(false)));
     }
 }
 

@@ -171,9 +171,36 @@ TEST(EncoderDecoder, RefusesWhatDoesNotFit) {
               "[EncoderDecoder] expected a token for each of 1 rows, found 2");
     const std::vector<std::int64_t> one = {1};
     EXPECT_EQ(message_of<ValueError>([&] { model.choose(state, one, one); }),
-              "[EncoderDecoder] expected rows from 0 to 0, found 1");
+              "[EncoderDecoder] expected a row of source 0, from 0 to 0, found 1");
     EXPECT_THROW(model.choose(state, two, one), ValueError);
     EXPECT_THROW(model.choose(state, two, two), ValueError);
+    const std::vector<std::int64_t> other = {-7};
+    EXPECT_EQ(message_of<ValueError>([&] { model.step(state, other); }),
+              "[InputEmbedding] expected ids from 0 to 11, found -7");
+    const Tensor encoded = model.encode(kSources[0], {0, 5});
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  model.start(encoded, {0, 3, 2000});
+              }),
+              "[EncoderDecoder] expected starts that rise from 0 to 5, the number of tokens, found [0, 3, 2000]");
+    for (const std::vector<std::int64_t>& starts : {std::vector<std::int64_t>{}, {0, 6, 5}, {1, 5}}) {
+        EXPECT_THROW(model.start(encoded, starts), ValueError);
+    }
+    EXPECT_EQ(message_of<ShapeError>([&] {
+                  model.start(zeros({2, 5, 8}), {0, 5});
+              }),
+              "[EncoderDecoder] expected encoded rows of shape [1, tokens, 8], found [2, 5, 8]");
+    nn::DecoderState both = model.start(encoded, {0, 2, 5});
+    const std::vector<std::int64_t> swapped_rows = {1, 0};
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  model.choose(both, swapped_rows, std::vector<std::int64_t>{1, 1});
+              }),
+              "[EncoderDecoder] expected a row of source 0, from 0 to 0, found 1");
+    EXPECT_EQ(message_of<ValueError>([&] {
+                  model.choose(both, {}, std::vector<std::int64_t>{1, -1});
+              }),
+              "[EncoderDecoder] expected counts of at least 0, found -1");
+    nn::DecoderState none;
+    EXPECT_THROW(model.step(none, {}), ValueError);
 }
 
 }  // namespace

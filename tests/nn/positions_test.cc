@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -158,6 +159,24 @@ TEST(RelativePositions, BucketsEqualPyTorchs) {
             }
         }
     }
+}
+
+TEST(RelativePositions, TheFarthestDistancesAndOthersTables) {
+    constexpr std::int64_t kFarthest = std::numeric_limits<std::int64_t>::max();
+    EXPECT_EQ(nn::relative_bucket(-kFarthest - 1, 32), 15);
+    EXPECT_EQ(nn::relative_bucket(kFarthest, 32), 31);
+    for (const std::int64_t buckets : {0, 1, 3}) EXPECT_THROW(nn::relative_bucket(3, buckets), ValueError);
+    const nn::RelativePositions positions({{"weight", normal({32, 3}, 1)}});
+    for (const std::int64_t offset : {kFarthest, -kFarthest - 1}) {
+        const double edge = positions.state_dict().at("weight").item({offset > 0 ? 15 : 31, 2});
+        EXPECT_EQ(positions.bias(2, 2, offset).view().item({0, 2, 1, 1}), edge);
+    }
+    EXPECT_EQ(
+        message_of<ShapeError>([] {
+            nn::RelativeBias(ones({1, 2, 3}), 40, 50);
+        }),
+        "[RelativeBias] expected float32 values of shape [sequences, heads, 89] for 40 queries and 50 keys, found "
+        "float32 [1, 2, 3]");
 }
 
 TEST(RelativePositions, ABiasIsTheTableAtEachDistance) {

@@ -233,6 +233,26 @@ TEST(Transformer, RefusesWhatDoesNotFit) {
     mixed.blocks.push_back(nn::load_stack(nn::with_prefix(state, "decoder."), options).blocks.front());
     EXPECT_EQ(message_of<ValueError>([&] { nn::TransformerStack(std::move(mixed)); }),
               "[Transformer] expected cross attention in all blocks of a stack or in none, found both");
+    const auto with = [&](const std::string& name, const Tensor& tensor) {
+        nn::StateDict changed = nn::with_prefix(state, "encoder.");
+        changed.erase(name);
+        if (tensor.numel() > 0) changed.emplace(name, tensor);
+        return message_of<Error>([&] { nn::TransformerStack(nn::load_stack(changed, options)); });
+    };
+    EXPECT_EQ(with("layers.1.linear2.weight", Tensor()),
+              "[Linear] expected a parameter 'weight' of shape [out, in], found 'bias', in 'linear2.', in 'layers.1.'");
+    EXPECT_EQ(with("layers.0.norm1.weight", ones({9})),
+              "[Norm] expected parameter 'bias' of shape [9], found [8], in 'norm1.', in 'layers.0.'");
+    EXPECT_EQ(with("layers.0.linear1.weight", zeros({12, 9})),
+              "[Block] expected the feed-forward network's first layer of width 8, found 9, in 'layers.0.'");
+    EXPECT_EQ(with("layers.0.linear_gate.bias", zeros({16})),
+              "[Linear] expected a parameter 'weight' of shape [out, in], found 'bias', in 'linear_gate.', in "
+              "'layers.0.'");
+    EXPECT_EQ(with("layers.0.norm1", zeros({8})),
+              "[Block] expected the parameters of a Transformer's layer, found 'norm1', in 'layers.0.'");
+    EXPECT_EQ(with("relative_attention_bias.weight", zeros({32, 3})), "[Transformer] expected relative positions of " +
+                                                                          std::to_string(options.num_heads) +
+                                                                          " heads, as the blocks', found 3");
     nn::TransformerStackParts wide = nn::load_stack(nn::with_prefix(state, "encoder."), options);
     wide.norm.emplace(9, nn::NormOptions{});
     EXPECT_EQ(message_of<ShapeError>([&] { nn::TransformerStack(std::move(wide)); }),
