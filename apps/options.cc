@@ -1,10 +1,11 @@
 #include "options.h"
 
+#include <attend/core/number_text.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <utility>
 
@@ -77,10 +78,9 @@ CLI::Validator number_above(double above, double maximum) {
     return validator([=](std::string& text) -> std::string {
         const auto value = parse<double>(text);
         if (value && std::isfinite(*value) && *value > above && *value <= maximum) return {};
-        std::ostringstream expected;
-        expected << "a finite number above " << above;
-        if (maximum < std::numeric_limits<double>::max()) expected << " and up to " << maximum;
-        return refusal(expected.str(), text);
+        std::string expected = "a finite number above " + number_text(above);
+        if (maximum < std::numeric_limits<double>::max()) expected += " and up to " + number_text(maximum);
+        return refusal(expected, text);
     });
 }
 
@@ -95,9 +95,7 @@ CLI::Validator number_in(double minimum, double maximum) {
     return validator([=](std::string& text) -> std::string {
         const auto value = parse<double>(text);
         if (value && *value >= minimum && *value <= maximum) return {};
-        std::ostringstream expected;
-        expected << "a number in [" << minimum << ", " << maximum << "]";
-        return refusal(expected.str(), text);
+        return refusal("a number in [" + number_text(minimum) + ", " + number_text(maximum) + "]", text);
     });
 }
 

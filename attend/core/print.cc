@@ -1,11 +1,10 @@
 #include <attend/core/print.h>
 
 #include <attend/core/element.h>
+#include <attend/core/number_text.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <ostream>
 #include <vector>
@@ -13,16 +12,6 @@
 namespace attend {
 
 namespace {
-
-std::string format_number(const char* format, int precision, double value) {
-    if (std::isnan(value)) return "nan";
-    if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-    const int length = std::snprintf(nullptr, 0, format, precision, value);
-    std::string text(static_cast<std::size_t>(length) + 1, '\0');
-    std::snprintf(text.data(), text.size(), format, precision, value);
-    text.pop_back();
-    return text;
-}
 
 /// One notation and one width for all elements that are shown.
 class Formatter {
@@ -54,8 +43,8 @@ private:
         if (boolean_) return element.item() != 0.0 ? "True" : "False";
         if (element.dtype() == DType::int64) return std::to_string(element.at<std::int64_t>({}));
         if (!floating_) return std::to_string(static_cast<std::int64_t>(element.item()));
-        if (scientific_) return format_number("%.*e", precision_, element.item());
-        return format_number("%.*f", integral_ ? 0 : precision_, element.item());
+        if (scientific_) return scientific_text(element.item(), precision_);
+        return fixed_text(element.item(), integral_ ? 0 : precision_);
     }
 
     /// Calls run(value, text) for every element.

@@ -3,12 +3,12 @@
 #include <attend/core/divide.h>
 #include <attend/core/element.h>
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/core/threads.h>
 #include <attend/dense/packed_layout.h>
 #include <attend/dense/run_product.h>
 
 #include <cmath>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -81,11 +81,9 @@ void check(const TensorView& x, const PackedMatrix& weight, const DenseOptions& 
             return narrow > 0.0F && std::isfinite(narrow);
         };
         if (!is_number(scale) || !is_number(1.0 / scale)) {
-            std::ostringstream found;
-            found << scale;
-            throw ValueError(
-                kOperation,
-                "expected an input scale above 0 that is finite in float32, as its inverse, found " + found.str());
+            throw ValueError(kOperation,
+                             "expected an input scale above 0 that is finite in float32, as its inverse, found " +
+                                 number_text(scale));
         }
     }
 }

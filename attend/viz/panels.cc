@@ -1,12 +1,12 @@
 #include <attend/viz/panels.h>
 
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/viz/cells.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <sstream>
 #include <string>
 
 namespace attend::viz {
@@ -16,13 +16,6 @@ namespace {
 /// A picture of more panels would be one of nothing.
 constexpr std::int64_t kMostPanels = 4096;
 constexpr double kMostInches = 1000.0;
-
-template <typename T>
-std::string found(const T& value) {
-    std::ostringstream text;
-    text << value;
-    return text.str();
-}
 
 void check_shape(const TensorView& weights) {
     if (weights.rank() < 2 || weights.rank() > 4 || weights.numel() == 0) {
@@ -41,8 +34,8 @@ void check_labels(const char* what, const std::vector<std::string>& labels, std:
 
 void check_size(const char* what, double value, double most) {
     if (value > 0.0 && value <= most) return;
-    throw ValueError("heatmap",
-                     std::string("expected ") + what + " above 0 and up to " + found(most) + ", found " + found(value));
+    throw ValueError("heatmap", std::string("expected ") + what + " above 0 and up to " + number_text(most) +
+                                    ", found " + number_text(value));
 }
 
 void check_options(const TensorView& weights, const HeatmapOptions& options) {
@@ -99,8 +92,8 @@ ColorLimits limits_of(const PanelGrid& grid, const HeatmapOptions& options) {
         limits.high = options.vmax ? *options.vmax : std::max(known.high, options.vmin.value_or(known.high));
     }
     if (!std::isfinite(limits.low) || !std::isfinite(limits.high) || limits.low > limits.high) {
-        throw ValueError("heatmap", "expected finite colour limits with vmin <= vmax, found vmin " + found(limits.low) +
-                                        " and vmax " + found(limits.high));
+        throw ValueError("heatmap", "expected finite colour limits with vmin <= vmax, found vmin " +
+                                        number_text(limits.low) + " and vmax " + number_text(limits.high));
     }
     const double largest = std::max(std::abs(limits.low), std::abs(limits.high));
     constexpr double kTiny = 1e-300;

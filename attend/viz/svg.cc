@@ -1,10 +1,9 @@
 #include <attend/viz/svg.h>
 
+#include <attend/core/number_text.h>
 #include <attend/viz/canvas.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <string_view>
@@ -13,13 +12,10 @@ namespace attend::viz {
 
 namespace {
 
-/// A hundredth of a pixel is finer than anybody sees. Never in the locale's way of writing.
+/// A hundredth of a pixel is finer than anybody sees.
 std::string number(double value) {
-    std::array<char, 64> text{};
     const double rounded = std::round(value * 100.0) / 100.0;
-    const auto [end, error] = std::to_chars(text.data(), text.data() + text.size(), rounded == 0.0 ? 0.0 : rounded);
-    static_cast<void>(error);  // 64 characters hold any double
-    return {text.data(), end};
+    return number_text(rounded == 0.0 ? 0.0 : rounded);
 }
 
 std::string escaped(std::string_view text) {

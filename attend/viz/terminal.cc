@@ -1,5 +1,6 @@
 #include <attend/viz/terminal.h>
 
+#include <attend/core/number_text.h>
 #include <attend/viz/cells.h>
 #include <attend/viz/labels.h>
 #include <attend/viz/panels.h>
@@ -7,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -100,11 +100,7 @@ private:
         return widest;
     }
 
-    std::string number(double value) const {
-        std::array<char, 40> text{};
-        std::snprintf(text.data(), text.size(), plain_ ? "%.2f" : "%.1e", value);
-        return text.data();
-    }
+    std::string number(double value) const { return plain_ ? fixed_text(value, 2) : scientific_text(value, 1); }
 
     /// The label of the first cell in a block.
     std::string row_label(std::int64_t row) const {

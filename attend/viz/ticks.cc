@@ -1,9 +1,9 @@
 #include <attend/viz/ticks.h>
 
+#include <attend/core/number_text.h>
+
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 
 namespace attend::viz {
@@ -18,11 +18,10 @@ std::string with_minus(const std::string& number) {
 }
 
 std::string formatted(double value, int decimals) {
-    std::array<char, 400> text{};
-    std::snprintf(text.data(), text.size(), "%.*f", decimals, value);
+    const std::string text = fixed_text(value, decimals);
     // "-0.00" says nothing that "0.00" does not.
-    const bool zero = std::string(text.data()).find_first_of("123456789") == std::string::npos;
-    return with_minus(zero && text[0] == '-' ? text.data() + 1 : text.data());
+    const bool zero = text.find_first_of("123456789") == std::string::npos;
+    return with_minus(zero && text[0] == '-' ? text.substr(1) : text);
 }
 
 int order_of_magnitude(double value) {

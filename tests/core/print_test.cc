@@ -1,4 +1,6 @@
 // PyTorch's printing, character for character.
+#include "tests/support/comma_locale.h"
+
 #include <attend/core/print.h>
 #include <attend/io/safetensors.h>
 
@@ -29,6 +31,13 @@ TEST(Print, OptionsAndStreams) {
     EXPECT_EQ(to_string(arange(8).view(), {.threshold = 5}), "tensor([0, 1, 2,  ..., 5, 6, 7])");
     EXPECT_EQ(to_string(Tensor::from<std::int64_t>({std::numeric_limits<std::int64_t>::min()}).view()),
               "tensor([-9223372036854775808])");
+}
+
+TEST(Print, DoesNotFollowTheLocale) {
+    const testing::CommaLocale locale;
+    EXPECT_EQ(to_string(Tensor::from<float>({0.25F}).view()), "tensor([0.2500])");
+    EXPECT_EQ(to_string(Tensor::from<float>({0.25F, 1e-5F}).view()), "tensor([2.5000e-01, 1.0000e-05])");
+    EXPECT_EQ(to_string(arange(12345).view(), {.threshold = 5, .edge_items = 1}), "tensor([    0,  ..., 12344])");
 }
 
 }  // namespace

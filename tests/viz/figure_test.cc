@@ -1,4 +1,5 @@
 // The files: SVG that says what it is, PDF whose text can be selected, the same bytes every time.
+#include "tests/support/comma_locale.h"
 #include "tests/support/shell.h"
 
 #include <attend/core/error.h>
@@ -146,6 +147,17 @@ TEST(Heatmap, RefusesWhatMakesNoPicture) {
               "[heatmap] expected a mask of type bool (true = attended to), found float32");
     EXPECT_THROW(viz::heatmap(map, {}).save("map.gif"), ValueError);
     EXPECT_THROW(viz::heatmap(map, {}).save("/nowhere/map.png"), FileError);
+}
+
+TEST(Heatmap, DoesNotFollowTheLocale) {
+    const auto bytes = [](Format format) { return viz::heatmap(weights(), labelled()).bytes(format); };
+    const std::string svg = bytes(Format::svg);
+    const std::string pdf = bytes(Format::pdf);
+    const attend::testing::CommaLocale locale;
+    EXPECT_EQ(bytes(Format::svg), svg);
+    EXPECT_EQ(bytes(Format::pdf), pdf);
+    EXPECT_EQ(refusal<ValueError>(weights(), {.dpi = 20000.5}),
+              "[heatmap] expected dots per inch above 0 and up to 10000, found 20000.5");
 }
 
 TEST(Heatmap, ThinMapsAreSeen) {

@@ -1,3 +1,5 @@
+#include "tests/support/comma_locale.h"
+
 #include <attend/viz/labels.h>
 #include <attend/viz/ticks.h>
 
@@ -71,6 +73,11 @@ TEST(Ticks, AreWrittenWithTheDecimalsTheyNeed) {
     EXPECT_EQ(small.labels, (std::vector<std::string>{"0", "2", "4"}));
     EXPECT_EQ(small.offset, "1e−7");
     EXPECT_TRUE(tick_labels({}).labels.empty());
+}
+
+TEST(Ticks, DoNotFollowTheLocale) {
+    const attend::testing::CommaLocale locale;
+    EXPECT_EQ(tick_labels({-0.2, 0.0, 0.2}).labels, (std::vector<std::string>{"−0.2", "0.0", "0.2"}));
 }
 
 }  // namespace

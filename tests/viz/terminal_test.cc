@@ -1,3 +1,5 @@
+#include "tests/support/comma_locale.h"
+
 #include <attend/core/error.h>
 #include <attend/viz/terminal.h>
 
@@ -61,6 +63,14 @@ TEST(Terminal, ShowsNegativeValues) {
               "   0      1\n"
               "0  -1.50  2.00█\n"
               "-1.50   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 2.00\n");
+}
+
+TEST(Terminal, DoesNotFollowTheLocale) {
+    const std::string text = viz::terminal_heatmap(weights(), {}, {80, false});
+    const std::string large = viz::terminal_heatmap(Tensor::from({0.0F, 2000.0F}, Shape{1, 2}), {}, {80, false});
+    const attend::testing::CommaLocale locale;
+    EXPECT_EQ(viz::terminal_heatmap(weights(), {}, {80, false}), text);
+    EXPECT_EQ(viz::terminal_heatmap(Tensor::from({0.0F, 2000.0F}, Shape{1, 2}), {}, {80, false}), large);
 }
 
 TEST(Terminal, DrawsInTheNarrowest) {
