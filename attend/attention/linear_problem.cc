@@ -1,6 +1,7 @@
 #include <attend/attention/linear_problem.h>
 
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 
 #include <algorithm>
 #include <cmath>
@@ -59,7 +60,7 @@ void CheckedLinearProblem::check_combination(const LinearAttentionOptions& optio
     const auto refuse = [&](const std::string& expected, const std::string& found) {
         throw ValueError(operation_, "expected " + expected + ", found " + found);
     };
-    if (!std::isfinite(options.scale)) refuse("a finite scale", std::to_string(options.scale));
+    if (!std::isfinite(options.scale)) refuse("a finite scale", number_text(options.scale));
     const bool wants_function = options.feature_map == FeatureMap::function;
     if (wants_function && (!options.function || !options.function->map)) {
         refuse("a function `map` in options.function for FeatureMap::function", "none");

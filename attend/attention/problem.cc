@@ -1,6 +1,7 @@
 #include <attend/attention/problem.h>
 
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/plain/tile.h>
@@ -300,14 +301,13 @@ CheckedProblem::CheckedProblem(const std::string& operation, const TensorView& q
                                         std::to_string(k[1]) + " key heads, found " + std::to_string(q[1]));
     }
     if (options.dropout < 0.0 || options.dropout > 1.0 || std::isnan(options.dropout)) {
-        throw ValueError(operation,
-                         "expected a dropout probability in [0, 1], found " + std::to_string(options.dropout));
+        throw ValueError(operation, "expected a dropout probability in [0, 1], found " + number_text(options.dropout));
     }
     if (options.softcap && !(*options.softcap > 0.0 && std::isfinite(*options.softcap))) {
-        throw ValueError(operation, "expected a finite soft cap above 0, found " + std::to_string(*options.softcap));
+        throw ValueError(operation, "expected a finite soft cap above 0, found " + number_text(*options.softcap));
     }
     if (options.scale && !std::isfinite(*options.scale)) {
-        throw ValueError(operation, "expected a finite scale, found " + std::to_string(*options.scale));
+        throw ValueError(operation, "expected a finite scale, found " + number_text(*options.scale));
     }
 
     problem_.query = query;

@@ -3,6 +3,7 @@
 #include <attend/core/cephes.h>
 #include <attend/core/element.h>
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 
 #include <algorithm>
 #include <cmath>
@@ -144,7 +145,7 @@ Tensor TorchGenerator::uniform(const Shape& shape, double from, double to, DType
     check_dtype("uniform", dtype);
     if (!(from <= to) || !std::isfinite(from) || !std::isfinite(to)) {
         throw ValueError("uniform", "expected finite bounds, the first not above the second, found " +
-                                        std::to_string(from) + " and " + std::to_string(to));
+                                        number_text(from) + " and " + number_text(to));
     }
     Tensor result = Tensor::empty(shape, dtype);
     const std::int64_t count = result.numel();
@@ -168,7 +169,7 @@ Tensor TorchGenerator::randn(const Shape& shape, DType dtype) {
 Tensor TorchGenerator::normal(const Shape& shape, double mean, double deviation, DType dtype) {
     check_dtype("normal", dtype);
     if (!(deviation >= 0.0)) {
-        throw ValueError("normal", "expected a standard deviation of at least 0, found " + std::to_string(deviation));
+        throw ValueError("normal", "expected a standard deviation of at least 0, found " + number_text(deviation));
     }
     Tensor result = Tensor::empty(shape, dtype);
     const std::int64_t count = result.numel();

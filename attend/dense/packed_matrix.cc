@@ -3,6 +3,7 @@
 #include <attend/core/element.h>
 #include <attend/core/error.h>
 #include <attend/core/memory.h>
+#include <attend/core/number_text.h>
 #include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 #include <attend/dense/packed_layout.h>
@@ -59,7 +60,7 @@ void check_weight(const TensorView& weight, const PackOptions& options, bool byt
                          "expected a scale for int8 only, found one for " + std::string(name_of(options.dtype)));
     }
     if (options.scale && !(*options.scale > 0.0F && std::isfinite(*options.scale))) {
-        throw ValueError(kOperation, "expected a finite scale above 0, found " + std::to_string(*options.scale));
+        throw ValueError(kOperation, "expected a finite scale above 0, found " + number_text(*options.scale));
     }
     check_empty_shape(kOperation, "a weight", weight.shape());
     const std::int64_t depth = weight.size(options.transposed ? 0 : 1);

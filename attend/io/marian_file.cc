@@ -1,6 +1,7 @@
 #include <attend/io/marian_file.h>
 
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 
 #include <cmath>
 #include <cstring>
@@ -187,7 +188,7 @@ MarianWeights MarianFile::weights(const std::string& name) const {
     std::memcpy(&result.multiplier, found.data.data() + found.shape.numel(), sizeof result.multiplier);
     if (!(result.multiplier > 0.0F && std::isfinite(result.multiplier))) {
         throw FileError(kOperation, "expected a multiplier above 0 for '" + name + "' in '" + file_.name() +
-                                        "', found " + std::to_string(result.multiplier));
+                                        "', found " + number_text(result.multiplier));
     }
     const bool transposed = name.find("Wemb") == std::string::npos;
     const Shape shape = transposed ? Shape{found.shape[1], found.shape[0]} : found.shape;

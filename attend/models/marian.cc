@@ -1,6 +1,7 @@
 #include <attend/models/marian.h>
 
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/io/flat_yaml.h>
 
 #include <charconv>
@@ -254,7 +255,7 @@ private:
         const double multiplier = numbers(alpha, 1).item({0});
         if (!(multiplier > 0.0 && std::isfinite(multiplier))) {
             throw FileError(kOperation, "expected a number above 0 for '" + alpha + "' in '" + file_.file_name() +
-                                            "', found " + std::to_string(multiplier));
+                                            "', found " + number_text(multiplier));
         }
         return 1.0 / multiplier;
     }
@@ -271,7 +272,7 @@ private:
             const float number = found.data<float>()[i];
             if (std::isfinite(number)) continue;
             throw FileError(kOperation, "expected finite numbers for '" + name + "' in '" + file_.file_name() +
-                                            "', found " + std::to_string(number) + " at " + std::to_string(i) +
+                                            "', found " + number_text(number) + " at " + std::to_string(i) +
                                             ": its weights are damaged");
         }
         return std::move(found).reshaped({count});

@@ -2,6 +2,7 @@
 
 #include <attend/core/element.h>
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/core/threads.h>
 
 #include <algorithm>
@@ -100,7 +101,7 @@ void check_rotary(const RotaryOptions& options, std::int64_t head_dim) {
                                          ", found " + std::to_string(dims));
     }
     if (!(options.base > 0.0 && std::isfinite(options.base))) {
-        throw ValueError(kOperation, "expected a base above 0, found " + std::to_string(options.base));
+        throw ValueError(kOperation, "expected a base above 0, found " + number_text(options.base));
     }
 }
 

@@ -1,6 +1,7 @@
 #include <attend/search/logits_processors.h>
 
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/search/search.h>
 
 #include <algorithm>
@@ -83,13 +84,13 @@ void check_generation(const char* operation, const GenerationOptions& options) {
            std::to_string(options.max_length) + " with " + std::to_string(given) + " tokens given");
     const auto positive = [](double number) { return number > 0.0 && std::isfinite(number); };
     expect(positive(options.repetition_penalty), "a finite repetition_penalty above 0",
-           std::to_string(options.repetition_penalty));
+           number_text(options.repetition_penalty));
     expect(options.no_repeat_ngram_size >= 0, "no_repeat_ngram_size of at least 0",
            std::to_string(options.no_repeat_ngram_size));
     if (!options.do_sample) return;
-    expect(positive(options.temperature), "a finite temperature above 0", std::to_string(options.temperature));
+    expect(positive(options.temperature), "a finite temperature above 0", number_text(options.temperature));
     expect(options.top_k >= 0, "top_k of at least 0", std::to_string(options.top_k));
-    expect(options.top_p > 0.0 && options.top_p <= 1.0, "top_p above 0, at most 1", std::to_string(options.top_p));
+    expect(options.top_p > 0.0 && options.top_p <= 1.0, "top_p above 0, at most 1", number_text(options.top_p));
     expect(options.sequences >= 1, "at least 1 sequence", std::to_string(options.sequences));
 }
 

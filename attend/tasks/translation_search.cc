@@ -1,6 +1,7 @@
 #include <attend/tasks/translation_search.h>
 
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/search/beam_search.h>
 #include <attend/search/generation_search.h>
 #include <attend/search/sampling_search.h>
@@ -23,8 +24,8 @@ constexpr std::int64_t kMostBeams = 10000;
 /// @throws ValueError unless it is a number in (least, most]
 void check_number(const char* name, std::optional<double> found, double least, double most) {
     if (!found || (*found > least && *found <= most)) return;
-    throw ValueError(kOperation, "expected " + std::string(name) + " above " + std::to_string(least) + ", at most " +
-                                     std::to_string(most) + ", found " + std::to_string(*found));
+    throw ValueError(kOperation, "expected " + std::string(name) + " above " + number_text(least) + ", at most " +
+                                     number_text(most) + ", found " + number_text(*found));
 }
 
 /// @throws ValueError unless it is in [least, most]

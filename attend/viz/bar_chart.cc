@@ -1,6 +1,7 @@
 #include <attend/viz/bar_chart.h>
 
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/viz/canvas.h>
 #include <attend/viz/labels.h>
 #include <attend/viz/ticks.h>
@@ -50,9 +51,9 @@ void check(const BarChart& chart) {
     require(!chart.panels.empty(), "at least one panel", "none");
     require(!chart.series.empty() && chart.series.size() <= kMostBarSeries,
             "1 to " + std::to_string(kMostBarSeries) + " series", std::to_string(chart.series.size()));
-    require(std::isfinite(chart.dpi) && chart.dpi >= 1.0, "1 or more dots per inch", std::to_string(chart.dpi));
+    require(std::isfinite(chart.dpi) && chart.dpi >= 1.0, "1 or more dots per inch", number_text(chart.dpi));
     require(!chart.mark || (std::isfinite(*chart.mark) && *chart.mark >= 0.0), "a mark at 0 or more",
-            std::to_string(chart.mark.value_or(0.0)));
+            number_text(chart.mark.value_or(0.0)));
     for (const BarPanel& panel : chart.panels) {
         require(panel.values.size() == chart.rows.size(), std::to_string(chart.rows.size()) + " rows of values",
                 std::to_string(panel.values.size()));
@@ -61,7 +62,7 @@ void check(const BarChart& chart) {
                     std::to_string(row.size()));
             for (const std::optional<double>& value : row) {
                 require(!value || (std::isfinite(*value) && *value >= 0.0), "values of 0 or more",
-                        std::to_string(value.value_or(0.0)));
+                        number_text(value.value_or(0.0)));
             }
         }
     }

@@ -46,6 +46,17 @@ TEST(AttentionErrors, Shapes) {
               "[attention] expected a number of query heads that is a multiple of the 0 key heads, found 4");
 }
 
+// As they are: rounded, a number just beyond a limit would read like the limit.
+TEST(AttentionErrors, NumbersReadBackTheSame) {
+    Inputs in;
+    in.options = {.dropout = -1e-9};
+    EXPECT_EQ(in.message<ValueError>(), "[attention] expected a dropout probability in [0, 1], found -1e-09");
+    in.options = {.dropout = 1.0 + 1e-9};
+    EXPECT_EQ(in.message<ValueError>(), "[attention] expected a dropout probability in [0, 1], found 1.000000001");
+    in.options = {.softcap = -1e-9};
+    EXPECT_EQ(in.message<ValueError>(), "[attention] expected a finite soft cap above 0, found -1e-09");
+}
+
 TEST(AttentionErrors, Types) {
     Inputs in;
     in.query = zeros({2, 4, 5, 8}, DType::int32);
