@@ -45,15 +45,48 @@ bool is_unfit(char32_t c) {
            (c >= 0x2066 && c <= 0x2069) || (c & 0xFFFEU) == 0xFFFE || c == 0x2028 || c == 0x2029;
 }
 
-std::string visible(std::string_view text, const char* space) {
+/// Unicode's spaces (Zs) but ASCII's.
+bool is_wide_space(char32_t c) {
+    return c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+/// What scripts and emoji are joined and varied with: joiners, variation selectors, the grapheme joiner, fillers of
+/// Korean syllables, inherent vowels of Khmer. Nothing is seen of them alone, nor of Braille without dots.
+bool is_unseen_alone(char32_t c) {
+    return c == 0x200C || c == 0x200D || (c >= 0xFE00 && c <= 0xFE0F) || (c >= 0xE0100 && c <= 0xE01EF) ||
+           (c >= 0x180B && c <= 0x180D) || c == 0x180F || c == 0x034F || c == 0x115F || c == 0x1160 ||
+           (c >= 0x17B4 && c <= 0x17B5) || c == 0x2800;
+}
+
+/// The other characters that Unicode lets nobody draw: they would make two tokens look like one, or one like none.
+bool is_unseen(char32_t c) {
+    return c == 0x00AD || c == 0x180E || c == 0x200B || (c >= 0x2060 && c <= 0x206F) || c == 0x3164 || c == 0xFEFF ||
+           c == 0xFFA0 || (c >= 0xFFF0 && c <= 0xFFFB) || (c >= 0x1BCA0 && c <= 0x1BCA3) ||
+           (c >= 0x1D173 && c <= 0x1D17A) || (c >= 0xE0000 && c <= 0xE0FFF && !is_unseen_alone(c));
+}
+
+/// Whether nothing is seen of the whole text, for want of anything to join or vary.
+bool is_all_unseen(std::string_view text) {
+    while (!text.empty()) {
+        const std::optional<CodePoint> c = first_code_point(text);
+        if (!c || !is_unseen_alone(c->value)) return false;
+        text.remove_prefix(c->length);
+    }
+    return true;
+}
+
+enum class Spaces { as_signs, as_they_are };
+
+std::string visible(std::string_view text, Spaces spaces) {
+    const bool all_unseen = is_all_unseen(text);
     std::string result;
     while (!text.empty()) {
         const std::optional<CodePoint> c = first_code_point(text);
         const std::size_t length = c ? c->length : 1;
-        if (!c || is_unfit(c->value)) {
+        if (!c || all_unseen || is_unfit(c->value) || is_unseen(c->value)) {
             result += kReplacement;
-        } else if (c->value == ' ') {
-            result += space;
+        } else if (spaces == Spaces::as_signs && (c->value == ' ' || is_wide_space(c->value))) {
+            result += kSpace;
         } else if (c->value == '\n' || c->value == '\r') {
             result += kLineEnd;
         } else if (c->value == '\t') {
@@ -102,11 +135,11 @@ private:
 }  // namespace
 
 std::string visible_token(std::string_view token) {
-    return token.empty() ? kEmpty : visible(token, kSpace);
+    return token.empty() ? kEmpty : visible(token, Spaces::as_signs);
 }
 
 std::string visible_text(std::string_view text) {
-    return visible(text, " ");
+    return visible(text, Spaces::as_they_are);
 }
 
 std::string shortened(const std::string& text, double most, const Measure& measure) {

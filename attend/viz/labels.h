@@ -10,9 +10,10 @@
 
 namespace attend::viz {
 
-/// The token as one line that can be drawn anywhere, XML included: spaces, tabs and line ends become visible signs,
-/// other control characters their pictures, bytes that are not UTF-8 and directional controls the replacement sign; an
-/// empty token becomes the empty-set sign.
+/// The token as one line that can be drawn anywhere, XML included: spaces of all kinds, tabs and line ends become
+/// visible signs, other control characters their pictures, bytes that are not UTF-8, directional controls and
+/// characters without a shape (zero-width spaces, soft hyphens, tags) the replacement sign; an empty token becomes the
+/// empty-set sign. Joiners and variation selectors stay, for scripts and emoji need them, unless there is nothing else.
 std::string visible_token(std::string_view token);
 
 /// Text that is not a token (a title): as visible_token(), but spaces stay.

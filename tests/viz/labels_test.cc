@@ -38,6 +38,35 @@ TEST(Labels, HostileBytesBecomeTheReplacementSign) {
     EXPECT_EQ(visible_token("\xEF\xBF\xBF"), sign) << "not a character of XML";
 }
 
+TEST(Labels, ShowSpacesOfAllKinds) {
+    for (const char* space : {"\u00A0", "\u1680", "\u2000", "\u2003", "\u200A", "\u202F", "\u205F", "\u3000"}) {
+        EXPECT_EQ(visible_token(std::string("a") + space + "b"), "a␣b");
+        EXPECT_EQ(visible_text(std::string("a") + space + "b"), std::string("a") + space + "b");
+    }
+}
+
+TEST(Labels, ShowCharactersThatHaveNoShape) {
+    const std::string sign = "\xEF\xBF\xBD";
+    EXPECT_EQ(visible_token("\u200B\uFEFF"), sign + sign);
+    for (const char* invisible :
+         {"\u00AD", "\u180E", "\u200B", "\u2060", "\u2064", "\u206F", "\u3164", "\uFEFF", "\uFFA0", "\uFFF9",
+          "\U0001D173", "\U000E0001", "\U000E0041", "\U000E007F", "\U000E0FFF"}) {
+        EXPECT_EQ(visible_token(std::string("a") + invisible), "a" + sign);
+        EXPECT_EQ(visible_text(std::string("a") + invisible), "a" + sign);
+    }
+}
+
+// Persian needs the non-joiner, families of emoji the joiner, coloured hearts a variation selector.
+TEST(Labels, KeepJoinersAndSelectorsBesideOthers) {
+    for (const char* text : {"می\u200Cخواهم", "👩\u200D👧", "❤\uFE0F", "葛\U000E0100", "ᠠ\u180B"}) {
+        EXPECT_EQ(visible_token(text), text);
+    }
+    const std::string sign = "\xEF\xBF\xBD";
+    EXPECT_EQ(visible_token("\u200D"), sign);
+    EXPECT_EQ(visible_token("\u200C\uFE0F\U000E01EF"), sign + sign + sign);
+    EXPECT_EQ(visible_token("\u2800"), sign) << "a pattern of Braille without a dot";
+}
+
 TEST(Labels, AreShortenedInTheMiddleAtWholeCharacters) {
     EXPECT_EQ(shortened("attention", 9, bytes), "attention");
     EXPECT_EQ(shortened("attention", 8, bytes), "att…on");
