@@ -4,6 +4,7 @@
 #include <attend/viz/cells.h>
 #include <attend/viz/labels.h>
 #include <attend/viz/panels.h>
+#include <attend/viz/ticks.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +18,9 @@ namespace {
 
 constexpr std::int64_t kMostRows = 200;
 constexpr int kWidestCell = 10;
+constexpr int kDecimals = 2;
+/// With a sign they fill the widest cell.
+constexpr int kMostDecimals = 5;
 constexpr int kWidestRowLabel = 20;
 constexpr const char* kEnd = "\x1b[0m";
 constexpr const char* kMaskedSign = "\xE2\x95\xB1";  // U+2571
@@ -52,8 +56,12 @@ public:
     TerminalMap(const Panel& panel, const HeatmapOptions& options, const TerminalOptions& terminal,
                 const ColorLimits& limits)
         : panel_(panel), options_(options), terminal_(terminal), limits_(limits) {
-        // Two decimals show weights and most scores; other data need an exponent.
-        plain_ = std::abs(limits.low) < 10.0 && std::abs(limits.high) < 10.0;
+        // Two decimals show weights and most scores, more of them what tells smaller ones apart, as ticks do; other
+        // data need an exponent.
+        const double largest = std::max(std::abs(limits.low), std::abs(limits.high));
+        plain_ = largest < 10.0 && order_of_magnitude(largest) >= kLeastPlainOrder;
+        const int order = plain_ ? order_of_magnitude(limits.high - limits.low) : 0;
+        decimals_ = std::clamp(1 - order, kDecimals, kMostDecimals);
         for (const std::string& token : options.rows) {
             const auto width =
                 static_cast<int>(std::min<double>(kWidestRowLabel, terminal_columns(visible_token(token))));
@@ -66,6 +74,8 @@ public:
         const std::int64_t room = std::max(1, terminal.columns - row_label_width_ - 1);
         const std::int64_t columns = panel.map.size(1);
         cell_width_ = static_cast<int>(std::clamp<std::int64_t>(room / columns, 1, widest_wanted()));
+        // Of the two digits that are wanted one will do, where it fits and they do not.
+        if (decimals_ > std::max(kDecimals, -order) && widest_number() + beside() == cell_width_ + 1) --decimals_;
         const std::int64_t most_columns = room / cell_width_;
         // Rows are pooled as much as columns, so that a diagonal stays one.
         const std::int64_t most_rows =
@@ -89,9 +99,15 @@ public:
     }
 
 private:
+    /// Columns of a cell that its number leaves: a space, and a shade where there are no colours.
+    int beside() const { return terminal_.color ? 1 : 2; }
+
+    int widest_number() const {
+        return static_cast<int>(std::max(number(limits_.low).size(), number(limits_.high).size()));
+    }
+
     int widest_wanted() const {
-        const int value = static_cast<int>(std::max(number(limits_.low).size(), number(limits_.high).size()));
-        const int needed = std::min(value + 2, kWidestCell);
+        const int needed = std::min(widest_number() + 2, kWidestCell);
         int widest = needed;
         for (const std::string& token : options_.columns) {
             widest = std::max(widest, static_cast<int>(terminal_columns(visible_token(token))) + 1);
@@ -100,7 +116,7 @@ private:
         return widest;
     }
 
-    std::string number(double value) const { return plain_ ? fixed_text(value, 2) : scientific_text(value, 1); }
+    std::string number(double value) const { return plain_ ? fixed_text(value, decimals_) : scientific_text(value, 1); }
 
     /// The label of the first cell in a block.
     std::string row_label(std::int64_t row) const {
@@ -145,11 +161,11 @@ private:
         const std::string written = number(value);
         const int spare = cell_width_ - static_cast<int>(written.size());
         if (terminal_.color) {
-            const std::string content = padded(spare >= 1 ? " " + written : "", cell_width_, Align::left);
+            const std::string content = padded(spare >= beside() ? " " + written : "", cell_width_, Align::left);
             return block(color_of(options_.colormap, value, limits_), content);
         }
-        return spare >= 2 ? padded(" " + written + shade(value), cell_width_, Align::left)
-                          : repeated(shade(value), cell_width_);
+        return spare >= beside() ? padded(" " + written + shade(value), cell_width_, Align::left)
+                                 : repeated(shade(value), cell_width_);
     }
 
     std::string legend() const {
@@ -179,6 +195,7 @@ private:
     const TerminalOptions& terminal_;
     const ColorLimits& limits_;
     bool plain_ = true;
+    int decimals_ = kDecimals;
     int row_label_width_ = 1;
     int cell_width_ = 1;
     Cells cells_;

@@ -16,8 +16,9 @@ struct TerminalOptions {
     bool color = true;
 };
 
-/// Lines of UTF-8 for one map, or for each map of a grid one after the other. Sizes, dots per inch and font are not
-/// used.
+/// Lines of UTF-8 for one map, or for each map of a grid one after the other. Values have as many decimals, two to
+/// five, as tell them apart, and an exponent where all are below 1e-4 or some are 10 or more. Sizes, dots per inch and
+/// font are not used.
 /// @param weights as heatmap() takes them
 /// @throws ShapeError, DTypeError, ValueError as heatmap()
 std::string terminal_heatmap(const TensorView& weights, const HeatmapOptions& options = {},

@@ -24,10 +24,6 @@ std::string formatted(double value, int decimals) {
     return with_minus(zero && text[0] == '-' ? text.substr(1) : text);
 }
 
-int order_of_magnitude(double value) {
-    return value == 0.0 ? 0 : static_cast<int>(std::floor(std::log10(value)));
-}
-
 /// Multiples of `step` in [low, high]; the ends may miss by rounding.
 std::vector<double> multiples(double step, double low, double high) {
     constexpr double kSlack = 1e-10;
@@ -65,13 +61,17 @@ int most_intervals(double length_points, double font_points, double per_label) {
     return static_cast<int>(std::clamp(std::floor(length_points / (font_points * per_label)), 1.0, 9.0));
 }
 
+int order_of_magnitude(double value) {
+    return value == 0.0 ? 0 : static_cast<int>(std::floor(std::log10(std::abs(value))));
+}
+
 TickLabels tick_labels(const std::vector<double>& positions) {
     TickLabels result;
     if (positions.empty()) return result;
     double largest = 0.0;
     for (const double p : positions) largest = std::max(largest, std::abs(p));
     int power = order_of_magnitude(largest);
-    if (power > -5 && power < 6) power = 0;
+    if (power >= kLeastPlainOrder && power < 6) power = 0;
     std::vector<double> scaled;
     for (const double p : positions) scaled.push_back(p / std::pow(10.0, power));
     if (power != 0) result.offset = "1e" + with_minus(std::to_string(power));

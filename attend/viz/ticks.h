@@ -15,6 +15,12 @@ std::vector<double> tick_positions(double low, double high, int most_intervals, 
 /// How many intervals fit an axis of `length` points: labels need `per_label` font sizes; 1 to 9.
 int most_intervals(double length_points, double font_points, double per_label);
 
+/// The power of ten of a number's first digit: -3 of 0.004; 0 of 0.
+int order_of_magnitude(double value);
+
+/// The smallest power of ten that numbers are written without an exponent for.
+inline constexpr int kLeastPlainOrder = -4;
+
 /// What ticks say.
 struct TickLabels {
     std::vector<std::string> labels;  ///< one for each tick

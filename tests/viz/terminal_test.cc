@@ -73,6 +73,39 @@ TEST(Terminal, DoesNotFollowTheLocale) {
     EXPECT_EQ(viz::terminal_heatmap(Tensor::from({0.0F, 2000.0F}, Shape{1, 2}), {}, {80, false}), large);
 }
 
+TEST(Terminal, ShowsSmallWeights) {
+    const auto drawn = [](std::initializer_list<float> values, int columns) {
+        const Tensor map = Tensor::from(values, Shape{1, static_cast<std::int64_t>(values.size())});
+        return viz::terminal_heatmap(map, {.title = ""}, {columns, false});
+    };
+    EXPECT_EQ(drawn({0.0F, 0.004F}, 80),
+              "   0       1\n"
+              "0  0.0000  0.0040█\n"
+              "0.0000   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 0.0040\n");
+    EXPECT_EQ(drawn({0.0F, -0.0003F}, 80),
+              "   0         1\n"
+              "0  0.00000█  -0.00030\n"
+              "-0.00030   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 0.00000\n");
+    EXPECT_EQ(drawn({0.0F, 0.00003F}, 80),
+              "   0        1\n"
+              "0  0.0e+00  3.0e-05█\n"
+              "0.0e+00   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 3.0e-05\n");
+    // What tells the cells apart, where they are far from 0.
+    EXPECT_EQ(drawn({5.0F, 5.004F}, 80),
+              "   0       1\n"
+              "0  5.0000  5.0040█\n"
+              "5.0000   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 5.0040\n");
+    // One digit where there is no room for two, and the shade where there is none at all.
+    EXPECT_EQ(drawn({0.0F, 0.004F}, 17),
+              "   0      1\n"
+              "0  0.000  0.004█\n"
+              "0.000   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 0.004\n");
+    EXPECT_EQ(drawn({0.0F, 0.004F}, 10),
+              "   0   1\n"
+              "0     ████\n"
+              "0.0000   ░░░░░▒▒▒▒▒▓▓▓▓▓███ 0.0040\n");
+}
+
 TEST(Terminal, DrawsInTheNarrowest) {
     for (const int columns : {1, 2, 5, 10}) {
         EXPECT_NO_THROW(viz::terminal_heatmap(Tensor(Shape{7, 7}), {}, {columns, false})) << columns;
