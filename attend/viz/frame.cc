@@ -1,5 +1,7 @@
 #include <attend/viz/frame.h>
 
+#include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/viz/labels.h>
 #include <attend/viz/ticks.h>
 
@@ -25,6 +27,12 @@ constexpr double kMargin = 3.0;
 
 Composer::Composer(const HeatmapOptions& options, double width_inches, double height_inches, const TextRuler& ruler)
     : options_(options), ruler_(ruler) {
+    // Of pixels only PNG needs one; but the other formats' files would be empty pictures too.
+    if (std::round(width_inches * options.dpi) < 1.0 || std::round(height_inches * options.dpi) < 1.0) {
+        throw ValueError("heatmap", "expected a size and dots per inch that make at least a pixel a side, found " +
+                                        number_text(width_inches) + " x " + number_text(height_inches) + " inches at " +
+                                        number_text(options.dpi));
+    }
     scene_.width = width_inches * options.dpi;
     scene_.height = height_inches * options.dpi;
     scene_.dpi = options.dpi;

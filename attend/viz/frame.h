@@ -25,6 +25,7 @@ inline constexpr double kTitlePad = 6.0;       ///< from axes to title
 class Composer {
 public:
     /// An empty figure of that size. @param options must outlive the composer, as must the ruler
+    /// @throws ValueError where less than a pixel is left
     Composer(const HeatmapOptions& options, double width_inches, double height_inches, const TextRuler& ruler);
 
     /// Where maps may lie: matplotlib's axes of a figure, less what its colour bar takes.

@@ -204,6 +204,17 @@ TEST(PlotCommand, TakesSizeResolutionTitleAndLabels) {
     }
 }
 
+TEST(PlotCommand, RefusesAPictureWithoutAPixel) {
+    for (const char* ending : {"png", "svg", "pdf"}) {
+        const Outcome run =
+            attend("plot " + maps() + " --tensor one --dpi 0.001 --output " + temporary("none.") + ending);
+        EXPECT_EQ(run.status, 1);
+        EXPECT_EQ(run.err,
+                  "attend: error: expected a size and dots per inch that make at least a pixel a side, found 6.4 x 4.8 "
+                  "inches at 0.001\n");
+    }
+}
+
 TEST(PlotCommand, WarnsOfMissingSignsAndStillDraws) {
     write_file(temporary("private.txt"), "a\nb\nc\nd\n\xF4\x8F\xBF\xBD\n");
     const Outcome run = attend("plot " + maps() + " --tensor one --key-tokens " + temporary("private.txt") +

@@ -149,6 +149,18 @@ TEST(Heatmap, RefusesWhatMakesNoPicture) {
     EXPECT_THROW(viz::heatmap(map, {}).save("/nowhere/map.png"), FileError);
 }
 
+TEST(Heatmap, NeedsAPixelInEveryFormat) {
+    const std::string found = "[heatmap] expected a size and dots per inch that make at least a pixel a side, found ";
+    EXPECT_EQ(refusal<ValueError>(weights(), {.dpi = 0.001}), found + "6.4 x 4.8 inches at 0.001");
+    EXPECT_EQ(refusal<ValueError>(weights(), {.width = 0.001}), found + "0.001 x 4.8 inches at 100");
+    EXPECT_EQ(refusal<ValueError>(Tensor(Shape{3, 2, 2}), {.width = 2.0, .height = 1e-9}),
+              found + "2 x 1e-09 inches at 100");
+    // Refused when it is laid out, before there is a format.
+    EXPECT_THROW(viz::heatmap(weights(), {.dpi = 0.001}), ValueError);
+    const viz::Figure least = viz::heatmap(weights(), {.width = 0.01, .height = 0.01});
+    for (const Format format : {Format::png, Format::svg, Format::pdf}) EXPECT_NE(least.bytes(format), "");
+}
+
 TEST(Heatmap, DoesNotFollowTheLocale) {
     const auto bytes = [](Format format) { return viz::heatmap(weights(), labelled()).bytes(format); };
     const std::string svg = bytes(Format::svg);
