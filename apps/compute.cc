@@ -5,7 +5,6 @@
 
 #include <attend/attention/attention.h>
 #include <attend/core/error.h>
-#include <attend/core/threads.h>
 #include <attend/io/safetensors.h>
 
 #include <algorithm>
@@ -134,12 +133,15 @@ void warn_of_unused(const SafetensorsFile& file, bool backward) {
     }
 }
 
-/// What the library says of tensors, with the file that has them.
+/// What the library says of tensors, with the file that has them. What the processor or this build cannot do is no
+/// fault of the file.
 template <typename Compute>
 void with_name_of(const std::string& input, const Compute& compute) {
     try {
         compute();
     } catch (const FileError&) {
+        throw;
+    } catch (const UnsupportedError&) {
         throw;
     } catch (const Error& error) {
         const std::string name = input == "-" ? "standard input" : "'" + input + "'";
@@ -149,7 +151,7 @@ void with_name_of(const std::string& input, const Compute& compute) {
 
 void run(const ComputeArguments& arguments) {
     AttentionOptions options = usage_options(arguments);
-    if (arguments.threads > 0) set_num_threads(arguments.threads);
+    use_threads(arguments.threads);
     const SafetensorsFile file = open_safetensors(arguments.input);
     const TensorView query = file.view("query");
     const TensorView key = file.view("key");

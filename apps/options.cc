@@ -1,6 +1,7 @@
 #include "options.h"
 
 #include <attend/core/number_text.h>
+#include <attend/core/threads.h>
 
 #include <algorithm>
 #include <charconv>
@@ -97,6 +98,11 @@ CLI::Validator number_in(double minimum, double maximum) {
         if (value && *value >= minimum && *value <= maximum) return {};
         return refusal("a number in [" + number_text(minimum) + ", " + number_text(maximum) + "]", text);
     });
+}
+
+void use_threads(int count) {
+    if (count > 0) set_num_threads(count);
+    static_cast<void>(num_threads());
 }
 
 }  // namespace attend::apps

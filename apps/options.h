@@ -1,5 +1,6 @@
 /// @file
-/// Checks of option values: CLI11's own take "-1" for an unsigned number and let others overflow.
+/// Checks of option values: CLI11's own take "-1" for an unsigned number and let others overflow. And threads, which
+/// several commands have an option for.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -31,5 +32,9 @@ CLI::Validator finite_number();
 
 /// A finite number in [minimum, maximum].
 CLI::Validator number_in(double minimum, double maximum);
+
+/// Sets the number of threads that --threads gives; 0: none was given. The environment's is looked at here, where no
+/// file and no option can be blamed for it. @throws ValueError for a wrong ATTEND_NUM_THREADS
+void use_threads(int count);
 
 }  // namespace attend::apps

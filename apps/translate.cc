@@ -8,7 +8,6 @@
 #include "translation_output.h"
 
 #include <attend/core/error.h>
-#include <attend/core/threads.h>
 #include <attend/io/file.h>
 #include <attend/tasks/translator.h>
 #include <attend/viz/figure.h>
@@ -257,7 +256,7 @@ void check(const TranslateArguments& arguments) {
 
 void run(const TranslateArguments& arguments) {
     check(arguments);
-    if (arguments.threads > 0) set_num_threads(arguments.threads);
+    use_threads(arguments.threads);
     // The process ends behind: giving a model's memory back piece by piece would be a tenth of a short translation.
     static const Chain* const kept = new Chain(arguments);
     const Chain& chain = *kept;

@@ -5,12 +5,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -53,11 +56,24 @@ void poll_interrupt() {
     interrupt_poll();
 }
 
-int default_num_threads() noexcept {
-    if (const char* text = std::getenv("ATTEND_NUM_THREADS")) {
-        const long count = std::strtol(text, nullptr, 10);
-        if (count >= 1) return static_cast<int>(std::min<long>(count, kMaxThreads));
+/// What ATTEND_NUM_THREADS says, as set_num_threads() takes it. Whoever sets it counts on it: a number that is none
+/// must not become all cores of a machine that others share.
+int environment_num_threads() {
+    const char* set = std::getenv("ATTEND_NUM_THREADS");
+    const std::string_view text = set == nullptr ? "" : set;
+    if (text.empty()) return 0;
+    int count = -1;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+    if (error != std::errc() || end != text.data() + text.size() || count < 0 || count > kMaxThreads) {
+        throw ValueError("num_threads", "expected ATTEND_NUM_THREADS to be a whole number in [0, " +
+                                            std::to_string(kMaxThreads) + "] (0 = all cores), found '" +
+                                            std::string(text) + "'");
     }
+    return count;
+}
+
+int default_num_threads() {
+    if (const int count = environment_num_threads(); count > 0) return count;
 #if defined(__linux__)
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return std::clamp(CPU_COUNT(&allowed), 1, kMaxThreads);
@@ -260,7 +276,7 @@ void set_num_threads(int count) {
     shared.count = count;
 }
 
-int num_threads() noexcept {
+int num_threads() {
     State& shared = state();
     int count = shared.count;
     if (count == 0) {

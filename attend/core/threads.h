@@ -7,17 +7,21 @@
 
 namespace attend {
 
-/// Sets how many threads work on one call: the calling thread and count - 1 of the pool. 0 restores the default: the
-/// processors this process may run on, or ATTEND_NUM_THREADS. No result depends on it. Waits for running calls.
+/// Sets how many threads work on one call: the calling thread and count - 1 of the pool. 0 restores the default: what
+/// the environment variable ATTEND_NUM_THREADS says, or, where it is not set, empty or 0, the processors this process
+/// may run on. No result depends on it. Waits for running calls.
 /// @throws ValueError for a negative count or one above 1024
 void set_num_threads(int count);
 
 /// How many threads work on one call.
-int num_threads() noexcept;
+/// @throws ValueError when it is the default's turn and ATTEND_NUM_THREADS is no whole number in [0, 1024]; so does
+/// whatever computes
+int num_threads();
 
 /// Calls task(0), ..., task(count - 1), each once, on the pool and the calling thread, and returns when all are done.
 /// Indices are handed out in rising order: a task may wait for one with a lower index, which has begun, never for one
 /// with a higher. The first exception is thrown again here; tasks that have not begun are then left out.
+/// @throws ValueError as num_threads(), before any task
 ///
 /// Threads without work poll for 200 us, giving their core to whoever wants it, before they sleep: waking one up takes
 /// as long as a short call.

@@ -187,7 +187,26 @@ TEST(ComputeCommand, AnInstructionSetThatIsNotThereIsAnError) {
     const std::string error = Inputs().error();
     ::unsetenv("ATTEND_ISA");
     EXPECT_NE(error.find("expected ATTEND_ISA to be one of scalar"), std::string::npos) << error;
-    EXPECT_NE(error.find("found 'mmx'"), std::string::npos) << error;
+    EXPECT_NE(error.find("found 'mmx'\n"), std::string::npos) << "the file is not at fault: " << error;
+}
+
+TEST(ComputeCommand, ANumberOfThreadsThatIsNoneIsAnError) {
+    const char* set = std::getenv("ATTEND_NUM_THREADS");
+    const std::string before = set == nullptr ? "" : set;
+    for (const char* bad : {"foo", "-1", "1025", "2x"}) {
+        ::setenv("ATTEND_NUM_THREADS", bad, 1);
+        EXPECT_EQ(Inputs().error(), std::string("attend: error: expected ATTEND_NUM_THREADS to be a whole number in "
+                                                "[0, 1024] (0 = all cores), found '") +
+                                        bad + "'\n");
+        const Inputs in;
+        save_safetensors(temporary("in.safetensors"), in.tensors);
+        EXPECT_EQ(
+            attend("compute " + temporary("in.safetensors") + " --threads 2 --output " + temporary("out.safetensors"))
+                .status,
+            0)
+            << "not asked for";
+    }
+    ::setenv("ATTEND_NUM_THREADS", before.c_str(), 1);
 }
 
 }  // namespace

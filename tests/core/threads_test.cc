@@ -8,8 +8,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <set>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -108,6 +110,30 @@ TEST_F(Threads, RefusesOtherCounts) {
     EXPECT_THROW(set_num_threads(1025), ValueError);
     set_num_threads(2);
     EXPECT_THROW(parallel_for(4, [](std::int64_t) { set_num_threads(1); }), ValueError);
+}
+
+// What a script writes into the environment by mistake would otherwise be all cores.
+TEST_F(Threads, TheEnvironmentsNumberIsChecked) {
+    const char* set = std::getenv("ATTEND_NUM_THREADS");
+    const std::string before = set == nullptr ? "" : set;
+    for (const char* bad : {"foo", "-1", "1025", "2x", " 2", "99999999999999999999"}) {
+        ::setenv("ATTEND_NUM_THREADS", bad, 1);
+        set_num_threads(0);
+        EXPECT_THROW(num_threads(), ValueError) << bad;
+        EXPECT_THROW(parallel_for(2, [](std::int64_t) {}), ValueError) << bad;
+        set_num_threads(2);
+        EXPECT_EQ(num_threads(), 2) << "is not asked for where the program says";
+    }
+    ::setenv("ATTEND_NUM_THREADS", "3", 1);
+    set_num_threads(0);
+    EXPECT_EQ(num_threads(), 3);
+    for (const char* all : {"", "0"}) {
+        ::setenv("ATTEND_NUM_THREADS", all, 1);
+        set_num_threads(0);
+        EXPECT_GE(num_threads(), 1);
+    }
+    ::setenv("ATTEND_NUM_THREADS", before.c_str(), 1);
+    set_num_threads(0);
 }
 
 #if !defined(__SANITIZE_THREAD__)
