@@ -2,6 +2,7 @@
 
 #include <attend/core/divide.h>
 #include <attend/core/error.h>
+#include <attend/core/number_text.h>
 #include <attend/core/threads.h>
 #include <attend/kernels/cpu/row_kernels.h>
 
@@ -17,7 +18,7 @@ constexpr std::int64_t kNumbersOfTask = 1 << 16;
 
 void check(const NormOptions& options) {
     if (options.epsilon >= 0.0F && std::isfinite(options.epsilon)) return;
-    throw ValueError("Norm", "expected an epsilon of at least 0, found " + std::to_string(options.epsilon));
+    throw ValueError("Norm", "expected an epsilon of at least 0, found " + number_text(options.epsilon));
 }
 
 }  // namespace
