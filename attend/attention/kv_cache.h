@@ -52,6 +52,7 @@ public:
     KvCache& operator=(const KvCache&) = default;
     /// Leaves the other without sequences, heads and memory.
     KvCache(KvCache&& other) noexcept;
+    /// The same.
     KvCache& operator=(KvCache&& other) noexcept;
     ~KvCache() = default;
 
@@ -123,6 +124,7 @@ public:
     PagedKvCache& operator=(const PagedKvCache&) = default;
     /// Leaves the other without sequences, heads and pages.
     PagedKvCache(PagedKvCache&& other) noexcept;
+    /// The same.
     PagedKvCache& operator=(PagedKvCache&& other) noexcept;
     ~PagedKvCache() = default;
 
