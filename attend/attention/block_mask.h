@@ -29,6 +29,7 @@ public:
     /// @param allow fills in which pairs are attended to; kept and called again, so what it refers to must outlive this
     /// @throws ShapeError for another rank; ValueError for a block without extent or no function
     BlockMask(const Shape& shape, MaskFunction allow, BlockSize block = {});
+    /// Shares what the other has.
     BlockMask(const BlockMask&) = default;
     /// Moving copies: none is ever without its table.
     BlockMask& operator=(const BlockMask&) = default;

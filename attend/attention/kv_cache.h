@@ -48,7 +48,9 @@ public:
     explicit KvCache(const KvCacheOptions& options);
     /// With what another had. @throws ShapeError, DTypeError, ValueError where that is of other sizes
     KvCache(const KvCacheOptions& options, const KvCacheContents& contents);
+    /// Copies what is kept: O(bytes).
     KvCache(const KvCache&) = default;
+    /// The same.
     KvCache& operator=(const KvCache&) = default;
     /// Leaves the other without sequences, heads and memory.
     KvCache(KvCache&& other) noexcept;
@@ -120,7 +122,9 @@ class PagedKvCache {
 public:
     /// @throws ShapeError, DTypeError, ValueError
     explicit PagedKvCache(const PagedKvCacheOptions& options);
+    /// Copies the pool: O(bytes).
     PagedKvCache(const PagedKvCache&) = default;
+    /// The same.
     PagedKvCache& operator=(const PagedKvCache&) = default;
     /// Leaves the other without sequences, heads and pages.
     PagedKvCache(PagedKvCache&& other) noexcept;

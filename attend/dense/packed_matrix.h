@@ -37,6 +37,7 @@ public:
     /// Packs `weight`, [out, in] or, transposed, [in, out]: float32, bfloat16, float16 or float64, any strides.
     /// Parallel; one pass over the elements, two for int8. @throws ShapeError, DTypeError, ValueError
     explicit PackedMatrix(const TensorView& weight, const PackOptions& options = {});
+    /// Shares what the other has.
     PackedMatrix(const PackedMatrix&) = default;
     /// Moving copies: none sees an image that it does not own.
     PackedMatrix& operator=(const PackedMatrix&) = default;
