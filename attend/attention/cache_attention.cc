@@ -1,3 +1,4 @@
+#include <attend/attention/cache_rows.h>
 #include <attend/attention/decode.h>
 #include <attend/attention/kv_cache.h>
 #include <attend/attention/problem.h>
@@ -15,10 +16,7 @@ namespace attend {
 namespace {
 
 namespace flash = kernels::cpu::flash;
-
-std::string text(std::int64_t number) {
-    return std::to_string(number);
-}
+using detail::text;
 
 /// What both caches are to attention.
 struct Contents {
@@ -34,8 +32,8 @@ struct Contents {
         copy;
 };
 
-AttentionResult attend_to(const TensorView& query, const Contents& contents, const flash::CacheSource& source,
-                          const AttentionOptions& options) {
+void check(const TensorView& query, const Contents& contents, const flash::CacheSource& source,
+           const AttentionOptions& options) {
     const auto batch = static_cast<std::int64_t>(contents.lengths.size());
     if (query.rank() != 4 || query.shape()[0] != batch || query.shape()[3] != contents.head_dim) {
         throw ShapeError("attention", "expected query of shape [" + text(batch) + ", heads, length, " +
@@ -54,6 +52,38 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
             "attention",
             "expected a mask without key lengths for a cache, which knows its own, found Mask::key_lengths");
     }
+}
+
+/// Attention over a copy of the cache. @param real slots of each sequence that are no padding @param longest of lengths
+/// @param options with the key lengths
+AttentionResult attend_to_copy(const TensorView& query, const Contents& contents, const flash::CacheSource& source,
+                               const std::vector<std::int64_t>& real, std::int64_t longest,
+                               const AttentionOptions& options) {
+    const auto batch = static_cast<std::int64_t>(real.size());
+    const bool wider = source.dtype != query.dtype();
+    const DType dtype = wider ? DType::float32 : query.dtype();
+    Tensor keys({batch, contents.kv_heads, longest, contents.head_dim}, dtype);
+    Tensor values({batch, contents.kv_heads, longest, contents.value_dim}, dtype);
+    for (std::int64_t b = 0; b < batch; ++b) {
+        const auto s = static_cast<std::size_t>(b);
+        for (std::int64_t head = 0; head < contents.kv_heads; ++head) {
+            const auto rows = [&](Tensor& tensor) {
+                return tensor.view().select(0, b).select(0, head).slice(0, 0, real[s]);
+            };
+            contents.copy(b, head, contents.padding[s], contents.lengths[s], rows(keys), rows(values));
+        }
+    }
+    if (!wider) return attention(query, keys, values, options);
+    AttentionResult result = attention(query.to(DType::float32), keys, values, options);
+    result.output = result.output.to(query.dtype());
+    if (options.return_weights) result.weights = result.weights.to(query.dtype());
+    return result;
+}
+
+AttentionResult attend_to(const TensorView& query, const Contents& contents, const flash::CacheSource& source,
+                          const AttentionOptions& options) {
+    check(query, contents, source, options);
+    const auto batch = static_cast<std::int64_t>(contents.lengths.size());
     std::vector<std::int64_t> real = contents.lengths;
     std::int64_t longest = 0;
     std::int64_t padded = 0;
@@ -81,13 +111,12 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
                      flash::supports(problem) &&
                      std::all_of(sequences.begin(), sequences.begin() + batch,
                                  [&](const kernels::Sequence& sequence) { return flash::decodes(problem, sequence); });
-    AttentionResult few_result;
+    AttentionResult result;
     if (few) {
-        few_result.output = Tensor::empty(checked.output_shape(), query.dtype());
-        few_result.log_sum_exp = Tensor::empty(checked.log_sum_exp_shape(), checked.log_sum_exp_dtype());
-        detail::run_decode(problem, source,
-                           {.output = few_result.output.view(), .log_sum_exp = few_result.log_sum_exp.view()});
-        if (!options.return_weights) return few_result;
+        result.output = Tensor::empty(checked.output_shape(), query.dtype());
+        result.log_sum_exp = Tensor::empty(checked.log_sum_exp_shape(), checked.log_sum_exp_dtype());
+        detail::run_decode(problem, source, {.output = result.output.view(), .log_sum_exp = result.log_sum_exp.view()});
+        if (!options.return_weights) return result;
     }
     if (padded > 0 && query.shape()[2] > 0 && (options.bias || !problem.allowed.empty() || !problem.blocks.empty())) {
         throw ValueError(
@@ -96,30 +125,9 @@ AttentionResult attend_to(const TensorView& query, const Contents& contents, con
             "keys are copied (but for 1 to 4 queries, without dropout or weights, a bias of at most 32 bits "
             "and a scale above 1e-6), found one");
     }
-    const bool wider = source.dtype != query.dtype();
-    const DType dtype = wider ? DType::float32 : query.dtype();
-    Tensor keys(key_shape, dtype);
-    Tensor values(value_shape, dtype);
-    for (std::int64_t b = 0; b < batch; ++b) {
-        const auto s = static_cast<std::size_t>(b);
-        for (std::int64_t head = 0; head < contents.kv_heads; ++head) {
-            const auto rows = [&](Tensor& tensor) {
-                return tensor.view().select(0, b).select(0, head).slice(0, 0, real[s]);
-            };
-            contents.copy(b, head, contents.padding[s], contents.lengths[s], rows(keys), rows(values));
-        }
-    }
-    Tensor wide_query;
-    if (wider) wide_query = query.to(DType::float32);
-    AttentionResult result = attention(wider ? wide_query.view() : query, keys, values, own);
-    if (wider) {
-        result.output = result.output.to(query.dtype());
-        if (options.return_weights) result.weights = result.weights.to(query.dtype());
-    }
-    if (few) {  // weights change no bit of the rest
-        few_result.weights = std::move(result.weights);
-        return few_result;
-    }
+    AttentionResult copied = attend_to_copy(query, contents, source, real, longest, own);
+    if (!few) return copied;
+    result.weights = std::move(copied.weights);  // they change no bit of the rest
     return result;
 }
 

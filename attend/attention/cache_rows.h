@@ -7,12 +7,18 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <string>
 #include <utility>
 
 namespace attend::detail {
 
 /// The name of caches in messages.
 constexpr const char* kCacheOperation = "kv_cache";
+
+/// A number in a message.
+inline std::string text(std::int64_t number) {
+    return std::to_string(number);
+}
 
 /// @throws ShapeError for a size below 0 @throws DTypeError for a dtype that no cache has
 void check_sizes(std::initializer_list<std::pair<const char*, std::int64_t>> sizes, DType dtype);

@@ -16,15 +16,12 @@ namespace {
 using detail::check_sizes;
 using detail::check_tokens;
 using detail::resized;
+using detail::text;
 using detail::throw_repeated;
 using detail::write_in_parts;
 using detail::write_row;
 
 constexpr const char* kOperation = detail::kCacheOperation;
-
-std::string text(std::int64_t number) {
-    return std::to_string(number);
-}
 
 }  // namespace
 

@@ -179,6 +179,12 @@ private:
     const State& state(std::int64_t sequence) const;
     using Tensors = std::array<Tensor, 4>;
     Tensors reserve(std::int64_t pages);
+    std::int64_t pages_needed(std::span<const std::int64_t> sequences, std::int64_t tokens) const;
+    State lengthened(std::int64_t sequence, std::int64_t tokens, std::vector<PageCopy>& copies);
+    void shorten(std::span<const std::int64_t> sequences, const std::vector<State>& lengthened,
+                 const std::vector<PageCopy>& copies);
+    void write(const std::vector<State>& sequences, const std::vector<PageCopy>& copies, const TensorView& key,
+               const TensorView& value);
     std::int64_t take_page();
     void give_back(std::int64_t page);
     void copy_page(const PageCopy& page);

@@ -17,15 +17,12 @@ namespace {
 using detail::check_sizes;
 using detail::check_tokens;
 using detail::resized;
+using detail::text;
 using detail::throw_repeated;
 using detail::write_in_parts;
 using detail::write_row;
 
 constexpr const char* kOperation = detail::kCacheOperation;
-
-std::string text(std::int64_t number) {
-    return std::to_string(number);
-}
 
 }  // namespace
 
@@ -87,6 +84,8 @@ PagedKvCache::Tensors PagedKvCache::reserve(std::int64_t pages) {
     const std::array<Tensor*, 4> tensors = {&keys_, &values_, &key_scales_, &value_scales_};
     const std::size_t count = options_.dtype == DType::int8 ? 4 : 2;
     for (std::size_t i = 0; i < count; ++i) grown[i] = resized(*tensors[i], 0, pages);
+    free_.reserve(static_cast<std::size_t>(pages));
+    references_.reserve(static_cast<std::size_t>(pages));
     for (std::size_t i = 0; i < count; ++i) std::swap(*tensors[i], grown[i]);
     for (std::int64_t page = pages; page > options_.pages; --page) free_.push_back(page - 1);
     references_.resize(static_cast<std::size_t>(pages), 0);
@@ -160,15 +159,9 @@ void PagedKvCache::copy_page(const PageCopy& page) {
     }
 }
 
-void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value) {
-    const auto batch = static_cast<std::int64_t>(sequences.size());
-    const std::int64_t tokens = check_tokens("key", key, batch, options_.kv_heads, options_.head_dim);
-    const std::int64_t others = check_tokens("value", value, batch, options_.kv_heads, options_.value_dim);
-    if (tokens != others) {
-        throw ShapeError(kOperation, "expected as many values as keys, found " + text(others) + " and " + text(tokens));
-    }
-    if (tokens == 0) return;
-    // Pages are counted before any is taken, so that a cache that is full is left as it was.
+/// How many pages appending takes. Of the sequences that share a last page, each that appends gets a copy, but for one
+/// if nobody else keeps it. @throws ValueError for an unknown sequence, or one twice
+std::int64_t PagedKvCache::pages_needed(std::span<const std::int64_t> sequences, std::int64_t tokens) const {
     const std::int64_t size = options_.page_size;
     std::int64_t needed = 0;
     std::map<std::int64_t, std::int64_t> appenders;
@@ -180,10 +173,52 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
         needed += divide_up(own.length + tokens, size) - divide_up(own.length, size);
         if (own.length % size != 0) ++appenders[own.pages.back()];
     }
-    // Of the sequences that share a last page, each that appends gets a copy, but for one if nobody else keeps it.
     for (const auto& [page, count] : appenders) {
         needed += std::min(count, references_[static_cast<std::size_t>(page)] - 1);
     }
+    return needed;
+}
+
+/// A sequence with pages for so many tokens more. @param copies receives the last page, where others go on with it
+PagedKvCache::State PagedKvCache::lengthened(std::int64_t sequence, std::int64_t tokens,
+                                             std::vector<PageCopy>& copies) {
+    const std::int64_t size = options_.page_size;
+    State next = state(sequence);
+    next.pages.reserve(static_cast<std::size_t>(divide_up(next.length + tokens, size)));
+    if (next.length % size != 0 && references_[static_cast<std::size_t>(next.pages.back())] > 1) {
+        const std::int64_t page = take_page();
+        copies.push_back({next.pages.back(), page, next.length % size});
+        --references_[static_cast<std::size_t>(next.pages.back())];
+        next.pages.back() = page;
+    }
+    next.length += tokens;
+    while (static_cast<std::int64_t>(next.pages.size()) * size < next.length) next.pages.push_back(take_page());
+    return next;
+}
+
+/// Gives back what lengthened() took.
+void PagedKvCache::shorten(std::span<const std::int64_t> sequences, const std::vector<State>& lengthened,
+                           const std::vector<PageCopy>& copies) {
+    for (std::size_t s = 0; s < lengthened.size(); ++s) {
+        const std::vector<std::int64_t>& pages = lengthened[s].pages;
+        for (std::size_t p = state(sequences[s]).pages.size(); p < pages.size(); ++p) give_back(pages[p]);
+    }
+    for (const PageCopy& copy : copies) {
+        give_back(copy.to);
+        ++references_[static_cast<std::size_t>(copy.from)];
+    }
+}
+
+void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorView& key, const TensorView& value) {
+    const auto batch = static_cast<std::int64_t>(sequences.size());
+    const std::int64_t tokens = check_tokens("key", key, batch, options_.kv_heads, options_.head_dim);
+    const std::int64_t others = check_tokens("value", value, batch, options_.kv_heads, options_.value_dim);
+    if (tokens != others) {
+        throw ShapeError(kOperation, "expected as many values as keys, found " + text(others) + " and " + text(tokens));
+    }
+    if (tokens == 0) return;
+    // Pages are counted before any is taken, so that a cache that is full is left as it was.
+    const std::int64_t needed = pages_needed(sequences, tokens);
     Tensors before;
     if (needed > free_pages()) {
         if (!options_.grows) {
@@ -192,31 +227,33 @@ void PagedKvCache::append(std::span<const std::int64_t> sequences, const TensorV
         }
         before = reserve(std::max(2 * options_.pages, options_.pages + needed));
     }
-    // Whatever needs memory comes before the first change.
+    // Sequences are what they were until all is written.
     std::vector<PageCopy> copies;
+    std::vector<State> next;
     copies.reserve(sequences.size());
-    for (const std::int64_t sequence : sequences) {
-        State& own = state(sequence);
-        own.pages.reserve(static_cast<std::size_t>(divide_up(own.length + tokens, size)));
+    next.reserve(sequences.size());
+    try {
+        for (const std::int64_t sequence : sequences) next.push_back(lengthened(sequence, tokens, copies));
+        write(next, copies, key, value);
+    } catch (...) {
+        shorten(sequences, next, copies);
+        throw;
     }
-    for (const std::int64_t sequence : sequences) {
-        State& own = state(sequence);
-        if (own.length % size != 0 && references_[static_cast<std::size_t>(own.pages.back())] > 1) {
-            const std::int64_t page = take_page();
-            copies.push_back({own.pages.back(), page, own.length % size});
-            --references_[static_cast<std::size_t>(own.pages.back())];
-            own.pages.back() = page;
-        }
-        own.length += tokens;
-        while (static_cast<std::int64_t>(own.pages.size()) * size < own.length) own.pages.push_back(take_page());
-    }
+    for (std::size_t s = 0; s < next.size(); ++s) state(sequences[s]) = std::move(next[s]);
+}
+
+/// Copies pages and writes the last tokens of sequences.
+void PagedKvCache::write(const std::vector<State>& sequences, const std::vector<PageCopy>& copies,
+                         const TensorView& key, const TensorView& value) {
+    const std::int64_t tokens = key.size(2);
     // All copies before anything is written: one of the sequences goes on in the page that others had with it.
+    const std::int64_t size = options_.page_size;
     const auto width = static_cast<std::int64_t>(size_of(options_.dtype)) * (options_.head_dim + options_.value_dim);
     const std::int64_t bytes = options_.kv_heads * width;
     write_in_parts(static_cast<std::int64_t>(copies.size()), size * bytes,
                    [&](std::int64_t i) { copy_page(copies[static_cast<std::size_t>(i)]); });
-    write_in_parts(batch, tokens * bytes, [&](std::int64_t b) {
-        const State& own = state(sequences[static_cast<std::size_t>(b)]);
+    write_in_parts(static_cast<std::int64_t>(sequences.size()), tokens * bytes, [&](std::int64_t b) {
+        const State& own = sequences[static_cast<std::size_t>(b)];
         for (std::int64_t t = 0; t < tokens; ++t) {
             const std::int64_t slot = own.length - tokens + t;
             const std::int64_t page = own.pages[static_cast<std::size_t>(slot / size)];

@@ -180,9 +180,10 @@ private:
                 return 0;
             case Alignment::given:
                 if (band.offsets.size() != 1 && band.offsets.size() != count) {
-                    throw ShapeError(operation_, "expected 1 query offset" +
-                                                     (count == 1 ? "" : " or " + std::to_string(count)) + ", found " +
-                                                     std::to_string(band.offsets.size()));
+                    throw ShapeError(operation_,
+                                     (count == 1 ? std::string("expected 1 query offset")
+                                                 : "expected 1 or " + std::to_string(count) + " query offsets") +
+                                         ", found " + std::to_string(band.offsets.size()));
                 }
                 return std::clamp(band.offsets[band.offsets.size() == 1 ? 0 : index], -kFar / 4, kFar / 4);
             case Alignment::bottom_right:

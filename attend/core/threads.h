@@ -15,7 +15,7 @@ void set_num_threads(int count);
 
 /// How many threads work on one call.
 /// @throws ValueError when it is the default's turn and ATTEND_NUM_THREADS is no whole number in [0, 1024]; so does
-/// whatever computes
+/// whatever shares work
 int num_threads();
 
 /// Calls task(0), ..., task(count - 1), each once, on the pool and the calling thread, and returns when all are done.

@@ -3,6 +3,7 @@
 #include <attend/core/error.h>
 
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -99,7 +100,7 @@ void EncoderDecoder::choose(DecoderState& state, std::span<const std::int64_t> p
     std::int64_t chosen = 0;
     for (const std::int64_t count : counts) {
         if (count < 0) throw ValueError(kModule, "expected counts of at least 0, found " + std::to_string(count));
-        chosen += count;
+        if (__builtin_add_overflow(chosen, count, &chosen)) chosen = std::numeric_limits<std::int64_t>::max();
     }
     if (counts.size() + 1 != state.starts.size() || chosen != static_cast<std::int64_t>(parents.size())) {
         throw ValueError(kModule, "expected counts of " + std::to_string(state.starts.size() - 1) +
@@ -125,13 +126,15 @@ void EncoderDecoder::choose(DecoderState& state, std::span<const std::int64_t> p
         starts.push_back(starts.back() + state.starts[s + 1] - state.starts[s]);
         row_starts.push_back(row_starts.back() + counts[s]);
     }
+    std::vector<ProjectedMemory> kept;
     if (starts.size() < state.starts.size()) {
-        for (ProjectedMemory& memory : state.memory) {
-            memory.key = kept_memory(memory.key, state.starts, counts, starts.back());
-            memory.value = kept_memory(memory.value, state.starts, counts, starts.back());
+        for (const ProjectedMemory& memory : state.memory) {
+            kept.push_back({kept_memory(memory.key, state.starts, counts, starts.back()),
+                            kept_memory(memory.value, state.starts, counts, starts.back())});
         }
     }
     if (moved) state.blocks.reorder(parents);
+    if (!kept.empty()) state.memory = std::move(kept);
     state.starts = std::move(starts);
     state.row_starts = std::move(row_starts);
 }

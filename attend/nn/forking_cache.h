@@ -31,7 +31,7 @@ public:
     /// @param sources each in [0, rows) @throws ValueError for others, which change nothing
     void reorder(std::span<const std::int64_t> sources);
 
-    /// Keeps the first `length` tokens of a row. @throws ValueError when it has less
+    /// Keeps the first `length` tokens of a row. @param row in [0, rows) @throws ValueError when it has less
     void truncate(std::int64_t row, std::int64_t length) {
         pages_.truncate(sequences_[static_cast<std::size_t>(row)], length);
     }

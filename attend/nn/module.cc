@@ -60,9 +60,7 @@ void check_starts(const std::string& module, std::span<const std::int64_t> start
     }
     if (starts.size() > 8) found += ", ..., " + std::to_string(starts.back());
     throw ValueError(module, "expected starts that rise from 0 to " + std::to_string(count) +
-                                 ", the number of tokens, "
-                                 "found [" +
-                                 found + "]");
+                                 ", the number of tokens, found [" + found + "]");
 }
 
 void check_no_others(const std::string& module, const StateDict& state, const std::vector<std::string>& known) {
@@ -74,6 +72,14 @@ void check_no_others(const std::string& module, const StateDict& state, const st
         }
         throw ValueError(module, "expected the parameters " + expected + ", found '" + name + "'");
     }
+}
+
+std::string detail_in(const std::string& detail, const std::string& prefix) {
+    const std::string mark = ", in '";
+    const std::size_t at = detail.rfind(mark);
+    const bool named = at != std::string::npos && detail.ends_with(".'");
+    return named ? detail.substr(0, at) + mark + prefix + detail.substr(at + mark.size())
+                 : detail + mark + prefix + "'";
 }
 
 StateDict with_prefix(const StateDict& state, const std::string& prefix) {

@@ -30,6 +30,10 @@ void check_no_others(const std::string& module, const StateDict& state, const st
 /// The entries of `state` that start with `prefix`, without it.
 StateDict with_prefix(const StateDict& state, const std::string& prefix);
 
+/// What an error says, with the prefix of the parameters that it is about in front of those that it has: "..., in
+/// 'layers.0.norm1.'".
+std::string detail_in(const std::string& detail, const std::string& prefix);
+
 /// make(with_prefix(state, prefix)), with the prefix in the message of what it throws: the parts of a module do not
 /// know what they are called.
 template <typename Make>
@@ -37,11 +41,11 @@ auto made_of(const StateDict& state, const std::string& prefix, const Make& make
     try {
         return make(with_prefix(state, prefix));
     } catch (const ShapeError& error) {
-        throw ShapeError(error.operation(), error.detail() + ", in '" + prefix + "'");
+        throw ShapeError(error.operation(), detail_in(error.detail(), prefix));
     } catch (const DTypeError& error) {
-        throw DTypeError(error.operation(), error.detail() + ", in '" + prefix + "'");
+        throw DTypeError(error.operation(), detail_in(error.detail(), prefix));
     } catch (const ValueError& error) {
-        throw ValueError(error.operation(), error.detail() + ", in '" + prefix + "'");
+        throw ValueError(error.operation(), detail_in(error.detail(), prefix));
     }
 }
 

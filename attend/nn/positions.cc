@@ -59,12 +59,14 @@ TensorView Positions::rows(std::int64_t first, std::int64_t count, Tensor& made)
     // Sines have no end, but for that of exact numbers.
     const std::int64_t end = layout_ ? std::int64_t{1} << 53 : rows_.size(0) - offset_;
     if (first < 0 || count < 0 || first > end || count > end - first) {
-        throw ValueError(
-            "Positions",
-            (layout_ ? std::string("expected positions of at least 0 and below 2^53")
-                     : "expected positions from 0 to " + std::to_string(end - 1)) +
-                ", found " + std::to_string(first) + " to " +
-                std::to_string(first + std::min(count - 1, std::numeric_limits<std::int64_t>::max() - first)));
+        std::int64_t last = first;
+        if (count > 0 && __builtin_add_overflow(first, count - 1, &last))
+            last = std::numeric_limits<std::int64_t>::max();
+        const std::string expected = layout_    ? "positions of at least 0 and below 2^53"
+                                     : end == 0 ? "no positions of a table without rows"
+                                                : "positions from 0 to " + std::to_string(end - 1);
+        throw ValueError("Positions",
+                         "expected " + expected + ", found " + std::to_string(first) + " to " + std::to_string(last));
     }
     const std::int64_t begin = offset_ + first;
     if (begin + count <= rows_.size(0)) return rows_.view().slice(0, begin, begin + count);

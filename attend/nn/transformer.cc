@@ -33,43 +33,38 @@ void check_names(const StateDict& state, std::int64_t layers) {
     }
 }
 
-/// Takes back what a call has done to a state, unless it is finished. States of linear attention are too large to be
-/// kept twice: where one has gone on, the whole is lost.
-class StateOfCall {
+/// A state before a call, to go back to when the call fails. States of linear attention are too large to be kept twice:
+/// where one has gone on, the whole is lost.
+class StateBefore {
 public:
-    /// @param state may be null @param decoder whether a block may refuse something after its linear attention
-    StateOfCall(StackState* state, bool decoder) : state_(state), gone_on_(decoder ? 1 : 0) {
+    /// @param state may be null
+    explicit StateBefore(StackState* state) : state_(state) {
         if (state == nullptr) return;
         for (const Tensor& cell : state->cells) cells_.push_back(cell.view().clone());
         for (const std::optional<ForkingCache>& cache : state->caches) {
-            if (!cache) continue;
-            for (std::int64_t r = 0; r < cache->rows(); ++r) lengths_.push_back(cache->length(r));
-            break;  // all have the same tokens
+            std::vector<std::int64_t>& lengths = lengths_.emplace_back();
+            for (std::int64_t r = 0; cache && r < cache->rows(); ++r) lengths.push_back(cache->length(r));
         }
     }
-    StateOfCall(const StateOfCall&) = delete;
-    StateOfCall& operator=(const StateOfCall&) = delete;
-    ~StateOfCall() {
+
+    /// @param blocks whose states may have gone on
+    void restore(std::size_t blocks) {
         if (state_ == nullptr) return;
         state_->cells = std::move(cells_);
-        for (std::optional<ForkingCache>& cache : state_->caches) {
-            for (std::size_t r = 0; cache && r < lengths_.size(); ++r) {
-                cache->truncate(static_cast<std::int64_t>(r), lengths_[r]);
+        for (std::size_t b = 0; b < lengths_.size(); ++b) {
+            for (std::size_t r = 0; r < lengths_[b].size(); ++r) {
+                state_->caches[b]->truncate(static_cast<std::int64_t>(r), lengths_[b][r]);
             }
         }
-        for (std::size_t b = 0; b < std::min(gone_on_, state_->linear.size()); ++b) {
+        for (std::size_t b = 0; b < std::min(blocks, state_->linear.size()); ++b) {
             state_->lost = state_->lost || state_->linear[b].has_value();
         }
     }
 
-    void finish_block() { ++gone_on_; }
-    void finish() { state_ = nullptr; }
-
 private:
     StackState* state_;
     std::vector<Tensor> cells_;
-    std::vector<std::int64_t> lengths_;
-    std::size_t gone_on_;  // blocks whose states may have
+    std::vector<std::vector<std::int64_t>> lengths_;  // of each block's cache
 };
 
 }  // namespace
@@ -195,9 +190,9 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
     if (inputs.state != nullptr && inputs.state->lost) {
         throw ValueError(kModule, "expected a state between tokens, found one that a call left when it failed");
     }
-    StateOfCall state_of_call(inputs.state, is_decoder());
+    StateBefore before(inputs.state);
     Tensor y;
-    for (std::size_t b = 0; b < count; ++b) {
+    const auto run_block = [&](std::size_t b) {
         if (is_decoder()) own.memory = &inputs.memory[b];
         if (inputs.state != nullptr) {
             std::optional<ForkingCache>& cache = inputs.state->caches[b];
@@ -209,11 +204,20 @@ Tensor TransformerStack::forward(const TensorView& x, const StackInputs& inputs)
         own.self_weights = place(inputs.self_record, b, own.self);
         if (is_decoder()) own.cross_weights = place(inputs.cross_record, b, own.cross);
         y = parts_.blocks[b].forward(b == 0 ? x : y.view(), own);
-        state_of_call.finish_block();
+    };
+    std::size_t b = 0;
+    try {
+        for (; b < count; ++b) run_block(b);
+        if (count == 0) y = x.clone();
+        if (parts_.norm) parts_.norm->forward_in_place(y);
+    } catch (const Error&) {
+        // Refused: by a block before it changes anything, but for cross attention, which comes after.
+        before.restore(is_decoder() ? b + 1 : b);
+        throw;
+    } catch (...) {
+        before.restore(b + 1);
+        throw;
     }
-    if (count == 0) y = x.clone();
-    if (parts_.norm) parts_.norm->forward_in_place(y);
-    state_of_call.finish();
     return y;
 }
 

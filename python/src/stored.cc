@@ -1,4 +1,5 @@
 #include "stored.h"
+
 #include "dtype_names.h"
 
 #include <attend/core/error.h>

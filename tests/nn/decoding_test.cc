@@ -1,6 +1,7 @@
 // Token by token with a cache equals the whole sequence under a causal mask.
 #include "tests/support/compare.h"
 
+#include <attend/attention/linear_attention.h>
 #include <attend/core/error.h>
 #include <attend/kernels/cpu/isa.h>
 #include <attend/nn/block.h>
@@ -11,7 +12,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -337,6 +340,52 @@ TEST(TransformerStack, AFailedCallLeavesTheStateAsItWasOrLost) {
         }
         EXPECT_TRUE(same_bits(go_on(true), go_on(false)));
     }
+}
+
+// What is no refusal, as Ctrl-C, may come when a block's linear attention has gone on.
+TEST(TransformerStack, AnInterruptLosesStatesOfLinearAttention) {
+    struct Stopped {};
+    nn::StateDict state = decoder_state(false);
+    std::erase_if(state, [](const auto& entry) {
+        return entry.first.find("multihead_attn") != std::string::npos ||
+               entry.first.find("norm3") != std::string::npos;
+    });
+    bool stops = false;
+    LinearAttentionOptions linear = nn::LinearAttention::default_options();
+    linear.feature_map = FeatureMap::function;
+    linear.function = FeatureFunction{.map = [&](std::span<const double> x, std::span<double> phi) {
+        if (stops) throw Stopped();
+        for (std::size_t i = 0; i < x.size(); ++i) phi[i] = std::exp(x[i]);
+    }};
+    const nn::TransformerStack stack(nn::load_stack(
+        state, {.num_heads = 2, .norm = {.kind = nn::NormKind::rms, .epsilon = 1e-6F}, .linear = linear}));
+    const Tensor x = normal({2, 4, 16}, 1);
+    nn::StackState next = stack.start(2);
+    nn::StackInputs inputs{.state = &next};
+    stack.forward(tokens(x, 0, 2), inputs);
+    inputs.self.dropout = 0.5;
+    EXPECT_THROW(stack.forward(tokens(x, 2, 3), inputs), ValueError);
+    EXPECT_FALSE(next.lost);
+    inputs.self.dropout = 0.0;
+    stops = true;
+    EXPECT_THROW(stack.forward(tokens(x, 2, 3), inputs), Stopped);
+    EXPECT_TRUE(next.lost);
+    EXPECT_THROW(stack.forward(tokens(x, 2, 3), inputs), ValueError);
+}
+
+// Caches are the caller's to shorten: going back is no reason to end the program.
+TEST(TransformerStack, CachesOfOtherLengthsAreRefusedOnes) {
+    const nn::TransformerStack decoder = decoder_of(Mixer::softmax);
+    const Tensor x = normal({2, 4, 16}, 1);
+    const std::vector<nn::ProjectedMemory> memory = decoder.project(normal({2, 3, 16}, 2));
+    nn::StackState state = decoder.start(2);
+    nn::StackInputs inputs{.memory = memory, .state = &state};
+    decoder.forward(x, inputs);
+    state.caches[1]->truncate(0, 3);
+    inputs.self.dropout = 2.0;
+    EXPECT_THROW(decoder.forward(tokens(x, 0, 1), inputs), ValueError);
+    EXPECT_EQ(state.caches[0]->length(0), 4);
+    EXPECT_EQ(state.caches[1]->length(0), 3);
 }
 
 TEST(TransformerStack, RefusesStatesThatDoNotFit) {

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -199,6 +200,8 @@ TEST(EncoderDecoder, RefusesWhatDoesNotFit) {
                   model.choose(both, {}, std::vector<std::int64_t>{1, -1});
               }),
               "[EncoderDecoder] expected counts of at least 0, found -1");
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+    EXPECT_THROW(model.choose(both, one, std::vector<std::int64_t>{kMost, kMost}), ValueError);
     nn::DecoderState none;
     EXPECT_THROW(model.step(none, {}), ValueError);
 }

@@ -42,6 +42,13 @@ TEST(Positions, LearnedRowsBeginAtTheirOffset) {
     EXPECT_EQ(positions.width(), 3);
     EXPECT_EQ(message_of<ValueError>([&] { positions.rows(3, 2, made); }),
               "[Positions] expected positions from 0 to 3, found 3 to 4");
+    EXPECT_EQ(message_of<ValueError>([&] { positions.rows(-1, 1, made); }),
+              "[Positions] expected positions from 0 to 3, found -1 to -1");
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+    EXPECT_EQ(
+        message_of<ValueError>([&] { positions.rows(kMost, 2, made); }),
+        "[Positions] expected positions from 0 to 3, found " + std::to_string(kMost) + " to " + std::to_string(kMost));
+    EXPECT_THROW(nn::Positions({{"weight", table}}, 6).rows(0, 1, made), ValueError);
     EXPECT_THROW(nn::Positions({{"weight", table}}, 7), ShapeError);
     EXPECT_THROW(nn::Positions({{"weight", table}}, -1), ValueError);
     EXPECT_FALSE(nn::Positions().any());

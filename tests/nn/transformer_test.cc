@@ -240,14 +240,13 @@ TEST(Transformer, RefusesWhatDoesNotFit) {
         return message_of<Error>([&] { nn::TransformerStack(nn::load_stack(changed, options)); });
     };
     EXPECT_EQ(with("layers.1.linear2.weight", Tensor()),
-              "[Linear] expected a parameter 'weight' of shape [out, in], found 'bias', in 'linear2.', in 'layers.1.'");
+              "[Linear] expected a parameter 'weight' of shape [out, in], found 'bias', in 'layers.1.linear2.'");
     EXPECT_EQ(with("layers.0.norm1.weight", ones({9})),
-              "[Norm] expected parameter 'bias' of shape [9], found [8], in 'norm1.', in 'layers.0.'");
+              "[Norm] expected parameter 'bias' of shape [9], found [8], in 'layers.0.norm1.'");
     EXPECT_EQ(with("layers.0.linear1.weight", zeros({12, 9})),
               "[Block] expected the feed-forward network's first layer of width 8, found 9, in 'layers.0.'");
     EXPECT_EQ(with("layers.0.linear_gate.bias", zeros({16})),
-              "[Linear] expected a parameter 'weight' of shape [out, in], found 'bias', in 'linear_gate.', in "
-              "'layers.0.'");
+              "[Linear] expected a parameter 'weight' of shape [out, in], found 'bias', in 'layers.0.linear_gate.'");
     EXPECT_EQ(with("layers.0.norm1", zeros({8})),
               "[Block] expected the parameters of a Transformer's layer, found 'norm1', in 'layers.0.'");
     EXPECT_EQ(with("relative_attention_bias.weight", zeros({32, 3})), "[Transformer] expected relative positions of " +

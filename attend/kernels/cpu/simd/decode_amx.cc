@@ -1,5 +1,5 @@
 // Decoding on the processor's tiles, with a cache in int8 or with cache and queries in bfloat16: in one product 16 keys
-// meet up to 16 rows of queries, and up to 32 rows of weights 64 bytes of values.
+// meet up to 16 rows of queries, and up to 32 rows of weights (int8: 8, in two parts) 64 bytes of values.
 //
 // Scores: 16 keys are a tile of rows as they lie in the cache; queries, 16 or, in two parts each, 8, are its columns,
 // laid out once a split. Sums have keys as rows, and are transposed. Values: rows are weights, and columns are made of
@@ -51,7 +51,9 @@ bool are_even(const std::byte* const* rows, std::int64_t stride) {
 class LinesAhead {
 public:
     LinesAhead(const DecodeRows& rows, std::int64_t row_bytes)
-        : row_(rows.row + std::max(rows_ahead(row_bytes), kValueKeys)), row_bytes_(row_bytes) {}
+        : row_(rows.row + std::max(rows_ahead(row_bytes), kValueKeys)),
+          end_(rows.row + rows.count + kPrefetchRows),
+          row_bytes_(row_bytes) {}
 
     void ask(std::int64_t count) {
         while (count > 0) {
@@ -68,7 +70,7 @@ private:
     /// Sixteen rows that follow each other at once, or one.
     void begin_run() {
         const std::int64_t lines = (row_bytes_ + kTileBytes - 1) / kTileBytes;
-        const bool run = row_bytes_ % kTileBytes == 0 && are_even(row_, row_bytes_);
+        const bool run = row_bytes_ % kTileBytes == 0 && row_ + kTileSide <= end_ && are_even(row_, row_bytes_);
         const std::int64_t rows = run ? kTileSide : 1;
         at_ = *row_;
         left_ = rows * lines;
@@ -76,6 +78,7 @@ private:
     }
 
     const std::byte* const* row_;
+    const std::byte* const* end_;  // of the list
     std::int64_t row_bytes_;
     const std::byte* at_ = nullptr;
     std::int64_t left_ = 0;
@@ -335,7 +338,7 @@ void tile_values_of_bytes(const DecodeValues& args) {
     const BlockWeights weights{reinterpret_cast<std::uint8_t*>(args.scratch),
                                reinterpret_cast<float*>(args.scratch + padded_rows * 2 * kBlockKeys)};
     std::memset(weights.bytes, 0, static_cast<std::size_t>(padded_rows * 2 * kBlockKeys));
-    alignas(64) std::byte columns[4 * kTile] = {};  // zeros behind the last key
+    alignas(64) std::byte columns[4 * kTile] = {};  // behind the last key anything: weights are 0 there
     alignas(64) std::byte sums[4 * kTile];
     const auto tile_rows = static_cast<int>(2 * std::min(args.rows, kByteRows));
     TileShapes shapes;
