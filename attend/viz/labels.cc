@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <clocale>
+#include <cstdint>
 #include <cwchar>
 #include <optional>
 
@@ -75,7 +76,7 @@ bool is_all_unseen(std::string_view text) {
     return true;
 }
 
-enum class Spaces { as_signs, as_they_are };
+enum class Spaces : std::uint8_t { as_signs, as_they_are };
 
 std::string visible(std::string_view text, Spaces spaces) {
     const bool all_unseen = is_all_unseen(text);

@@ -374,7 +374,7 @@ TEST(TransformerStack, AnInterruptLosesStatesOfLinearAttention) {
 }
 
 // Caches are the caller's to shorten: going back is no reason to end the program.
-TEST(TransformerStack, CachesOfOtherLengthsAreRefusedOnes) {
+TEST(TransformerStack, ARefusalLeavesCachesOfDifferentLengths) {
     const nn::TransformerStack decoder = decoder_of(Mixer::softmax);
     const Tensor x = normal({2, 4, 16}, 1);
     const std::vector<nn::ProjectedMemory> memory = decoder.project(normal({2, 3, 16}, 2));
