@@ -14,11 +14,12 @@ void run_decode(const kernels::AttentionProblem& problem, const kernels::cpu::fl
     const std::span<std::byte> memory = thread_workspace(floats * sizeof(float));
     const std::span<float> partials(reinterpret_cast<float*>(memory.data()), floats);
     const std::size_t bytes = flash::decode_scratch(plan);
-    parallel_for(static_cast<std::int64_t>(plan.splits.size()), [&](std::int64_t i) {
-        flash::decode(problem, source, plan, plan.splits[static_cast<std::size_t>(i)], partials, thread_scratch(bytes));
+    parallel_for(static_cast<std::int64_t>(plan.units.size()), [&](std::int64_t i) {
+        flash::decode(problem, source, outputs, plan, plan.units[static_cast<std::size_t>(i)], partials,
+                      thread_scratch(bytes));
     });
-    parallel_for(static_cast<std::int64_t>(plan.groups.size()), [&](std::int64_t i) {
-        flash::merge(problem, outputs, plan, plan.groups[static_cast<std::size_t>(i)], partials);
+    parallel_for(static_cast<std::int64_t>(plan.parted.size()), [&](std::int64_t i) {
+        flash::merge(problem, outputs, plan, plan.parted[static_cast<std::size_t>(i)], partials);
     });
 }
 

@@ -4,7 +4,7 @@
 ///
 /// Keys and values are given as a list of row addresses, so that pages, padding and plain tensors are all the same to a
 /// kernel, and the row that is read some KB later can be asked for ahead. Lists are padded to a multiple of
-/// kDecodeStep with rows of zeros.
+/// DecodeKernels::step with rows of zeros.
 ///
 ///     scores      [panel][rows][columns]   panels as in tile_kernels.h, so that its modifiers and masks apply
 ///     out         [rows][out_stride]       float
@@ -22,7 +22,7 @@
 namespace attend::kernels::cpu {
 
 inline constexpr std::int64_t kSplitKeys = 512;     ///< keys of a split at most
-inline constexpr std::int64_t kDecodeStep = 32;     ///< lists of rows are padded to a multiple
+inline constexpr std::int64_t kDecodeStep = 32;     ///< splits begin at a multiple
 inline constexpr std::int64_t kPrefetchRows = 256;  ///< addresses behind a list, to be asked for ahead
 inline constexpr std::int64_t kDecodePadding = 64;  ///< rows of packed queries and of out are padded to a multiple
 
@@ -30,7 +30,7 @@ inline constexpr std::int64_t kDecodePadding = 64;  ///< rows of packed queries 
 struct DecodeRows {
     const std::byte* const* row = nullptr;  ///< [count + kPrefetchRows] addresses
     const float* scale = nullptr;           ///< int8: [count], what a row's numbers are multiplied with
-    std::int64_t count = 0;                 ///< a multiple of kDecodeStep
+    std::int64_t count = 0;                 ///< a multiple of the table's step
     std::int64_t dim = 0;                   ///< elements of a row
 };
 
@@ -55,7 +55,8 @@ struct DecodeValues {
 
 /// The functions for one instruction set, type of cache and type of query.
 struct DecodeKernels {
-    Isa isa = Isa::scalar;  ///< what they are written for
+    Isa isa = Isa::scalar;            ///< what they are written for
+    std::int64_t step = kDecodeStep;  ///< lists of rows are padded to a multiple
     /// Bytes, a multiple of 64, of packed queries.
     std::size_t (*query_bytes)(std::int64_t rows, std::int64_t dim) = nullptr;
     /// One row of the queries into place `row` of packed ones.

@@ -37,10 +37,11 @@ struct Partial {
 /// A row of keys or values that adds nothing.
 alignas(64) constexpr std::byte kZeros[kMostDimensions * sizeof(float)] = {};
 
-/// Keys of a split, rounded up to what kernels take at a time.
-constexpr std::int64_t padded_keys(std::int64_t keys) {
-    return divide_up(keys, kDecodeStep) * kDecodeStep;
-}
+/// Of the next split's keys and values, asked for at most.
+constexpr std::int64_t kAskedBytes = 16 * 1024;
+
+/// Keys of a unit, from which on it takes no further group: some microseconds.
+constexpr std::int64_t kUnitKeys = 256;
 
 /// The parts of scratch.
 struct Parts {
@@ -81,7 +82,8 @@ public:
           rows_(group_ * queries_of_head_),
           columns_(plan.tile_kernels.columns),
           keys_(split.end - split.begin),
-          padded_(padded_keys(keys_)),
+          padded_(divide_up(keys_, kernels_.step) * kernels_.step),
+          panels_(divide_up(padded_, columns_)),
           sees_all_(!rules_.has_masks() && rules_.positions_full({0, 0, queries_of_head_, split.begin, keys_})) {
         Arena arena(scratch);
         parts_.lay_out(plan, arena);
@@ -94,11 +96,12 @@ public:
                                 plan_.query_dim, r, parts_.queries);
         }
         list_rows();
+        ask_for_next();
         const float factor = rules_.has_modifiers() ? 1.0F : static_cast<float>(problem_.scale * std::numbers::log2e);
         kernels_.scores({parts_.queries, rows_of(0, plan_.query_dim), rows_, factor, parts_.panels});
         bool hides = false;
-        for (std::int64_t panel = 0; panel * columns_ < padded_; ++panel) hides = finish(panel) || hides;
-        kernels_.weigh(parts_.panels, padded_ / columns_, rows_, partial.maximum, partial.sum);
+        for (std::int64_t panel = 0; panel < panels_; ++panel) hides = finish(panel) || hides;
+        kernels_.weigh(parts_.panels, panels_, rows_, partial.maximum, partial.sum);
         const DecodeValues args{.weights = parts_.panels,
                                 .values = rows_of(padded_, plan_.value_dim),
                                 .rows = rows_,
@@ -150,6 +153,30 @@ private:
         std::fill(next + ahead, next + kPrefetchRows, kZeros);
         std::fill(parts_.scales + keys_, parts_.scales + padded_, 0.0F);
         std::fill(parts_.scales + padded_ + keys_, parts_.scales + 2 * padded_, 0.0F);
+    }
+
+    /// Asks for what the next split reads first, where that is not the rest of this one's sequence.
+    void ask_for_next() const {
+        if (split_.end < sequence_.key_count) return;
+        const Split* next = &split_ + 1;
+        if (next == plan_.splits.data() + plan_.splits.size()) return;
+        const Sequence& sequence = problem_.sequences[static_cast<std::size_t>(next->sequence)];
+        const auto size = static_cast<std::int64_t>(size_of(source_.dtype));
+        const auto ask = [&](const void* rows, std::int64_t stride, std::int64_t dim, std::int64_t count) {
+            for (std::int64_t j = 0; j < count; ++j) {
+                const auto* row = static_cast<const std::byte*>(rows) + j * stride * size;
+                for (std::int64_t at = 0; at < dim * size; at += 64) __builtin_prefetch(row + at, 0, 2);
+            }
+        };
+        std::int64_t left = kAskedBytes / std::max<std::int64_t>(1, (plan_.query_dim + plan_.value_dim) * size);
+        for (std::int64_t token = next->begin; token < next->end && left > 0;) {
+            const CacheRun run = source_.run(sequence.batch, next->kv_head, sequence.key_begin + token);
+            const std::int64_t count = std::min({run.count, next->end - token, left});
+            ask(run.keys, source_.key_stride, plan_.query_dim, count);
+            ask(run.values, source_.value_stride, plan_.value_dim, count);
+            token += count;
+            left -= count;
+        }
     }
 
     /// Products of a panel to logits. @return whether pairs are hidden
@@ -208,7 +235,8 @@ private:
     std::int64_t rows_;
     std::int64_t columns_;
     std::int64_t keys_;
-    std::int64_t padded_;
+    std::int64_t padded_;  ///< keys with those that fill up the kernels' step
+    std::int64_t panels_;
     bool sees_all_;  ///< whether every query sees every key
     Parts parts_;
 };
@@ -288,6 +316,27 @@ DecodePlan::DecodePlan(const AttentionProblem& problem, DType cache)
             groups.push_back(group);
         }
     }
+    std::int64_t keys = kUnitKeys;  // of the last unit, or too many for another group
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+        const SplitGroup& group = groups[g];
+        const auto index = static_cast<std::int64_t>(g);
+        if (group.end - group.begin > 1) {
+            for (std::int64_t s = group.begin; s < group.end; ++s) units.push_back({s, s + 1, index, index});
+            parted.push_back(group);
+            keys = kUnitKeys;
+            continue;
+        }
+        if (keys >= kUnitKeys) {
+            units.push_back({group.begin, group.begin, index, index});
+            keys = 0;
+        }
+        units.back().split_end = group.end;
+        units.back().group_end = index + 1;
+        for (std::int64_t s = group.begin; s < group.end; ++s) {
+            const Split& split = splits[static_cast<std::size_t>(s)];
+            keys += split.end - split.begin;
+        }
+    }
 }
 
 std::size_t decode_scratch(const DecodePlan& plan) {
@@ -296,9 +345,15 @@ std::size_t decode_scratch(const DecodePlan& plan) {
     return measure.bytes();
 }
 
-void decode(const AttentionProblem& problem, const CacheSource& source, const DecodePlan& plan, const Split& split,
-            std::span<float> partials, std::span<std::byte> scratch) {
-    Decode(problem, source, plan, split, scratch).run(Partial(partials.data(), plan, split.partial));
+void decode(const AttentionProblem& problem, const CacheSource& source, const AttentionOutputs& outputs,
+            const DecodePlan& plan, const DecodeUnit& unit, std::span<float> partials, std::span<std::byte> scratch) {
+    for (std::int64_t s = unit.split_begin; s < unit.split_end; ++s) {
+        const Split& split = plan.splits[static_cast<std::size_t>(s)];
+        Decode(problem, source, plan, split, scratch).run(Partial(partials.data(), plan, split.partial));
+    }
+    for (std::int64_t g = unit.group_begin; g < unit.group_end; ++g) {
+        merge(problem, outputs, plan, plan.groups[static_cast<std::size_t>(g)], partials);
+    }
 }
 
 void merge(const AttentionProblem& problem, const AttentionOutputs& outputs, const DecodePlan& plan,
@@ -307,6 +362,7 @@ void merge(const AttentionProblem& problem, const AttentionOutputs& outputs, con
     const std::int64_t heads = group_of(problem);
     const std::int64_t width = problem.value.shape()[3];
     float* data = const_cast<float*>(partials.data());  // only read
+    float out[kMostDimensions];
     for (std::int64_t r = 0; r < heads * sequence.query_count; ++r) {
         float maximum = -kInfinity;
         for (std::int64_t s = group.begin; s < group.end; ++s) {
@@ -315,7 +371,7 @@ void merge(const AttentionProblem& problem, const AttentionOutputs& outputs, con
         }
         const float shift = maximum == -kInfinity ? 0.0F : maximum;
         float sum = 0.0F;
-        float out[kMostDimensions] = {};
+        std::fill_n(out, width, 0.0F);
         for (std::int64_t s = group.begin; s < group.end; ++s) {
             const Partial partial(data, plan, s);
             // 0 for a split without anything visible, whose O is 0 (or NaN, which stays).

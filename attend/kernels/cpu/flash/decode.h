@@ -3,8 +3,9 @@
 /// queries of a group of heads (Dao et al., "Flash-Decoding", 2023).
 ///
 /// Keys are split at every kSplitKeys from the sequence's first, whatever the number of threads; each split gives a
-/// partial result (maximum, sum, O) in float32, and the partial results are merged in order. A split is a unit of work,
-/// so one sequence with one head of keys keeps all cores busy.
+/// partial result (maximum, sum, O) in float32, and the partial results are merged in order. A whole split is a unit of
+/// work, so one sequence with one head of keys keeps all cores busy.
+/// Short splits share a unit, and each asks for the keys and values of the next, which the processor does not foresee.
 /// Cost: the bytes of keys and values; memory: a partial result for each split.
 #pragma once
 
@@ -78,6 +79,14 @@ struct SplitGroup {
     std::int64_t end = 0;       ///< behind the last
 };
 
+/// Splits that one thread computes one after the other, and the groups that are whole by then.
+struct DecodeUnit {
+    std::int64_t split_begin = 0;  ///< first split
+    std::int64_t split_end = 0;    ///< behind the last
+    std::int64_t group_begin = 0;  ///< first group to merge
+    std::int64_t group_end = 0;    ///< behind the last
+};
+
 /// The work of a call.
 struct DecodePlan {
     /// @param problem must outlive this @param cache dtype of keys and values
@@ -85,8 +94,10 @@ struct DecodePlan {
 
     const DecodeKernels& kernels;         ///< what products are computed with
     const TileKernels& tile_kernels;      ///< what panels of scores are modified and masked with
-    std::vector<Split> splits = {};       ///< units of work
+    std::vector<Split> splits = {};       ///< what is computed
     std::vector<SplitGroup> groups = {};  ///< what is merged
+    std::vector<DecodeUnit> units = {};   ///< of work
+    std::vector<SplitGroup> parted = {};  ///< of groups, those of several splits, which no unit merges
     std::int64_t rows = 0;                ///< queries times heads of a group, at most
     std::int64_t width = 0;               ///< floats of a row of O
     std::int64_t query_dim = 0;           ///< d
@@ -99,9 +110,10 @@ struct DecodePlan {
 /// Bytes of scratch, aligned to 64.
 std::size_t decode_scratch(const DecodePlan& plan);
 
-/// The partial result of one split. @param partials of plan.partial_floats()
-void decode(const AttentionProblem& problem, const CacheSource& source, const DecodePlan& plan, const Split& split,
-            std::span<float> partials, std::span<std::byte> scratch);
+/// The partial results of a unit's splits, and output and log-sum-exp of its groups. @param partials of
+/// plan.partial_floats()
+void decode(const AttentionProblem& problem, const CacheSource& source, const AttentionOutputs& outputs,
+            const DecodePlan& plan, const DecodeUnit& unit, std::span<float> partials, std::span<std::byte> scratch);
 
 /// Merges a group's partial results in order and writes output and log-sum-exp.
 void merge(const AttentionProblem& problem, const AttentionOutputs& outputs, const DecodePlan& plan,

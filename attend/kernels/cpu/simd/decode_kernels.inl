@@ -61,8 +61,9 @@ inline std::int64_t rows_ahead(std::int64_t row_bytes) {
 /// after the other what AMD's own prefetchers ask for is best (Zen 4: 30 of 33 GB/s, against 20 to 24). They lose their
 /// way between pages (17 against 24), and where computing takes about as long as memory, what it needs must be there
 /// before. Intel's run ahead less far: rows of 256 bytes come a quarter faster when asked for (Emerald Rapids: 14 GB/s
-/// against 11), longer ones as fast.
+/// against 11), longer ones as fast. Nothing is asked for where a list ends before what would be.
 inline bool asks_ahead(std::int64_t queries, const DecodeRows& rows, std::int64_t row_bytes) {
+    if (2 * rows.count <= rows_ahead(row_bytes)) return false;
     return queries > 1 || is_intel() || rows.row[rows.count - 1] - rows.row[0] != (rows.count - 1) * row_bytes;
 }
 
@@ -602,11 +603,13 @@ void add_rows(Block block, std::int64_t rows, bool ask, const Add& add) {
     }
 }
 
+/// Keys that lists for floats are padded to a multiple of.
+constexpr std::int64_t kFloatStep = 16;
+
 /// Keys of a block: all, unless rows of queries or parts of a row of values take turns, which must be few keys, so that
 /// they are still in the first-level cache.
 inline std::int64_t block_keys(std::int64_t queries, std::int64_t parts, std::int64_t count) {
-    if (queries > kMostQueries) return std::min<std::int64_t>(kColumns, 16);
-    return parts > 1 ? kDecodeStep : count;
+    return queries > kMostQueries || parts > 1 ? std::min<std::int64_t>(kColumns, kFloatStep) : count;
 }
 
 /// [row][padded dim] sums, which unlike args.out are aligned; then scaled weights as args.weights.
@@ -674,6 +677,7 @@ inline DecodeKernels decode_common(Isa isa) {
 template <DType kType>
 DecodeKernels decode_floats(Isa isa) {
     DecodeKernels table = decode_common(isa);
+    table.step = kFloatStep;
     table.query_bytes = float_query_bytes;
     table.pack_query = pack_float_query;
     table.scores = scores<FloatProduct<kType>>;
