@@ -74,7 +74,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t kMost = std::size_t{36} << 20U;
+    static constexpr std::size_t kMost = std::size_t{128} << 20U;
     struct Block {
         std::byte* pointer = nullptr;
         std::size_t bytes = 0;

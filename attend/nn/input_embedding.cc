@@ -1,9 +1,12 @@
 #include <attend/nn/input_embedding.h>
 
+#include <attend/core/divide.h>
 #include <attend/core/error.h>
+#include <attend/core/threads.h>
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -23,6 +26,15 @@ void check_below(const std::string& what, std::int64_t found, std::int64_t size)
     if (found >= 0 && found < size) return;
     throw ValueError(
         kModule, "expected " + what + " from 0 to " + std::to_string(size - 1) + ", found " + std::to_string(found));
+}
+
+/// Calls write(row) for rows of so many numbers.
+void for_rows(std::int64_t rows, std::int64_t width, const std::function<void(std::int64_t)>& write) {
+    constexpr std::int64_t kNumbersOfTask = 1 << 14;
+    const std::int64_t each = std::max<std::int64_t>(1, kNumbersOfTask / std::max<std::int64_t>(1, width));
+    parallel_for(divide_up(rows, each), [&](std::int64_t task) {
+        for (std::int64_t i = task * each; i < std::min(rows, (task + 1) * each); ++i) write(i);
+    });
 }
 
 }  // namespace
@@ -87,11 +99,11 @@ Tensor InputEmbedding::forward(std::span<const std::int64_t> ids, std::span<cons
         float* rows = x.data<float>() + starts[s] * d;
         const auto numbers = static_cast<std::size_t>((starts[s + 1] - starts[s]) * d);
         if (numbers > 0 && parts_.positions.any()) std::memcpy(rows, from_start.data(), numbers * sizeof(float));
-        for (std::int64_t i = starts[s]; i < starts[s + 1]; ++i) {
-            add_row(ids[static_cast<std::size_t>(i)], x.data<float>() + i * d);
-            add_kind(kinds.empty() ? 0 : kinds[static_cast<std::size_t>(i)], x.data<float>() + i * d);
-        }
     }
+    for_rows(starts.empty() ? 0 : starts.back(), d, [&](std::int64_t i) {
+        add_row(ids[static_cast<std::size_t>(i)], x.data<float>() + i * d);
+        add_kind(kinds.empty() ? 0 : kinds[static_cast<std::size_t>(i)], x.data<float>() + i * d);
+    });
     if (parts_.norm) parts_.norm->forward_in_place(x);
     return x;
 }
@@ -101,14 +113,15 @@ Tensor InputEmbedding::step(std::span<const std::int64_t> ids, std::int64_t posi
     Tensor made;
     const TensorView row_of_position = parts_.positions.rows(position, 1, made);
     Tensor x({1, static_cast<std::int64_t>(ids.size()), d});
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-        float* row = x.data<float>() + static_cast<std::int64_t>(i) * d;
+    for_rows(static_cast<std::int64_t>(ids.size()), d, [&](std::int64_t i) {
+        float* row = x.data<float>() + i * d;
         if (parts_.positions.any()) {
             std::memcpy(row, row_of_position.data(), static_cast<std::size_t>(d) * sizeof(float));
         }
-        if (ids[i] != -1) add_row(ids[i], row);
+        const std::int64_t id = ids[static_cast<std::size_t>(i)];
+        if (id != -1) add_row(id, row);
         add_kind(0, row);
-    }
+    });
     if (parts_.norm) parts_.norm->forward_in_place(x);
     return x;
 }

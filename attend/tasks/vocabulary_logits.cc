@@ -11,7 +11,8 @@ namespace attend {
 
 namespace {
 
-constexpr std::int64_t kColumns = 4096;  // whatever the number of rows, since sums follow from it
+constexpr std::int64_t kColumns = 2048;  // whatever the number of rows, since sums follow from it
+constexpr std::int64_t kRows = 16;       // of a task that merges parts
 
 }  // namespace
 
@@ -32,12 +33,14 @@ std::vector<search::BestLogits> best_logits(const nn::Linear& output, const Tens
                 logits.data<float>() + r * width, width, first, most, least[static_cast<std::size_t>(r)]);
         }
     });
-    std::vector<search::BestLogits> result;
-    result.reserve(static_cast<std::size_t>(count));
-    for (std::int64_t r = 0; r < count; ++r) {
-        const auto own = std::span(found).subspan(static_cast<std::size_t>(r * parts), static_cast<std::size_t>(parts));
-        result.push_back(search::merge_parts(own, columns, most));
-    }
+    std::vector<search::BestLogits> result(static_cast<std::size_t>(count));
+    parallel_for(divide_up(count, kRows), [&](std::int64_t task) {
+        for (std::int64_t r = task * kRows; r < std::min(count, (task + 1) * kRows); ++r) {
+            const auto own =
+                std::span(found).subspan(static_cast<std::size_t>(r * parts), static_cast<std::size_t>(parts));
+            result[static_cast<std::size_t>(r)] = search::merge_parts(own, columns, most);
+        }
+    });
     return result;
 }
 
