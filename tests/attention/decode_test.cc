@@ -113,10 +113,12 @@ TEST_P(Decode, HiddenKeysMayHoldNaNAndVisibleOnesReachTheirRows) {
 
 TEST_P(Decode, BitsDoNotDependOnThreadsBatchOrCache) {
     for (const DType dtype : {DType::float32, DType::bfloat16}) {
-        const std::vector<std::int64_t> lengths = {1300, 17, 512};
-        const Tensor q = normal({3, 4, 1, 40}, 1, dtype);
-        const Tensor k = normal({3, 2, 1300, 40}, 2, dtype);
-        const Tensor v = normal({3, 2, 1300, 40}, 3, dtype);
+        // Of several splits, and short ones that share a unit of work.
+        const std::vector<std::int64_t> lengths = {1300, 17, 512, 3, 600, 0, 33};
+        const auto batch = static_cast<std::int64_t>(lengths.size());
+        const Tensor q = normal({batch, 4, 1, 40}, 1, dtype);
+        const Tensor k = normal({batch, 2, 1300, 40}, 2, dtype);
+        const Tensor v = normal({batch, 2, 1300, 40}, 3, dtype);
         const AttentionOptions options{.mask = Mask::key_lengths(lengths)};
         set_num_threads(1);
         const AttentionResult want = attention(q, k, v, options);
@@ -125,12 +127,12 @@ TEST_P(Decode, BitsDoNotDependOnThreadsBatchOrCache) {
             EXPECT_TRUE(same_bits(attention(q, k, v, options).output, want.output));
         }
         set_num_threads(0);
-        KvCache cache({.batch = 3, .kv_heads = 2, .head_dim = 40, .capacity = 16, .dtype = dtype});
+        KvCache cache({.batch = batch, .kv_heads = 2, .head_dim = 40, .capacity = 16, .dtype = dtype});
         cache.append(k, v, lengths);
         EXPECT_TRUE(same_bits(attention(q, cache).output, want.output));
         PagedKvCache paged({.kv_heads = 2, .head_dim = 40, .page_size = 48, .pages = 3, .dtype = dtype});
         std::vector<std::int64_t> sequences;
-        for (std::int64_t b = 0; b < 3; ++b) {
+        for (std::int64_t b = 0; b < batch; ++b) {
             sequences.push_back(paged.add_sequence());
             const auto own = [&](const Tensor& t) {
                 return t.view().slice(0, b, b + 1).slice(2, 0, lengths[static_cast<std::size_t>(b)]);
