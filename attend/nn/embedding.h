@@ -9,7 +9,6 @@
 #include <attend/nn/module.h>
 
 #include <cstdint>
-#include <utility>
 
 namespace attend::nn {
 
@@ -29,7 +28,7 @@ public:
     /// Rows of an output layer that is packed already (Press and Wolf 2017, "Using the Output Embedding to Improve
     /// Language Models"): memory for one table. A row is gathered, one cache line for each of its numbers (4 bytes), as
     /// it was rounded. @param tied [num_embeddings, embedding_dim]
-    explicit Embedding(PackedMatrix tied) : packed_(std::move(tied)), is_packed_(true) {}
+    explicit Embedding(const PackedMatrix& tied) : packed_(tied), is_packed_(true) {}
 
     /// @param indices int64 [...] @return [..., embedding_dim], dtype of the weight
     /// @throws DTypeError, ValueError for an index out of range

@@ -134,8 +134,8 @@ Linear::Linear(const TensorView& weight, const TensorView& bias, DType kept) : b
     keep(weight, kept);
 }
 
-Linear::Linear(PackedMatrix weight, Tensor bias, std::optional<double> input_scale, DType dtype)
-    : packed_(std::move(weight)), bias_(std::move(bias)), dtype_(dtype), input_scale_(input_scale) {
+Linear::Linear(const PackedMatrix& weight, Tensor bias, std::optional<double> input_scale, DType dtype)
+    : packed_(weight), bias_(std::move(bias)), dtype_(dtype), input_scale_(input_scale) {
     check_bias(bias_, packed_.out_features());
 }
 

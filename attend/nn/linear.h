@@ -57,7 +57,8 @@ public:
     Linear(const TensorView& weight, const TensorView& bias, DType kept = DType::float32);
     /// A weight that is packed already. @param input_scale of int8 weights, see DenseOptions @param dtype in which
     /// state_dict gives it @throws ShapeError, DTypeError
-    Linear(PackedMatrix weight, Tensor bias, std::optional<double> input_scale = {}, DType dtype = DType::float32);
+    Linear(const PackedMatrix& weight, Tensor bias, std::optional<double> input_scale = {},
+           DType dtype = DType::float32);
 
     /// A weight of which `select` usually takes a few rows, as a vocabulary's: it is packed when all are first asked
     /// for.

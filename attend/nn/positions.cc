@@ -60,8 +60,9 @@ TensorView Positions::rows(std::int64_t first, std::int64_t count, Tensor& made)
     const std::int64_t end = layout_ ? std::int64_t{1} << 53 : rows_.size(0) - offset_;
     if (first < 0 || count < 0 || first > end || count > end - first) {
         std::int64_t last = first;
-        if (count > 0 && __builtin_add_overflow(first, count - 1, &last))
+        if (count > 0 && __builtin_add_overflow(first, count - 1, &last)) {
             last = std::numeric_limits<std::int64_t>::max();
+        }
         const std::string expected = layout_    ? "positions of at least 0 and below 2^53"
                                      : end == 0 ? "no positions of a table without rows"
                                                 : "positions from 0 to " + std::to_string(end - 1);

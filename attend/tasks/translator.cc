@@ -101,6 +101,7 @@ std::vector<std::vector<std::size_t>> best_choices(const std::vector<std::vector
         best = std::move(longer);
     }
     std::vector<std::vector<std::size_t>> result;
+    result.reserve(best.size());
     for (Choice& choice : best) result.push_back(std::move(choice.of_part));
     return result;
 }

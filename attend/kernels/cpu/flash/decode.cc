@@ -38,7 +38,7 @@ struct Partial {
 alignas(64) constexpr std::byte kZeros[kMostDimensions * sizeof(float)] = {};
 
 /// Of the next split's keys and values, asked for at most.
-constexpr std::int64_t kAskedBytes = 16 * 1024;
+constexpr std::int64_t kAskedBytes = std::int64_t{16} << 10U;
 
 /// Keys of a unit, from which on it takes no further group: some microseconds.
 constexpr std::int64_t kUnitKeys = 256;
