@@ -19,7 +19,6 @@ namespace attend {
 
 namespace {
 
-using kernels::cpu::Format;
 using kernels::cpu::kDenseColumns;
 using kernels::cpu::dense::ColumnSource;
 using kernels::cpu::dense::PackedColumns;

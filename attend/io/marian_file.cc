@@ -135,7 +135,7 @@ MarianFile::MarianFile(MappedFile file) : file_(std::move(file)) {
                                             " bytes for '" + names[i] + "' of shape " + to_string(item.shape) +
                                             " in '" + path + "', found " + std::to_string(item.data.size()));
         }
-        if (!items_.emplace(names[i], std::move(item)).second) {
+        if (!items_.emplace(names[i], item).second) {
             throw FileError(kOperation,
                             "expected one tensor of each name in '" + path + "', found two of '" + names[i] + "'");
         }
@@ -162,7 +162,7 @@ const MarianFile::Item& MarianFile::item(const std::string& name) const {
 Tensor MarianFile::floats(const std::string& name) const {
     const Item& found = item(name);
     if (found.type == kQuantized && found.shape.numel() == 1) {
-        float multiplier;
+        float multiplier = 0.0F;
         std::memcpy(&multiplier, found.data.data() + 1, sizeof multiplier);
         return full(found.shape, static_cast<double>(static_cast<float>(static_cast<int>(found.data[0])) / multiplier));
     }

@@ -102,7 +102,7 @@ std::vector<std::int64_t> MarianShortlist::candidates(std::span<const std::int64
         const std::uint64_t end = word(kHeaderWords + static_cast<std::uint64_t>(id) + 1);
         const std::byte* ids = file_.bytes().data() + (kHeaderWords + offsets_) * sizeof(std::uint64_t);
         for (std::uint64_t i = begin; i < end; ++i) {
-            std::uint32_t target;
+            std::uint32_t target = 0;
             std::memcpy(&target, ids + i * sizeof target, sizeof target);
             add(target);
         }

@@ -37,7 +37,7 @@ void copy_bytes(const Rows& rows, std::byte* out, std::int64_t stride) {
 
 void add_128(std::byte* rows, std::int64_t bytes) {
     for (std::int64_t i = 0; i < bytes; i += kLaneBytes) {
-        std::uint32_t lane;
+        std::uint32_t lane = 0;
         std::memcpy(&lane, rows + i, sizeof lane);
         lane ^= kSignBits;
         std::memcpy(rows + i, &lane, sizeof lane);
@@ -55,7 +55,7 @@ const std::byte* element_of(const PackedColumns& from, std::int64_t column, std:
 
 std::int64_t pack_scratch(std::int64_t depth) {
     // Gathered rows, converted rows, and offsets that nobody wants.
-    return 2 * kDenseColumns * row_bytes(depth) + kStepBytes;
+    return 2 * std::int64_t{kDenseColumns} * row_bytes(depth) + kStepBytes;
 }
 
 void gather_rows(const ColumnSource& source, std::int64_t first, std::int64_t count, std::int64_t depth,
@@ -148,7 +148,7 @@ void unpack_column(const PackedColumns& from, std::int64_t column, float* out) {
         if (from.format == Format::floats) {
             std::memcpy(out + k, at, sizeof(float));
         } else if (from.format == Format::pairs) {
-            std::uint16_t bits;
+            std::uint16_t bits = 0;
             std::memcpy(&bits, at, sizeof bits);
             out[k] = static_cast<float>(bfloat16::from_bits(bits));
         } else {

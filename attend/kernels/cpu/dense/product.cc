@@ -126,7 +126,7 @@ private:
 
     /// Found once for tiles of one size after the other.
     DenseKernel kernel(int rows, std::int64_t panels, bool stream) {
-        const std::int64_t key = (rows * 8 + panels) * 2 + (stream ? 1 : 0);
+        const std::int64_t key = (std::int64_t{rows} * 8 + panels) * 2 + (stream ? 1 : 0);
         if (key != found_key_) {
             found_ = kernels_.kernel(rows, static_cast<int>(panels), stream);
             found_key_ = key;

@@ -333,9 +333,10 @@ private:
 
     /// What products lack to be logits: modifiers and masks.
     void finish_scores(const PanelPosition& position, const float* start, float* weights) {
-        if (rules_.has_modifiers())
+        if (rules_.has_modifiers()) {
             rules_.modify(position, true, start, parts_.derivative, rules_.has_gradients() ? parts_.raw : nullptr,
                           weights);
+        }
         if (rules_.has_masks() || !rules_.positions_full(position)) rules_.mask(position, true, weights);
     }
 

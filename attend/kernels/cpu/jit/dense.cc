@@ -20,7 +20,7 @@ public:
     explicit AssembledTiles(Format format) : format_(format) {}
 
     DenseKernel find(int count, int panels, bool stream) {
-        const auto index = static_cast<std::size_t>(((count - 1) * 3 + panels / 2) * 2 + (stream ? 1 : 0));
+        const auto index = static_cast<std::size_t>((count - 1) * 6 + panels / 2 * 2 + (stream ? 1 : 0));
         DenseKernel kernel = tiles_[index].load(std::memory_order_acquire);
         if (kernel == nullptr) {
             const std::lock_guard lock(jit::assembly_mutex());

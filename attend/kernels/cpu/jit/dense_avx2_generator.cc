@@ -9,7 +9,6 @@ namespace attend::kernels::cpu::jit {
 
 namespace {
 
-using Xbyak::Reg64;
 using Xbyak::RegExp;
 using Xbyak::Ymm;
 
@@ -66,7 +65,8 @@ Ymm DenseAvx2Generator::accumulator(const Strip& strip, int row, int vector) con
 
 RegExp DenseAvx2Generator::row_address(int row, int step, int half) const {
     const int words = format_ == Format::quads ? half * static_cast<int>(kLaneBytes) : 0;
-    const auto at = static_cast<std::size_t>(step * lane_bytes_ + words);
+    const int bytes = step * lane_bytes_ + words;
+    const auto at = static_cast<std::size_t>(bytes);
     switch (row) {
         case 0:
             return r8 + at;
@@ -84,7 +84,7 @@ RegExp DenseAvx2Generator::row_address(int row, int step, int half) const {
 }
 
 Xbyak::Address DenseAvx2Generator::column_address(const Strip& strip, int vector, int step) const {
-    const int which = strip.first + vector;
+    const std::int64_t which = strip.first + vector;
     const auto at = static_cast<std::size_t>(step * kStepBytes + which % kVectorsOfPanel * kVector);
     switch (which / kVectorsOfPanel) {
         case 0:
@@ -226,7 +226,7 @@ void DenseAvx2Generator::step_of_few_bytes(const Strip& strip, int index) {
 
 void DenseAvx2Generator::finish_sums(const Strip& strip) {
     const auto place = [&](int row, int v) {
-        const int which = strip.first + v;
+        const std::int64_t which = strip.first + v;
         const std::int64_t at =
             which / kVectorsOfPanel * kSums * kLaneBytes + row * kStepBytes + which % kVectorsOfPanel * kVector;
         return ptr[rax + static_cast<std::size_t>(at)];
