@@ -32,7 +32,9 @@ bool holds_model(const std::filesystem::path& folder) {
 std::string models_at_hand() {
     std::vector<std::string> found;
     std::vector<std::string> places = {"models"};
-    if (const char* folder = std::getenv("ATTEND_MODELS")) places.emplace_back(folder);
+    const char* folder = std::getenv("ATTEND_MODELS");
+    std::error_code apart;
+    if (folder != nullptr && !std::filesystem::equivalent(folder, "models", apart)) places.emplace_back(folder);
     for (const std::string& place : places) {
         std::error_code ignored;
         for (const auto& entry : std::filesystem::directory_iterator(place, ignored)) {

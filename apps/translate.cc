@@ -65,8 +65,9 @@ public:
         options.shortlist = !arguments.no_shortlist;
         translators_.push_back(Translator::from_pretrained(arguments.model, options));
         if (!arguments.then.empty()) translators_.push_back(Translator::from_pretrained(arguments.then, options));
+        check_languages();
         options_.scores = arguments.format.scores || arguments.format.json;
-        options_.alignment = arguments.format.json;
+        options_.alignment = arguments.format.json || !arguments.attention.empty();
         options_.attention = arguments.wants_attention();
         options_.n_best = arguments.format.n_best;
         check_options();
@@ -126,6 +127,17 @@ private:
         }
     }
 
+    /// The second model reads what the first writes, as far as the names of Firefox's models tell.
+    void check_languages() const {
+        const std::string& written = translators_.front().target_language();
+        const std::string& read = translators_.back().source_language();
+        for (const Translator& translator : translators_) {
+            if (translator.search_family() != SearchFamily::marian) return;
+        }
+        if (translators_.size() < 2 || written.empty() || read.empty() || written == read) return;
+        throw CLI::ValidationError("--then", "expected a model from '" + written + "', found one from '" + read + "'");
+    }
+
     /// Of two models one may have a shortlist.
     void check_shortlist() const {
         if (!arguments_.no_shortlist) return;
@@ -153,11 +165,12 @@ struct Input {
     std::istream& stream;
     std::string name;         // for messages
     std::uint64_t bytes = 0;  // 0: not known
+    bool typed = false;       // by someone who waits for each line
 };
 
 void translate_stream(const Input& input, std::ostream& out, const TranslateArguments& arguments, const Chain& chain,
                       AttentionOutput& attention) {
-    LineReader reader(input.stream, input.name, arguments.stream);
+    LineReader reader(input.stream, input.name, arguments.stream || input.typed);
     Progress progress(input.bytes, arguments.output);
     std::size_t number = 0;
     for (std::vector<std::string> lines = reader.next(); !lines.empty(); lines = reader.next()) {
@@ -165,7 +178,7 @@ void translate_stream(const Input& input, std::ostream& out, const TranslateArgu
         if (!translated.repaired.empty()) progress.erase();
         for (const std::size_t line : translated.repaired) {
             warn("line " + std::to_string(number + 1 + line) +
-                 " is not UTF-8; U+FFFD takes the place of its other bytes");
+                 " is not UTF-8; U+FFFD takes the place of its other bytes in what the model reads");
         }
         for (std::size_t i = 0; i < lines.size(); ++i) {
             const TranslatedLine line{number + i, &translated.inputs[i],
@@ -190,7 +203,8 @@ void translate_input(std::ostream& out, const TranslateArguments& arguments, con
         std::istringstream in(all);
         translate_stream({in, "TEXT", all.size()}, out, arguments, chain, attention);
     } else if (arguments.input.empty() || arguments.input == "-") {
-        translate_stream({std::cin, "standard input", bytes_of(STDIN_FILENO)}, out, arguments, chain, attention);
+        const bool typed = isatty(STDIN_FILENO) != 0;
+        translate_stream({std::cin, "standard input", bytes_of(STDIN_FILENO), typed}, out, arguments, chain, attention);
     } else {
         std::error_code unknown;
         std::ifstream in(arguments.input, std::ios::binary);
@@ -210,6 +224,11 @@ void check_files(const TranslateArguments& arguments) {
     if (!arguments.texts.empty() && !arguments.input.empty()) {
         throw CLI::ValidationError("--input", "expected either TEXT or --input, found both");
     }
+    for (const std::string& file : {arguments.attention, arguments.plot.path}) {
+        if (arguments.input.empty() || file.empty() || !same_file(file, arguments.input)) continue;
+        throw CLI::ValidationError(file == arguments.attention ? "--attention" : "--plot",
+                                   "expected another file than that of --input, found '" + file + "'");
+    }
     const std::pair<const char*, const std::string&> files[] = {
         {"--output", arguments.output}, {"--attention", arguments.attention}, {"--plot", arguments.plot.path}};
     for (const auto& [option, file] : files) {
@@ -227,7 +246,7 @@ void check_files(const TranslateArguments& arguments) {
 void check(const TranslateArguments& arguments) {
     if (arguments.model.empty()) {
         throw CLI::ValidationError("--model",
-                                   "expected a folder with a model, found none; there are: " + models_at_hand());
+                                   "expected a folder with a model, found none; at hand are: " + models_at_hand());
     }
     const bool samples = arguments.options.sampling.value_or(false);  // as many times as are asked for, without beams
     if (!samples && arguments.options.beam_size && arguments.format.n_best > *arguments.options.beam_size) {
@@ -383,7 +402,9 @@ void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
         .add_option("--attention", arguments.attention,
                     "Write attention weights of all layers and heads as FILE.safetensors: N.cross_attention, "
                     "N.encoder_attention and (OPUS-MT) N.decoder_attention of sentence N, with their tokens and N.line "
-                    "as metadata (they are kept in memory until the end)")
+                    "as metadata, and the alignments of line L as line.L.*; or FILE.json, an object for each sentence "
+                    "(all is kept "
+                    "in memory until the end)")
         ->type_name("FILE")
         ->check(file_name());
     command
@@ -433,14 +454,16 @@ void add_translate(CLI::App& app) {
     command->add_option("--batch-tokens", arguments->options.batch_tokens, "Source tokens of a batch; 128 unless given")
         ->type_name("N")
         ->check(whole_number(1));
-    command->add_flag("--stream", arguments->stream, "Write each line as soon as it is translated");
-    command->add_flag("--no-split", arguments->no_split, "A line is one sentence");
+    command->add_flag("--stream", arguments->stream,
+                      "Write each line as soon as it is translated, as for lines that are typed");
+    command->add_flag("--no-split", arguments->no_split, "A line is one sentence, a list's marker part of it");
     command->add_flag("--no-shortlist", arguments->no_shortlist, "Consider the whole vocabulary");
     command->add_flag("--scores", arguments->format.scores, "Write the score and a tab before each line");
     command->add_flag(
         "--json", arguments->format.json,
         "Write an object a line: input, pivot (with --then), source_tokens, and outputs with text, tokens, ids, score, "
-        "alignment (source token, target token, weight) and words (offsets in bytes, and their alignment)");
+        "alignment (source token, target token, weight) and words (offsets in bytes, and their alignment); with --then "
+        "source tokens and words are those of pivot");
     add_search_options(*command, *arguments);
     add_hugging_face_options(*command, *arguments);
     add_sampling_options(*command, *arguments);

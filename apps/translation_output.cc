@@ -68,8 +68,8 @@ std::int64_t index_in(std::int64_t count, std::optional<std::int64_t> asked, std
                       const char* option) {
     const std::int64_t index = asked.value_or(otherwise);
     if (index < count) return index;
-    throw ValueError("translate", "expected " + std::string(option) + " below the model's " + std::to_string(count) +
-                                      ", found " + std::to_string(index));
+    throw ValueError("translate", "expected " + std::string(option) + " from 0 to the model's last, " +
+                                      std::to_string(count - 1) + ", found " + std::to_string(index));
 }
 
 /// What is drawn.
@@ -89,6 +89,39 @@ Chosen chosen(const TranslationPlot& plot, const TranslationAttention& attention
                                           : attention.cross.view();
     return {all, index_in(all.size(0), plot.layer, all.size(0) - 1, "--layer"),
             index_in(all.size(1), plot.head, 0, "--head")};
+}
+
+/// Numbers as lists of lists.
+json as_lists(const TensorView& tensor) {
+    json list = json::array();
+    if (tensor.rank() == 1) {
+        for (std::int64_t i = 0; i < tensor.size(0); ++i) list.push_back(tensor.at<float>({i}));
+        return list;
+    }
+    for (std::int64_t i = 0; i < tensor.size(0); ++i) list.push_back(as_lists(tensor.select(0, i)));
+    return list;
+}
+
+/// Links as [source, target, weight].
+Tensor as_tensor(const std::vector<AlignmentLink>& links) {
+    Tensor rows({static_cast<std::int64_t>(links.size()), 3});
+    float* out = rows.data<float>();
+    for (const AlignmentLink& link : links) {
+        *out++ = static_cast<float>(link.source);
+        *out++ = static_cast<float>(link.target);
+        *out++ = static_cast<float>(link.weight);
+    }
+    return rows;
+}
+
+Tensor as_tensor(const std::vector<text::TextRange>& ranges) {
+    Tensor rows({static_cast<std::int64_t>(ranges.size()), 2}, DType::int64);
+    auto* out = rows.data<std::int64_t>();
+    for (const text::TextRange& range : ranges) {
+        *out++ = range.begin;
+        *out++ = range.end;
+    }
+    return rows;
 }
 
 /// Tokens as JSON; pieces of a hostile vocabulary may be no UTF-8.
@@ -120,9 +153,36 @@ void AttentionOutput::add(Translation& translation, std::size_t line) {
         ++count_;
     }
     translation.attention.clear();
+    if (all_) lines_.push_back({translation.tokens, translation.words});
 }
 
 void AttentionOutput::save(const std::string& path) const {
+    if (path.ends_with(".json")) {
+        save_json(path);
+    } else {
+        save_tensors(path);
+    }
+}
+
+void AttentionOutput::save_json(const std::string& path) const {
+    write_output(path, [&](std::ostream& out) {
+        for (std::size_t n = 0; n < sentences_.size(); ++n) {
+            const auto& [sentence, line] = sentences_[n];
+            json object = {{"line", line + 1},
+                           {"source_tokens", sentence.source_tokens},
+                           {"target_tokens", sentence.target_tokens},
+                           {"cross_attention", as_lists(sentence.cross)},
+                           {"encoder_attention", as_lists(sentence.encoder)}};
+            if (sentence.decoder.numel() > 0) {
+                object["decoder_tokens"] = sentence.decoder_tokens;
+                object["decoder_attention"] = as_lists(sentence.decoder);
+            }
+            out << object.dump(-1, ' ', false, json::error_handler_t::replace) << '\n';
+        }
+    });
+}
+
+void AttentionOutput::save_tensors(const std::string& path) const {
     TensorViewMap tensors;
     std::map<std::string, std::string> metadata;
     for (std::size_t n = 0; n < sentences_.size(); ++n) {
@@ -141,6 +201,15 @@ void AttentionOutput::save(const std::string& path) const {
         add("decoder_attention", sentence.decoder, sentence.target_tokens, sentence.decoder_tokens);
         metadata[number + ".line"] = std::to_string(line + 1);
     }
+    std::map<std::string, Tensor> alignments;
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+        const std::string line = "line." + std::to_string(i + 1) + ".";
+        alignments.emplace(line + "alignment", as_tensor(lines_[i].tokens));
+        alignments.emplace(line + "words.alignment", as_tensor(lines_[i].words.links));
+        alignments.emplace(line + "words.source", as_tensor(lines_[i].words.source));
+        alignments.emplace(line + "words.target", as_tensor(lines_[i].words.target));
+    }
+    for (const auto& [name, tensor] : alignments) tensors.emplace(name, tensor);
     write_output(path, [&](std::ostream& out) { write_safetensors(out, tensors, metadata); });
 }
 

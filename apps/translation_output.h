@@ -56,7 +56,10 @@ public:
     void add(Translation& translation, std::size_t line);
     /// Writes tensors "N.encoder_attention" [layers, heads, source, source], "N.cross_attention" [layers, heads,
     /// target, source] and, where the decoder has self-attention, "N.decoder_attention" [layers, heads, target, target]
-    /// of sentence N, with their tokens and the sentence's line ("N.line", from 1) as metadata. @throws FileError
+    /// of sentence N, with their tokens and the sentence's line ("N.line", from 1) as metadata, and of line L the
+    /// alignments: "line.L.alignment" and "line.L.words.alignment" [links, (source, target, weight)],
+    /// "line.L.words.source" and "line.L.words.target" [words, (first byte, behind the last)]. To a path that ends in
+    /// .json an object for each sentence, a line each, of the same without the alignments. @throws FileError
     void save(const std::string& path) const;
     /// Draws one map of the first sentence. @throws Error
     void plot(const TranslationPlot& plot) const;
@@ -67,8 +70,17 @@ private:
         std::size_t line;
     };
 
+    struct Line {
+        std::vector<AlignmentLink> tokens;
+        WordAlignment words;
+    };
+
+    void save_json(const std::string& path) const;
+    void save_tensors(const std::string& path) const;
+
     bool all_;
     std::vector<Sentence> sentences_;
+    std::vector<Line> lines_ = {};
     std::size_t count_ = 0;  // with those that are not kept
 };
 

@@ -75,6 +75,14 @@ MarianShortlist::MarianShortlist(MappedFile file) : file_(std::move(file)) {
         }
         before = offset;
     }
+    std::uint32_t largest = 0;
+    const std::byte* targets = bytes + (kHeaderWords + offsets_) * sizeof(std::uint64_t);
+    for (std::uint64_t i = 0; i < ids_; ++i) {
+        std::uint32_t id = 0;
+        std::memcpy(&id, targets + i * sizeof id, sizeof id);
+        largest = std::max(largest, id);
+    }
+    least_target_size_ = std::max(frequent_, ids_ == 0 ? 0 : std::uint64_t{largest} + 1);
 }
 
 std::vector<std::int64_t> MarianShortlist::candidates(std::span<const std::int64_t> source, bool shared,

@@ -28,6 +28,8 @@ public:
     std::vector<std::int64_t> candidates(std::span<const std::int64_t> source, bool shared,
                                          std::int64_t target_size) const;
 
+    /// Pieces that the target vocabulary must have: one more than the largest id, and as many as are frequent.
+    std::uint64_t least_target_size() const noexcept { return least_target_size_; }
     /// Pieces of the source vocabulary.
     std::int64_t source_size() const noexcept { return static_cast<std::int64_t>(offsets_) - 1; }
 
@@ -39,6 +41,7 @@ private:
     std::uint64_t frequent_ = 0;
     std::uint64_t offsets_ = 0;
     std::uint64_t ids_ = 0;
+    std::uint64_t least_target_size_ = 0;
 };
 
 }  // namespace attend

@@ -20,6 +20,7 @@ namespace attend {
 struct TranslationSequence {
     std::size_t source = 0;                             ///< which it belongs to
     std::size_t begin = 0;                              ///< its first piece among those of the source
+    bool cuts_word = false;                             ///< whether it begins inside a word
     std::vector<std::int64_t> ids = {};                 ///< with the end
     std::size_t given = 0;                              ///< of ids, those in front that are not in the source's text
     std::vector<search::Hypothesis> hypotheses = {};    ///< best first

@@ -169,12 +169,20 @@ TranslationFolder open_marian_folder(const std::string& folder, models::ComputeT
     const std::string path = required_file(folder, "model", ".bin");
     auto file = std::make_shared<const MarianFile>(MarianFile::open(path));
     const bool shared = models::has_shared_vocabulary(*file);
+    const auto other = file_named(folder, shared ? "srcvocab" : "vocab", ".spm");
+    if (other && !unpacked_file(folder, shared ? "vocab" : "srcvocab", ".spm")) {
+        // Which of the two kinds is needed is not plain to who has the other.
+        const char* wanted = shared ? "one vocabulary, vocab*.spm, for 'Wemb'"
+                                    : "two vocabularies, srcvocab*.spm and trgvocab*.spm, for 'encoder_Wemb' and "
+                                      "'decoder_Wemb'";
+        throw FileError(kOperation, std::string("expected ") + wanted + " of '" + path + "', found '" + *other + "'");
+    }
     const std::string source = required_file(folder, shared ? "vocab" : "srcvocab", ".spm");
     const std::string target = shared ? source : required_file(folder, "trgvocab", ".spm");
     const std::optional<std::string> lexical =
         shortlist ? unpacked_file(folder, "lex", ".bin") : std::optional<std::string>();
     const std::optional<std::string> yaml = file_named(folder, "config", ".yml");
-    for (const std::string& other : {source, target, lexical.value_or("")}) check_pair(other, path);
+    for (const std::string& read : {source, target, lexical.value_or("")}) check_pair(read, path);
 
     // SentencePiece builds its trie while another thread packs weights: each takes about half the time of loading.
     std::optional<text::Tokenizer> opened;
@@ -202,6 +210,12 @@ TranslationFolder open_marian_folder(const std::string& folder, models::ComputeT
             throw FileError(kOperation, "expected a shortlist of the " + std::to_string(source_pieces.size()) +
                                             " pieces of '" + source + "' in '" + *lexical + "', found one of " +
                                             std::to_string(size));
+        }
+        const std::uint64_t targets = result.shortlist->least_target_size();
+        if (targets > static_cast<std::uint64_t>(target_pieces.size())) {
+            throw FileError(kOperation, "expected a shortlist of pieces below " + std::to_string(target_pieces.size()) +
+                                            ", those of '" + target + "', in '" + *lexical + "', found " +
+                                            std::to_string(targets - 1));
         }
     }
     if (yaml) result.defaults = read_defaults(*yaml);

@@ -106,8 +106,14 @@ std::vector<std::vector<std::size_t>> best_choices(const std::vector<std::vector
     return result;
 }
 
-/// Parts one after the other, with spaces between them. @param begins where each begins in the source
-Translation joined(const std::vector<std::vector<Translation>>& parts, const std::vector<std::int64_t>& begins,
+/// Where a part begins in its source.
+struct PartBegin {
+    std::int64_t place = 0;  ///< bytes before it
+    bool apart = true;       ///< whether it is a word's beginning
+};
+
+/// Parts one after the other, with spaces between them, but for a word that was cut.
+Translation joined(const std::vector<std::vector<Translation>>& parts, const std::vector<PartBegin>& begins,
                    const std::string& prefix, const std::string& suffix, std::int64_t n_best) {
     Translation result;
     const auto choices = best_choices(parts, static_cast<std::size_t>(n_best));
@@ -117,7 +123,7 @@ Translation joined(const std::vector<std::vector<Translation>>& parts, const std
         Translation one;
         one.text = prefix;
         for (std::size_t p = 0; p < parts.size(); ++p) {
-            append(one, parts[p][choices[c][p]], p > 0 ? " " : "", begins[p]);
+            append(one, parts[p][choices[c][p]], p > 0 && begins[p].apart ? " " : "", begins[p].place);
         }
         one.text += suffix;
         if (!parts.empty()) one.score /= static_cast<double>(parts.size());
@@ -136,6 +142,23 @@ std::vector<Translation> as_list(Translation translation) {
     translation.others.clear();
     others.insert(others.begin(), std::move(translation));
     return others;
+}
+
+/// Whether a piece goes on with the word of the piece before it. (Scripts that do not put spaces between words have no
+/// such pieces.)
+bool inside_word(const text::Tokenizer& tokenizer, std::int64_t id) {
+    const std::string piece = tokenizer.piece(id);
+    return !piece.empty() && static_cast<unsigned char>(piece.front()) < 0x80;
+}
+
+/// Where a part of at most `most` pieces ends: before a word, where one begins in its second half.
+std::size_t part_end(const text::Tokenizer& tokenizer, const std::vector<std::int64_t>& ids, std::size_t begin,
+                     std::size_t most) {
+    if (ids.size() - begin <= most) return ids.size();
+    for (std::size_t end = begin + most; end > begin + most / 2; --end) {
+        if (tokenizer.piece(ids[end]).starts_with("\u2581")) return end;
+    }
+    return begin + most;
 }
 
 /// Batches of sequences of similar lengths, up to a number of tokens.
@@ -230,7 +253,8 @@ std::vector<TranslationSequence> Translator::Parts::sequences(const std::vector<
             sequence.begin = begin;
             sequence.given = mark >= 0 && (own < 0 || begin > 0) ? 1 : 0;
             sequence.ids.assign(sequence.given, mark);
-            const std::size_t end = std::min(ids.size(), begin + most - sequence.given);
+            sequence.cuts_word = begin > 0 && inside_word(folder.source, ids[begin]);
+            const std::size_t end = part_end(folder.source, ids, begin, most - sequence.given);
             sequence.ids.insert(sequence.ids.end(), ids.begin() + static_cast<std::ptrdiff_t>(begin),
                                 ids.begin() + static_cast<std::ptrdiff_t>(end));
             sequence.ids.push_back(folder.source.end());
@@ -361,10 +385,12 @@ std::vector<Translation> Translator::translate_marked(const std::vector<std::str
         const std::size_t s = sequences[begin].source;
         const SourceWords source = options.alignment ? parts_->source_words(sources[s]) : SourceWords();
         std::vector<std::vector<Translation>> parts;
+        std::vector<PartBegin> begins;
         for (; begin < sequences.size() && sequences[begin].source == s; ++begin) {
             parts.push_back(parts_->found(sequences[begin], options, source));
+            begins.push_back({.place = 0, .apart = !sequences[begin].cuts_word});
         }
-        result[s] = joined(parts, std::vector<std::int64_t>(parts.size(), 0), "", "", options.n_best);
+        result[s] = joined(parts, begins, "", "", options.n_best);
         result[s].words.source = source.words;
         for (Translation& other : result[s].others) other.words.source = source.words;
     }
@@ -389,10 +415,10 @@ TranslatedLines Translator::translate_lines(const std::vector<std::string>& line
     std::size_t next = 0;
     for (text::Line& line : taken) {
         std::vector<std::vector<Translation>> parts;
-        std::vector<std::int64_t> begins;
+        std::vector<PartBegin> begins;
         for (const text::TextRange& range : line.ranges) {
             parts.push_back(as_list(std::move(translated[next++])));
-            begins.push_back(range.begin);
+            begins.push_back({.place = range.begin});
         }
         result.lines.push_back(joined(parts, begins, line.prefix, line.suffix, options.n_best));
         result.sources.push_back(std::move(line.text));

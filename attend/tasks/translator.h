@@ -100,6 +100,8 @@ public:
     /// or none, and config*.yml or none, whose beam-size, normalize, word-penalty and max-length-factor are defaults.
     /// Or, where there is a config.json, one of Hugging Face with model_type "marian" (OPUS-MT): model.safetensors or
     /// its parts, source.spm, target.spm, vocab.json, and generation_config.json and tokenizer_config.json or none.
+    /// Files are mapped: replace one in use by another (a new file under its name), a file that is cut short ends the
+    /// program (SIGBUS). A source longer than its limit is translated in parts, which end before words where they can.
     /// @throws FileError naming the file, and what was expected and found
     static Translator from_pretrained(const std::string& folder, const TranslatorOptions& options = {});
 

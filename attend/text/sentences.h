@@ -14,8 +14,10 @@ namespace attend::text {
 /// A line taken apart. prefix, sentences joined with spaces, and suffix are the line again, but for spaces between
 /// sentences and bytes that were no UTF-8.
 struct Line {
-    std::string text;    ///< the line, with U+FFFD in place of bytes that were no UTF-8
-    std::string prefix;  ///< byte order mark, spaces and a marker of a list or heading ("- ", "3. ", "(3) ", "# ")
+    std::string text;  ///< the line, with U+FFFD in place of bytes that were no UTF-8
+    /// Byte order mark and spaces; where lines are split, also a marker of a list, quotation or heading: "- ", "3. ",
+    /// "(b) ", "iv) ", "> ", "# ".
+    std::string prefix;
     std::vector<std::string> sentences;  ///< without spaces around them; vertical tabs and form feeds are spaces
     std::vector<TextRange> ranges;       ///< of the sentences in text
     std::string suffix;                  ///< spaces at the end, and a carriage return
@@ -24,7 +26,8 @@ struct Line {
 
 /// Takes a line apart. Sentences end where Unicode's rules (UAX 29) and the language's abbreviations (CLDR) say, but
 /// not behind initials ("J. R. R. Tolkien", "the U.S. Army").
-/// @param language two letters, "en"; unknown ones have no abbreviations @param split false: the line is one sentence
+/// @param language two letters, "en"; unknown ones have no abbreviations @param split false: the line is one sentence,
+/// marker and all
 /// @throws ValueError for a line of more than 2^30 bytes @throws UnsupportedError in a build without translation
 Line split_line(std::string_view line, const std::string& language, bool split);
 

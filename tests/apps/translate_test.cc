@@ -16,6 +16,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -206,7 +207,17 @@ TEST_F(TranslateCommand, AttentionGoesToAFileAndAPicture) {
     const std::string text = small_.text(0) + "\n\n" + small_.text(1);
     EXPECT_EQ(run(command_ + "--no-split --attention " + path, text), run(command_ + "--no-split", text));
     const SafetensorsFile file = SafetensorsFile::open(path);
-    EXPECT_EQ(file.names().size(), 4U);
+    EXPECT_EQ(file.names().size(), 4U + 3 * 4U);  // of two sentences, and of three lines
+    const Translation aligned = translator_.translate(small_.text(1), {.alignment = true});
+    const TensorView links = file.view("line.3.words.alignment");
+    ASSERT_EQ(links.size(0), static_cast<std::int64_t>(aligned.words.links.size()));
+    for (std::int64_t i = 0; i < links.size(0); ++i) {
+        const AlignmentLink& link = aligned.words.links[static_cast<std::size_t>(i)];
+        EXPECT_EQ(links.at<float>({i, 0}), static_cast<float>(link.source));
+        EXPECT_EQ(links.at<float>({i, 1}), static_cast<float>(link.target));
+    }
+    EXPECT_EQ(file.view("line.3.words.source").at<std::int64_t>({0, 1}), aligned.words.source.front().end);
+    EXPECT_EQ(file.view("line.2.alignment").shape(), (Shape{0, 3}));
     EXPECT_EQ(file.metadata().at("0.line"), "1");
     EXPECT_EQ(file.metadata().at("1.line"), "3");
     for (std::size_t i = 0; i < 2; ++i) {
@@ -219,6 +230,22 @@ TEST_F(TranslateCommand, AttentionGoesToAFileAndAPicture) {
         EXPECT_EQ(nlohmann::json::parse(file.metadata().at(number + ".encoder_attention.key_tokens")),
                   want.attention.front().source_tokens);
     }
+    const std::string lists = temporary("attention.json");
+    run(command_ + "--no-split --attention " + lists, text);
+    std::istringstream objects(read_file(lists));
+    std::string object;
+    for (const int line : {1, 3}) {
+        ASSERT_TRUE(std::getline(objects, object));
+        const nlohmann::json sentence = nlohmann::json::parse(object);
+        EXPECT_EQ(sentence.at("line"), line);
+        EXPECT_EQ(sentence.at("cross_attention").at(1).at(0).size(), sentence.at("target_tokens").size());
+        EXPECT_EQ(sentence.at("cross_attention").at(1).at(0).at(0).size(), sentence.at("source_tokens").size());
+    }
+    EXPECT_FALSE(std::getline(objects, object));
+    const std::string input = temporary("input.txt");
+    std::ofstream(input) << text;
+    error(command_ + "--input " + input + " --attention " + input, 2);
+    EXPECT_EQ(read_file(input), text);
     if (!ATTEND_TEST_DRAWING) return;
     const std::string picture = temporary("attention.svg");
     run(command_ + "--no-split --plot " + picture, small_.text(0));
@@ -243,7 +270,7 @@ TEST_F(TranslateCommand, AttentionGoesToAFileAndAPicture) {
     EXPECT_EQ(several.status, 0);
     EXPECT_NE(several.err.find("attend: warning: the picture shows the first of "), std::string::npos);
     EXPECT_EQ(attend(command_ + "--layer 2 --plot " + picture, small_.text(0)).err,
-              "attend: error: expected --layer below the model's 2, found 2\n");
+              "attend: error: expected --layer from 0 to the model's last, 1, found 2\n");
     EXPECT_EQ(attend(command_ + "--plot " + picture, "\n").err,
               "attend: error: expected a sentence to draw the attention of, found none\n");
 }
@@ -253,7 +280,7 @@ TEST_F(TranslateCommand, DecodersOfHuggingFaceHaveSelfAttention) {
     const std::string path = temporary("attention.safetensors");
     run(opus + "--attention " + path + " 'the cat'");
     const SafetensorsFile file = SafetensorsFile::open(path);
-    EXPECT_EQ(file.names().size(), 3U);
+    EXPECT_EQ(file.names().size(), 3U + 4U);  // of a sentence, and of its line
     const nlohmann::json keys = nlohmann::json::parse(file.metadata().at("0.decoder_attention.key_tokens"));
     EXPECT_EQ(keys.at(0), "<pad>");
     EXPECT_EQ(file.view("0.decoder_attention").size(3), static_cast<std::int64_t>(keys.size()));
@@ -279,7 +306,7 @@ TEST_F(TranslateCommand, OptionsOfTwoFamilies) {
     EXPECT_EQ(run(mixed + "--beam-size 3 --max-length 5 --word-penalty 2", line + "\n"),
               want({.beam_size = 3, .word_penalty = 2.0}, {.beam_size = 3, .max_length = 5}));
     EXPECT_EQ(run(mixed + "--target-prefix a", line + "\n"), want({}, {.target_prefix = "a"}));
-    error(command_ + "--then " + small_.folder + " --max-length 5 hello", 2);
+    error(command_ + "--then " + SmallModel("split").folder + " --max-length 5 hello", 2);
     error("translate --model " + opus + " --then " + opus + " --word-penalty 2 hello", 2);
     EXPECT_EQ(run(mixed + "--no-shortlist", line + "\n").empty(), false);
     EXPECT_EQ(error("translate --model " + opus + " --no-shortlist hello", 2),
@@ -310,6 +337,8 @@ TEST_F(TranslateCommand, AttentionOptionsThatDoNotFitAreRefused) {
 }
 
 TEST_F(TranslateCommand, ASecondModelTakesWhatTheFirstGives) {
+    EXPECT_EQ(error(command_ + "--then " + small_.folder + " hello", 2),
+              "attend: error: expected a model from 'yy', found one from 'xx' for --then\n");
     const SmallModel split("split");
     const Translator second = Translator::from_pretrained(split.folder);
     for (const std::string line : {"the cat. a boat", "river?", "", "  - nobody knows"}) {
@@ -324,9 +353,10 @@ TEST_F(TranslateCommand, ASecondModelTakesWhatTheFirstGives) {
 TEST_F(TranslateCommand, BytesThatAreNoUtf8AreWarnedOfByLine) {
     const Outcome found = attend(command_, "the cat\na \xFF boat\nrain\n\xC3");
     EXPECT_EQ(found.status, 0);
-    EXPECT_EQ(found.err,
-              "attend: warning: line 2 is not UTF-8; U+FFFD takes the place of its other bytes\n"
-              "attend: warning: line 4 is not UTF-8; U+FFFD takes the place of its other bytes\n");
+    EXPECT_EQ(
+        found.err,
+        "attend: warning: line 2 is not UTF-8; U+FFFD takes the place of its other bytes in what the model reads\n"
+        "attend: warning: line 4 is not UTF-8; U+FFFD takes the place of its other bytes in what the model reads\n");
     EXPECT_EQ(found.out, translated("the cat") + "\n" + translated("a \uFFFD boat") + "\n" + translated("rain") + "\n" +
                              translated("\uFFFD"));
     const Outcome json = attend(command_ + "--json", "a \xFF\n");
@@ -337,7 +367,7 @@ TEST_F(TranslateCommand, BytesThatAreNoUtf8AreWarnedOfByLine) {
 
 // A folder with models is found in models/ and $ATTEND_MODELS.
 TEST_F(TranslateCommand, WithoutAModelItNamesThoseAtHand) {
-    EXPECT_NE(error("translate hello", 2).find("expected a folder with a model, found none; there are: "),
+    EXPECT_NE(error("translate hello", 2).find("expected a folder with a model, found none; at hand are: "),
               std::string::npos);
     const TemporaryFolder folder;
     std::filesystem::create_directory(folder.path("xx-yy"));
@@ -360,7 +390,7 @@ TEST_F(TranslateCommand, WithoutAModelItNamesThoseAtHand) {
     EXPECT_EQ(found.err.find("other"), std::string::npos) << found.err;
     EXPECT_EQ(found.err.find("xx-yy"), found.err.rfind("xx-yy")) << "once: " << found.err;
     EXPECT_EQ(within("").err,
-              "attend: error: expected a folder with a model, found none; there are: none in models/ or "
+              "attend: error: expected a folder with a model, found none; at hand are: none in models/ or "
               "$ATTEND_MODELS for --model\n");
 }
 
@@ -465,7 +495,7 @@ TEST_F(TranslateCommand, WrongOptionsLeaveTheOutputAsItWas) {
               0U);
     EXPECT_EQ(error(command + "--n-best 2 hello", 2).find("attend: error: expected n_best from 1 to "), 0U);
     EXPECT_EQ(error(command + "--head 9 --plot " + temporary("a.svg") + " hello", 2),
-              "attend: error: expected --head below the model's 2, found 9\n");
+              "attend: error: expected --head from 0 to the model's last, 1, found 9\n");
     EXPECT_NE(error(command + "--attention /nowhere/a hello", 1).find("'/nowhere/a'"), std::string::npos);
     EXPECT_NE(error(command + "--plot /nowhere/a.svg hello", 1).find("'/nowhere/a.svg'"), std::string::npos);
     EXPECT_EQ(error(command + "--input in.txt hello", 2),

@@ -86,6 +86,37 @@ TEST(Translator, FoldersThatDoNotFitAreNamed) {
                                               copy.path("lex.50.50.xxyy.s2t.bin") + "', found one of 72");
         EXPECT_NO_THROW(Translator::from_pretrained(copy.folder(), {.shortlist = false}));
     }
+    {
+        // A shortlist with a piece that the target has not, and more frequent ones than it has pieces.
+        const ModelCopy copy(small);
+        const std::string lexical = copy.path("lex.50.50.xxyy.s2t.bin");
+        const std::string whole = read_file(lexical);
+        const auto with = [&](std::size_t at, const auto& value) {
+            std::string bytes = whole;
+            std::memcpy(bytes.data() + at, &value, sizeof value);
+            std::uint64_t sum = 0;
+            for (std::size_t i = 16; i + 8 <= bytes.size(); i += 8) {
+                std::uint64_t word = 0;
+                std::memcpy(&word, bytes.data() + i, sizeof word);
+                sum ^= word + 0x9e3779b9U + (sum << 6U) + (sum >> 2U);
+            }
+            std::memcpy(bytes.data() + 8, &sum, sizeof sum);
+            write_file(lexical, bytes);
+            return message(copy.folder());
+        };
+        const std::string expected = "[Translator] expected a shortlist of pieces below 96, those of '" +
+                                     copy.path("vocab.xxyy.spm") + "', in '" + lexical + "', found ";
+        EXPECT_EQ(with(whole.size() - 4, std::uint32_t{96}), expected + "96");
+        EXPECT_EQ(with(16, std::uint64_t{1000}), expected + "999");
+    }
+    {
+        // One vocabulary where the weights are of two, and the other way round.
+        const ModelCopy copy(small);
+        std::filesystem::rename(copy.path("vocab.xxyy.spm"), copy.path("srcvocab.xxyy.spm"));
+        EXPECT_EQ(message(copy.folder()), "[Translator] expected one vocabulary, vocab*.spm, for 'Wemb' of '" +
+                                              copy.path("model.xxyy.intgemm.alphas.bin") + "', found '" +
+                                              copy.path("srcvocab.xxyy.spm") + "'");
+    }
 }
 
 TEST(Translator, NumbersThatAreNotFiniteAreNamed) {

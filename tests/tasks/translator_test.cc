@@ -69,13 +69,35 @@ TEST(Translator, LongSourcesAreCut) {
     for (const std::int64_t most : {2, 17, 128}) {
         const Translation found = translator.translate({text}, {.scores = true, .max_source_tokens = most}).front();
         const auto pieces = static_cast<std::int64_t>(translator.encode(text).size()) - 1;
-        const std::int64_t parts = (pieces + most - 2) / (most - 1);
+        // They end before words, where one begins in their second half.
+        const std::int64_t parts = (pieces + most - 2) / (most - 1) * 2;
+        const std::int64_t fewest = (pieces + most - 2) / (most - 1);
         // Each part has an end or its longest length.
         EXPECT_LE(std::count(found.ids.begin(), found.ids.end(), 0), parts);
         EXPECT_LE(static_cast<std::int64_t>(found.ids.size()), 3 * (pieces + parts));
-        EXPECT_GE(static_cast<std::int64_t>(found.ids.size()), parts);
+        EXPECT_GE(static_cast<std::int64_t>(found.ids.size()), fewest);
         EXPECT_LT(found.score, 0.0);
     }
+    const Translation words = translator.translate({text}, {.max_source_tokens = 17, .attention = true}).front();
+    ASSERT_GT(words.attention.size(), 1U);
+    for (const TranslationAttention& part : words.attention) {
+        EXPECT_TRUE(part.source_tokens.front().starts_with("\u2581")) << part.source_tokens.front();
+        EXPECT_LE(part.source_tokens.size(), 17U);
+    }
+    // Of a word that is cut, translations are joined without a space.
+    const auto spaces = [](const std::string& of) { return std::count(of.begin(), of.end(), ' '); };
+    const std::string word(200, 'a');
+    const Translation cut_word = translator.translate({word}, {.max_source_tokens = 17, .attention = true}).front();
+    std::int64_t between = 0;
+    for (const TranslationAttention& part : cut_word.attention) {
+        std::string pieces;
+        for (std::size_t i = 0; i + 1 < part.target_tokens.size(); ++i) pieces += part.target_tokens[i];
+        for (std::size_t at = pieces.find("\u2581", 1); at != std::string::npos; at = pieces.find("\u2581", at + 1)) {
+            ++between;
+        }
+    }
+    ASSERT_GT(cut_word.attention.size(), 1U);
+    EXPECT_LE(spaces(cut_word.text), between);
     // The first part alone.
     const std::vector<std::int64_t> first = translator.translate({"the cat rows."}).front().ids;
     const auto length = static_cast<std::int64_t>(translator.encode("the cat rows.").size());

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -120,6 +122,15 @@ TEST(Sentences, PrefixAndSuffixKeepWhatIsAround) {
         {"\u2460 item", "\u2460 ", "item", ""},
         {"\u00B7 item", "\u00B7 ", "item", ""},
         {"\uFF081\uFF09item", "\uFF081\uFF09", "item", ""},
+        {"(b) item", "(b) ", "item", ""},
+        {"c) item", "c) ", "item", ""},
+        {"xviii) item", "xviii) ", "item", ""},
+        {"(iv) item", "(iv) ", "item", ""},
+        {"[1] item", "[1] ", "item", ""},
+        {"> item", "> ", "item", ""},
+        {"\u2610 item", "\u2610 ", "item", ""},
+        {"A. Lincoln", "", "A. Lincoln", ""},  // a name
+        {"(ab) item", "", "(ab) item", ""},
         {"(14 days)", "", "(14 days)", ""},    // no marker
         {"(3. item", "", "(3. item", ""},      // nor this
         {"#1 of all", "", "#1 of all", ""},    // nor this
@@ -134,8 +145,15 @@ TEST(Sentences, PrefixAndSuffixKeepWhatIsAround) {
     for (const Case& tried : cases) {
         for (const bool splitting : {false, true}) {
             const Line found = split_line(tried.line, "en", splitting);
-            EXPECT_EQ(found.prefix, tried.prefix) << tried.line;
-            EXPECT_EQ(found.sentences, Sentences{tried.sentence}) << tried.line;
+            if (splitting) {
+                EXPECT_EQ(found.prefix, tried.prefix) << tried.line;
+            } else {  // the marker is a part of the sentence
+                const std::string spaces[] = {"", " ", "  ", "\t", "\u3000", "\u00A0"};
+                EXPECT_NE(std::find(std::begin(spaces), std::end(spaces), found.prefix), std::end(spaces))
+                    << tried.line;
+            }
+            const std::string whole = tried.prefix + tried.sentence;
+            EXPECT_EQ(found.sentences, Sentences{whole.substr(found.prefix.size())}) << tried.line;
             EXPECT_EQ(found.suffix, tried.suffix) << tried.line;
             EXPECT_FALSE(found.repaired);
         }

@@ -49,23 +49,27 @@ bool is_space(char16_t c) {
     return u_isUWhiteSpace(c) != 0;
 }
 
-constexpr std::u16string_view kBullets = u"-*+\u00B7\u2013\u2014\u2192\u00BB\u27A2\u2713\u2714";  // before a space
+constexpr std::int32_t kMostRoman = 5;  // letters of a numeral: "xviii"
+
+constexpr std::u16string_view kBullets = u"-*+>\u00B7\u2013\u2014\u2192\u00BB\u27A2\u2713\u2714";  // before a space
 
 /// What is a marker with or without a space behind it: bullets, squares, circles, triangles, stars, encircled numbers.
 bool is_sign(char16_t c) {
     constexpr std::u16string_view kSigns =
-        u"\u2022\u2023\u2043\u25E6\u25AA\u25AB\u25A0\u25A1\u25B6\u25B8\u25BA\u25C6\u25C7\u25CB\u25CF\u2605\u2606\u203B";
+        u"\u2022\u2023\u2043\u25E6\u25AA\u25AB\u25A0\u25A1\u25B6\u25B8\u25BA\u25C6\u25C7\u25CB\u25CF\u2605\u2606\u203B"
+        u"\u2610\u2611\u2612\u221A";
     return kSigns.find(c) != std::u16string_view::npos || (c >= 0x2460 && c <= 0x2473);
 }
 
-/// Where the text behind indentation and a list's marker begins.
-std::int32_t text_begin(const icu::UnicodeString& line) {
+/// Where the text behind indentation and, if `markers`, a list's marker begins.
+std::int32_t text_begin(const icu::UnicodeString& line, bool markers) {
     std::int32_t at = 0;
     if (line.length() > 0 && line[0] == kByteOrderMark) ++at;
     const auto skip_spaces = [&] {
         while (at < line.length() && is_space(line[at])) ++at;
     };
     skip_spaces();
+    if (!markers) return at;
     std::int32_t marker = at;
     const auto is = [&](std::u16string_view any) {
         return marker < line.length() && any.find(line[marker]) != std::u16string_view::npos;
@@ -80,11 +84,17 @@ std::int32_t text_begin(const icu::UnicodeString& line) {
         while (is(u"#")) ++marker;
     } else {
         const bool wide = is(u"\uFF08");  // parentheses of Chinese, which bring their space along
-        const bool opened = wide || is(u"(");
+        const bool square = is(u"[");
+        const bool opened = wide || square || is(u"(");
         if (opened) ++marker;
         const std::int32_t first = marker;
         while (is(u"0123456789")) ++marker;
-        if (marker == first || !is(wide ? u"\uFF09" : opened ? u")" : u".)")) return at;
+        const bool number = marker > first;
+        while (!number && marker < first + kMostRoman && is(u"ivxIVX")) ++marker;
+        if (marker == first && marker < line.length() && line[marker] < 0x80 && u_isalpha(line[marker]) != 0) ++marker;
+        // A letter and a stop may be a name: "A. Lincoln".
+        const char16_t* end = wide ? u"\uFF09" : square ? u"]" : opened || !number ? u")" : u".)";
+        if (marker == first || !is(end)) return at;
         ++marker;
         apart = !wide;
     }
@@ -208,7 +218,7 @@ Line split_line(std::string_view line, const std::string& language, bool split) 
     const icu::UnicodeString all = utf16(line, "split_line");
     // Only what was not there before was put in for bytes that are no UTF-8.
     result.repaired = count_of(all, kReplacement) > 0 && utf8(all) != line;
-    const std::int32_t begin = text_begin(all);
+    const std::int32_t begin = text_begin(all, split);
     std::int32_t end = all.length();
     while (end > begin && is_space(all[end - 1])) --end;
     result.prefix = utf8(all.tempSubStringBetween(0, begin));
