@@ -17,6 +17,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -83,6 +84,26 @@ public:
         const std::int64_t words = result.last.words;
         result.last = translators_.back().translate_lines(result.pivots, !arguments_.no_split, last_options());
         result.last.words = words;
+        return result;
+    }
+
+    /// One line, whose text is written while it grows.
+    ChainedLines stream(const std::string& line, const std::function<void(const std::string&)>& write) const {
+        const Translator& last = translators_.back();
+        ChainedLines result;
+        if (translators_.size() == 1) {
+            result.last = last.stream_line(line, !arguments_.no_split, first_options(), write);
+            result.repaired = std::move(result.last.repaired);
+            result.inputs = std::move(result.last.sources);
+            return result;
+        }
+        TranslatedLines first =
+            translators_.front().translate_lines({line}, !arguments_.no_split, first_options());
+        result.repaired = std::move(first.repaired);
+        result.inputs = std::move(first.sources);
+        result.pivots = {first.lines.front().text};
+        result.last = last.stream_line(result.pivots.front(), !arguments_.no_split, last_options(), write);
+        result.last.words = first.words;
         return result;
     }
 
@@ -170,26 +191,37 @@ struct Input {
 
 void translate_stream(const Input& input, std::ostream& out, const TranslateArguments& arguments, const Chain& chain,
                       AttentionOutput& attention) {
-    LineReader reader(input.stream, input.name, arguments.stream || input.typed);
+    const bool streams = arguments.stream || input.typed;
+    const bool grows = streams && !arguments.format.has_records();
+    const auto write = [&](const std::string& text) {
+        out << text;
+        check_written(out, arguments.output);
+    };
+    LineReader reader(input.stream, input.name, streams);
     Progress progress(input.bytes, arguments.output);
     std::size_t number = 0;
     for (std::vector<std::string> lines = reader.next(); !lines.empty(); lines = reader.next()) {
-        ChainedLines translated = chain.translate(lines);
-        if (!translated.repaired.empty()) progress.erase();
-        for (const std::size_t line : translated.repaired) {
-            warn("line " + std::to_string(number + 1 + line) +
-                 " is not UTF-8; U+FFFD takes the place of its other bytes in what the model reads");
-        }
+        if (grows) progress.erase();
+        ChainedLines translated = grows ? chain.stream(lines.front(), write) : chain.translate(lines);
+        const auto warn_of_bytes = [&] {
+            if (!translated.repaired.empty()) progress.erase();
+            for (const std::size_t line : translated.repaired) {
+                warn("line " + std::to_string(number + 1 + line) +
+                     " is not UTF-8; U+FFFD takes the place of its other bytes in what the model reads");
+            }
+        };
+        if (!grows) warn_of_bytes();
         for (std::size_t i = 0; i < lines.size(); ++i) {
             const TranslatedLine line{number + i, &translated.inputs[i],
                                       translated.pivots.empty() ? nullptr : &translated.pivots[i],
                                       &translated.last.lines[i]};
-            write_translation(out, arguments.format, chain.last(), line);
+            if (!grows) write_translation(out, arguments.format, chain.last(), line);
             // Text ends as its input does.
             if (i + 1 < lines.size() || reader.ended_with_break() || arguments.format.has_records()) out << '\n';
             attention.add(translated.last.lines[i], number + i);
         }
         check_written(out, arguments.output);
+        if (grows) warn_of_bytes();  // not in the middle of a line
         number += lines.size();
         progress.add(lines, translated.last.words);
     }
@@ -455,7 +487,8 @@ void add_translate(CLI::App& app) {
         ->type_name("N")
         ->check(whole_number(1));
     command->add_flag("--stream", arguments->stream,
-                      "Write each line as soon as it is translated, as for lines that are typed");
+                      "Write each line as soon as it is translated, and without beams each word as soon as it is found; "
+                      "so it is for lines that are typed");
     command->add_flag("--no-split", arguments->no_split, "A line is one sentence, a list's marker part of it");
     command->add_flag("--no-shortlist", arguments->no_shortlist, "Consider the whole vocabulary");
     command->add_flag("--scores", arguments->format.scores, "Write the score and a tab before each line");

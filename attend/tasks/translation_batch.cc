@@ -228,6 +228,7 @@ void translate_batch(const nn::EncoderDecoder& model, std::span<TranslationSeque
             previous.insert(previous.end(), next.tokens.begin(), next.tokens.end());
             counts.push_back(static_cast<std::int64_t>(next.tokens.size()));
             if (!next.tokens.empty()) left.push_back(active[i]);
+            if (options.on_token && !next.tokens.empty()) options.on_token(*batch[active[i]], next.tokens.front());
         };
         try {
             Steps(model, outputs, searches).run(rows, state, active, take);

@@ -40,6 +40,9 @@ struct TranslationBatchOptions {
     const MarianShortlist* shortlist = nullptr;  ///< candidates of each sequence; null: all tokens
     bool shared_vocabulary = true;               ///< source ids are candidates too
     std::string model = {};                      ///< where the model is from, for messages
+    bool follows_one = false;                    ///< searches go on with one hypothesis
+    /// Of searches that follow one: told each token but a sequence's last as soon as it is found.
+    std::function<void(const TranslationSequence& sequence, std::int64_t token)> on_token = {};
 };
 
 /// Translates the sequences together; each has the same bits as alone. @throws ValueError where the model's numbers are

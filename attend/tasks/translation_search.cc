@@ -61,7 +61,7 @@ void for_options_of_marian(Options& options, const Use& use) {
 }
 
 /// Marian's search, and the size of its beam.
-std::pair<MakeSearch, std::int64_t> marian_search(const TranslationFolder& folder, const TranslationOptions& options) {
+TranslationSearch marian_search(const TranslationFolder& folder, const TranslationOptions& options) {
     search::BeamSearchOptions search;
     search.beam_size = options.beam_size.value_or(folder.defaults.beam_size);
     search.end = folder.target.end();
@@ -88,11 +88,11 @@ std::pair<MakeSearch, std::int64_t> marian_search(const TranslationFolder& folde
         own.max_tokens = std::max(longest, static_cast<std::int64_t>(own.prefix.size()) + 1);
         return std::make_unique<search::BeamSearch>(own);
     };
-    return {make, search.beam_size};
+    return {make, search.beam_size, search.beam_size == 1};
 }
 
 /// Transformers' search, likewise.
-std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& folder,
+TranslationSearch generation_search(const TranslationFolder& folder,
                                                       const TranslationOptions& options) {
     search::GenerationOptions search = *folder.generation;
     bool foreign = false;
@@ -132,7 +132,7 @@ std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& f
     if (!search.do_sample) {
         search::check_generation(kOperation, search);
         return {[search](std::int64_t) { return std::make_unique<search::GenerationSearch>(search); },
-                search.num_beams};
+                search.num_beams, search.num_beams == 1};
     }
     if (!folder.not_for_samples.empty()) throw ValueError(kOperation, folder.not_for_samples);
     // Without an option the folder has the word, where Transformers would draw beams.
@@ -149,13 +149,13 @@ std::pair<MakeSearch, std::int64_t> generation_search(const TranslationFolder& f
     search.num_beams = 1;
     search.sequences = options.n_best;
     search::check_generation(kOperation, search);
-    return {[search](std::int64_t) { return std::make_unique<search::SamplingSearch>(search); }, kMostSamples};
+    return {[search](std::int64_t) { return std::make_unique<search::SamplingSearch>(search); }, kMostSamples,
+            options.n_best == 1};
 }
 
 }  // namespace
 
-std::pair<MakeSearch, std::int64_t> translation_search(const TranslationFolder& folder,
-                                                       const TranslationOptions& options) {
+TranslationSearch translation_search(const TranslationFolder& folder, const TranslationOptions& options) {
     constexpr double kMost = 1e6;
     check_number("length_penalty", options.length_penalty, -kMost, kMost);
     check_number("word_penalty", options.word_penalty, -kMost, kMost);

@@ -9,16 +9,21 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <utility>
 
 namespace attend {
 
 /// Makes the search of a source of so many tokens, its end included.
 using MakeSearch = std::function<std::unique_ptr<search::Search>(std::int64_t)>;
 
-/// Marian's search for Mozilla's folders, Transformers' for Hugging Face's; and how many hypotheses it finds at most.
+/// How a folder's sources are searched.
+struct TranslationSearch {
+    MakeSearch make = {};
+    std::int64_t most = 1;     ///< hypotheses that it finds at most
+    bool follows_one = false;  ///< a single one from step to step: what it goes on with is what it finds
+};
+
+/// Marian's search for Mozilla's folders, Transformers' for Hugging Face's.
 /// @throws ValueError for options of the other family, or that make no search
-std::pair<MakeSearch, std::int64_t> translation_search(const TranslationFolder& folder,
-                                                       const TranslationOptions& options);
+TranslationSearch translation_search(const TranslationFolder& folder, const TranslationOptions& options);
 
 }  // namespace attend

@@ -13,7 +13,6 @@
 #include <limits>
 #include <memory>
 #include <span>
-#include <tuple>
 #include <utility>
 
 namespace attend {
@@ -210,8 +209,9 @@ struct Translator::Parts {
 
 TranslationBatchOptions Translator::Parts::batch_options(const TranslationOptions& options) const {
     TranslationBatchOptions batch;
-    std::int64_t most = 1;
-    std::tie(batch.search, most) = translation_search(folder, options);
+    TranslationSearch found = translation_search(folder, options);
+    batch.search = std::move(found.make);
+    batch.follows_one = found.follows_one;
     batch.start = folder.generation ? folder.generation->start : -1;
     batch.n_best = options.n_best;
     batch.all_weights = options.attention;
@@ -219,8 +219,8 @@ TranslationBatchOptions Translator::Parts::batch_options(const TranslationOption
     batch.shortlist = folder.shortlist ? &*folder.shortlist : nullptr;
     batch.shared_vocabulary = folder.shared;
     batch.model = folder.path;
-    if (options.n_best < 1 || options.n_best > most) {
-        throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " + std::to_string(most) +
+    if (options.n_best < 1 || options.n_best > found.most) {
+        throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " + std::to_string(found.most) +
                                          ", found " + std::to_string(options.n_best));
     }
     return batch;
@@ -423,6 +423,60 @@ TranslatedLines Translator::translate_lines(const std::vector<std::string>& line
         result.lines.push_back(joined(parts, begins, line.prefix, line.suffix, options.n_best));
         result.sources.push_back(std::move(line.text));
     }
+    return result;
+}
+
+TranslatedLines Translator::stream_line(const std::string& line, bool split, const TranslationOptions& options,
+                                        const std::function<void(const std::string&)>& write) const {
+    check_utf8("target_prefix", options.target_prefix);
+    const TranslationFolder& folder = parts_->folder;
+    text::Line taken = text::split_line(line, folder.source_language, split);
+    TranslatedLines result;
+    if (taken.repaired) result.repaired.push_back(0);
+    result.words = words_of(line);
+    const std::int64_t asked = parts_->language_mark(options);
+    const std::int64_t own = taken.sentences.empty() ? -1 : folder.source.language_mark(taken.sentences.front());
+    TranslationBatchOptions batch_options = parts_->batch_options(options);
+    std::vector<std::int64_t> ids;  // of the sequence so far
+    std::size_t told = 0;           // bytes of its text
+    const auto on_token = [&](const TranslationSequence&, std::int64_t token) {
+        ids.push_back(token);
+        // The last word may grow, or be spelled otherwise with its next piece.
+        const std::string text = without_breaks(folder.target.decode(ids));
+        const std::size_t end = text.rfind(' ');
+        if (end == std::string::npos || end <= told) return;
+        write(text.substr(told, end - told));
+        told = end;
+    };
+    if (batch_options.follows_one) batch_options.on_token = on_token;
+    if (!taken.prefix.empty()) write(taken.prefix);
+    std::vector<std::vector<Translation>> sentences;
+    std::vector<PartBegin> places;
+    for (std::size_t s = 0; s < taken.sentences.size(); ++s) {
+        const std::string& sentence = taken.sentences[s];
+        if (s > 0) write(" ");
+        const SourceWords words = options.alignment ? parts_->source_words(sentence) : SourceWords();
+        std::vector<std::vector<Translation>> parts;
+        std::vector<PartBegin> begins;
+        for (TranslationSequence& sequence : parts_->sequences({sentence}, {own >= 0 ? own : asked}, options)) {
+            begins.push_back({.place = 0, .apart = !sequence.cuts_word});
+            if (begins.size() > 1 && begins.back().apart) write(" ");
+            ids.clear();
+            told = 0;
+            TranslationSequence* one = &sequence;
+            translate_batch(folder.model, std::span(&one, 1), batch_options);
+            parts.push_back(parts_->found(sequence, options, words));
+            if (!parts.back().empty()) write(parts.back().front().text.substr(told));
+        }
+        Translation whole = joined(parts, begins, "", "", options.n_best);
+        whole.words.source = words.words;
+        for (Translation& other : whole.others) other.words.source = words.words;
+        sentences.push_back(as_list(std::move(whole)));
+        places.push_back({.place = taken.ranges[s].begin});
+    }
+    if (!taken.suffix.empty()) write(taken.suffix);
+    result.lines.push_back(joined(sentences, places, taken.prefix, taken.suffix, options.n_best));
+    result.sources.push_back(std::move(taken.text));
     return result;
 }
 

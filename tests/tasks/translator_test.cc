@@ -8,6 +8,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -105,6 +107,45 @@ TEST(Translator, LongSourcesAreCut) {
         translator.translate({"the cat rows. a boat"}, {.max_source_tokens = length}).front().ids;
     ASSERT_GT(cut.size(), first.size());
     EXPECT_TRUE(std::equal(first.begin(), first.end(), cut.begin()));
+}
+
+// Told while it grows, a line's translation is that of the line; beams are told by sentences.
+TEST(Translator, LinesGrow) {
+    const std::string texts[] = {"  - the cat rows. A boat is there. ", "", "\t", "a\377b", "3) the boat", "river?",
+                                 std::string(150, 'a') + " the cat rows the boat, the river. Nobody knows."};
+    for (const std::string& folder :
+         {SmallModel("tiny").folder, SmallModel("split").folder, std::string(ATTEND_TEST_DATA "/hugging_face/tiny")}) {
+        const Translator translator = Translator::from_pretrained(folder);
+        for (const std::int64_t beams : {1, 4}) {
+            const TranslationOptions options{.beam_size = beams, .scores = true, .max_source_tokens = 17,
+                                             .alignment = true};
+            std::size_t most = 0;
+            for (const std::string& text : texts) {
+                for (const bool split : {false, true}) {
+                    const TranslatedLines want = translator.translate_lines({text}, split, options);
+                    std::string told;
+                    std::size_t times = 0;
+                    const TranslatedLines found =
+                        translator.stream_line(text, split, options, [&](const std::string& added) {
+                            told += added;
+                            ++times;
+                        });
+                    EXPECT_EQ(told, want.lines.front().text);
+                    EXPECT_EQ(found.lines.front().text, told);
+                    EXPECT_EQ(found.lines.front().ids, want.lines.front().ids);
+                    EXPECT_EQ(found.lines.front().score, want.lines.front().score);
+                    EXPECT_EQ(found.lines.front().words.target.size(), want.lines.front().words.target.size());
+                    EXPECT_EQ(found.sources, want.sources);
+                    EXPECT_EQ(found.repaired, want.repaired);
+                    EXPECT_EQ(found.words, want.words);
+                    most = std::max(most, times);
+                }
+            }
+            EXPECT_GT(most, beams == 1 ? 12U : 2U);
+        }
+        const auto fails = [](const std::string&) { throw std::runtime_error("full"); };
+        EXPECT_THROW(translator.stream_line("the cat", true, {}, fails), std::runtime_error);
+    }
 }
 
 TEST(Translator, KeepsWhatIsAroundSentences) {
