@@ -97,8 +97,7 @@ public:
             result.inputs = std::move(result.last.sources);
             return result;
         }
-        TranslatedLines first =
-            translators_.front().translate_lines({line}, !arguments_.no_split, first_options());
+        TranslatedLines first = translators_.front().translate_lines({line}, !arguments_.no_split, first_options());
         result.repaired = std::move(first.repaired);
         result.inputs = std::move(first.sources);
         result.pivots = {first.lines.front().text};
@@ -486,9 +485,10 @@ void add_translate(CLI::App& app) {
     command->add_option("--batch-tokens", arguments->options.batch_tokens, "Source tokens of a batch; 128 unless given")
         ->type_name("N")
         ->check(whole_number(1));
-    command->add_flag("--stream", arguments->stream,
-                      "Write each line as soon as it is translated, and without beams each word as soon as it is found; "
-                      "so it is for lines that are typed");
+    command->add_flag(
+        "--stream", arguments->stream,
+        "Write each line as soon as it is translated, and without beams each word as soon as it is found; "
+        "so it is for lines that are typed");
     command->add_flag("--no-split", arguments->no_split, "A line is one sentence, a list's marker part of it");
     command->add_flag("--no-shortlist", arguments->no_shortlist, "Consider the whole vocabulary");
     command->add_flag("--scores", arguments->format.scores, "Write the score and a tab before each line");

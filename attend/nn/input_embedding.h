@@ -54,6 +54,8 @@ public:
 
     /// Width of the rows.
     std::int64_t d_model() const { return parts_.rows.shape()[1]; }
+    /// How many positions there are; none: no end.
+    std::optional<std::int64_t> positions() const { return parts_.positions.count(); }
     /// How many ids there are.
     std::int64_t size() const { return parts_.rows.shape()[0]; }
 

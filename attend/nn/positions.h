@@ -37,6 +37,10 @@ public:
     TensorView rows(std::int64_t first, std::int64_t count, Tensor& made) const;
     /// Whether anything is added.
     bool any() const noexcept { return rows_.rank() == 2; }
+    /// How many positions there are; none: no end.
+    std::optional<std::int64_t> count() const noexcept {
+        return any() && !layout_ ? std::optional(rows_.shape()[0] - offset_) : std::nullopt;
+    }
     /// Width of the rows; 0 where nothing is added.
     std::int64_t width() const noexcept { return any() ? rows_.shape()[1] : 0; }
 

@@ -92,8 +92,7 @@ TranslationSearch marian_search(const TranslationFolder& folder, const Translati
 }
 
 /// Transformers' search, likewise.
-TranslationSearch generation_search(const TranslationFolder& folder,
-                                                      const TranslationOptions& options) {
+TranslationSearch generation_search(const TranslationFolder& folder, const TranslationOptions& options) {
     search::GenerationOptions search = *folder.generation;
     bool foreign = false;
     for_options_of_marian(options, [&](const auto& option) { foreign = foreign || option.has_value(); });
@@ -114,6 +113,14 @@ TranslationSearch generation_search(const TranslationFolder& folder,
         // Where nothing is said there are so many new tokens.
         search.max_length = std::max(given + 1, std::min(given + search.max_length, folder.max_source_tokens));
     }
+    // The last token is not read.
+    const std::int64_t read = search.max_length - 1;
+    const std::int64_t positions = folder.model.target_positions().value_or(read);
+    if (read > positions && (options.max_length || options.max_new_tokens)) {
+        throw ValueError(kOperation, "expected a max_length of at most " + std::to_string(positions + 1) +
+                                         ", one more than the rows of 'model.decoder.embed_positions.weight' of '" +
+                                         folder.path + "', found " + std::to_string(search.max_length));
+    }
     if (folder.min_new_tokens) search.min_length = given + *folder.min_new_tokens;
     search.min_length = options.min_length.value_or(search.min_length);
     search.early_stopping = options.early_stopping.value_or(search.early_stopping);
@@ -131,8 +138,8 @@ TranslationSearch generation_search(const TranslationFolder& folder,
     search.seed = options.seed.value_or(search.seed);
     if (!search.do_sample) {
         search::check_generation(kOperation, search);
-        return {[search](std::int64_t) { return std::make_unique<search::GenerationSearch>(search); },
-                search.num_beams, search.num_beams == 1};
+        return {[search](std::int64_t) { return std::make_unique<search::GenerationSearch>(search); }, search.num_beams,
+                search.num_beams == 1};
     }
     if (!folder.not_for_samples.empty()) throw ValueError(kOperation, folder.not_for_samples);
     // Without an option the folder has the word, where Transformers would draw beams.

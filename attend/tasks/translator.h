@@ -123,10 +123,10 @@ public:
     TranslatedLines translate_lines(const std::vector<std::string>& lines, bool split = true,
                                     const TranslationOptions& options = {}) const;
 
-    /// translate_lines of one line, whose text is told while it grows: each time some whole words of it, with the spaces
-    /// before them, at last the rest. With beams, of which only the end tells the best, by sentences. Sentences are
-    /// worked on one after the other; the bits are the same. @param write is called on this thread @throws ValueError,
-    /// and what `write` throws
+    /// translate_lines of one line, whose text is told while it grows: each time some whole words of it, with the
+    /// spaces before them, at last the rest. With beams, of which only the end tells the best, by sentences. Sentences
+    /// are worked on one after the other; the bits are the same. @param write is called on this thread @throws
+    /// ValueError, and what `write` throws
     TranslatedLines stream_line(const std::string& line, bool split, const TranslationOptions& options,
                                 const std::function<void(const std::string& text)>& write) const;
 

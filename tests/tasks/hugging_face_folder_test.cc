@@ -207,6 +207,22 @@ TEST(HuggingFaceFolder, PositionsOfTheFileAreTaken) {
     EXPECT_NEAR(with(waves.to(DType::float16)).front().score, plain.front().score, 1e-2);
     EXPECT_THROW(with(zeros({64, d + 1})), FileError);
     EXPECT_THROW(with(zeros({64})), FileError);
+    // A table ends; lengths beyond it are refused before anything is translated.
+    const OpusCopy copy;
+    copy.rewrite_tensors([&](TensorMap& tensors) {
+        const Tensor table = nn::sinusoidal_positions(1, 64, d, nn::SinusoidalLayout::halves);
+        tensors["model.encoder.embed_positions.weight"] = table;
+        tensors["model.decoder.embed_positions.weight"] = table;
+    });
+    const Translator translator = Translator::from_pretrained(copy.folder());
+    EXPECT_NO_THROW(translator.translate("the cat", {.max_length = 65, .min_length = 65}));
+    for (const TranslationOptions& longer :
+         {TranslationOptions{.max_length = 66}, TranslationOptions{.max_new_tokens = 65}}) {
+        EXPECT_EQ(message_of<ValueError>([&] { translator.translate(std::vector<std::string>(), longer); }),
+                  "[Translator] expected a max_length of at most 65, one more than the rows of "
+                  "'model.decoder.embed_positions.weight' of '" +
+                      copy.folder() + "', found 66");
+    }
 }
 
 TEST(HuggingFaceFolder, LinksToNothingAreNamed) {

@@ -111,14 +111,19 @@ TEST(Translator, LongSourcesAreCut) {
 
 // Told while it grows, a line's translation is that of the line; beams are told by sentences.
 TEST(Translator, LinesGrow) {
-    const std::string texts[] = {"  - the cat rows. A boat is there. ", "", "\t", "a\377b", "3) the boat", "river?",
+    const std::string texts[] = {"  - the cat rows. A boat is there. ",
+                                 "",
+                                 "\t",
+                                 "a\377b",
+                                 "3) the boat",
+                                 "river?",
                                  std::string(150, 'a') + " the cat rows the boat, the river. Nobody knows."};
     for (const std::string& folder :
          {SmallModel("tiny").folder, SmallModel("split").folder, std::string(ATTEND_TEST_DATA "/hugging_face/tiny")}) {
         const Translator translator = Translator::from_pretrained(folder);
         for (const std::int64_t beams : {1, 4}) {
-            const TranslationOptions options{.beam_size = beams, .scores = true, .max_source_tokens = 17,
-                                             .alignment = true};
+            const TranslationOptions options{
+                .beam_size = beams, .scores = true, .max_source_tokens = 17, .alignment = true};
             std::size_t most = 0;
             for (const std::string& text : texts) {
                 for (const bool split : {false, true}) {
