@@ -171,7 +171,34 @@ std::string first_of(const Checkpoint& file, std::initializer_list<const char*> 
     return *names.begin();
 }
 
+/// Whether the output layer reads the decoder's embeddings.
+bool is_tied(const JsonConfig& config) {
+    return config.flag("tie_word_embeddings").value_or(true);
+}
+
+/// Whether encoder and decoder have the same embeddings.
+bool is_shared(const JsonConfig& config) {
+    return config.flag("share_encoder_decoder_embeddings").value_or(true);
+}
+
+/// The encoder's embeddings.
+std::string source_table(const Checkpoint& file) {
+    return first_of(file, {"model.shared.weight", "model.encoder.embed_tokens.weight"});
+}
+
+/// The decoder's embeddings. Tied ones are one tensor with the output's, of which a file may have either; where they
+/// are two and one is missing, Transformers would begin with random numbers.
+std::string target_table(const JsonConfig& config, const Checkpoint& file) {
+    const char* own = "model.decoder.embed_tokens.weight";
+    if (is_shared(config)) return source_table(file);
+    return is_tied(config) ? first_of(file, {own, "lm_head.weight"}) : own;
+}
+
 }  // namespace
+
+std::string output_weight_name(const JsonConfig& config, const Checkpoint& file) {
+    return is_tied(config) ? target_table(config, file) : "lm_head.weight";
+}
 
 void check_hugging_face_marian(const JsonConfig& config) {
     const std::string type = config.text("model_type").value_or("");
@@ -193,27 +220,22 @@ nn::EncoderDecoder load_hugging_face_marian(const JsonConfig& config, const std:
     const Loader loader(file, config, type);
     const std::int64_t d = loader.d();
     const std::int64_t sources = config.required("vocab_size", 1, 1 << 28);
-    const bool shared = config.flag("share_encoder_decoder_embeddings").value_or(true);
-    const std::int64_t targets = shared ? sources : config.integer("decoder_vocab_size").value_or(sources);
+    const std::int64_t targets = is_shared(config) ? sources : config.integer("decoder_vocab_size").value_or(sources);
     const float factor = config.flag("scale_embedding").value_or(false) ? std::sqrt(static_cast<float>(d)) : 1.0F;
 
-    const std::string source_name = first_of(*file, {"model.shared.weight", "model.encoder.embed_tokens.weight"});
-    // The output is tied to the decoder's embeddings unless config.json says otherwise. Of the two that are one tensor
-    // a file may have either; where they are two and one is missing, Transformers would begin with random numbers.
-    const bool tied = config.flag("tie_word_embeddings").value_or(true);
-    const char* own_target = "model.decoder.embed_tokens.weight";
-    std::string target_name = shared ? source_name : own_target;
-    if (tied && !shared) target_name = first_of(*file, {own_target, "lm_head.weight"});
+    const std::string source_name = source_table(*file);
+    const std::string target_name = target_table(config, *file);
+    const std::string output_name = output_weight_name(config, *file);
     Tensor bias;
     if (file->contains("final_logits_bias")) {
         bias = loader.tensor("final_logits_bias", {1, targets}).view().select(0, 0).clone();
     }
     nn::EncoderDecoderParts parts;
-    PackedMatrix output = loader.packed(tied ? target_name : "lm_head.weight", {targets, d});
+    PackedMatrix output = loader.packed(output_name, {targets, d});
     const auto embedding = [&](const std::string& name, std::int64_t count, const char* side) {
         nn::InputEmbeddingParts made;
-        made.rows = tied && name == target_name ? nn::EmbeddingRows{.packed = output, .factor = factor}
-                                                : loader.rows(name, count, factor);
+        made.rows = name == output_name ? nn::EmbeddingRows{.packed = output, .factor = factor}
+                                        : loader.rows(name, count, factor);
         made.positions = loader.positions(side);
         return made;
     };

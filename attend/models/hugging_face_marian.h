@@ -9,11 +9,16 @@
 #include <attend/nn/encoder_decoder.h>
 
 #include <memory>
+#include <string>
 
 namespace attend::models {
 
 /// Whether a folder's config.json is of such a model. @throws FileError naming what it is of, and what is built
 void check_hugging_face_marian(const JsonConfig& config);
+
+/// The tensor that the output layer reads: "lm_head.weight", or the table of embeddings that it is tied to, by the name
+/// that the checkpoint has it by.
+std::string output_weight_name(const JsonConfig& config, const Checkpoint& file);
 
 /// Builds the network of a checkpoint by Transformers' names. Products read packed copies of its weights; embeddings
 /// that are tied to the output are rows of those. A weight of int8 numbers has a scale for each row beside it,

@@ -5,6 +5,7 @@
 #include <attend/io/checkpoint.h>
 #include <attend/io/file.h>
 #include <attend/io/json_config.h>
+#include <attend/models/hugging_face_marian.h>
 #include <attend/tasks/translation_folder.h>
 
 #include <algorithm>
@@ -31,15 +32,6 @@ bool is_weight(const std::string& name, const TensorView& tensor, const std::str
     const bool table = name == "model.shared.weight" || name.find("embed_tokens") != std::string::npos ||
                        name.find("embed_positions") != std::string::npos;
     return !table || name == output;
-}
-
-/// The tensor that the output layer reads.
-std::string output_of(const Checkpoint& checkpoint, const JsonConfig& config) {
-    const bool tied = config.flag("tie_word_embeddings").value_or(true);
-    const bool shared = config.flag("share_encoder_decoder_embeddings").value_or(true);
-    if (!tied) return "lm_head.weight";
-    return shared && checkpoint.contains("model.shared.weight") ? "model.shared.weight"
-                                                                : "model.decoder.embed_tokens.weight";
 }
 
 TensorMap converted(const Checkpoint& checkpoint, const std::string& output, models::ComputeType type) {
@@ -83,8 +75,8 @@ void write_folder(const std::string& from, NewFolder& to, const Checkpoint& chec
         if (!entry.is_regular_file() || is_weights_file(name) || name == "config.json") continue;
         std::filesystem::copy_file(entry.path(), to.file(name));
     }
-    save_safetensors(to.file("model.safetensors"), converted(checkpoint, output_of(checkpoint, config), type),
-                     {{"format", "pt"}});
+    save_safetensors(to.file("model.safetensors"),
+                     converted(checkpoint, models::output_weight_name(config, checkpoint), type), {{"format", "pt"}});
     std::string json = read_file(from + "/config.json");
     json = type == models::ComputeType::int8 ? with_json_entry(json, "quantization_config", kQuantization)
                                              : without_json_entry(json, "quantization_config");

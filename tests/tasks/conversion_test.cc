@@ -79,6 +79,29 @@ TEST(Conversion, ConvertedFoldersWithAnOutputOfTheirOwnGiveTheSame) {
     }
 }
 
+// The table of embeddings that the output reads is rounded by whichever name the file has it.
+TEST(Conversion, TiedTablesOfOtherNamesAreRounded) {
+    const char* shared = "\"share_encoder_decoder_embeddings\": true";
+    for (const std::string name : {"model.encoder.embed_tokens.weight", "lm_head.weight"}) {
+        const OpusCopy copy;
+        const bool apart = name == "lm_head.weight";
+        if (apart) copy.replace("config.json", shared, "\"share_encoder_decoder_embeddings\": false");
+        copy.rewrite_tensors([&](TensorMap& tensors) {
+            Tensor table = std::move(tensors.at("model.shared.weight"));
+            tensors.erase("model.shared.weight");
+            if (apart) tensors["model.encoder.embed_tokens.weight"] = table.view().clone();
+            tensors[name] = std::move(table);
+        });
+        const TemporaryFolder folder;
+        for (const auto& [type, dtype] : {std::pair(ComputeType::int8, "I8"), {ComputeType::bfloat16, "BF16"}}) {
+            const std::string to = folder.path(dtype);
+            convert_folder(copy.folder(), to, type);
+            EXPECT_EQ(SafetensorsFile::open(to + "/model.safetensors").entry(name).dtype, dtype) << name;
+            expect_equal(translated(to, type, {.scores = true}), translated(copy.folder(), type, {.scores = true}));
+        }
+    }
+}
+
 // What other programs read of a converted folder.
 TEST(Conversion, ConvertedConfigurationsSayWhatTheyHold) {
     const TemporaryFolder folder;
