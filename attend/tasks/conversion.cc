@@ -46,12 +46,15 @@ TensorMap converted(const Checkpoint& checkpoint, const std::string& output, mod
         Tensor tensor = bytes
                             ? PackedMatrix::quantized(checkpoint.view(name), checkpoint.view(name + "_scale")).unpack()
                             : checkpoint.view(name).clone();
-        // Tables that no product reads stay as they are: on loading they do, too.
+        // Tables that no product reads are not rounded: on loading they are not, either.
         const bool weight = is_weight(name, tensor, output);
         if (type == models::ComputeType::int8 && weight) {
             std::tie(result[name], result[name + "_scale"]) = PackedMatrix(tensor, {.dtype = DType::int8}).integers();
         } else if (type == models::ComputeType::bfloat16 && weight) {
             result[name] = tensor.to(DType::bfloat16);
+        } else if (is_floating(tensor.dtype()) &&
+                   !(type == models::ComputeType::bfloat16 && tensor.dtype() == DType::bfloat16)) {
+            result[name] = tensor.to(DType::float32);  // what config.json will say; halves lose nothing
         } else {
             result[name] = std::move(tensor);
         }

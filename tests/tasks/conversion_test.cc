@@ -102,6 +102,33 @@ TEST(Conversion, TiedTablesOfOtherNamesAreRounded) {
     }
 }
 
+// config.json says one type for all tensors, so those that are not rounded may not stay in another one.
+TEST(Conversion, ConvertedTensorsHaveTheTypeThatTheConfigurationSays) {
+    const std::string weight = "model.encoder.layers.0.fc1.weight";
+    for (const DType dtype : {DType::float16, DType::bfloat16}) {
+        const OpusCopy copy;
+        copy.rewrite_tensors([&](TensorMap& tensors) {
+            for (auto& [name, tensor] : tensors) tensor = tensor.to(dtype);
+        });
+        const TemporaryFolder folder;
+        for (const ComputeType type : {ComputeType::float32, ComputeType::int8, ComputeType::bfloat16}) {
+            const std::string to = folder.path("converted" + std::to_string(static_cast<int>(type)));
+            convert_folder(copy.folder(), to, type);
+            const std::string said = JsonConfig::open(to + "/config.json").text("dtype").value();
+            const SafetensorsFile file = SafetensorsFile::open(to + "/model.safetensors");
+            for (const std::string& name : file.names()) {
+                const std::string found = file.entry(name).dtype;
+                const bool rounded = found == (type == ComputeType::int8 ? "I8" : "BF16");
+                EXPECT_TRUE(found == "F32" || (rounded && type != ComputeType::float32)) << name << " " << found;
+            }
+            EXPECT_EQ(said, type == ComputeType::bfloat16 ? "bfloat16" : "float32");
+            const char* packed = type == ComputeType::int8 ? "I8" : type == ComputeType::bfloat16 ? "BF16" : "F32";
+            EXPECT_EQ(file.entry(weight).dtype, packed);
+            expect_equal(translated(to, type, {.scores = true}), translated(copy.folder(), type, {.scores = true}));
+        }
+    }
+}
+
 // What other programs read of a converted folder.
 TEST(Conversion, ConvertedConfigurationsSayWhatTheyHold) {
     const TemporaryFolder folder;
