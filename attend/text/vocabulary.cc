@@ -96,7 +96,17 @@ std::vector<std::string> Vocabulary::words() const {
                                            std::to_string(size()) + ", found " + std::to_string(largest));
     }
     std::vector<std::string> found(static_cast<std::size_t>(largest + 1));
-    for (const auto& [word, index] : indices_) found[static_cast<std::size_t>(index)] = word;
+    std::vector<bool> taken(found.size());
+    for (const auto& [word, index] : indices_) {
+        const auto at = static_cast<std::size_t>(index);
+        if (taken[at]) {
+            const auto& [first, second] = std::minmax(found[at], word);
+            throw ValueError("Vocabulary", "expected one word of each id, found " + std::to_string(index) + " of '" +
+                                               first + "' and of '" + second + "'");
+        }
+        taken[at] = true;
+        found[at] = word;
+    }
     return found;
 }
 

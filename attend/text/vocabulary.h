@@ -33,7 +33,7 @@ public:
     /// The index of a word, or nothing.
     std::optional<std::int64_t> find(const std::string& word) const;
     /// Words by their indices, up to the largest; an index without a word has an empty one. @throws ValueError when
-    /// there are more than 16 times as many indices as words
+    /// there are more than 16 times as many indices as words, or two words have one index
     std::vector<std::string> words() const;
     /// @throws ValueError when the word is not known; the message names those nearest to it
     std::int64_t index_of(const std::string& word) const;

@@ -75,6 +75,13 @@ TEST(HuggingFaceFolder, FoldersThatDoNotFitAreNamed) {
     }
     {
         const OpusCopy copy;
+        copy.replace("vocab.json", "\"<pad>\": ", "\"<more>\": 10, \"<pad>\": ");
+        EXPECT_NE(copy.message().find("expected one word of each id, found 10 of '<more>' and of '"), std::string::npos)
+            << copy.message();
+        EXPECT_TRUE(copy.message().ends_with(", in '" + copy.folder() + "/vocab.json'")) << copy.message();
+    }
+    {
+        const OpusCopy copy;
         copy.replace("vocab.json", "\"<unk>\"", "\"<unknown>\"");
         EXPECT_EQ(copy.message(),
                   "[Tokenizer] expected a piece '<unk>' in '" + copy.folder() + "/vocab.json', found none");

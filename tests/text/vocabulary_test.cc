@@ -69,6 +69,14 @@ TEST(Vocabulary, WordsByIndex) {
     for (const std::int64_t index : {std::int64_t{48}, INT64_MAX - 1, INT64_MAX}) {
         EXPECT_THROW(Vocabulary({{"a", 0}, {"b", index}}).words(), ValueError) << index;
     }
+    EXPECT_EQ(message_of<ValueError>([] {
+                  Vocabulary({{"b", 3}, {"", 0}, {"a", 3}}).words();
+              }),
+              "[Vocabulary] expected one word of each id, found 3 of 'a' and of 'b'");
+    EXPECT_EQ(message_of<ValueError>([] {
+                  Vocabulary({{"a", 0}, {"", 0}}).words();
+              }),
+              "[Vocabulary] expected one word of each id, found 0 of '' and of 'a'");
 }
 
 TEST(Vocabulary, SplitsAtSingleSpaces) {
