@@ -44,6 +44,7 @@ std::string edited(std::string_view json, const Edit& edit) {
 
 JsonConfig JsonConfig::open(const std::string& path) {
     const MappedFile file = MappedFile::open(path);
+    check_fetched(file);
     return parse({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path);
 }
 

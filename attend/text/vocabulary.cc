@@ -80,7 +80,9 @@ Vocabulary Vocabulary::article() {
 }
 
 Vocabulary Vocabulary::from_json_file(const std::string& path) {
-    return from_json(read_file(path), path);
+    const MappedFile file = MappedFile::open(path);
+    check_fetched(file);
+    return from_json({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path);
 }
 
 std::optional<std::int64_t> Vocabulary::find(const std::string& word) const {

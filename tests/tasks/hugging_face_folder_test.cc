@@ -124,7 +124,8 @@ TEST(HuggingFaceFolder, AMissingConfigurationIsNamed) {
 
 // As a clone has them without Git LFS.
 TEST(HuggingFaceFolder, PointersOfGitLfsAreNamed) {
-    for (const char* name : {"model.safetensors", "source.spm"}) {
+    for (const char* name : {"model.safetensors", "source.spm", "vocab.json", "config.json", "generation_config.json",
+                             "tokenizer_config.json"}) {
         const OpusCopy copy;
         write_file(copy.path(name), "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 298763\n");
         EXPECT_EQ(copy.message(), "[file] expected the content of '" + copy.folder() + "/" + name +
