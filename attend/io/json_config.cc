@@ -55,7 +55,15 @@ JsonConfig JsonConfig::parse(std::string_view json, const std::string& name) {
         throw FileError(kOperation, "expected at most " + std::to_string(kDeepest) + " levels of JSON in '" + name +
                                         "', found more");
     };
-    const nlohmann::json object = nlohmann::json::parse(json, shallow, false);
+    nlohmann::json object;
+    try {
+        object = nlohmann::json::parse(json, shallow);
+    } catch (const nlohmann::json::parse_error& error) {
+        throw FileError(kOperation, "expected a JSON object in '" + name + "', found an error at byte " +
+                                        std::to_string(error.byte));
+    } catch (const nlohmann::json::exception&) {  // a number that is larger than any
+        throw FileError(kOperation, "expected JSON with numbers below 1.8e308 in '" + name + "', found another");
+    }
     if (!object.is_object()) throw FileError(kOperation, "expected a JSON object in '" + name + "', found none");
     JsonConfig config;
     config.name_ = name;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace attend::testing {
@@ -23,6 +24,18 @@ TEST(JsonConfig, LevelsAreBounded) {
         EXPECT_EQ(message_of<FileError>([&] { JsonConfig::parse(json, "x.json"); }),
                   "[JsonConfig] expected at most 64 levels of JSON in 'x.json', found more");
     }
+}
+
+// As a file that was cut off, or is something else: the place is that of vocab.json's messages.
+TEST(JsonConfig, NamesThePlaceOfWhatIsNoJson) {
+    for (const auto& [json, byte] : std::vector<std::pair<std::string, std::string>>{
+             {R"({"a": 1)", "8"}, {R"({"a": 1} x)", "10"}, {"", "1"}, {"{\"a", "4"}, {"{\"\xff\": 1}", "3"}}) {
+        EXPECT_EQ(message_of<FileError>([&, j = json] { JsonConfig::parse(j, "c.json"); }),
+                  "[JsonConfig] expected a JSON object in 'c.json', found an error at byte " + byte)
+            << json;
+    }
+    EXPECT_EQ(message_of<FileError>([] { JsonConfig::parse(R"({"a": 1e999})", "c.json"); }),
+              "[JsonConfig] expected JSON with numbers below 1.8e308 in 'c.json', found another");
 }
 
 TEST(JsonConfig, ReadsKindsAndNamesWhatDoesNotFit) {
