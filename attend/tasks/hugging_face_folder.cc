@@ -37,8 +37,8 @@ public:
 
     const JsonConfig& of(const std::string& name) const {
         if (!own_) return model_;
-        // Without these there is no search.
-        const bool needed = name == "decoder_start_token_id" || name == "pad_token_id" || name == "eos_token_id";
+        // Without these there is no beginning.
+        const bool needed = name == "decoder_start_token_id" || name == "pad_token_id";
         return needed && !own_->has(name) ? model_ : *own_;
     }
     /// Whether generation_config.json itself says it.
@@ -166,6 +166,15 @@ std::int64_t start_of(const Generation& from) {
     return one_token(from.of(name), name).value_or(-1);
 }
 
+/// The tokens that end a translation, or none, as Transformers: it runs on to its longest length then. What
+/// generation_config.json does not say is null to them, and what config.json does not say is MarianConfig's.
+std::vector<std::int64_t> ends_of(const Generation& from) {
+    const char* name = "eos_token_id";
+    const JsonConfig& config = from.of(name);
+    if (from.of_model() && !config.has(name) && !config.has_null(name)) return {0};
+    return config.integers(name);
+}
+
 search::GenerationOptions generation_of(const Generation& from) {
     check_unknown(from);
     search::GenerationOptions options;
@@ -186,7 +195,7 @@ search::GenerationOptions generation_of(const Generation& from) {
         std::max<std::int64_t>(0, integer("min_length", options.min_length, -kMostTokens, kMostTokens));
     options.length_penalty = number("length_penalty", options.length_penalty);
     options.early_stopping = early_stopping_of(from.of("early_stopping"));
-    options.ends = from.of("eos_token_id").integers("eos_token_id");
+    options.ends = ends_of(from);
     options.start = start_of(from);
     options.bad_words = from.of("bad_words_ids").integer_lists("bad_words_ids");
     options.no_repeat_ngram_size = length("no_repeat_ngram_size", 0);
@@ -357,7 +366,6 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     } catch (const ValueError& error) {
         throw FileError(kOperation, error.detail() + ", in '" + generation.file_name() + "'");
     }
-    if (result.generation->ends.empty()) result.generation->ends = {result.target.end()};
     const std::int64_t start = result.generation->start;
     if (start < 0 || start >= result.model.target_size()) {
         throw FileError(kOperation, "expected 'decoder_start_token_id' below " +

@@ -233,6 +233,38 @@ TEST(HuggingFaceGeneration, StartsWithTheBeginningOfText) {
     EXPECT_EQ(ids(", \"min_new_tokens\": 0"), ids(""));
 }
 
+// As Transformers, whose ids these are: without an end a translation runs on to its longest length, and an end is a
+// token like others. What generation_config.json does not say is null there.
+TEST(HuggingFaceGeneration, NoTokenEndsATranslationWhereNoneIsSaid) {
+    const std::string beams = R"({"max_length": 12, "num_beams": 4, "decoder_start_token_id": 111,
+                                 "forced_eos_token_id": 0, "bad_words_ids": [[111]])";
+    const std::vector<std::int64_t> endless = {0, 39, 39, 39, 39, 39, 39, 39, 39, 39, 0};
+    EXPECT_EQ(ids_with(beams + R"(, "eos_token_id": null})", ""), endless);
+    EXPECT_EQ(ids_with(beams + R"(, "eos_token_id": []})", ""), endless);
+    EXPECT_EQ(ids_with(beams + "}", ""), endless);
+    EXPECT_EQ(ids_with(beams + R"(, "eos_token_id": 0})", ""),
+              (std::vector<std::int64_t>{84, 55, 39, 39, 39, 39, 39, 39, 39, 39, 0}));
+    const OpusCopy copy;
+    write_file(copy.path("generation_config.json"), beams + "}");
+    EXPECT_EQ(
+        Translator::from_pretrained(copy.folder(), {.compute_type = ComputeType::float32}).translate("rain falls").text,
+        "ndndndndndndndndnd");
+    // config.json's end is MarianConfig's where that does not say one.
+    const auto of_model = [](const std::string& entry) {
+        const OpusCopy old;
+        std::filesystem::remove(old.path("generation_config.json"));
+        old.replace("config.json", "\"eos_token_id\": 0,", entry);
+        old.replace("config.json", "\"max_length\": null", "\"max_length\": 12");
+        old.replace("config.json", "\"num_beams\": null", "\"num_beams\": 4");
+        return Translator::from_pretrained(old.folder(), {.compute_type = ComputeType::float32})
+            .translate("rain falls")
+            .ids;
+    };
+    EXPECT_EQ(of_model(""), of_model("\"eos_token_id\": 0,"));
+    EXPECT_NE(of_model("\"eos_token_id\": null,"), of_model(""));
+    EXPECT_EQ(of_model("\"eos_token_id\": null,").size(), 11U);
+}
+
 // As Transformers: a list of one token is that token, and numbers may stand where others are usual.
 TEST(HuggingFaceGeneration, ValuesOfOtherKindsThatMeanTheSame) {
     const auto ids = [](const std::string& entries) { return ids_with("{\"max_length\": 12" + entries + "}", ""); };
