@@ -126,12 +126,13 @@ void check_unknown(const Generation& from) {
     for (const char* name : {"penalty_alpha", "encoder_no_repeat_ngram_size"}) {
         if (from.of(name).number(name).value_or(0.0) != 0.0) refuse(name, "0");
     }
-    for (const char* name : {"exponential_decay_length_penalty", "sequence_bias", "force_words_ids", "constraints",
-                             "max_time", "stop_strings", "watermarking_config"}) {
+    for (const char* name :
+         {"exponential_decay_length_penalty", "sequence_bias", "force_words_ids", "constraints", "max_time",
+          "stop_strings", "watermarking_config", "dola_layers", "prompt_lookup_num_tokens", "assistant_early_exit"}) {
         if (from.of(name).has(name)) refuse(name, "null");
     }
-    if (from.of("remove_invalid_values").flag("remove_invalid_values").value_or(false)) {
-        refuse("remove_invalid_values", "false");
+    for (const char* name : {"remove_invalid_values", "token_healing"}) {
+        if (from.of(name).flag(name).value_or(false)) refuse(name, "false");
     }
 }
 

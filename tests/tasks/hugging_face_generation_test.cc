@@ -183,6 +183,10 @@ TEST(HuggingFaceGeneration, ConfigurationsOfOtherSearchesAreNamed) {
         {"bad_words_ids", "[[-1]]"},
         {"bad_words_ids", "[[]]"},
         {"remove_invalid_values", "true"},
+        {"token_healing", "true"},
+        {"dola_layers", "\"low\""},
+        {"prompt_lookup_num_tokens", "10"},
+        {"assistant_early_exit", "1"},
         {"early_stopping", "\"x\""},
         {"early_stopping", "3"},
         {"eos_token_id", "-1"},
@@ -194,6 +198,8 @@ TEST(HuggingFaceGeneration, ConfigurationsOfOtherSearchesAreNamed) {
         EXPECT_NE(copy.message().find("generation_config.json"), std::string::npos) << copy.message();
     }
     const OpusCopy copy;
+    copy.replace("generation_config.json", "{", "{\"dola_layers\": null, \"token_healing\": false,");
+    copy.replace("generation_config.json", "{", "{\"prompt_lookup_num_tokens\": null, \"assistant_early_exit\": null,");
     copy.replace("generation_config.json", "{", "{\"max_new_tokens\": 3,");
     const Translation found = Translator::from_pretrained(copy.folder()).translate(OpusGoldens().text("line.0"));
     EXPECT_LE(found.ids.size(), 3U);
