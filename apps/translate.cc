@@ -70,7 +70,8 @@ public:
         options_.scores = arguments.format.scores || arguments.format.json;
         options_.alignment = arguments.format.json || !arguments.attention.empty();
         options_.attention = arguments.wants_attention();
-        options_.n_best = arguments.format.n_best;
+        format_ = arguments.format;
+        format_.n_best = arguments.options.n_best.value_or(translators_.back().n_best());
         check_options();
     }
 
@@ -107,6 +108,8 @@ public:
     }
 
     const Translator& last() const { return translators_.back(); }
+    /// How the last one's translations are written.
+    const TranslationFormat& format() const { return format_; }
 
 private:
     /// Of models of two families, each takes the options that its own knows.
@@ -141,6 +144,7 @@ private:
             TranslationOptions shortest;
             shortest.attention = true;
             shortest.max_new_tokens = 1;
+            shortest.n_best = 1;
             check_plot(arguments_.plot, translators_.back().translate("a", shortest).attention.at(0));
         } catch (const ValueError& error) {
             throw CLI::ValidationError(error.detail());
@@ -171,6 +175,7 @@ private:
     const TranslateArguments& arguments_;
     std::vector<Translator> translators_;
     TranslationOptions options_;
+    TranslationFormat format_;
 };
 
 /// Bytes of a regular file; 0: not known.
@@ -191,7 +196,7 @@ struct Input {
 void translate_stream(const Input& input, std::ostream& out, const TranslateArguments& arguments, const Chain& chain,
                       AttentionOutput& attention) {
     const bool streams = arguments.stream || input.typed;
-    const bool grows = streams && !arguments.format.has_records();
+    const bool grows = streams && !chain.format().has_records();
     const auto write = [&](const std::string& text) {
         out << text;
         check_written(out, arguments.output);
@@ -214,9 +219,9 @@ void translate_stream(const Input& input, std::ostream& out, const TranslateArgu
             const TranslatedLine line{number + i, &translated.inputs[i],
                                       translated.pivots.empty() ? nullptr : &translated.pivots[i],
                                       &translated.last.lines[i]};
-            if (!grows) write_translation(out, arguments.format, chain.last(), line);
+            if (!grows) write_translation(out, chain.format(), chain.last(), line);
             // Text ends as its input does.
-            if (i + 1 < lines.size() || reader.ended_with_break() || arguments.format.has_records()) out << '\n';
+            if (i + 1 < lines.size() || reader.ended_with_break() || chain.format().has_records()) out << '\n';
             attention.add(translated.last.lines[i], number + i);
         }
         check_written(out, arguments.output);
@@ -279,11 +284,11 @@ void check(const TranslateArguments& arguments) {
         throw CLI::ValidationError("--model",
                                    "expected a folder with a model, found none; at hand are: " + models_at_hand());
     }
-    const bool samples = arguments.options.sampling.value_or(false);  // as many times as are asked for, without beams
-    if (!samples && arguments.options.beam_size && arguments.format.n_best > *arguments.options.beam_size) {
-        throw CLI::ValidationError("--n-best", "expected at most --beam-size, " +
-                                                   std::to_string(*arguments.options.beam_size) + ", found " +
-                                                   std::to_string(arguments.format.n_best));
+    const TranslationOptions& options = arguments.options;
+    const bool samples = options.sampling.value_or(false);  // as many times as are asked for, without beams
+    if (!samples && options.beam_size && options.n_best.value_or(1) > *options.beam_size) {
+        throw CLI::ValidationError("--n-best", "expected at most --beam-size, " + std::to_string(*options.beam_size) +
+                                                   ", found " + std::to_string(options.n_best.value_or(1)));
     }
     if (arguments.attention == "-" || arguments.plot.path == "-") {
         throw CLI::ValidationError(arguments.attention == "-" ? "--attention" : "--plot",
@@ -331,8 +336,9 @@ void add_search_options(CLI::App& command, TranslateArguments& arguments) {
         ->type_name("N")
         ->check(whole_number(1, 10000));
     command
-        .add_option("--n-best", arguments.format.n_best,
-                    "Translations of each line, up to --beam-size, as lines NUMBER ||| TEXT ||| SCORE, or in --json")
+        .add_option("--n-best", options.n_best,
+                    "Translations of each line, up to --beam-size, as lines NUMBER ||| TEXT ||| SCORE, or in --json "
+                    "(default: the folder's, else 1)")
         ->type_name("N")
         ->check(whole_number(1, 10000));
     command

@@ -356,6 +356,9 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     check_bad_words(generation, result.model.target_size());
     result.generation = generation_of(generation);
     result.not_for_samples = unknown_of_samples(generation);
+    const char* sequences = "num_return_sequences";
+    const JsonConfig& of_sequences = generation.of(sequences);
+    if (of_sequences.has(sequences)) result.n_best = of_sequences.required(sequences, 1, kMostBeams);
     const auto new_tokens = [&](const char* name, std::int64_t least) -> std::optional<std::int64_t> {
         if (!generation.of(name).has(name)) return {};
         return generation.of(name).required(name, least, kMostTokens);

@@ -34,6 +34,7 @@ struct TranslationFolder {
     TranslationDefaults defaults = {};              ///< of Marian's search
     /// Of Transformers' search, which Hugging Face folders take.
     std::optional<search::GenerationOptions> generation = {};
+    std::int64_t n_best = 1;                          ///< of generation_config.json: num_return_sequences
     std::optional<std::int64_t> max_new_tokens = {};  ///< of generation_config.json: behind the start and the prefix
     std::optional<std::int64_t> min_new_tokens = {};  ///< likewise
     std::string not_for_samples = {};  ///< why it cannot draw samples, where generation_config.json asks for other ones

@@ -154,10 +154,10 @@ TranslationSearch generation_search(const TranslationFolder& folder, const Trans
                          "expected a beam_size of 1 with sampling, found " + std::to_string(search.num_beams));
     }
     search.num_beams = 1;
-    search.sequences = options.n_best;
+    search.sequences = options.n_best.value_or(folder.n_best);
     search::check_generation(kOperation, search);
     return {[search](std::int64_t) { return std::make_unique<search::SamplingSearch>(search); }, kMostSamples,
-            options.n_best == 1};
+            search.sequences == 1};
 }
 
 }  // namespace

@@ -213,15 +213,16 @@ TranslationBatchOptions Translator::Parts::batch_options(const TranslationOption
     batch.search = std::move(found.make);
     batch.follows_one = found.follows_one;
     batch.start = folder.generation ? folder.generation->start : -1;
-    batch.n_best = options.n_best;
+    batch.n_best = options.n_best.value_or(folder.n_best);
     batch.all_weights = options.attention;
     batch.alignment_weights = options.alignment;
     batch.shortlist = folder.shortlist ? &*folder.shortlist : nullptr;
     batch.shared_vocabulary = folder.shared;
     batch.model = folder.path;
-    if (options.n_best < 1 || options.n_best > found.most) {
+    if (batch.n_best < 1 || batch.n_best > found.most) {
+        const std::string whose = options.n_best ? "" : ", which is 'num_return_sequences' of '" + folder.path + "'";
         throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " + std::to_string(found.most) +
-                                         ", found " + std::to_string(options.n_best));
+                                         ", found " + std::to_string(batch.n_best) + whose);
     }
     return batch;
 }
@@ -390,7 +391,7 @@ std::vector<Translation> Translator::translate_marked(const std::vector<std::str
             parts.push_back(parts_->found(sequences[begin], options, source));
             begins.push_back({.place = 0, .apart = !sequences[begin].cuts_word});
         }
-        result[s] = joined(parts, begins, "", "", options.n_best);
+        result[s] = joined(parts, begins, "", "", batch_options.n_best);
         result[s].words.source = source.words;
         for (Translation& other : result[s].others) other.words.source = source.words;
     }
@@ -412,6 +413,7 @@ TranslatedLines Translator::translate_lines(const std::vector<std::string>& line
         result.words += words_of(lines[i]);
     }
     std::vector<Translation> translated = translate_marked(sentences, marks, options);
+    const std::int64_t best = options.n_best.value_or(n_best());
     std::size_t next = 0;
     for (text::Line& line : taken) {
         std::vector<std::vector<Translation>> parts;
@@ -420,7 +422,7 @@ TranslatedLines Translator::translate_lines(const std::vector<std::string>& line
             parts.push_back(as_list(std::move(translated[next++])));
             begins.push_back({.place = range.begin});
         }
-        result.lines.push_back(joined(parts, begins, line.prefix, line.suffix, options.n_best));
+        result.lines.push_back(joined(parts, begins, line.prefix, line.suffix, best));
         result.sources.push_back(std::move(line.text));
     }
     return result;
@@ -468,14 +470,14 @@ TranslatedLines Translator::stream_line(const std::string& line, bool split, con
             parts.push_back(parts_->found(sequence, options, words));
             if (!parts.back().empty()) write(parts.back().front().text.substr(told));
         }
-        Translation whole = joined(parts, begins, "", "", options.n_best);
+        Translation whole = joined(parts, begins, "", "", batch_options.n_best);
         whole.words.source = words.words;
         for (Translation& other : whole.others) other.words.source = words.words;
         sentences.push_back(as_list(std::move(whole)));
         places.push_back({.place = taken.ranges[s].begin});
     }
     if (!taken.suffix.empty()) write(taken.suffix);
-    result.lines.push_back(joined(sentences, places, taken.prefix, taken.suffix, options.n_best));
+    result.lines.push_back(joined(sentences, places, taken.prefix, taken.suffix, batch_options.n_best));
     result.sources.push_back(std::move(taken.text));
     return result;
 }
@@ -498,6 +500,10 @@ const std::string& Translator::source_language() const noexcept {
 
 const std::string& Translator::target_language() const noexcept {
     return parts_->folder.target_language;
+}
+
+std::int64_t Translator::n_best() const noexcept {
+    return parts_->folder.n_best;
 }
 
 const nn::EncoderDecoder& Translator::model() const noexcept {

@@ -26,10 +26,10 @@ struct TranslatorOptions {
 /// Options of Translator::translate. What is not given comes from the folder (Firefox's YAML, Hugging Face's
 /// generation_config.json), or is as said here.
 struct TranslationOptions {
-    std::optional<std::int64_t> beam_size = {};  ///< hypotheses that are followed; 1: greedy (else 1)
-    std::int64_t n_best = 1;                    ///< translations of each source, up to beam_size; never from the folder
-    std::optional<double> length_penalty = {};  ///< exponent of the length that scores are divided by (else 1)
-    std::optional<double> word_penalty = {};    ///< taken off a score for each token (else 0)
+    std::optional<std::int64_t> beam_size = {};       ///< hypotheses that are followed; 1: greedy (else 1)
+    std::optional<std::int64_t> n_best = {};          ///< translations of each source, up to beam_size (else 1)
+    std::optional<double> length_penalty = {};        ///< exponent of the length that scores are divided by (else 1)
+    std::optional<double> word_penalty = {};          ///< taken off a score for each token (else 0)
     std::optional<double> max_length_factor = {};     ///< tokens for each of the source, at most (else 3, Marian's)
     std::optional<std::int64_t> max_new_tokens = {};  ///< tokens of a sequence, at most, the end included
     std::optional<std::int64_t> max_length = {};      ///< Hugging Face: tokens with the start, at most
@@ -142,6 +142,8 @@ public:
 
     /// Encoder rows, steps and logits for who wants to look inside.
     const nn::EncoderDecoder& model() const noexcept;
+    /// Translations of each source where TranslationOptions::n_best is not given.
+    std::int64_t n_best() const noexcept;
     /// Whose search the model takes.
     SearchFamily search_family() const noexcept;
     /// Ids of a source with its end.

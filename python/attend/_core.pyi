@@ -288,7 +288,7 @@ class Translator:
                         shortlist: bool = True) -> Translator: ...
     @overload
     def translate(self, texts: str, *,  # type: ignore[overload-overlap]
-                  beam_size: int | None = None, n_best: int = 1, length_penalty: float | None = None,
+                  beam_size: int | None = None, n_best: int | None = None, length_penalty: float | None = None,
                   word_penalty: float | None = None, max_length_factor: float | None = None,
                   max_new_tokens: int | None = None, max_length: int | None = None, min_length: int | None = None,
                   early_stopping: _EarlyStopping = None, no_repeat_ngram_size: int | None = None,
@@ -300,7 +300,7 @@ class Translator:
                   attention: bool = False, split: bool = True) -> Translation: ...
     @overload
     def translate(self, texts: Sequence[str], *,
-                  beam_size: int | None = None, n_best: int = 1, length_penalty: float | None = None,
+                  beam_size: int | None = None, n_best: int | None = None, length_penalty: float | None = None,
                   word_penalty: float | None = None, max_length_factor: float | None = None,
                   max_new_tokens: int | None = None, max_length: int | None = None, min_length: int | None = None,
                   early_stopping: _EarlyStopping = None, no_repeat_ngram_size: int | None = None,

@@ -202,15 +202,15 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
 )")
         .def(
             "translate",
-            [](const Translator& self, nb::object texts, std::optional<std::int64_t> beam_size, std::int64_t n_best,
-               std::optional<double> length_penalty, std::optional<double> word_penalty,
-               std::optional<double> max_length_factor, std::optional<std::int64_t> max_new_tokens,
-               std::optional<std::int64_t> max_length, std::optional<std::int64_t> min_length,
-               nb::object early_stopping, std::optional<std::int64_t> no_repeat_ngram_size,
-               std::optional<double> repetition_penalty, std::optional<bool> renormalize_logits,
-               std::optional<bool> sampling, std::optional<double> temperature, std::optional<std::int64_t> top_k,
-               std::optional<double> top_p, const std::optional<Seed>& seed, const std::string& target_prefix,
-               std::optional<std::string> target_language, std::int64_t batch_tokens,
+            [](const Translator& self, nb::object texts, std::optional<std::int64_t> beam_size,
+               std::optional<std::int64_t> n_best, std::optional<double> length_penalty,
+               std::optional<double> word_penalty, std::optional<double> max_length_factor,
+               std::optional<std::int64_t> max_new_tokens, std::optional<std::int64_t> max_length,
+               std::optional<std::int64_t> min_length, nb::object early_stopping,
+               std::optional<std::int64_t> no_repeat_ngram_size, std::optional<double> repetition_penalty,
+               std::optional<bool> renormalize_logits, std::optional<bool> sampling, std::optional<double> temperature,
+               std::optional<std::int64_t> top_k, std::optional<double> top_p, const std::optional<Seed>& seed,
+               const std::string& target_prefix, std::optional<std::string> target_language, std::int64_t batch_tokens,
                std::optional<std::int64_t> max_source_tokens, bool scores, bool alignment, bool attention, bool split) {
                 TranslationOptions options;
                 options.beam_size = beam_size;
@@ -239,7 +239,7 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
                 options.attention = attention;
                 return translate(self, texts, options, split);
             },
-            arg("texts"), nb::kw_only(), arg("beam_size") = nb::none(), arg("n_best") = 1,
+            arg("texts"), nb::kw_only(), arg("beam_size") = nb::none(), arg("n_best") = nb::none(),
             arg("length_penalty") = nb::none(), arg("word_penalty") = nb::none(), arg("max_length_factor") = nb::none(),
             arg("max_new_tokens") = nb::none(), arg("max_length") = nb::none(), arg("min_length") = nb::none(),
             arg("early_stopping") = nb::none(), arg("no_repeat_ngram_size") = nb::none(),
@@ -255,10 +255,10 @@ Sentences of all texts are worked on together; each has the same bits as alone. 
 else is as said here.
 
 texts: a str or a sequence of str. split: texts are lines, whose sentences are found; False: each is one sentence.
-beam_size: hypotheses that are followed; 1: greedy (else 1). n_best: translations of each text, up to beam_size.
-length_penalty: exponent of the length that scores are divided by (else 1). max_new_tokens: of a sentence, at most, the
-end included. target_prefix: every translation of a sentence begins with it. batch_tokens: source tokens that are worked
-on at once. max_source_tokens: longer sentences are cut and translated in parts.
+beam_size: hypotheses that are followed; 1: greedy (else 1). n_best: translations of each text, up to beam_size (else
+1). length_penalty: exponent of the length that scores are divided by (else 1). max_new_tokens: of a sentence, at most,
+the end included. target_prefix: every translation of a sentence begins with it. batch_tokens: source tokens that are
+worked on at once. max_source_tokens: longer sentences are cut and translated in parts.
 
 For Firefox's models, as Marian has them: word_penalty, taken off a score for each token (else 0); max_length_factor,
 tokens for each of the source, at most (else 3).

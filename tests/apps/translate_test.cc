@@ -294,6 +294,22 @@ TEST_F(TranslateCommand, DecodersOfHuggingFaceHaveSelfAttention) {
 }
 
 // Each of two models takes the options of its family; those that none knows are refused.
+// As many lines of each as generation_config.json says, or the option.
+TEST_F(TranslateCommand, SequencesToReturnAreTheFolders) {
+    const std::string opus = ATTEND_TEST_DATA "/hugging_face/tiny";
+    const std::string folder = temporary("two");
+    std::filesystem::copy(opus, folder);
+    const std::string generation = read_file(opus + "/generation_config.json");
+    write_file(folder + "/generation_config.json", "{\"num_return_sequences\": 2," + generation.substr(1));
+    const std::string own = "translate --model " + folder + " ";
+    const std::string plain = "translate --model " + opus + " ";
+    EXPECT_EQ(run(own, "the cat"), run(plain + "--n-best 2", "the cat"));
+    EXPECT_EQ(run(own + "--n-best 1", "the cat"), run(plain, "the cat"));
+    EXPECT_EQ(run(own + "--then " + small_.folder, "the cat"), run(plain + "--then " + small_.folder, "the cat"));
+    EXPECT_EQ(run(own + "--beam-size 1 --n-best 1 --plot " + temporary("n.svg") + " --layer 0", "the cat"),
+              run(plain + "--beam-size 1", "the cat"));
+}
+
 TEST_F(TranslateCommand, OptionsOfTwoFamilies) {
     const std::string opus = ATTEND_TEST_DATA "/hugging_face/tiny";
     const std::string mixed = command_ + "--then " + opus + " ";

@@ -229,6 +229,28 @@ TEST(HuggingFaceGeneration, ConfigurationsOfOtherSearchesAreNamed) {
     EXPECT_NE(copy.message().find("temperature"), std::string::npos);
 }
 
+// As Transformers: so many translations of each source, unless the caller says how many.
+TEST(HuggingFaceGeneration, SequencesToReturnAreTheFolders) {
+    const OpusCopy copy;
+    copy.replace("generation_config.json", "{", "{\"num_return_sequences\": 3,");
+    const Translator translator = Translator::from_pretrained(copy.folder());
+    EXPECT_EQ(translator.n_best(), 3);
+    const Translation found = translator.translate("rain falls");
+    const Translation want = Translator::from_pretrained(opus_folder()).translate("rain falls", {.n_best = 3});
+    ASSERT_EQ(found.others.size(), 2U);
+    for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(found.others[i].ids, want.others.at(i).ids);
+    EXPECT_EQ(translator.translate_lines({"rain falls"}).lines.front().others.size(), 2U);
+    EXPECT_EQ(translator.translate("rain falls", {.n_best = 1}).others.size(), 0U);
+    EXPECT_EQ(translator.translate("rain falls", {.n_best = 4}).others.size(), 3U);
+    EXPECT_EQ(translator.translate("rain falls", {.beam_size = 1, .sampling = true}).others.size(), 2U);
+    EXPECT_EQ(message_of<ValueError>([&] { translator.translate("rain falls", {.beam_size = 2}); }),
+              "[Translator] expected n_best from 1 to the size of the beam, 2, found 3, which is "
+              "'num_return_sequences' of '" +
+                  copy.folder() + "'");
+    copy.replace("generation_config.json", "\"num_return_sequences\": 3", "\"num_return_sequences\": 0");
+    EXPECT_NE(copy.message().find("num_return_sequences"), std::string::npos) << copy.message();
+}
+
 // As Transformers: the token of the beginning is generation_config.json's, then its bos_token_id.
 TEST(HuggingFaceGeneration, StartsWithTheBeginningOfText) {
     const auto ids = [](const std::string& entries) { return ids_with("{\"max_length\": 9" + entries + "}", ""); };
