@@ -5,6 +5,7 @@
     build/hugging_face/bin/pip install transformers==4.57.1 torch==2.13.0 sentencepiece safetensors numpy
     build/hugging_face/bin/python scripts/make_generation_goldens.py
 """
+import argparse
 import pathlib
 
 import numpy as np
@@ -20,6 +21,7 @@ kCases = 60
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     folder = make_model(OUT / "tiny", 3, d=16, ffn=24, layers=2, heads=2)
     model = MarianMTModel.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = MarianTokenizer.from_pretrained(folder)

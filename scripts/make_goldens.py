@@ -6,6 +6,7 @@
 Needs torch and safetensors. Each file's metadata records PyTorch's version. The article's program is told again here, as
 the walk that `attend explain` prints.
 """
+import argparse
 import json
 import random
 from pathlib import Path
@@ -337,6 +338,7 @@ def make_explain():
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     make_attention()
     make_modules()
     make_transformers()

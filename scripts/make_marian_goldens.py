@@ -11,6 +11,7 @@ Sentences are therefore chosen whose numbers keep a distance of kDistance from s
 the best by kGap: implementations may then differ by rounding errors only.
 """
 
+import argparse
 import io
 import json
 import math
@@ -386,6 +387,7 @@ def make(name, folder, vocabularies, models, sizes, wanted, first_seed):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     both = train(SOURCE + TARGET, 96)
     make("tiny", OUT / "tiny", [96], [both], {"d": 24, "ffn": 40, "heads": 2, "encoder": 2, "decoder": 2}, 6, 1)

@@ -9,6 +9,7 @@ The search is Marian's (src/translator/beam_search.cpp, history.h), written the 
 hypothesis from its first token anew, in float64. Settings where two candidates at a border of the beam are closer than
 kGap are left out, since float32 may order them otherwise.
 """
+import argparse
 import json
 import math
 import pathlib
@@ -73,6 +74,7 @@ def beam_search(network, source, beam, normalize, penalty, factor):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name in ("tiny", "split"):
         folder = OUT / name
         weights = FileWeights(next(folder.glob("model*.bin")))

@@ -5,6 +5,7 @@
 
 All boxes are in pixels, [left, top, right, bottom], from the top left corner.
 """
+import argparse
 import json
 import pathlib
 
@@ -29,6 +30,7 @@ CASES = [
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     cases = []
     for rows, columns, width, height, dpi, vmin, vmax in CASES:
         figure = plt.figure(figsize=(width, height), dpi=dpi)
