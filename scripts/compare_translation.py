@@ -213,7 +213,8 @@ def attend_lines(program, folder, lines, kind):
     found = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True)
     if found.returncode != 0:
         said = " ".join(found.stderr.splitlines()[-1:])
-        raise SystemExit(f"compare_translation.py: error: expected status 0 of {program}, found {found.returncode}: {said}")
+        raise SystemExit(f"compare_translation.py: error: expected status 0 of {program}, found {found.returncode}: "
+                         f"{said}")
     result = found.stdout.split("\n")[:-1]
     if len(result) != len(lines):
         raise SystemExit(f"compare_translation.py: error: expected {len(lines)} lines from {program}, found {len(result)}")
