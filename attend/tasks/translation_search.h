@@ -17,7 +17,7 @@ using MakeSearch = std::function<std::unique_ptr<search::Search>(std::int64_t)>;
 
 /// How a folder's sources are searched.
 struct TranslationSearch {
-    MakeSearch make = {};
+    MakeSearch make = {};      ///< of a source
     std::int64_t most = 1;     ///< hypotheses that it finds at most
     bool follows_one = false;  ///< a single one from step to step: what it goes on with is what it finds
 };
