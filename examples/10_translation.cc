@@ -25,6 +25,13 @@ int main(int argc, char** argv) {
             for (const std::string& piece : translator.pieces(line.ids)) std::printf(" %s", piece.c_str());
             std::printf("\n");
         }
+
+        // Who waits sees words as they are found.
+        translator.stream_line(lines.front(), true, {}, [](const std::string& text) {
+            std::fputs(text.c_str(), stdout);
+            std::fflush(stdout);
+        });
+        std::printf("\n");
     } catch (const attend::Error& error) {
         std::fprintf(stderr, "%s\n", error.what());
         return 1;
