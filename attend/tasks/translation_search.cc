@@ -116,7 +116,8 @@ TranslationSearch generation_search(const TranslationFolder& folder, const Trans
     // The last token is not read.
     const std::int64_t read = search.max_length - 1;
     const std::int64_t positions = folder.model.target_positions().value_or(read);
-    if (read > positions && (options.max_length || options.max_new_tokens)) {
+    if (read > positions && !options.max_length && !options.max_new_tokens) search.max_length = positions + 1;
+    if (search.max_length > positions + 1) {
         throw ValueError(kOperation, "expected a max_length of at most " + std::to_string(positions + 1) +
                                          ", one more than the rows of 'model.decoder.embed_positions.weight' of '" +
                                          folder.path + "', found " + std::to_string(search.max_length));

@@ -20,6 +20,7 @@ namespace attend {
 namespace {
 
 constexpr const char* kOperation = "Translator";
+constexpr std::int64_t kMostSourceTokens = std::int64_t{1} << 20;
 
 std::int64_t words_of(const std::string& text) {
     std::int64_t words = 0;
@@ -219,6 +220,12 @@ TranslationBatchOptions Translator::Parts::batch_options(const TranslationOption
     batch.shortlist = folder.shortlist ? &*folder.shortlist : nullptr;
     batch.shared_vocabulary = folder.shared;
     batch.model = folder.path;
+    const std::int64_t positions = folder.model.source_positions().value_or(kMostSourceTokens);
+    if (options.max_source_tokens.value_or(2) > positions) {
+        throw ValueError(kOperation, "expected a max_source_tokens of at most " + std::to_string(positions) +
+                                         ", the rows of 'model.encoder.embed_positions.weight' of '" + folder.path +
+                                         "', found " + std::to_string(*options.max_source_tokens));
+    }
     if (batch.n_best < 1 || batch.n_best > found.most) {
         const std::string whose = options.n_best ? "" : ", which is 'num_return_sequences' of '" + folder.path + "'";
         throw ValueError(kOperation, "expected n_best from 1 to the size of the beam, " + std::to_string(found.most) +
@@ -382,8 +389,8 @@ std::vector<Translation> Translator::translate_marked(const std::vector<std::str
         });
     }
     std::vector<Translation> result(sources.size());
-    for (std::size_t begin = 0; begin < sequences.size();) {
-        const std::size_t s = sequences[begin].source;
+    std::size_t begin = 0;
+    for (std::size_t s = 0; s < sources.size(); ++s) {
         const SourceWords source = options.alignment ? parts_->source_words(sources[s]) : SourceWords();
         std::vector<std::vector<Translation>> parts;
         std::vector<PartBegin> begins;
@@ -391,7 +398,7 @@ std::vector<Translation> Translator::translate_marked(const std::vector<std::str
             parts.push_back(parts_->found(sequences[begin], options, source));
             begins.push_back({.place = 0, .apart = !sequences[begin].cuts_word});
         }
-        result[s] = joined(parts, begins, "", "", batch_options.n_best);
+        if (!parts.empty()) result[s] = joined(parts, begins, "", "", batch_options.n_best);
         result[s].words.source = source.words;
         for (Translation& other : result[s].others) other.words.source = source.words;
     }
@@ -445,8 +452,9 @@ TranslatedLines Translator::stream_line(const std::string& line, bool split, con
         ids.push_back(token);
         // The last word may grow, or be spelled otherwise with its next piece.
         const std::string text = without_breaks(folder.target.decode(ids));
-        const std::size_t end = text.rfind(' ');
-        if (end == std::string::npos || end <= told) return;
+        // Nor are spaces told before what they stand before: joining words may take them away.
+        const std::size_t end = text.find_last_not_of(' ', text.rfind(' ')) + 1;
+        if (text.rfind(' ') == std::string::npos || end <= told) return;
         write(text.substr(told, end - told));
         told = end;
     };
@@ -468,9 +476,11 @@ TranslatedLines Translator::stream_line(const std::string& line, bool split, con
             TranslationSequence* one = &sequence;
             translate_batch(folder.model, std::span(&one, 1), batch_options);
             parts.push_back(parts_->found(sequence, options, words));
-            if (!parts.back().empty()) write(parts.back().front().text.substr(told));
+            if (parts.back().empty()) continue;
+            const std::string& text = parts.back().front().text;
+            if (told < text.size()) write(text.substr(told));
         }
-        Translation whole = joined(parts, begins, "", "", batch_options.n_best);
+        Translation whole = parts.empty() ? Translation() : joined(parts, begins, "", "", batch_options.n_best);
         whole.words.source = words.words;
         for (Translation& other : whole.others) other.words.source = words.words;
         sentences.push_back(as_list(std::move(whole)));

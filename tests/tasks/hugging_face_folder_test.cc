@@ -222,8 +222,17 @@ TEST(HuggingFaceFolder, PositionsOfTheFileAreTaken) {
         tensors["model.encoder.embed_positions.weight"] = table;
         tensors["model.decoder.embed_positions.weight"] = table;
     });
+    copy.replace("generation_config.json", "\"max_length\": 40", "\"max_length\": 400");
     const Translator translator = Translator::from_pretrained(copy.folder());
     EXPECT_NO_THROW(translator.translate("the cat", {.max_length = 65, .min_length = 65}));
+    // The folder's own length ends there too, and sources are cut before.
+    EXPECT_EQ(translator.translate("the cat", {.min_length = 1000}).ids.size(), 64U);
+    std::string longer_source;
+    for (int i = 0; i < 100; ++i) longer_source += "the cat sat ";
+    const Translation parts = translator.translate(longer_source, {.max_new_tokens = 3, .attention = true});
+    ASSERT_GT(parts.attention.size(), 1U);
+    EXPECT_LE(parts.attention.front().source_tokens.size(), 64U);
+    EXPECT_THROW(translator.translate(longer_source, {.max_source_tokens = 65}), ValueError);
     for (const TranslationOptions& longer :
          {TranslationOptions{.max_length = 66}, TranslationOptions{.max_new_tokens = 65}}) {
         EXPECT_EQ(message_of<ValueError>([&] { translator.translate(std::vector<std::string>(), longer); }),

@@ -149,7 +149,7 @@ TEST(Translator, LinesGrow) {
             EXPECT_GT(most, beams == 1 ? 12U : 2U);
         }
         const auto fails = [](const std::string&) { throw std::runtime_error("full"); };
-        EXPECT_THROW(translator.stream_line("the cat", true, {}, fails), std::runtime_error);
+        EXPECT_THROW(translator.stream_line("- the cat", true, {}, fails), std::runtime_error);
     }
 }
 

@@ -163,7 +163,7 @@ private:
         const Sequence& sequence = problem_.sequences[static_cast<std::size_t>(next->sequence)];
         const auto size = static_cast<std::int64_t>(size_of(source_.dtype));
         const auto ask = [&](const void* rows, std::int64_t stride, std::int64_t dim, std::int64_t count) {
-            for (std::int64_t j = 0; j < count; ++j) {
+            for (std::int64_t j = 0; j < count && dim > 0; ++j) {  // rows without elements may have no address
                 const auto* row = static_cast<const std::byte*>(rows) + j * stride * size;
                 for (std::int64_t at = 0; at < dim * size; at += 64) __builtin_prefetch(row + at, 0, 2);
             }
