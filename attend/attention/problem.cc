@@ -86,7 +86,7 @@ private:
     std::vector<Sequence> padded() const {
         std::vector<Sequence> sequences;
         for (std::int64_t b = 0; b < batch_; ++b) {
-            sequences.push_back({.batch = b, .query_count = queries_, .key_count = keys_});
+            sequences.push_back({.batch = b, .query_count = queries_, .key_count = keys_, .key_rows = keys_});
         }
         return sequences;
     }
@@ -101,10 +101,12 @@ private:
         for (std::size_t s = 0; s + 1 < mask_.query_starts_->size(); ++s) {
             const std::int64_t query = (*mask_.query_starts_)[s];
             const std::int64_t key = (*mask_.key_starts_)[s];
+            const std::int64_t keys = (*mask_.key_starts_)[s + 1] - key;
             sequences.push_back({.query_begin = query,
                                  .query_count = (*mask_.query_starts_)[s + 1] - query,
                                  .key_begin = key,
-                                 .key_count = (*mask_.key_starts_)[s + 1] - key});
+                                 .key_count = keys,
+                                 .key_rows = keys});
         }
         return sequences;
     }

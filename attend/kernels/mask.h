@@ -26,6 +26,7 @@ struct Sequence {
     std::int64_t lower = 0;         ///< query i attends to no key below i + lower
     std::int64_t upper = 0;         ///< and to none above i + upper
     std::int64_t query_offset = 0;  ///< position of query 0 among the keys, for ALiBi
+    std::int64_t key_rows = 0;      ///< rows of keys that are its own, those beyond key_count too
 
     /// The keys that query `i` may attend to.
     KeyRange keys_of(std::int64_t i) const {

@@ -146,6 +146,23 @@ TEST_P(Decode, BitsDoNotDependOnThreadsBatchOrCache) {
     }
 }
 
+// As many queries as keys in all, more of them in one sequence: none of them is padding.
+TEST_P(Decode, PackedSequencesWithMoreQueriesThanKeysHaveTheirOwnBits) {
+    const Tensor q = normal({1, 4, 8, 8}, 1);
+    const Tensor k = normal({1, 4, 8, 8}, 2);
+    const Tensor v = normal({1, 4, 8, 8}, 3);
+    const std::vector<std::int64_t> queries = {0, 6, 8};
+    const std::vector<std::int64_t> keys = {0, 4, 8};
+    const AttentionResult found = attention(q, k, v, {.mask = Mask::packed(queries, keys)});
+    for (std::size_t s = 0; s < 2; ++s) {
+        const auto own = [&](const Tensor& t, const std::vector<std::int64_t>& starts) {
+            return t.view().slice(2, starts[s], starts[s + 1]);
+        };
+        const AttentionResult alone = attention(own(q, queries), own(k, keys), own(v, keys));
+        EXPECT_TRUE(same_bits(alone.output, own(found.output, queries).clone())) << s;
+    }
+}
+
 TEST_P(Decode, WeightsChangeNoBit) {
     for (const DType dtype : {DType::float32, DType::bfloat16}) {
         for (const std::int64_t queries : {1, 4, 5, 40}) {

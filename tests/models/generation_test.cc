@@ -57,9 +57,11 @@ TEST_P(GenerationOnIsa, RowsAndLogitsEqualTransformers) {
 }
 
 // Alone and with all other sentences: every option of the grid, ids and scores.
-TEST_P(GenerationOnIsa, SearchEqualsTransformers) {
-    const OpusGoldens goldens;
-    const Translator translator = Translator::from_pretrained(opus_folder(), {.compute_type = ComputeType::float32});
+void expect_transformers_search(const std::string& model) {
+    SCOPED_TRACE(model);
+    const OpusGoldens goldens(model);
+    const Translator translator =
+        Translator::from_pretrained(opus_folder(model), {.compute_type = ComputeType::float32});
     const std::vector<std::string> lines = goldens.lines();
     for (std::size_t c = 0; c < goldens.count("cases"); ++c) {
         SCOPED_TRACE("case " + std::to_string(c) + ": " + goldens.text("case." + std::to_string(c)));
@@ -83,6 +85,11 @@ TEST_P(GenerationOnIsa, SearchEqualsTransformers) {
         ASSERT_EQ(scores.numel(), static_cast<std::int64_t>(found.size()));
         for (std::size_t n = 0; n < found.size(); ++n) EXPECT_NEAR(found[n].score, scores.data<float>()[n], 1e-4);
     }
+}
+
+// Models of several sizes, activations and layouts.
+TEST_P(GenerationOnIsa, SearchEqualsTransformers) {
+    for (const std::string model : {"tiny", "relu_in_parts", "gelu_in_float16"}) expect_transformers_search(model);
 }
 
 // Of the beam that won, encoder, decoder and cross attention; alignments are those of the last layer's first head.

@@ -16,12 +16,12 @@
 namespace attend::testing {
 
 /// The folder.
-std::string opus_folder();
+std::string opus_folder(const std::string& name = "tiny");
 
 /// Transformers' values (scripts/make_generation_goldens.py).
 class OpusGoldens {
 public:
-    OpusGoldens();
+    explicit OpusGoldens(const std::string& model = "tiny");
 
     std::size_t count(const std::string& of) const { return std::stoul(file_.metadata().at(of)); }
     const std::string& text(const std::string& name) const { return file_.metadata().at(name); }

@@ -269,11 +269,11 @@ std::vector<Sequence> cut_short_sequences(const AttentionProblem& problem) {
         return rows;
     };
     const auto is_cut = [&](const Sequence& sequence) {
-        return sequence.query_count > sequence.key_count && decodes(problem, own(sequence));
+        return sequence.query_count == sequence.key_rows && sequence.query_count > sequence.key_count &&
+               decodes(problem, own(sequence));
     };
     // A score function is told which sequence it sees.
-    const bool squares = problem.query.shape()[2] == problem.key.shape()[2] && problem.score == nullptr;
-    if (!squares || std::none_of(problem.sequences.begin(), problem.sequences.end(), is_cut)) return {};
+    if (problem.score != nullptr || std::none_of(problem.sequences.begin(), problem.sequences.end(), is_cut)) return {};
     std::vector<Sequence> pieces;
     for (const Sequence& sequence : problem.sequences) {
         if (!is_cut(sequence)) {

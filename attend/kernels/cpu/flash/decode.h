@@ -59,7 +59,7 @@ private:
 bool decodes(const AttentionProblem& problem, const Sequence& sequence);
 
 /// The problem's sequences, padding cut off those that would decode without it, so that it does not change their bits:
-/// where there are as many queries as keys, the rows behind a sequence's keys are padding. None where nothing is cut.
+/// where a sequence has as many queries as rows of keys, those behind its keys are padding. None where nothing is cut.
 std::vector<Sequence> cut_short_sequences(const AttentionProblem& problem);
 
 /// One split of one head of keys.
