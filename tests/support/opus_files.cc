@@ -16,7 +16,8 @@ std::string opus_folder(const std::string& name) {
     return ATTEND_TEST_DATA "/hugging_face/" + name;
 }
 
-OpusGoldens::OpusGoldens(const std::string& model) : file_(SafetensorsFile::open(opus_folder(model) + ".safetensors")) {}
+OpusGoldens::OpusGoldens(const std::string& model)
+    : file_(SafetensorsFile::open(opus_folder(model) + ".safetensors")) {}
 
 std::vector<std::int64_t> OpusGoldens::ids(const std::string& name) const {
     const Tensor found = file_.load(name);
