@@ -57,6 +57,8 @@ struct ChainedLines {
     std::vector<std::string> pivots;    // what the second translator read
 };
 
+using Write = std::function<void(const std::string& text)>;
+
 /// The command's translators, one or two in a row.
 class Chain {
 public:
@@ -75,35 +77,25 @@ public:
         check_options();
     }
 
-    ChainedLines translate(const std::vector<std::string>& lines) const {
+    /// @param write is told the text of the last translator's lines while it grows, of which there is one then; or none
+    ChainedLines translate(const std::vector<std::string>& lines, const Write& write = {}) const {
+        const bool split = !arguments_.no_split;
+        const auto end_with = [&](const std::vector<std::string>& read, const TranslationOptions& options) {
+            const Translator& end = translators_.back();
+            return write ? end.stream_line(read.front(), split, options, write)
+                         : end.translate_lines(read, split, options);
+        };
+        const bool is_alone = translators_.size() == 1;
         ChainedLines result;
-        result.last = translators_.front().translate_lines(lines, !arguments_.no_split, first_options());
+        result.last = is_alone ? end_with(lines, first_options())
+                               : translators_.front().translate_lines(lines, split, first_options());
         result.repaired = std::move(result.last.repaired);
         result.inputs = std::move(result.last.sources);
-        if (translators_.size() == 1) return result;
+        if (is_alone) return result;
         for (Translation& translation : result.last.lines) result.pivots.push_back(std::move(translation.text));
         const std::int64_t words = result.last.words;
-        result.last = translators_.back().translate_lines(result.pivots, !arguments_.no_split, last_options());
+        result.last = end_with(result.pivots, last_options());
         result.last.words = words;
-        return result;
-    }
-
-    /// One line, whose text is written while it grows.
-    ChainedLines stream(const std::string& line, const std::function<void(const std::string&)>& write) const {
-        const Translator& last = translators_.back();
-        ChainedLines result;
-        if (translators_.size() == 1) {
-            result.last = last.stream_line(line, !arguments_.no_split, first_options(), write);
-            result.repaired = std::move(result.last.repaired);
-            result.inputs = std::move(result.last.sources);
-            return result;
-        }
-        TranslatedLines first = translators_.front().translate_lines({line}, !arguments_.no_split, first_options());
-        result.repaired = std::move(first.repaired);
-        result.inputs = std::move(first.sources);
-        result.pivots = {first.lines.front().text};
-        result.last = last.stream_line(result.pivots.front(), !arguments_.no_split, last_options(), write);
-        result.last.words = first.words;
         return result;
     }
 
@@ -197,7 +189,7 @@ void translate_stream(const Input& input, std::ostream& out, const TranslateArgu
                       AttentionOutput& attention) {
     const bool streams = arguments.stream || input.typed;
     const bool grows = streams && !chain.format().has_records();
-    const auto write = [&](const std::string& text) {
+    const Write write = [&](const std::string& text) {
         out << text;
         check_written(out, arguments.output);
     };
@@ -206,7 +198,7 @@ void translate_stream(const Input& input, std::ostream& out, const TranslateArgu
     std::size_t number = 0;
     for (std::vector<std::string> lines = reader.next(); !lines.empty(); lines = reader.next()) {
         if (grows) progress.erase();
-        ChainedLines translated = grows ? chain.stream(lines.front(), write) : chain.translate(lines);
+        ChainedLines translated = chain.translate(lines, grows ? write : Write());
         const auto warn_of_bytes = [&] {
             if (!translated.repaired.empty()) progress.erase();
             for (const std::size_t line : translated.repaired) {
@@ -261,8 +253,8 @@ void check_files(const TranslateArguments& arguments) {
         throw CLI::ValidationError("--input", "expected either TEXT or --input, found both");
     }
     for (const std::string& file : {arguments.attention, arguments.plot.path}) {
-        if (arguments.input.empty() || file.empty() || file == "/dev/null" || !same_file(file, arguments.input))
-            continue;
+        const bool is_written = !file.empty() && file != "/dev/null";
+        if (arguments.input.empty() || !is_written || !same_file(file, arguments.input)) continue;
         throw CLI::ValidationError(file == arguments.attention ? "--attention" : "--plot",
                                    "expected another file than that of --input, found '" + file + "'");
     }
@@ -441,8 +433,8 @@ void add_attention_options(CLI::App& command, TranslateArguments& arguments) {
                     "Write attention weights of all layers and heads as FILE.safetensors: N.cross_attention, "
                     "N.encoder_attention and (OPUS-MT) N.decoder_attention of sentence N, with their tokens and N.line "
                     "as metadata, and the alignments of line L as line.L.*; or FILE.json, an object for each sentence "
-                    "(all is kept "
-                    "in memory until the end)")
+                    "(all is "
+                    "kept in memory until the end)")
         ->type_name("FILE")
         ->check(file_name());
     command
