@@ -16,6 +16,7 @@
 #include <cmath>
 #include <initializer_list>
 #include <limits>
+#include <optional>
 #include <vector>
 
 namespace attend {
@@ -41,9 +42,10 @@ void check_floating_target(const std::string& name, const MutableTensorView& vie
 /// The fast path: units of tiles that share their packed keys, and sequences of a few queries key by key. The latter
 /// gives no weights: where they are asked for, tiles give them, and the result keeps the bits that it has without.
 void run_flash(const kernels::AttentionProblem& whole, const kernels::AttentionOutputs& outputs) {
-    kernels::AttentionProblem problem = whole;
     const std::vector<kernels::Sequence> pieces = flash::cut_short_sequences(whole);
-    if (!pieces.empty()) problem.sequences = pieces;
+    std::optional<kernels::AttentionProblem> cut;
+    if (!pieces.empty()) cut.emplace(whole).sequences = pieces;
+    const kernels::AttentionProblem& problem = cut ? *cut : whole;
     const kernels::cpu::TileKernels& tile_kernels = flash::forward_kernels(problem);
     const std::vector<flash::Unit> units =
         flash::forward_units(problem, tile_kernels, num_threads(), outputs.weights.has_value());

@@ -4,18 +4,8 @@
 
 namespace attend {
 
-Shape::Shape(std::initializer_list<std::int64_t> values)
-    : Shape(std::span<const std::int64_t>(values.begin(), values.size())) {}
-
-Shape::Shape(std::span<const std::int64_t> values) {
-    for (const std::int64_t value : values) push_back(value);
-}
-
-void Shape::push_back(std::int64_t value) {
-    if (rank_ == kMaxRank) {
-        throw ShapeError("shape", "expected at most " + std::to_string(kMaxRank) + " dimensions, found more");
-    }
-    values_[static_cast<std::size_t>(rank_++)] = value;
+void Shape::refuse_rank() {
+    throw ShapeError("shape", "expected at most " + std::to_string(kMaxRank) + " dimensions, found more");
 }
 
 std::int64_t Shape::numel() const {

@@ -20,9 +20,11 @@ class Shape {
 public:
     Shape() = default;
     /// @throws ShapeError when there are more than kMaxRank values
-    Shape(std::initializer_list<std::int64_t> values);
+    Shape(std::initializer_list<std::int64_t> values) : Shape(std::span(values.begin(), values.size())) {}
     /// @copydoc Shape(std::initializer_list<std::int64_t>)
-    explicit Shape(std::span<const std::int64_t> values);
+    explicit Shape(std::span<const std::int64_t> values) {
+        for (const std::int64_t value : values) push_back(value);
+    }
 
     /// Number of extents.
     int rank() const noexcept { return rank_; }
@@ -37,7 +39,10 @@ public:
     std::int64_t& operator[](int dim) noexcept { return values_[static_cast<std::size_t>(dim)]; }
 
     /// Adds a dimension at the end. @throws ShapeError when there are kMaxRank already
-    void push_back(std::int64_t value);
+    void push_back(std::int64_t value) {
+        if (rank_ == kMaxRank) refuse_rank();
+        values_[static_cast<std::size_t>(rank_++)] = value;
+    }
 
     /// Product of all extents, 1 for rank 0. @throws ShapeError for a negative extent or a product beyond 2^63 - 1
     std::int64_t numel() const;
@@ -48,6 +53,8 @@ public:
     }
 
 private:
+    [[noreturn]] static void refuse_rank();
+
     std::array<std::int64_t, kMaxRank> values_{};
     int rank_ = 0;
 };

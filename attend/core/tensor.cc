@@ -15,16 +15,6 @@ namespace attend {
 
 namespace {
 
-/// `dim` counted from the start, checked against `rank`.
-int checked_dim(int dim, int rank) {
-    const int counted = dim < 0 ? dim + rank : dim;
-    if (counted < 0 || counted >= rank) {
-        throw ValueError("tensor", "expected a dimension in [" + std::to_string(-rank) + ", " +
-                                       std::to_string(rank - 1) + "], found " + std::to_string(dim));
-    }
-    return counted;
-}
-
 /// `shape` with its one -1 replaced so that it has `numel` elements.
 Shape resolve_shape(const Shape& shape, std::int64_t numel) {
     Shape result = shape;
@@ -70,6 +60,11 @@ void for_each_row(const Shape& shape, const Shape& to, const Shape& from, const 
 
 }  // namespace
 
+void TensorView::refuse_dim(int dim, int rank) {
+    throw ValueError("tensor", "expected a dimension in [" + std::to_string(-rank) + ", " + std::to_string(rank - 1) +
+                                   "], found " + std::to_string(dim));
+}
+
 TensorView::TensorView() : shape_({0}), strides_({1}) {}
 
 TensorView::TensorView(const void* data, DType dtype, const Shape& shape, const Shape& strides)
@@ -86,14 +81,6 @@ TensorView::TensorView(const Tensor& tensor)
       strides_(contiguous_strides(tensor.shape())),
       numel_(tensor.numel()),
       dtype_(tensor.dtype()) {}
-
-std::int64_t TensorView::size(int dim) const {
-    return shape_[checked_dim(dim, rank())];
-}
-
-std::int64_t TensorView::stride(int dim) const {
-    return strides_[checked_dim(dim, rank())];
-}
 
 bool TensorView::is_contiguous() const noexcept {
     if (numel_ == 0) return true;
@@ -140,7 +127,7 @@ double TensorView::item() const {
 }
 
 TensorView TensorView::slice(int dim, std::int64_t begin, std::int64_t end, std::int64_t step) const {
-    const int d = checked_dim(dim, rank());
+    const int d = checked_dim(dim);
     if (step < 1) throw ValueError("slice", "expected a step of at least 1, found " + std::to_string(step));
     const std::int64_t extent = shape_[d];
     if (begin < 0) begin = std::max<std::int64_t>(begin, -extent) + extent;
@@ -156,7 +143,7 @@ TensorView TensorView::slice(int dim, std::int64_t begin, std::int64_t end, std:
 }
 
 TensorView TensorView::select(int dim, std::int64_t index) const {
-    const int d = checked_dim(dim, rank());
+    const int d = checked_dim(dim);
     const std::int64_t counted = index < 0 ? index + shape_[d] : index;
     if (counted < 0 || counted >= shape_[d]) {
         throw ValueError("select",
@@ -167,8 +154,8 @@ TensorView TensorView::select(int dim, std::int64_t index) const {
 }
 
 TensorView TensorView::transpose(int dim0, int dim1) const {
-    const int a = checked_dim(dim0, rank());
-    const int b = checked_dim(dim1, rank());
+    const int a = checked_dim(dim0);
+    const int b = checked_dim(dim1);
     TensorView result = *this;
     std::swap(result.shape_[a], result.shape_[b]);
     std::swap(result.strides_[a], result.strides_[b]);
@@ -180,7 +167,7 @@ TensorView TensorView::permute(std::initializer_list<int> order) const {
     Shape strides;
     unsigned seen = 0;
     for (const int dim : order) {
-        const int d = checked_dim(dim, rank());
+        const int d = checked_dim(dim);
         seen |= 1U << static_cast<unsigned>(d);
         shape.push_back(shape_[d]);
         strides.push_back(strides_[d]);
@@ -253,7 +240,7 @@ TensorView TensorView::unsqueeze(int dim) const {
 }
 
 TensorView TensorView::squeeze(int dim) const {
-    const int d = checked_dim(dim, rank());
+    const int d = checked_dim(dim);
     if (shape_[d] != 1) {
         throw ShapeError(
             "squeeze", "expected extent 1 in dimension " + std::to_string(dim) + ", found shape " + to_string(shape_));

@@ -45,9 +45,9 @@ public:
     /// Number of dimensions.
     int rank() const noexcept { return shape_.rank(); }
     /// Extent of `dim`; negative counts from the end. @throws ValueError when out of range
-    std::int64_t size(int dim) const;
+    std::int64_t size(int dim) const { return shape_[checked_dim(dim)]; }
     /// Stride of `dim` in elements; negative counts from the end. @throws ValueError when out of range
-    std::int64_t stride(int dim) const;
+    std::int64_t stride(int dim) const { return strides_[checked_dim(dim)]; }
     /// Number of elements.
     std::int64_t numel() const noexcept { return numel_; }
     /// True when the elements lie row-major without gaps.
@@ -104,6 +104,15 @@ protected:
     void check_dtype(DType wanted) const;
 
 private:
+    /// `dim` counted from the start.
+    static int checked_dim(int dim, int rank) {
+        const int counted = dim < 0 ? dim + rank : dim;
+        if (counted < 0 || counted >= rank) refuse_dim(dim, rank);
+        return counted;
+    }
+    int checked_dim(int dim) const { return checked_dim(dim, rank()); }
+    [[noreturn]] static void refuse_dim(int dim, int rank);
+
     const void* data_ = nullptr;
     Shape shape_;
     Shape strides_;

@@ -61,7 +61,7 @@ nb::object run_attention(nb::object query, nb::object key, nb::object value, Key
         targets.log_sum_exp = log_sum_exp.view;
     }
     {
-        const Computing computing;
+        const Computing computing(multiply_adds(given, k.view(), v.view()));
         attention_into(targets, q.rows(), k.rows(), v.rows(), with.options);
         output.finish();
     }

@@ -21,8 +21,17 @@ void run_signal_handlers() {
 
 }  // namespace
 
+double multiply_adds(const TensorView& query, const TensorView& key, const TensorView& value) {
+    double product = static_cast<double>(key.size(2)) * static_cast<double>(query.size(3) + value.size(3));
+    for (int dim = 0; dim < 3; ++dim) product *= static_cast<double>(query.size(dim));
+    return product;
+}
+
 // Other threads never ask: the lock that they would wait for may be held for long.
-Computing::Computing() : interrupt_(PyThread_get_thread_ident() == main_thread ? run_signal_handlers : nullptr) {}
+Computing::Computing(double operations)
+    : interrupt_(PyThread_get_thread_ident() == main_thread ? run_signal_handlers : nullptr) {
+    if (operations >= kLongCall) free_lock_.emplace();
+}
 
 void bind_computing(nb::module_&) {
     remember_main_thread();

@@ -106,7 +106,7 @@ nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, n
     const NewArray output =
         flash ? new_torch_array_like(query, given, shape, given.dtype()) : new_torch_array(shape, given.dtype());
     {
-        const Computing computing;
+        const Computing computing(multiply_adds(given, k->view(), v->view()));
         attention_into({output.view}, q->rows(), k->rows(), v->rows(), options);
     }
     return output.object;
