@@ -3,6 +3,7 @@
 #include "torch_tensors.h"
 
 #include <attend/attention/attention.h>
+#include <attend/core/error.h>
 
 #include <array>
 #include <optional>
@@ -82,6 +83,8 @@ nb::object plain_attention(nb::handle query, nb::handle key, nb::handle value, n
         for (std::size_t i = 0; i < count; ++i) arrays[i].emplace(tensors[i], "attention", "tensor");
     } catch (const nb::builtin_exception&) {
         return nb::none();  // nested, sparse, on another device: said by what is called then
+    } catch (const ShapeError&) {
+        return nb::none();  // more dimensions than the library has
     }
     auto& [q, k, v, seen] = arrays;
     if (!fit(q->view(), k->view(), v->view(), grouped) || (seen && !masks(seen->view(), q->view()))) {

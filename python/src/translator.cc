@@ -81,9 +81,30 @@ std::string name_of_others(nb::handle texts) {
     return name_of_type(texts);
 }
 
-nb::object translate(const Translator& self, nb::handle texts, const TranslationOptions& options, bool split) {
+/// One line, told while it grows. @param on_text called with each piece of text
+TranslatedLines stream(const Translator& self, const std::string& line, bool split, const TranslationOptions& options,
+                       nb::handle on_text) {
+    const Computing computing;
+    return self.stream_line(line, split, options, [on_text](const std::string& text) {
+        const nb::gil_scoped_acquire lock;
+        on_text(text);
+    });
+}
+
+nb::object translate(const Translator& self, nb::handle texts, const TranslationOptions& options, bool split,
+                     nb::handle on_text) {
     std::string one;
     const bool single = nb::try_cast(texts, one);
+    if (!on_text.is_none()) {
+        if (PyCallable_Check(on_text.ptr()) == 0) {
+            throw nb::type_error(
+                ("[Translator] expected on_text to be callable, found " + name_of_type(on_text)).c_str());
+        }
+        if (!single) {
+            throw nb::type_error(("[Translator] expected a str with on_text, found " + name_of_others(texts)).c_str());
+        }
+        return nb::cast(std::move(stream(self, one, split, options, on_text).lines.front()));
+    }
     std::vector<std::string> lines;
     if (single) {
         lines.push_back(one);
@@ -211,7 +232,8 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
                std::optional<bool> renormalize_logits, std::optional<bool> sampling, std::optional<double> temperature,
                std::optional<std::int64_t> top_k, std::optional<double> top_p, const std::optional<Seed>& seed,
                const std::string& target_prefix, std::optional<std::string> target_language, std::int64_t batch_tokens,
-               std::optional<std::int64_t> max_source_tokens, bool scores, bool alignment, bool attention, bool split) {
+               std::optional<std::int64_t> max_source_tokens, bool scores, bool alignment, bool attention, bool split,
+               nb::object on_text) {
                 TranslationOptions options;
                 options.beam_size = beam_size;
                 options.n_best = n_best;
@@ -237,7 +259,7 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
                 options.scores = scores;
                 options.alignment = alignment;
                 options.attention = attention;
-                return translate(self, texts, options, split);
+                return translate(self, texts, options, split, on_text);
             },
             arg("texts"), nb::kw_only(), arg("beam_size") = nb::none(), arg("n_best") = nb::none(),
             arg("length_penalty") = nb::none(), arg("word_penalty") = nb::none(), arg("max_length_factor") = nb::none(),
@@ -248,7 +270,7 @@ Raises OSError naming the file, and what was expected and found; ValueError for 
             arg("top_p") = nb::none(), arg("seed") = nb::none(), arg("target_prefix") = "",
             arg("target_language") = nb::none(), arg("batch_tokens") = TranslationOptions().batch_tokens,
             arg("max_source_tokens") = nb::none(), arg("scores") = false, arg("alignment") = false,
-            arg("attention") = false, arg("split") = true,
+            arg("attention") = false, arg("split") = true, arg("on_text") = nb::none(),
             R"(Translates a text, or each of a list: a Translation, or a list of them.
 
 Sentences of all texts are worked on together; each has the same bits as alone. What is None comes from the folder, or
@@ -269,7 +291,9 @@ that has none. By the names of generate: max_length and min_length, counted with
 1), top_k (0: all tokens; else 50), top_p (else 1) and seed (else 0): the same seed, the same texts, n_best of them.
 
 scores: also compute them where a search does not need to. alignment: also Translation.source_ids, alignment and words.
-attention: also Translation.attention.
+attention: also Translation.attention. on_text: a callable that is told the translation of one text while it grows: each
+time some whole words, with the spaces before them, or with beams a sentence; together they are Translation.text, which has
+the same bits. What it raises ends the call.
 
 Raises ValueError for numbers out of range and options of the other kind of model; TypeError for types.
 
@@ -284,6 +308,9 @@ Raises ValueError for numbers out of range and options of the other kind of mode
 >>> drawn = model.translate("Hello, world.", sampling=True, temperature=2.0, seed=7, n_best=3, max_new_tokens=4)
 >>> len(drawn.others)
 2
+>>> told = []
+>>> model.translate("Hello, world.", max_new_tokens=4, on_text=told.append).text == "".join(told)
+True
 )")
         .def("pieces", &Translator::pieces, arg("ids"),
              "Pieces as the target's vocabulary spells them, a list of str; of Hugging Face's, '<unk>' for an id "

@@ -209,3 +209,27 @@ def test_conversion_refuses(tmp_path):
         with pytest.raises(ValueError, match=f"expected compute_type of 'float32', 'bfloat16' or 'int8', found '{name}'"):
             attend.convert(source, tmp_path / "smaller", compute_type=name)
     assert not (tmp_path / "smaller").exists()
+
+
+def test_text_is_told_while_it_grows(marian, hugging_face):
+    line = "  - Hello, world. A second sentence, of some words more."
+    for model, options in ((marian, {}), (hugging_face, {"max_new_tokens": 8}), (marian, {"beam_size": 2, "alignment": True})):
+        told = []
+        found = model.translate(line, on_text=told.append, **options)
+        whole = model.translate(line, **options)
+        assert found.text == whole.text == "".join(told) and found.ids == whole.ids and len(told) > 1
+        assert found.words.links == whole.words.links
+    assert marian.translate("", on_text=pytest.fail).text == ""
+
+
+def test_what_is_told_may_end_the_call(marian):
+    def refuse(text):
+        raise KeyError(text)
+
+    with pytest.raises(KeyError):
+        marian.translate("- Hello, world.", on_text=refuse)
+    with pytest.raises(TypeError, match="expected on_text to be callable, found int"):
+        marian.translate(TEXT, on_text=1)
+    for texts, found in (([TEXT], "list"), (3, "int")):
+        with pytest.raises(TypeError, match="expected a str with on_text, found " + found):
+            marian.translate(texts, on_text=print)

@@ -97,6 +97,18 @@ def test_outputs_lie_in_memory_as_the_query(gradients):
                                torch.ones(1, 1, 5, 4))
 
 
+def test_more_dimensions_than_the_library_has():
+    q = torch.randn(1, 2, 1, 1, 2, 1, 2, 3, 4, requires_grad=True)
+    mask = torch.rand(2, 1, 1, 2, 1, 2, 3, 3).lt(0.8) | torch.eye(3, dtype=torch.bool)
+    for attn_mask in (None, mask, mask.float()):
+        found = attend.torch.scaled_dot_product_attention(q, q, q, attn_mask)
+        want = F.scaled_dot_product_attention(q, q, q, attn_mask)
+        torch.testing.assert_close(found, want, atol=1e-6, rtol=0)
+        torch.testing.assert_close(*(torch.autograd.grad(x.sum(), q)[0] for x in (found, want)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(attend.torch.scaled_dot_product_attention(q.detach(), q.detach(), q.detach(), attn_mask), want.detach(),
+                                   atol=1e-6, rtol=0)
+
+
 def of(*shape):
     return lambda: torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
