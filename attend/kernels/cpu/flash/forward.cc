@@ -84,9 +84,13 @@ private:
             prefetch_.add(problem_.key, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
             prefetch_.add(problem_.value, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
         }
-        // Spread over the panels of this unit, of which positions may hide half.
+        // Spread over the products of this unit, of which positions may hide half: what waits for more lines than the
+        // processor asks for at once holds up the loads behind it.
+        const KeyRange own = sequence_.keys_of(unit_.query_begin, unit_.query_end);
         const std::int64_t panels = divide_up(unit_.cost, std::int64_t{kernels_.rows} * kernels_.columns);
-        lines_a_panel_ = divide_up(prefetch_.lines(), std::max<std::int64_t>(1, panels));
+        const std::int64_t of_sum = std::min(panels_of_sum(kernels_), divide_up(own.end - own.begin, kernels_.columns));
+        const std::int64_t sums = divide_up(panels, std::max<std::int64_t>(1, of_sum));
+        lines_a_product_ = divide_up(prefetch_.lines(), std::max<std::int64_t>(1, panels + sums * layout_.blocks));
     }
 
     // ------------------------------------------------------------------------------------------------ rows of a tile
@@ -191,7 +195,7 @@ private:
         const std::int64_t plain_end = run.begin + plain_panels(tile, run);
         std::int64_t panel = run.begin;
         const auto next = [&] {
-            prefetch_.advance(lines_a_panel_);
+            prefetch_.advance(lines_a_product_);
             args.job.source = args.out;
             args.columns += layout_.depth * kernels_.columns;
             args.out += layout_.panel;
@@ -327,6 +331,7 @@ private:
                 args.job.panels = std::clamp<std::int64_t>(goal - raised, 0, args.panels);
                 assert(raised > begin && (raised == first.panels || raised == begin + 1 || raised >= end));
                 raised += args.job.panels;
+                prefetch_.advance(lines_a_product_);
                 weighted_.accumulate(args.job.panels > 0 ? Job::exponential : Job::none, rows, half)(&args);
             }
         }
@@ -455,7 +460,7 @@ private:
     ForwardScratch parts_;
     Strip strip_;
     Prefetch prefetch_;
-    std::int64_t lines_a_panel_ = 0;
+    std::int64_t lines_a_product_ = 0;
     std::vector<Run> runs_;  // of the tile at hand
 };
 
