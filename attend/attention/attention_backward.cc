@@ -191,8 +191,15 @@ private:
             const flash::BackwardBuffers buffers(problem_, plan_, flash::BufferedPanels::group(plan_, sequence, head),
                                                  group_, thread_workspace(bytes));
             for (std::int64_t h = head; h < head + group_; ++h) prepare(buffers, sequence, h);
+            // Probably this thread's next.
+            const std::int64_t next = unit + num_threads();
+            flash::Pace pace;
+            if (next < units_) {
+                pace =
+                    flash::next_rows(problem_, tensors_, plan_, next / kv_heads_, next % kv_heads_, sequence);
+            }
             const auto index = static_cast<std::size_t>(unit);
-            for (std::size_t i = first[index]; i < first[index + 1]; ++i) add_block(buffers, i);
+            for (std::size_t i = first[index]; i < first[index + 1]; ++i) add_block(buffers, i, pace);
             for (std::int64_t h = head; h < head + group_; ++h) finish(buffers, sequence, h);
         });
     }
@@ -206,8 +213,10 @@ private:
             thread_workspace(flash::backward_buffer_bytes(problem_, plan_, heads * panels.panels)));
         const auto tasks = static_cast<std::int64_t>(problem_.sequences.size()) * heads;
         parallel_for(tasks, [&](std::int64_t i) { prepare(buffers, i / heads, i % heads); });
-        parallel_for(static_cast<std::int64_t>(blocks_.size()),
-                     [&](std::int64_t i) { add_block(buffers, static_cast<std::size_t>(i)); });
+        parallel_for(static_cast<std::int64_t>(blocks_.size()), [&](std::int64_t i) {
+            flash::Pace none;
+            add_block(buffers, static_cast<std::size_t>(i), none);
+        });
         if (plan_.sums_in_place) return;
         parallel_for(tasks, [&](std::int64_t i) { finish(buffers, i / heads, i % heads); });
     }
@@ -218,9 +227,9 @@ private:
         }
     }
 
-    void add_block(const flash::BackwardBuffers& buffers, std::size_t index) {
+    void add_block(const flash::BackwardBuffers& buffers, std::size_t index, flash::Pace& pace) {
         try {
-            flash::backward(problem_, tensors_, plan_, buffers, progress_, blocks_[index],
+            flash::backward(problem_, tensors_, plan_, buffers, progress_, blocks_[index], pace,
                             thread_scratch(flash::backward_scratch(plan_)));
         } catch (...) {
             // Nobody may wait for blocks that are never finished.

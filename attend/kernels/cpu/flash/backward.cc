@@ -70,12 +70,14 @@ struct Parts {
 class Backward {
 public:
     Backward(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
-             const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, std::span<std::byte> scratch)
+             const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, Pace& pace,
+             std::span<std::byte> scratch)
         : problem_(problem),
           tensors_(tensors),
           plan_(plan),
           buffers_(buffers),
           progress_(progress),
+          pace_(pace),
           block_(block),
           kernels_(plan.kernels),
           sequence_(problem.sequences[static_cast<std::size_t>(block.sequence)]),
@@ -305,6 +307,7 @@ private:
             scores.columns = buffers_.queries + place * plan_.depth * columns;
             scores.out = weights;
             scores.start = rules_.has_modifiers() ? nullptr : start;
+            pace_.advance();
             score_product(&scores);
             score_product = woven;
             if (!plain) finish_scores(position_of(tile, panel), start, weights);
@@ -317,6 +320,7 @@ private:
             grads.start = problem_.dropout > 0.0 ? nullptr : grad_start;
             grads.job.source = weights;
             grads.job.target = weights_of(panel);
+            pace_.advance();
             grad_product(&grads);
             if (pairs_ && plan_.keeps_grad_scores) {
                 std::copy_n(grad_scores, rows * columns, kept_of(tile, panel));
@@ -400,6 +404,7 @@ private:
                 args.columns = steps.at(begin * kernels_.step_columns);
                 args.panels = std::min(end, whole_panels) - begin;
                 args.rest = end > whole_panels ? steps_of(kernels_, last) : 0;
+                pace_.advance();
                 sum_products_.accumulate(job, rows, half)(&args);
                 job = Job::none;
             }
@@ -451,6 +456,7 @@ private:
                         args.out_stride = padded * 4;
                     }
                     const TransposedKernel product = sum_products_.transposed(rows, half);
+                    pace_.advance();
                     if (args.tiles > 0) product(&args);
                     if (partial) {
                         args.weights = grad_scores_of(end - 1, panel) + row;
@@ -510,6 +516,7 @@ private:
     const BackwardPlan& plan_;
     const BackwardBuffers& buffers_;
     Progress& progress_;
+    Pace& pace_;
     const KeyBlock& block_;
     const TileKernels& kernels_;
     const Sequence& sequence_;
@@ -532,6 +539,34 @@ private:
 
 }  // namespace
 
+Pace next_rows(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
+               std::int64_t sequence, std::int64_t kv_head, std::int64_t before) {
+    // Of each of the eight: what a second-level cache of 1 MiB has room for beside this head's own.
+    constexpr std::int64_t kMostBytes = std::int64_t{64} << 10U;
+    Pace pace;
+    const Sequence& next = problem.sequences[static_cast<std::size_t>(sequence)];
+    const std::int64_t head = kv_head * (problem.heads() / problem.key.shape()[1]);
+    const auto add = [&](const TensorView& view, std::int64_t of_head, std::int64_t begin, std::int64_t count) {
+        const auto bytes = count * view.shape()[3] * static_cast<std::int64_t>(size_of(view.dtype()));
+        if (bytes <= kMostBytes) pace.lines.add(view, next.batch, of_head, begin, count);
+    };
+    for (const TensorView* view : {&problem.query, &tensors.grad_output, &tensors.output}) {
+        add(*view, head, next.query_begin, next.query_count);
+    }
+    add(problem.key, kv_head, next.key_begin, next.key_count);
+    add(problem.value, kv_head, next.key_begin, next.key_count);
+    // What is written as well, or each store would wait for its line.
+    add(tensors.grad_query, head, next.query_begin, next.query_count);
+    add(tensors.grad_key, kv_head, next.key_begin, next.key_count);
+    add(tensors.grad_value, kv_head, next.key_begin, next.key_count);
+    const Sequence& own = problem.sequences[static_cast<std::size_t>(before)];
+    const std::int64_t tiles = divide_up(own.key_count, plan.kernels.rows);
+    const std::int64_t panels = plan.panels_of(before);
+    const std::int64_t sums = divide_up(panels, panels_of_sum(plan.kernels)) * (plan.blocks + plan.value_blocks);
+    pace.spread(tiles * (2 * panels + sums));
+    return pace;
+}
+
 std::size_t backward_scratch(const BackwardPlan& plan) {
     ArenaMeasure measure;
     Parts().lay_out(plan, measure);
@@ -539,8 +574,9 @@ std::size_t backward_scratch(const BackwardPlan& plan) {
 }
 
 void backward(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
-              const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, std::span<std::byte> scratch) {
-    Backward(problem, tensors, plan, buffers, progress, block, scratch).run();
+              const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, Pace& pace,
+              std::span<std::byte> scratch) {
+    Backward(problem, tensors, plan, buffers, progress, block, pace, scratch).run();
 }
 
 }  // namespace attend::kernels::cpu::flash

@@ -22,6 +22,7 @@
 #include <attend/kernels/attention.h>
 #include <attend/kernels/cpu/flash/backward_buffers.h>
 #include <attend/kernels/cpu/flash/backward_plan.h>
+#include <attend/kernels/cpu/flash/prefetch.h>
 
 #include <cstddef>
 #include <span>
@@ -31,8 +32,14 @@ namespace attend::kernels::cpu::flash {
 /// Bytes of scratch, aligned to 64, of a thread.
 std::size_t backward_scratch(const BackwardPlan& plan);
 
-/// dK and dV of a key block, and what it adds to dQ.
+/// What a head of keys of a sequence reads and writes first, spread over the products of another of `before`, so that it
+/// is in the second-level cache when its turn comes.
+Pace next_rows(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
+               std::int64_t sequence, std::int64_t kv_head, std::int64_t before);
+
+/// dK and dV of a key block, and what it adds to dQ. @param pace of what comes next
 void backward(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
-              const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, std::span<std::byte> scratch);
+              const BackwardBuffers& buffers, Progress& progress, const KeyBlock& block, Pace& pace,
+              std::span<std::byte> scratch);
 
 }  // namespace attend::kernels::cpu::flash

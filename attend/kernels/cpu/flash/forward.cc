@@ -74,23 +74,22 @@ private:
         const std::int64_t kv_head = problem_.kv_head(next.head_begin);
         const std::int64_t queries = next.query_end - next.query_begin;
         for (std::int64_t head = next.head_begin; head < std::min(next.head_end, next.head_begin + 2); ++head) {
-            prefetch_.add(problem_.query, sequence.batch, head, sequence.query_begin + next.query_begin, queries);
+            pace_.lines.add(problem_.query, sequence.batch, head, sequence.query_begin + next.query_begin, queries);
         }
         // What is written comes into the cache as well, or each store would wait for its line.
         for (std::int64_t head = next.head_begin; head < std::min(next.head_end, next.head_begin + 2); ++head) {
-            prefetch_.add(outputs_.output, sequence.batch, head, sequence.query_begin + next.query_begin, queries);
+            pace_.lines.add(outputs_.output, sequence.batch, head, sequence.query_begin + next.query_begin, queries);
         }
         if (kv_head != kv_head_ || sequence.batch != sequence_.batch) {
-            prefetch_.add(problem_.key, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
-            prefetch_.add(problem_.value, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
+            pace_.lines.add(problem_.key, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
+            pace_.lines.add(problem_.value, sequence.batch, kv_head, sequence.key_begin + keys.begin, count);
         }
-        // Spread over the products of this unit, of which positions may hide half: what waits for more lines than the
-        // processor asks for at once holds up the loads behind it.
+        // Spread over the products of this unit, of which positions may hide half.
         const KeyRange own = sequence_.keys_of(unit_.query_begin, unit_.query_end);
         const std::int64_t panels = divide_up(unit_.cost, std::int64_t{kernels_.rows} * kernels_.columns);
         const std::int64_t of_sum = std::min(panels_of_sum(kernels_), divide_up(own.end - own.begin, kernels_.columns));
         const std::int64_t sums = divide_up(panels, std::max<std::int64_t>(1, of_sum));
-        lines_a_product_ = divide_up(prefetch_.lines(), std::max<std::int64_t>(1, panels + sums * layout_.blocks));
+        pace_.spread(panels + sums * layout_.blocks);
     }
 
     // ------------------------------------------------------------------------------------------------ rows of a tile
@@ -195,7 +194,7 @@ private:
         const std::int64_t plain_end = run.begin + plain_panels(tile, run);
         std::int64_t panel = run.begin;
         const auto next = [&] {
-            prefetch_.advance(lines_a_product_);
+            pace_.advance();
             args.job.source = args.out;
             args.columns += layout_.depth * kernels_.columns;
             args.out += layout_.panel;
@@ -331,7 +330,7 @@ private:
                 args.job.panels = std::clamp<std::int64_t>(goal - raised, 0, args.panels);
                 assert(raised > begin && (raised == first.panels || raised == begin + 1 || raised >= end));
                 raised += args.job.panels;
-                prefetch_.advance(lines_a_product_);
+                pace_.advance();
                 weighted_.accumulate(args.job.panels > 0 ? Job::exponential : Job::none, rows, half)(&args);
             }
         }
@@ -459,8 +458,7 @@ private:
     float factor_;        // from scores to exponents of 2
     ForwardScratch parts_;
     Strip strip_;
-    Prefetch prefetch_;
-    std::int64_t lines_a_product_ = 0;
+    Pace pace_;
     std::vector<Run> runs_;  // of the tile at hand
 };
 

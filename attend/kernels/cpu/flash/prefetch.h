@@ -69,4 +69,16 @@ private:
     std::int64_t lines_ = 0;
 };
 
+/// Lines to be asked for between products, a few before each: what waits for more lines than the processor asks for at
+/// once holds up the loads behind it.
+struct Pace {
+    Prefetch lines = {};    ///< left to ask for
+    std::int64_t each = 0;  ///< before a product
+
+    /// Spreads the lines over so many products.
+    void spread(std::int64_t products) { each = divide_up(lines.lines(), std::max<std::int64_t>(1, products)); }
+    /// Before a product.
+    void advance() { lines.advance(each); }
+};
+
 }  // namespace attend::kernels::cpu::flash

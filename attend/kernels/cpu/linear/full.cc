@@ -25,7 +25,7 @@ void FullSum::write(std::int64_t begin, std::int64_t end, float* state, std::spa
             y_[w].plan(token + count, next, pace.lines);
             z_[w].plan(token + count, next, pace.lines);
         }
-        pace.each = divide_up(pace.lines.lines(), std::max<std::int64_t>(1, calls));
+        pace.spread(calls);
         for (std::size_t w = 0; w < y_.size(); ++w) {
             y_[w].load(token, count, y_rows);
             StepBlocks z{z_rows.data, panel, tiles_.columns};
@@ -63,7 +63,7 @@ void FullRows::write(const RowLoader& x, std::int64_t reader, std::int64_t begin
         const std::int64_t next = std::min<std::int64_t>(tiles_.rows, end - ahead);
         x.plan(ahead, next, pace.lines);
         sink.plan(reader, ahead, next, pace.lines);
-        pace.each = divide_up(pace.lines.lines(), std::max<std::int64_t>(1, products_.blocks()));
+        pace.spread(products_.blocks());
         x.load(row, count, x_rows);
         products_.read(x_rows.data, count, state, out, pace);
         if (normaliser != nullptr) {

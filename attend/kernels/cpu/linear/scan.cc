@@ -232,7 +232,7 @@ void Scan::plan_prefetch(std::int64_t begin, RowSink& sink) {
     }
     const std::int64_t calls = products_.calls(divide_up(chunk_, rows_)) *
                                static_cast<std::int64_t>(std::max(operands_.x.size(), writers_.size()));
-    pace_.each = divide_up(pace_.lines.lines(), std::max<std::int64_t>(1, calls));
+    pace_.spread(calls);
 }
 
 void Scan::load_decays(std::int64_t begin, std::int64_t count) {

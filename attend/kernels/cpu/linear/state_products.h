@@ -24,14 +24,8 @@ struct StepBlocks {
     std::int64_t step_stride = 0;   ///< floats from one step to the next
 };
 
-/// What the next chunk reads and writes, asked for between the products of this one: some lines before each.
-struct Pace {
-    flash::Prefetch lines = {};  ///< left to ask for
-    std::int64_t each = 0;       ///< before a product
-
-    /// Before a product.
-    void advance() { lines.advance(each); }
-};
+/// What the next chunk reads and writes, asked for between the products of this one.
+using flash::Pace;
 
 /// Sizes of a state and what reads and writes it.
 class StateProducts {
