@@ -16,7 +16,8 @@ namespace {
 
 // dS of a key block against a query block takes some 100 KB; dQ is read and written once for each key block.
 constexpr std::int64_t kQueriesOfBlock = 256;
-constexpr std::int64_t kFloatKeys = 96;  // of a key block: fewer pass over all queries too often
+constexpr std::int64_t kKeyTiles = 16;
+constexpr std::int64_t kLongSteps = std::int64_t{1} << 20;  // queries times what is multiplied for each
 
 /// Whether dS is multiplied by the scale at last only: pairs round it, a score function's gradients are unscaled, and a
 /// scale of 0 would leave nothing for the bias.
@@ -38,8 +39,6 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
       value_depth(depth_of(tile_kernels, problem.value.shape()[3])),
       blocks(divide_up(problem.query.shape()[3], tile_kernels.columns)),
       value_blocks(divide_up(problem.value.shape()[3], tile_kernels.columns)),
-      key_tiles(tile_kernels.format == Format::pairs ? kMostKeyTiles
-                                                     : std::min(kMostKeyTiles, kFloatKeys / tile_kernels.rows)),
       query_panels(kQueriesOfBlock / tile_kernels.columns),
       queries_in_place(read_in_place(tile_kernels, problem.query)),
       grads_in_place(read_in_place(tile_kernels, problem.value)),
@@ -48,12 +47,18 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
     std::int64_t panel = 0;
     bool whole = true;
     for (const Sequence& sequence : problem.sequences) {
+        key_tiles = std::max(key_tiles, key_tiles_of(sequence));
         first_panel.push_back(panel);
         panel += divide_up(sequence.query_count, tile_kernels.columns);
         whole = whole && sequence.query_count % tile_kernels.columns == 0;
     }
     first_panel.push_back(panel);
     sums_in_place = queries_in_place && whole && !scales_last(problem, tile_kernels);
+}
+
+std::int64_t BackwardPlan::key_tiles_of(const Sequence& sequence) const {
+    const bool is_long = sequence.query_count * kernels.columns * (blocks + value_blocks) > kLongSteps;
+    return kernels.format == Format::pairs && is_long ? kMostKeyTiles : kKeyTiles;
 }
 
 std::int64_t BackwardPlan::query_blocks(const Sequence& sequence) const {
@@ -86,12 +91,13 @@ std::vector<KeyBlock> key_blocks(const AttentionProblem& problem, const Backward
     std::vector<Head> heads;
     std::int64_t slots = 0;
     for (std::size_t s = 0; s < problem.sequences.size(); ++s) {
-        const std::int64_t tiles = divide_up(problem.sequences[s].key_count, plan.kernels.rows);
+        const Sequence& sequence = problem.sequences[s];
+        const std::int64_t tiles = divide_up(sequence.key_count, plan.kernels.rows);
         if (tiles == 0) continue;
-        const std::int64_t rows = divide_up(tiles, divide_up(tiles, plan.key_tiles)) * plan.kernels.rows;
+        const std::int64_t rows = divide_up(tiles, divide_up(tiles, plan.key_tiles_of(sequence))) * plan.kernels.rows;
         for (std::int64_t h = 0; h < kv_heads; ++h) {
             heads.push_back({static_cast<std::int64_t>(s), h, tiles, rows, slots});
-            slots += divide_up(problem.sequences[s].key_count, rows);
+            slots += divide_up(sequence.key_count, rows);
         }
     }
     // As many heads as there are threads go side by side, block by block: then nobody waits for another's dQ, and what

@@ -16,7 +16,7 @@
 namespace attend::kernels::cpu::flash {
 
 /// Tiles of a key block at most, of any plan.
-constexpr std::int64_t kMostKeyTiles = 16;
+constexpr std::int64_t kMostKeyTiles = 32;
 
 /// Where the gradient of the bias is summed: the bias's own shape, seen as [batch, heads, Lq, Lk].
 struct BiasSums {
@@ -49,6 +49,9 @@ struct BackwardPlan {
     /// First panel of each sequence among all panels of queries of one head; one more at the end.
     std::vector<std::int64_t> first_panel = {};
 
+    /// Tiles of a key block of a sequence at most: all queries pass by each block. In pairs, whose dS is half as large,
+    /// there are twice as many where the queries come from memory each time.
+    std::int64_t key_tiles_of(const Sequence& sequence) const;
     /// Panels of queries of one head, over all sequences.
     std::int64_t panels() const { return first_panel.back(); }
     /// Those of one sequence.
