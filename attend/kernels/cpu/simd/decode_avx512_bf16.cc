@@ -20,7 +20,6 @@ struct PairProduct {
     static constexpr std::int64_t kStep = kPairStep;
     static constexpr std::int64_t kBytes = 2;
     static constexpr int kParts = 1;
-    static constexpr bool kAsksAlone = false;
     static constexpr int kTogether = 1;
 
     static constexpr std::int64_t query_stride(std::int64_t dim) { return padded(dim) * 2; }

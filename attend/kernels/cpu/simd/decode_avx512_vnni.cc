@@ -22,7 +22,6 @@ struct ByteProduct {
     static constexpr std::int64_t kStep = kByteStep;
     static constexpr std::int64_t kBytes = 1;
     static constexpr int kParts = 2;
-    static constexpr bool kAsksAlone = true;  // as byte_values, where one row computes half as long as memory takes
     static constexpr int kTogether = 2;
 
     static constexpr std::int64_t query_stride(std::int64_t dim) { return simd::query_stride(dim); }
@@ -65,50 +64,93 @@ private:
     static Vec with_128(__m512i key) { return as_vec(_mm512_xor_si512(key, _mm512_set1_epi8(-128))); }
 };
 
-/// O of kQueries rows, 32 of the 64 numbers from `column` on, over keys [begin, end). Of each 16 numbers the first half
-/// (upper: second) is done, as two vectors; O has number L 16 + t 4 + i in lane L 4 + i of vector t.
-template <int kQueries, bool kUpper, bool kAsk>
+/// Vectors of O that stay in registers for so many rows of queries: with both parts of the weights, 16.
+constexpr int vectors_of(int queries) {
+    return queries > 2 ? 2 : queries > 1 ? 4 : 8;
+}
+
+/// Rows of four keys, 64 numbers of each, interleaved. Of each 16 numbers the first halves give the first two vectors,
+/// the second halves the last two; number L 16 + t 4 + i is in lane L 4 + i of vector t, four bytes for four keys.
+/// @param kFirst the first vector that is wanted @param kCount two or four
+template <int kFirst, int kCount, typename Load>
+[[gnu::always_inline]] inline void interleave(const Load& load, __m512i* x) {
+    const __m512i key[4] = {load(0), load(1), load(2), load(3)};
+    if constexpr (kFirst == 0) {
+        const __m512i first = _mm512_unpacklo_epi8(key[0], key[1]);
+        const __m512i second = _mm512_unpacklo_epi8(key[2], key[3]);
+        x[0] = _mm512_unpacklo_epi16(first, second);
+        x[1] = _mm512_unpackhi_epi16(first, second);
+        if constexpr (kCount == 4) interleave<2, 2>([&](int k) { return key[k]; }, x + 2);
+    } else {
+        const __m512i first = _mm512_unpackhi_epi8(key[0], key[1]);
+        const __m512i second = _mm512_unpackhi_epi8(key[2], key[3]);
+        x[0] = _mm512_unpacklo_epi16(first, second);
+        x[1] = _mm512_unpackhi_epi16(first, second);
+    }
+}
+
+/// O of kQueries rows over keys [begin, end): kVectors vectors from vector kFirst of the 64 numbers from `column` on.
+/// @param kAsk asks for the share of these vectors in the lines of later rows
+template <int kQueries, int kFirst, int kVectors, bool kAsk>
 void add_value_bytes(const DecodeValues& args, const BlockWeights& weights, std::int64_t begin, std::int64_t end,
                      std::int64_t row, std::int64_t column, std::int64_t ahead) {
-    __m512i sum[kQueries][2][2];
+    constexpr int kChunks = (kVectors + 3) / 4;
+    constexpr int kOfChunk = kVectors / kChunks;
+    __m512i sum[kQueries][2][kVectors];
 #pragma GCC unroll 4
     for (int r = 0; r < kQueries; ++r) {
-        for (auto& part : sum[r]) part[0] = part[1] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sum[r][0][v] = sum[r][1][v] = _mm512_setzero_si512();
     }
-    const __mmask64 inside = bytes_below(args.values.dim - column);
+    __mmask64 inside[kChunks];
+    for (int c = 0; c < kChunks; ++c) inside[c] = bytes_below(args.values.dim - column - c * kByteStep);
     RowQueue rows(args.values.row + begin);
 #pragma GCC unroll 1
     for (std::int64_t j = begin; j < end; j += 4) {
         const std::byte* key[4];
 #pragma GCC unroll 4
         for (auto& each : key) each = rows.next() + column;
-        const auto load = [&](int k) { return _mm512_maskz_loadu_epi8(inside, key[k]); };
-        if constexpr (kAsk) {
-            // Both halves share the asking.
-            prefetch(rows.later(ahead - (kUpper ? 2 : 4)) + column);
-            prefetch(rows.later(ahead - (kUpper ? 1 : 3)) + column);
+        // One row after the other, as they lie in memory: the compiler would take one column after the other.
+        __m512i read[4][kChunks];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+            const std::byte* from = opaque(key[k]);
+#pragma GCC unroll 2
+            for (int c = 0; c < kChunks; ++c) {
+                read[k][c] = _mm512_maskz_loadu_epi8(inside[c], from + c * kByteStep);
+                __asm__ volatile("" : "+v"(read[k][c]));
+            }
         }
-        const auto both = [&](int k) {
-            return kUpper ? _mm512_unpackhi_epi8(load(k), load(k + 1)) : _mm512_unpacklo_epi8(load(k), load(k + 1));
-        };
-        const __m512i first = both(0);
-        const __m512i second = both(2);
-        const __m512i x[2] = {_mm512_unpacklo_epi16(first, second), _mm512_unpackhi_epi16(first, second)};
+        __m512i x[kVectors];
+#pragma GCC unroll 2
+        for (int c = 0; c < kChunks; ++c) {
+            if constexpr (kAsk) {
+                // Halves of a chunk share the asking: of two rows each.
+                constexpr int kRows = kOfChunk == 4 ? 4 : 2;
+#pragma GCC unroll 4
+                for (int k = 0; k < kRows; ++k) {
+                    prefetch(rows.later(ahead - 4 + kFirst + k) + column + c * kByteStep);
+                }
+            }
+            interleave<kFirst, kOfChunk>([&](int k) { return read[k][c]; }, x + c * kOfChunk);
+        }
 #pragma GCC unroll 4
         for (int r = 0; r < kQueries; ++r) {
 #pragma GCC unroll 2
             for (int part = 0; part < 2; ++part) {
                 const __m512i weight = _mm512_set1_epi32(weights.four_keys(row + r, part)[(j - begin) / 4]);
-                sum[r][part][0] = _mm512_dpbusd_epi32(sum[r][part][0], weight, x[0]);
-                sum[r][part][1] = _mm512_dpbusd_epi32(sum[r][part][1], weight, x[1]);
+#pragma GCC unroll 8
+                for (int v = 0; v < kVectors; ++v) {
+                    sum[r][part][v] = _mm512_dpbusd_epi32(sum[r][part][v], weight, x[v]);
+                }
             }
         }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < kQueries; ++r) {
-        float* out = args.out + (row + r) * args.out_stride + column + (kUpper ? std::int64_t{2} * kWidth : 0);
-#pragma GCC unroll 2
-        for (std::int64_t v = 0; v < 2; ++v) {
+        float* out = args.out + (row + r) * args.out_stride + column + std::int64_t{kFirst} * kWidth;
+#pragma GCC unroll 8
+        for (std::int64_t v = 0; v < kVectors; ++v) {
             const __m512i whole = _mm512_add_epi32(_mm512_slli_epi32(sum[r][0][v], 8), sum[r][1][v]);
             const Vec before = begin == 0 ? Simd::zero() : Simd::load(out + v * kWidth);
             Simd::store(out + v * kWidth,
@@ -121,9 +163,19 @@ template <int kQueries, bool kAsk>
 void add_byte_block(const DecodeValues& args, const BlockWeights& weights, std::int64_t begin, std::int64_t row,
                     std::int64_t ahead) {
     const std::int64_t end = std::min(begin + kBlockKeys, args.values.count);
-    for (std::int64_t c = 0; c < args.values.dim; c += kByteStep) {
-        add_value_bytes<kQueries, false, kAsk>(args, weights, begin, end, row, c, ahead);
-        add_value_bytes<kQueries, true, kAsk>(args, weights, begin, end, row, c, ahead);
+    std::int64_t c = 0;
+    if constexpr (vectors_of(kQueries) == 8) {
+        for (; c + kByteStep < args.values.dim; c += 2 * kByteStep) {
+            add_value_bytes<kQueries, 0, 8, kAsk>(args, weights, begin, end, row, c, ahead);
+        }
+    }
+    for (; c < args.values.dim; c += kByteStep) {
+        if constexpr (vectors_of(kQueries) >= 4) {
+            add_value_bytes<kQueries, 0, 4, kAsk>(args, weights, begin, end, row, c, ahead);
+        } else {
+            add_value_bytes<kQueries, 0, 2, kAsk>(args, weights, begin, end, row, c, ahead);
+            add_value_bytes<kQueries, 2, 2, kAsk>(args, weights, begin, end, row, c, ahead);
+        }
     }
 }
 
@@ -131,13 +183,14 @@ void byte_values(const DecodeValues& args) {
     const BlockWeights weights{reinterpret_cast<std::uint8_t*>(args.scratch),
                                reinterpret_cast<float*>(args.scratch + args.rows * 2 * kBlockKeys)};
     const std::int64_t ahead = rows_ahead(args.values.dim);
+    const bool asks = asks_ahead(args.rows, args.values, args.values.dim);
     for (std::int64_t begin = 0; begin < args.values.count; begin += kBlockKeys) {
         for (std::int64_t r = 0; r < args.rows; ++r) round_weights(args, begin, r, weights);
         std::int64_t r = 0;
         const auto take = [&](auto queries) {
             constexpr int kQueries = decltype(queries)::value;
             for (; r + kQueries <= args.rows; r += kQueries) {
-                if (r == 0) {
+                if (r == 0 && asks) {
                     add_byte_block<kQueries, true>(args, weights, begin, r, ahead);
                 } else {
                     add_byte_block<kQueries, false>(args, weights, begin, r, ahead);
