@@ -56,9 +56,9 @@ TEST_P(Decode, EqualsTheOracle) {
         SCOPED_TRACE(name_of(dtype));
         for (const auto& [heads, kv_heads, queries] : {std::tuple(1, 1, 1), std::tuple(4, 2, 1), std::tuple(8, 1, 3),
                                                        std::tuple(6, 2, 4), std::tuple(10, 1, 4)}) {
-            for (const std::int64_t keys : {1, 15, 16, 513, 1100}) {
+            for (const std::int64_t keys : {1, 15, 16, 1025, 1300}) {
                 SCOPED_TRACE(::testing::Message() << heads << "/" << kv_heads << " " << queries << " x " << keys);
-                const std::int64_t d = keys == 513 ? 111 : 40;
+                const std::int64_t d = keys == 1025 ? 111 : 40;
                 const Tensor q = normal({2, heads, queries, d}, 1, dtype);
                 const Tensor k = normal({2, kv_heads, keys, d}, 2, dtype);
                 const Tensor v = normal({2, kv_heads, keys, d + 3}, 3, dtype);
@@ -70,22 +70,22 @@ TEST_P(Decode, EqualsTheOracle) {
 
 TEST_P(Decode, EveryOption) {
     const Tensor q = normal({2, 4, 2, 64}, 1);
-    const Tensor k = normal({2, 2, 700, 64}, 2);
-    const Tensor v = normal({2, 2, 700, 64}, 3);
-    const Tensor bias = normal({1, 4, 1, 700}, 4);
-    const Tensor allowed = random_mask({2, 1, 2, 700}, 5, 0.6);
+    const Tensor k = normal({2, 2, 1200, 64}, 2);
+    const Tensor v = normal({2, 2, 1200, 64}, 3);
+    const Tensor bias = normal({1, 4, 1, 1200}, 4);
+    const Tensor allowed = random_mask({2, 1, 2, 1200}, 5, 0.6);
     Tensor slopes({4});
     for (std::int64_t h = 0; h < 4; ++h) slopes.data<float>()[h] = 0.01F * static_cast<float>(h + 1);
-    expect_oracle(q, k, v, {.mask = Mask::window(300, 0)});
-    expect_oracle(q, k, v, {.mask = Mask::causal(120)});
-    expect_oracle(q, k, v, {.mask = Mask::key_lengths({700, 0})});
+    expect_oracle(q, k, v, {.mask = Mask::window(800, 0)});
+    expect_oracle(q, k, v, {.mask = Mask::causal(1030)});
+    expect_oracle(q, k, v, {.mask = Mask::key_lengths({1200, 0})});
     expect_oracle(q, k, v, {.mask = Mask::boolean(allowed)});
     expect_oracle(q, k, v, {.bias = bias.view()});
     expect_oracle(q, k, v, {.alibi_slopes = slopes.view()});
     expect_oracle(q, k, v, {.scale = -0.5, .softcap = 3.0});
     expect_oracle(q, k, v, {.scale = 0.0});
     expect_oracle(q, k, v,
-                  {.mask = Mask::key_lengths({650, 513}) & Mask::boolean(allowed) & Mask::window(600, {}),
+                  {.mask = Mask::key_lengths({1150, 1025}) & Mask::boolean(allowed) & Mask::window(1100, {}),
                    .bias = bias.view(),
                    .alibi_slopes = slopes.view(),
                    .scale = 0.2,
@@ -94,15 +94,15 @@ TEST_P(Decode, EveryOption) {
 
 TEST_P(Decode, HiddenKeysMayHoldNaNAndVisibleOnesReachTheirRows) {
     const Tensor q = normal({1, 2, 2, 16}, 1);
-    Tensor k = normal({1, 1, 600, 16}, 2);
-    Tensor v = normal({1, 1, 600, 16}, 3);
-    const AttentionOptions options{.mask = Mask::key_lengths({550}) & Mask::causal_bottom_right()};
+    Tensor k = normal({1, 1, 1100, 16}, 2);
+    Tensor v = normal({1, 1, 1100, 16}, 3);
+    const AttentionOptions options{.mask = Mask::key_lengths({1050}) & Mask::causal_bottom_right()};
     const AttentionResult want = attention(q, k, v, options);
-    k.view().slice(2, 550, 600).fill(kNaN);
-    v.view().slice(2, 550, 600).fill(kNaN);
+    k.view().slice(2, 1050, 1100).fill(kNaN);
+    v.view().slice(2, 1050, 1100).fill(kNaN);
     EXPECT_TRUE(same_bits(attention(q, k, v, options).output, want.output));
     // The last visible key of the second query is hidden from the first.
-    v.view().slice(2, 549, 550).fill(kNaN);
+    v.view().slice(2, 1049, 1050).fill(kNaN);
     const AttentionResult found = attention(q, k, v, options);
     EXPECT_TRUE(same_bits(found.output.view().slice(2, 0, 1).clone(), want.output.view().slice(2, 0, 1).clone()));
     EXPECT_TRUE(std::isnan(found.output.at<float>({0, 0, 1, 0})));
@@ -114,7 +114,7 @@ TEST_P(Decode, HiddenKeysMayHoldNaNAndVisibleOnesReachTheirRows) {
 TEST_P(Decode, BitsDoNotDependOnThreadsBatchOrCache) {
     for (const DType dtype : {DType::float32, DType::bfloat16}) {
         // Of several splits, and short ones that share a unit of work.
-        const std::vector<std::int64_t> lengths = {1300, 17, 512, 3, 600, 0, 33};
+        const std::vector<std::int64_t> lengths = {1300, 17, 1024, 3, 1100, 0, 33};
         const auto batch = static_cast<std::int64_t>(lengths.size());
         const Tensor q = normal({batch, 4, 1, 40}, 1, dtype);
         const Tensor k = normal({batch, 2, 1300, 40}, 2, dtype);
@@ -167,8 +167,8 @@ TEST_P(Decode, WeightsChangeNoBit) {
     for (const DType dtype : {DType::float32, DType::bfloat16}) {
         for (const std::int64_t queries : {1, 4, 5, 40}) {
             const Tensor q = normal({2, 4, queries, 40}, 1, dtype);
-            const Tensor k = normal({2, 2, 600, 40}, 2, dtype);
-            const Tensor v = normal({2, 2, 600, 40}, 3, dtype);
+            const Tensor k = normal({2, 2, 1100, 40}, 2, dtype);
+            const Tensor v = normal({2, 2, 1100, 40}, 3, dtype);
             AttentionOptions options{.mask = Mask::causal_bottom_right()};
             const AttentionResult without = attention(q, k, v, options);
             for (const DType cached : {dtype, DType::int8}) {
@@ -180,7 +180,7 @@ TEST_P(Decode, WeightsChangeNoBit) {
                 const AttentionResult found = attention(q, cache, options);
                 EXPECT_TRUE(same_bits(found.output, plain.output)) << queries;
                 EXPECT_TRUE(same_bits(found.log_sum_exp, plain.log_sum_exp)) << queries;
-                EXPECT_EQ(found.weights.shape(), (Shape{2, 4, queries, 600}));
+                EXPECT_EQ(found.weights.shape(), (Shape{2, 4, queries, 1100}));
             }
             const AttentionResult with = attention(q, k, v, options);
             EXPECT_TRUE(same_bits(with.output, without.output)) << queries;
@@ -251,18 +251,18 @@ double int8_bound(const Tensor& query, const Tensor& key) {
 // An element is off by half a scale at most; scores and outputs follow.
 TEST_P(Decode, Int8IsWithinItsRounding) {
     const Tensor q = normal({1, 4, 1, 64}, 1);
-    const Tensor k = normal({1, 2, 600, 64}, 2);
-    const Tensor v = normal({1, 2, 600, 64}, 3);
+    const Tensor k = normal({1, 2, 1100, 64}, 2);
+    const Tensor v = normal({1, 2, 1100, 64}, 3);
     KvCache cache({.kv_heads = 2, .head_dim = 64, .dtype = DType::int8});
     cache.append(k, v);
     PagedKvCache paged({.kv_heads = 2, .head_dim = 64, .page_size = 32, .dtype = DType::int8});
     const std::vector<std::int64_t> sequences = {paged.add_sequence()};
     paged.append(sequences, k, v);
     // The numbers that the cache holds, exactly.
-    Tensor k8({1, 2, 600, 64});
-    Tensor v8({1, 2, 600, 64});
+    Tensor k8({1, 2, 1100, 64});
+    Tensor v8({1, 2, 1100, 64});
     for (std::int64_t h = 0; h < 2; ++h) {
-        for (std::int64_t j = 0; j < 600; ++j) {
+        for (std::int64_t j = 0; j < 1100; ++j) {
             const float ks = cache.key_scales().at<float>({0, h, j});
             const float vs = cache.value_scales().at<float>({0, h, j});
             for (std::int64_t c = 0; c < 64; ++c) {
@@ -288,7 +288,7 @@ TEST_P(Decode, AwkwardSizes) {
     std::uint64_t seed = 0;
     for (const std::int64_t d : {1, 40, 59, 64, 111, 128, 256}) {
         for (const std::int64_t keys :
-             d % 2 == 0 ? std::vector<std::int64_t>{15, 1023} : std::vector<std::int64_t>{511, 512}) {
+             d % 2 == 0 ? std::vector<std::int64_t>{15, 1535} : std::vector<std::int64_t>{1023, 1024}) {
             const std::int64_t dv = d == 128 ? 128 : d == 64 ? 200 : d + 5;
             const std::int64_t group = std::int64_t{1} << seed % 4;
             const std::int64_t queries = 1 + static_cast<std::int64_t>(seed / 4 % 4);
@@ -322,7 +322,7 @@ TEST_P(Decode, CachesOfEveryTypeForQueriesOfEveryType) {
     for (const DType cached : {DType::float32, DType::bfloat16, DType::float16, DType::int8}) {
         for (const DType type : {DType::float32, DType::bfloat16, DType::float16}) {
             for (const std::int64_t d : {24, 59, 64, 128, 200}) {
-                const std::int64_t keys = d == 59 || d == 64 ? 600 : 70;  // two splits, or one
+                const std::int64_t keys = d == 59 || d == 64 ? 1100 : 70;  // two splits, or one
                 SCOPED_TRACE(::testing::Message() << name_of(cached) << " " << name_of(type) << " " << d);
                 const Tensor q = normal({2, 6, 1, d}, 1, type);
                 KvCache cache({.batch = 2, .kv_heads = 2, .head_dim = d, .value_dim = d + 3, .dtype = cached});
@@ -419,10 +419,10 @@ TEST_P(Decode, QueriesEqualSingleQueries) {
 
 TEST_P(Decode, BiasOfMinusInfinityReadsTheValue) {
     const Tensor q = normal({1, 2, 1, 16}, 1);
-    const Tensor k = normal({1, 1, 1100, 16}, 2);
-    Tensor v = normal({1, 1, 1100, 16}, 3);
-    Tensor bias = zeros({2, 1, 1100});
-    bias.view().select(0, 0).slice(1, 0, 600).fill(-std::numeric_limits<double>::infinity());
+    const Tensor k = normal({1, 1, 1600, 16}, 2);
+    Tensor v = normal({1, 1, 1600, 16}, 3);
+    Tensor bias = zeros({2, 1, 1600});
+    bias.view().select(0, 0).slice(1, 0, 1100).fill(-std::numeric_limits<double>::infinity());
     expect_oracle(q, k, v, {.bias = bias.view()});
     v.at<float>({0, 0, 3, 5}) = static_cast<float>(kNaN);
     const AttentionResult found = attention(q, k, v, {.bias = bias.view()});
