@@ -195,8 +195,7 @@ private:
             const std::int64_t next = unit + num_threads();
             flash::Pace pace;
             if (next < units_) {
-                pace =
-                    flash::next_rows(problem_, tensors_, plan_, next / kv_heads_, next % kv_heads_, sequence);
+                pace = flash::next_rows(problem_, tensors_, plan_, next / kv_heads_, next % kv_heads_, sequence);
             }
             const auto index = static_cast<std::size_t>(unit);
             for (std::size_t i = first[index]; i < first[index + 1]; ++i) add_block(buffers, i, pace);

@@ -21,7 +21,7 @@
 
 namespace attend::kernels::cpu {
 
-inline constexpr std::int64_t kSplitKeys = 1024;     ///< keys of a split at most
+inline constexpr std::int64_t kSplitKeys = 1024;    ///< keys of a split at most
 inline constexpr std::int64_t kDecodeStep = 32;     ///< splits begin at a multiple
 inline constexpr std::int64_t kPrefetchRows = 256;  ///< addresses behind a list, to be asked for ahead
 inline constexpr std::int64_t kDecodePadding = 64;  ///< rows of packed queries and of out are padded to a multiple

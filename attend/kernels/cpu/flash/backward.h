@@ -1,9 +1,9 @@
 /// @file
 /// Flash attention, backward (Dao et al. 2022, section 3.1): scores are computed again from the log-sum-exp.
 ///
-/// For each block of keys (up to 16 tiles of 12; in bfloat16 32 where queries are many), and within it for each block of
-/// 256 queries, tile by tile and panel by panel of 32 queries (transposed, so that what belongs to a query belongs to a
-/// column):
+/// For each block of keys (up to 16 tiles of 12; in bfloat16 32 where queries are many), and within it for each block
+/// of 256 queries, tile by tile and panel by panel of 32 queries (transposed, so that what belongs to a query belongs
+/// to a column):
 ///
 ///     P^T  = 2^(K Q^T - lse)      products begin at 0, -lse is added at last
 ///     dS^T = P^T * (V dO^T - delta)   so is -delta; P's exponential is woven into this product
@@ -33,8 +33,8 @@ namespace attend::kernels::cpu::flash {
 /// Bytes of scratch, aligned to 64, of a thread.
 std::size_t backward_scratch(const BackwardPlan& plan);
 
-/// What a head of keys of a sequence reads and writes first, spread over the products of another of `before`, so that it
-/// is in the second-level cache when its turn comes.
+/// What a head of keys of a sequence reads and writes first, spread over the products of another of `before`, so that
+/// it is in the second-level cache when its turn comes.
 Pace next_rows(const AttentionProblem& problem, const BackwardTensors& tensors, const BackwardPlan& plan,
                std::int64_t sequence, std::int64_t kv_head, std::int64_t before);
 

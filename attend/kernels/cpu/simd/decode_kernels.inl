@@ -59,12 +59,14 @@ inline std::int64_t rows_ahead(std::int64_t row_bytes) {
 
 /// Whether rows are asked for. One row of queries computes much faster than memory delivers, and where rows lie one
 /// after the other what AMD's own prefetchers ask for is best (Zen 4: 30 of 33 GB/s, against 20 to 24). They lose their
-/// way between pages (17 against 24) and among rows of one line (13 against 18), and where computing takes about as long
-/// as memory, what it needs must be there before. Intel's run ahead less far: rows of 256 bytes come a quarter faster when asked for (Emerald Rapids: 14 GB/s
-/// against 11), longer ones as fast. Nothing is asked for where a list ends before what would be.
+/// way between pages (17 against 24) and among rows of one line (13 against 18), and where computing takes about as
+/// long as memory, what it needs must be there before. Intel's run ahead less far: rows of 256 bytes come a quarter
+/// faster when asked for (Emerald Rapids: 14 GB/s against 11), longer ones as fast. Nothing is asked for where a list
+/// ends before what would be.
 inline bool asks_ahead(std::int64_t queries, const DecodeRows& rows, std::int64_t row_bytes) {
     if (2 * rows.count <= rows_ahead(row_bytes)) return false;
-    return queries > 1 || row_bytes < 128 || is_intel() || rows.row[rows.count - 1] - rows.row[0] != (rows.count - 1) * row_bytes;
+    return queries > 1 || row_bytes < 128 || is_intel() ||
+           rows.row[rows.count - 1] - rows.row[0] != (rows.count - 1) * row_bytes;
 }
 
 /// The same address, of which the compiler does not know how it came about: constants added to it stay in the
