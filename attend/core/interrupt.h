@@ -6,7 +6,8 @@ namespace attend {
 
 /// While it lives, parallel_for calls `poll` on this thread between the tasks of its outermost call, at most every 50
 /// ms. What poll throws ends that call as a task's exception would: tasks that have begun are finished, no others
-/// begin, and what the call was to write is undefined. Scopes nest; the innermost is asked.
+/// begin, and what the call was to write is undefined. Scopes nest; the innermost is asked. `poll` may call the
+/// library, which then computes on this thread alone, but not set_num_threads.
 class InterruptScope {
 public:
     /// @param poll may be null: then nothing is asked

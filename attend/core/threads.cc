@@ -2,6 +2,7 @@
 
 #include <attend/core/error.h>
 #include <attend/core/interrupt.h>
+#include <attend/core/scratch.h>
 
 #include <algorithm>
 #include <atomic>
@@ -47,12 +48,37 @@ using Clock = std::chrono::steady_clock;
 thread_local void (*interrupt_poll)() = nullptr;
 thread_local Clock::time_point last_poll;
 
+/// Set where the job that this thread works on has failed.
+thread_local const std::atomic<bool>* job_failed = nullptr;
+
+/// For the caller's code that a poll runs. It may compute in the middle of another call: on this thread alone, in
+/// memory of its own, and whatever has become of the job.
+class PollScope {
+public:
+    PollScope() : inside_(inside_parallel_for), failed_(job_failed) {
+        inside_parallel_for = true;
+        job_failed = nullptr;
+    }
+    PollScope(const PollScope&) = delete;
+    PollScope& operator=(const PollScope&) = delete;
+    ~PollScope() {
+        inside_parallel_for = inside_;
+        job_failed = failed_;
+    }
+
+private:
+    ScratchScope scratch_;
+    bool inside_;
+    const std::atomic<bool>* failed_;
+};
+
 void poll_interrupt() {
     constexpr auto kPollEvery = std::chrono::milliseconds(50);
     if (interrupt_poll == nullptr) return;
     const Clock::time_point now = Clock::now();
     if (now - last_poll < kPollEvery) return;
     last_poll = now;
+    const PollScope scope;
     interrupt_poll();
 }
 
@@ -80,9 +106,6 @@ int default_num_threads() {
 #endif
     return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads);
 }
-
-/// Set where the job that this thread works on has failed.
-thread_local const std::atomic<bool>* job_failed = nullptr;
 
 /// Leaves a task of a job that has failed already: nobody sees it.
 struct JobEnded : Error {

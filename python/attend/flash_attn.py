@@ -57,6 +57,8 @@ def _is_number(x):
 def _check_number(function, name, x, is_of_kind, kind="a number"):
     if not is_of_kind(x):
         raise TypeError(f"[{function}] expected {name} to be {kind}, found {type(x).__name__}")
+    if isinstance(x, _torch.Tensor) and x.requires_grad and _torch.is_grad_enabled():
+        raise TypeError(f"[{function}] expected {name} to be {kind}, found a tensor that requires gradients")
 
 
 def _sides(window_size):
@@ -81,7 +83,7 @@ def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_
         right = -1  # the mask bounds it
     if left >= 0 or right >= 0:
         options["window"] = (max(left, -1), max(right, -1))
-    if softcap > 0.0:
+    if not softcap <= 0.0:  # NaN is refused where it is read
         options["softcap"] = softcap
     if alibi_slopes is not None:
         options["alibi_slopes"] = alibi_slopes
@@ -338,6 +340,10 @@ def _check_cache_arguments(q, k_cache, v_cache, k, v, rotary_cos, rotary_sin, ca
     for name, x in (("q", q), ("k_cache", k_cache), ("v_cache", v_cache), ("k", k), ("v", v)):
         if x is not None or name not in ("k", "v"):
             _check(function, name, x, "batch, L, heads, d")
+    for name, x in (("k_cache", k_cache), ("v_cache", v_cache)):
+        if k is not None and any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape)):
+            raise ValueError(f"[{function}] expected {name} with memory of its own for each element, since k and v are written "
+                             f"into it, found strides {list(x.stride())}")
     for names, a, b in (("k and v", k, v), ("rotary_cos and rotary_sin", rotary_cos, rotary_sin)):
         if (a is None) != (b is None):
             raise ValueError(f"[{function}] expected {names}, or neither, found one")

@@ -45,6 +45,7 @@ nb::dlpack::dtype code_of(DType type) {
 bool is_numpy_bfloat16(nb::handle object) {
     if (family_of(object) != Family::numpy || !nb::hasattr(object, "dtype")) return false;
     const nb::object dtype = object.attr("dtype");
+    if (!nb::cast<bool>(nb::getattr(dtype, "isnative", nb::bool_(true)))) return false;
     return nb::hasattr(dtype, "name") && nb::cast<std::string>(nb::str(nb::handle(dtype.attr("name")))) == "bfloat16";
 }
 
@@ -56,6 +57,12 @@ bool has_strides_between_elements(nb::handle object) {
         if (size > 0 && nb::cast<std::int64_t>(stride) % size != 0) return true;
     }
     return false;
+}
+
+/// " of complex64", or nothing for what has no dtype.
+std::string of_its_type(nb::handle object) {
+    if (!nb::hasattr(object, "dtype")) return "";
+    return " of " + nb::cast<std::string>(nb::str(nb::handle(nb::object(object.attr("dtype")))));
 }
 
 /// @throws nb::type_error where the package is not installed
@@ -245,6 +252,12 @@ void refuse_array(const std::string& operation, const std::string& what, const s
             .c_str());
 }
 
+void check_rank(const std::string& operation, const std::string& what, std::size_t rank) {
+    if (std::cmp_less_equal(rank, kMaxRank)) return;
+    throw ShapeError(operation, "expected " + what + " of at most " + std::to_string(kMaxRank) + " dimensions, found " +
+                                    std::to_string(rank));
+}
+
 Array::Array(nb::handle object, const std::string& operation, const std::string& what) {
     if (family_of(object) == Family::torch) {
         TorchMemory memory = torch_memory(object, operation, what);
@@ -263,7 +276,7 @@ Array::Array(nb::handle object, const std::string& operation, const std::string&
     if (!read) {
         // nanobind does not say what went wrong inside an object.
         if (family_of(object) == Family::other && nb::hasattr(object, "__dlpack__")) object.attr("__dlpack__")();
-        std::string found = name_of_type(object);
+        const std::string found = name_of_type(object);
         if (has_strides_between_elements(object)) {
             refuse_array(operation, what,
                          found + " with strides of " +
@@ -271,17 +284,14 @@ Array::Array(nb::handle object, const std::string& operation, const std::string&
                              " bytes, not all multiples of its elements' " +
                              nb::cast<std::string>(nb::str(nb::handle(object.attr("itemsize")))));
         }
-        if (nb::hasattr(object, "dtype")) {
-            const nb::object dtype = object.attr("dtype");
-            found += " of " + nb::cast<std::string>(nb::str(nb::handle(dtype)));
-        }
-        refuse_array(operation, what, found);
+        refuse_array(operation, what, found + of_its_type(object));
     }
     nb::ndarray<> open;  // nanobind gives read-only arrays to read-only takers alone
     writable_ = nb::try_cast(source, open);
     if (array_.device_type() != nb::device::cpu::value) refuse_array(operation, what, "one on another device");
     const std::optional<DType> type = brain ? DType::bfloat16 : dtype_of_code(array_.dtype());
-    if (!type) refuse_array(operation, what, name_of_type(object) + " of another type");
+    if (!type) refuse_array(operation, what, name_of_type(object) + of_its_type(object));
+    check_rank(operation, what, array_.ndim());
     Shape shape;
     Shape strides;
     for (std::size_t d = 0; d < array_.ndim(); ++d) {

@@ -30,6 +30,9 @@ std::string name_of_type(nb::handle object);
 /// @throws nb::type_error "[operation] expected `what` to be an array ..., found `found`"
 [[noreturn]] void refuse_array(const std::string& operation, const std::string& what, const std::string& found);
 
+/// @throws ShapeError "[operation] expected `what` of at most 8 dimensions, found `rank`"
+void check_rank(const std::string& operation, const std::string& what, std::size_t rank);
+
 /// An array of the caller. It is kept alive, and its elements must not move, as long as this object lives.
 class Array {
 public:

@@ -22,9 +22,10 @@ void run_signal_handlers() {
 }  // namespace
 
 double multiply_adds(const TensorView& query, const TensorView& key, const TensorView& value) {
-    double product = static_cast<double>(key.size(2)) * static_cast<double>(query.size(3) + value.size(3));
-    for (int dim = 0; dim < 3; ++dim) product *= static_cast<double>(query.size(dim));
-    return product;
+    const auto number = [](std::int64_t x) { return static_cast<double>(x); };
+    double product = number(key.size(2)) * number(query.size(3) + value.size(3) + 1);
+    for (int dim = 0; dim < 3; ++dim) product *= number(query.size(dim));
+    return product + number(query.numel()) + number(key.numel()) + number(value.numel());
 }
 
 // Other threads never ask: the lock that they would wait for may be held for long.

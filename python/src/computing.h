@@ -15,7 +15,7 @@ namespace attend::python {
 /// interpreter's lock and take it again costs 0.2.
 inline constexpr double kLongCall = 1e5;
 
-/// Multiply-adds of attention without a mask. @param query,key,value of four dimensions
+/// Multiply-adds of attention without a mask, and what may have to be copied. @param query,key,value of four dimensions
 double multiply_adds(const TensorView& query, const TensorView& key, const TensorView& value);
 
 /// While it lives the interpreter's lock is free, so no Python object may be touched, and Ctrl-C ends the computation:

@@ -7,6 +7,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <atomic>
 #include <string>
 #include <string_view>
 #include <typeinfo>
@@ -17,9 +18,16 @@ namespace nb = nanobind;
 
 namespace {
 
-/// Kept for ever: modules may be gone when a program ends.
-nb::object& result_type(const char* name) {
-    return *new nb::object(nb::module_::import_("attend._results").attr(name));
+/// A type of attend._results, kept for ever: modules may be gone when a program ends. Two threads may look it up at
+/// once. (A static variable would be guarded by a lock that is held while Python runs, which waits for locks of its
+/// own.)
+nb::object result_type(std::atomic<PyObject*>& kept, const char* name) {
+    PyObject* found = kept;
+    if (found == nullptr) {
+        found = nb::object(nb::module_::import_("attend._results").attr(name)).release().ptr();
+        kept = found;
+    }
+    return nb::borrow(found);
 }
 
 }  // namespace
@@ -33,38 +41,38 @@ std::string path_of(nb::handle path) {
 }
 
 nb::object attention_result_type() {
-    static const nb::object& type = result_type("AttentionResult");
-    return type;
+    static std::atomic<PyObject*> kept{nullptr};
+    return result_type(kept, "AttentionResult");
 }
 
 nb::object attention_gradients_type() {
-    static const nb::object& type = result_type("AttentionGradients");
-    return type;
+    static std::atomic<PyObject*> kept{nullptr};
+    return result_type(kept, "AttentionGradients");
 }
 
 nb::object linear_attention_result_type() {
-    static const nb::object& type = result_type("LinearAttentionResult");
-    return type;
+    static std::atomic<PyObject*> kept{nullptr};
+    return result_type(kept, "LinearAttentionResult");
 }
 
 nb::object linear_attention_gradients_type() {
-    static const nb::object& type = result_type("LinearAttentionGradients");
-    return type;
+    static std::atomic<PyObject*> kept{nullptr};
+    return result_type(kept, "LinearAttentionGradients");
 }
 
 nb::object matmul_gradients_type() {
-    static const nb::object& type = result_type("MatmulGradients");
-    return type;
+    static std::atomic<PyObject*> kept{nullptr};
+    return result_type(kept, "MatmulGradients");
 }
 
 nb::object word_alignment_type() {
-    static const nb::object& type = result_type("WordAlignment");
-    return type;
+    static std::atomic<PyObject*> kept{nullptr};
+    return result_type(kept, "WordAlignment");
 }
 
 nb::object translation_attention_type() {
-    static const nb::object& type = result_type("TranslationAttention");
-    return type;
+    static std::atomic<PyObject*> kept{nullptr};
+    return result_type(kept, "TranslationAttention");
 }
 
 }  // namespace attend::python
@@ -90,7 +98,7 @@ NB_MODULE(_core, module) {
     // What autograd's graph holds until the interpreter ends is no leak.
     nb::set_leak_warnings(false);
     module.attr("__version__") = ATTEND_VERSION;
-    module.def("set_num_threads", &attend::set_num_threads, nb::arg("count"),
+    module.def("set_num_threads", &attend::set_num_threads, nb::arg("count"), nb::call_guard<nb::gil_scoped_release>(),
                R"(Threads that calls use from now on; 0: all processors. No result depends on it.
 
 Raises ValueError for a negative count or one above 1024.

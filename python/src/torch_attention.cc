@@ -32,8 +32,7 @@ private:
 };
 
 bool requires_grad(nb::handle tensor) {
-    static const nb::str& name = *new nb::str("requires_grad");
-    const nb::object answer = nb::steal(PyObject_GetAttr(tensor.ptr(), name.ptr()));
+    const nb::object answer = nb::steal(PyObject_GetAttrString(tensor.ptr(), "requires_grad"));
     if (!answer.is_valid()) throw nb::python_error();
     return answer.ptr() == Py_True;
 }

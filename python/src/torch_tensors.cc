@@ -6,7 +6,9 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 namespace attend::python {
@@ -44,8 +46,15 @@ struct TorchNames {
         untyped_storage{"untyped_storage"}, nbytes{"nbytes"}, requires_grad{"requires_grad"};
     const ExchangeTable* exchange = nullptr;
 
+    /// Threads may look them up at once, of which the last is kept. (A static variable would be guarded by a lock that
+    /// is held while Python runs, which waits for locks of its own.)
     static const TorchNames& get() {
-        static const TorchNames* names = new TorchNames;
+        static std::atomic<const TorchNames*> kept{nullptr};
+        const TorchNames* names = kept;
+        if (names == nullptr) {
+            names = new TorchNames;
+            kept = names;
+        }
         return *names;
     }
 
@@ -118,6 +127,7 @@ std::optional<TensorView> described(nb::handle tensor) {
 /// The same by the tensor's attributes.
 TensorView asked(nb::handle tensor, const std::string& operation, const std::string& what) {
     const TorchNames& names = TorchNames::get();
+    check_rank(operation, what, nb::len(attribute(tensor, names.shape)));
     const nb::object type = attribute(tensor, names.dtype);
     int dtype = 0;
     while (dtype < 8 && !type.is(names.dtypes[dtype])) ++dtype;
@@ -147,10 +157,15 @@ NewArray writable_array(nb::object made, const Shape& shape, const Shape& stride
 
 }  // namespace
 
+// By the type's own names: NumPy's arrays must not depend on what torch is, or on a thread that is importing it.
 bool is_torch(nb::handle object) {
-    static const nb::str& module = *new nb::str("torch");
-    if (PyDict_GetItem(PyImport_GetModuleDict(), module.ptr()) == nullptr) return false;
-    return is_plain_torch(object) || nb::isinstance(object, TorchNames::get().tensor);
+    PyObject* bases = object.type().is_valid() ? reinterpret_cast<PyTypeObject*>(object.type().ptr())->tp_mro : nullptr;
+    if (bases == nullptr) return false;
+    for (Py_ssize_t i = PyTuple_GET_SIZE(bases) - 1; i >= 0; --i) {
+        const auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(bases, i));
+        if (std::strcmp(base->tp_name, "torch._C.TensorBase") == 0) return true;
+    }
+    return false;
 }
 
 bool is_plain_torch(nb::handle object) {

@@ -67,7 +67,7 @@ nb::list attention_of(const Translation& self) {
 
 /// What was given in place of text.
 std::string name_of_others(nb::handle texts) {
-    if (PySequence_Check(texts.ptr()) == 0) return name_of_type(texts);
+    if (PySequence_Check(texts.ptr()) == 0 || PyBytes_Check(texts.ptr()) != 0) return name_of_type(texts);
     std::size_t i = 0;
     for (nb::handle item : nb::iter(texts)) {
         std::string text;

@@ -166,6 +166,22 @@ def test_bfloat16_of_ml_dtypes():
     assert as_asked.dtype == ml_dtypes.bfloat16 and (as_asked == np.eye(8)).all()
 
 
+def test_bytes_in_another_order_are_refused():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for dtype in (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)):
+        x = np.ones((1, 1, 2, 4), dtype).astype(dtype.newbyteorder())
+        with pytest.raises(TypeError, match="expected query to be an array"):
+            attend.attention(x, x, x)
+
+
+def test_types_that_are_refused_are_named():
+    x = np.ones((1, 1, 2, 4), np.complex64)
+    with pytest.raises(TypeError, match="found ndarray of complex64"):
+        attend.attention(x, x, x)
+    with pytest.raises(ValueError, match="expected query of at most 8 dimensions, found 9"):
+        attend.attention(*[np.ones([1] * 9, np.float32)] * 3)
+
+
 def test_bfloat16_without_ml_dtypes(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     one = np.eye(2, dtype=np.float32)

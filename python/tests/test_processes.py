@@ -4,6 +4,7 @@ import gc
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -61,6 +62,57 @@ def test_handlers_run_during_a_call():
     finally:
         signal.signal(signal.SIGALRM, before)
     assert seen
+
+
+def test_handlers_may_compute(threads):
+    x, y = np.ones((1, 8, 2048, 64), np.float32) * rows(2048, d=64)[:, :1], rows(300, d=64)
+    want, of_handler = attend.attention(x, x, x), attend.attention(y, y, y)
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(attend.attention(y, y, y)))
+    try:
+        for count in (1, 2):
+            threads(count)
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+            begin = time.monotonic()
+            for _ in range(3):
+                np.testing.assert_array_equal(attend.attention(x, x, x), want)
+            while not seen and time.monotonic() < begin + 60:
+                np.testing.assert_array_equal(attend.attention(x, x, x), want)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert seen
+    for found in seen:
+        np.testing.assert_array_equal(found, of_handler)
+
+
+def run_alone(program):
+    """Runs a program that might hang."""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_another_thread_sets_the_number_during_a_call():
+    run_alone("""
+import attend, numpy, threading
+x = numpy.zeros((1, 4, 8192, 64), "f4")
+timer = threading.Timer(0.1, attend.set_num_threads, [2])
+timer.start()
+attend.attention(x, x, x)
+timer.join()
+assert attend.get_num_threads() == 2
+""")
+
+
+@pytest.mark.parametrize("torch", ["None", "types.ModuleType('torch')"])
+def test_numpy_needs_nothing_of_torch(torch):
+    run_alone(f"""
+import sys, types
+sys.modules["torch"] = {torch}
+import attend, numpy
+x = numpy.ones((1, 1, 2, 4), "f4")
+assert (attend.attention(x, x, x) == 1).all()
+""")
 
 
 def test_other_threads_run_during_a_call():

@@ -11,7 +11,7 @@ from .._results import LinearAttentionResult
 __all__ = ["LinearAttention", "MultiheadAttention", "linear_attention", "replaced", "scaled_dot_product_attention"]
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | CausalBias | None = None,
-                                 dropout_p: float = 0.0, is_causal: bool = False,
+                                 dropout_p: float = 0.0, is_causal: bool = False, *,
                                  scale: float | Tensor | None = None, enable_gqa: bool = False) -> Tensor: ...
 @overload
 def linear_attention(query: Tensor, key: Tensor, value: Tensor, *, feature_map: _FeatureMap = "elu_plus_one",

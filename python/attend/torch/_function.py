@@ -22,7 +22,7 @@ _plain_attention = _core._plain_attention(
 _of_pytorch = torch._C._nn.scaled_dot_product_attention  # replaced() leaves it
 
 
-def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
+def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None,
                                  enable_gqa=False):
     """torch.nn.functional.scaled_dot_product_attention: softmax(query key^T scale + attn_mask) value.
 
@@ -61,7 +61,7 @@ def _of_any_tensors(query, key, value, attn_mask, dropout_p, is_causal, scale, e
     if has_torch_function(given):
         return handle_torch_function(scaled_dot_product_attention, given, query, key, value, attn_mask, dropout_p,
                                      is_causal, scale=scale, enable_gqa=enable_gqa)
-    _check_types(query, key, value, attn_mask, is_causal, enable_gqa)
+    _check_types(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
     _check(query, key, value, attn_mask, is_causal)
     if not torch._C._get_flash_sdp_enabled():
         return _of_pytorch(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
@@ -114,7 +114,7 @@ def _is_for_flash(query, key, value, attn_mask, dropout_p, enable_gqa):
             (attn_mask is None or (not attn_mask.requires_grad and attn_mask.dim() in (2, 4))))
 
 
-def _check_types(query, key, value, attn_mask, is_causal, enable_gqa):
+def _check_types(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
     tensors = {"query": query, "key": key, "value": value, **({} if attn_mask is None else {"attn_mask": attn_mask})}
     flags = {"is_causal": is_causal, "enable_gqa": enable_gqa}
     for kinds, expected, given in ((torch.Tensor, "a torch.Tensor", tensors), ((bool, torch.SymBool), "True or False", flags)):
@@ -122,6 +122,9 @@ def _check_types(query, key, value, attn_mask, is_causal, enable_gqa):
             if not isinstance(x, kinds):
                 raise TorchTypeError(f"[scaled_dot_product_attention] expected {name} to be {expected}, found "
                                      f"{type(x).__name__}")
+    if not (isinstance(dropout_p, (float, int, torch.SymFloat)) or hasattr(dropout_p, "__float__")):
+        raise TorchTypeError("[scaled_dot_product_attention] expected dropout_p to be a number, found "
+                             f"{type(dropout_p).__name__}")
 
 
 def _check_mask(attn_mask, query):
@@ -144,8 +147,13 @@ def _check(query, key, value, attn_mask, is_causal):
 
 
 def _number(scale):
-    if scale is None or isinstance(scale, (float, int)) or not isinstance(scale, torch.Tensor):
+    if scale is None or isinstance(scale, (float, int)):
         return scale
+    if not isinstance(scale, torch.Tensor):
+        if isinstance(scale, (torch.SymFloat, torch.SymInt)) or hasattr(scale, "__float__"):
+            return scale
+        raise TorchTypeError("[scaled_dot_product_attention] expected scale to be a number, found "
+                             f"{type(scale).__name__}")
     if scale.requires_grad:
         raise TorchTypeError("[scaled_dot_product_attention] expected scale to be a number, found a tensor that requires "
                              "gradients")

@@ -470,3 +470,14 @@ def test_pages_and_lengths_that_do_not_fit_are_named(gradients):
             call(*given)
     with pytest.raises(TypeError, match="max_seqlen_k to be a whole number"):
         fa.flash_attn_varlen_func(q, q, q, starts, starts, 2, None, return_attn_probs=True)
+
+
+def test_what_would_be_lost_is_refused():
+    q, cache = torch.randn(2, 1, 1, 4), torch.zeros(1, 8, 1, 4)
+    with pytest.raises(ValueError, match="expected k_cache with memory of its own"):
+        fa.flash_attn_with_kvcache(q, cache.expand(2, 8, 1, 4), torch.zeros(2, 8, 1, 4), q, q, cache_seqlens=0)
+    fa.flash_attn_with_kvcache(q, cache.expand(2, 8, 1, 4), cache.expand(2, 8, 1, 4), cache_seqlens=3)  # reads alone
+    with pytest.raises(TypeError, match="expected softmax_scale to be a number, found a tensor that requires gradients"):
+        fa.flash_attn_func(q, q, q, softmax_scale=torch.tensor(0.5, requires_grad=True))
+    with pytest.raises(ValueError, match="soft cap"):
+        fa.flash_attn_func(q, q, q, softcap=float("nan"))

@@ -109,6 +109,40 @@ def test_more_dimensions_than_the_library_has():
                                    atol=1e-6, rtol=0)
 
 
+def test_torch_is_imported_while_others_compute():
+    program = """
+import attend, numpy, threading
+x = numpy.ones((1, 2, 8, 16), "f4")
+done = threading.Event()
+
+def compute():
+    while not done.is_set():
+        attend.attention(x, x, x)
+
+workers = [threading.Thread(target=compute) for _ in range(2)]
+for worker in workers:
+    worker.start()
+import torch
+done.set()
+for worker in workers:
+    worker.join()
+attend.attention(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+def test_numbers_that_are_none():
+    q = torch.randn(1, 1, 2, 4)
+    for options, name in (({"scale": "a"}, "scale"), ({"dropout_p": None}, "dropout_p")):
+        with pytest.raises(TypeError, match=rf"\[scaled_dot_product_attention\] expected {name} to be a number"):
+            attend.torch.scaled_dot_product_attention(q, q, q, **options)
+    with pytest.raises(TypeError):
+        attend.torch.scaled_dot_product_attention(q, q, q, None, 0.0, False, 0.5)  # scale is a keyword
+    q = q.reshape([1] * 8 + [2, 4])
+    with pytest.raises(ValueError, match="expected query of at most 8 dimensions, found 10"):
+        attend.attention(q, q, q)
+
+
 def of(*shape):
     return lambda: torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
