@@ -1,15 +1,18 @@
 #include <attend/core/error.h>
 #include <attend/core/interrupt.h>
+#include <attend/core/scratch.h>
 #include <attend/core/threads.h>
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <set>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -75,6 +78,39 @@ TEST_F(Threads, InterruptsEndCalls) {
         parallel_for(100, nap);
         EXPECT_EQ(done, 200);
         check_interrupt();
+    }
+}
+
+TEST_F(Threads, WhatInterruptsMayCompute) {
+    static int asked;
+    static std::thread::id caller;
+    caller = std::this_thread::get_id();
+    for (const int count : {1, 3}) {
+        set_num_threads(count);
+        asked = 0;
+        const InterruptScope scope([] {
+            ++asked;
+            parallel_for(5, [](std::int64_t) {
+                EXPECT_EQ(std::this_thread::get_id(), caller);
+                for (std::byte& byte : thread_scratch(1000)) byte = std::byte{1};
+                for (std::byte& byte : thread_workspace(1000)) byte = std::byte{1};
+            });
+            EXPECT_THROW(set_num_threads(2), ValueError);
+        });
+        parallel_for(3, [](std::int64_t) {
+            const std::span<std::byte> scratch = thread_scratch(1000);
+            const std::span<std::byte> workspace = thread_workspace(1000);
+            for (std::byte& byte : scratch) byte = std::byte{2};
+            for (std::byte& byte : workspace) byte = std::byte{2};
+            const auto is_own = [](std::byte byte) { return byte == std::byte{2}; };
+            const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+            while (asked == 0 && std::this_thread::get_id() == caller && std::chrono::steady_clock::now() < end) {
+                check_interrupt();
+            }
+            EXPECT_TRUE(std::all_of(scratch.begin(), scratch.end(), is_own));
+            EXPECT_TRUE(std::all_of(workspace.begin(), workspace.end(), is_own));
+        });
+        EXPECT_GT(asked, 0);
     }
 }
 
