@@ -104,7 +104,7 @@ TEST_F(Threads, WhatInterruptsMayCompute) {
             for (std::byte& byte : workspace) byte = std::byte{2};
             const auto is_own = [](std::byte byte) { return byte == std::byte{2}; };
             const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-            while (asked == 0 && std::this_thread::get_id() == caller && std::chrono::steady_clock::now() < end) {
+            while (std::this_thread::get_id() == caller && asked == 0 && std::chrono::steady_clock::now() < end) {
                 check_interrupt();
             }
             EXPECT_TRUE(std::all_of(scratch.begin(), scratch.end(), is_own));
