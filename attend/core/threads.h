@@ -10,7 +10,7 @@ namespace attend {
 /// Sets how many threads work on one call: the calling thread and count - 1 of the pool. 0 restores the default: what
 /// the environment variable ATTEND_NUM_THREADS says, or, where it is not set, empty or 0, the processors this process
 /// may run on. No result depends on it. Waits for running calls.
-/// @throws ValueError for a negative count or one above 1024
+/// @throws ValueError for a negative count or one above 1024, and inside a task or what an InterruptScope asks
 void set_num_threads(int count);
 
 /// How many threads work on one call.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "arrays.h"
+#include "call_mutex.h"
 
 #include <attend/attention/kv_cache.h>
 
@@ -13,11 +14,11 @@
 
 namespace attend::python {
 
-/// The mutex is taken without the interpreter's lock, or the two could wait for each other.
+/// A cache and its lock.
 struct CacheObject {
     explicit CacheObject(KvCache kept) : cache(std::move(kept)) {}
     KvCache cache;
-    std::shared_mutex mutex;
+    CallMutex mutex;
 };
 
 /// 'float32', 'bfloat16', 'float16' or 'int8'. @throws ValueError

@@ -18,9 +18,9 @@ inline constexpr double kLongCall = 1e5;
 /// Multiply-adds of attention without a mask, and what may have to be copied. @param query,key,value of four dimensions
 double multiply_adds(const TensorView& query, const TensorView& key, const TensorView& value);
 
-/// While it lives the interpreter's lock is free, so no Python object may be touched, and Ctrl-C ends the computation:
-/// signals are the main thread's, which runs their handlers between tasks. What a handler raises comes out of the
-/// library's call as nb::python_error.
+/// While it lives the interpreter's lock may be free, so no Python object may be touched, and Ctrl-C ends the
+/// computation: signals are the main thread's, which runs their handlers between tasks. What a handler raises comes out
+/// of the library's call as nb::python_error.
 class Computing {
 public:
     /// @param operations about how many multiply-adds are computed: below kLongCall the lock is kept

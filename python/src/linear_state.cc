@@ -1,4 +1,5 @@
 #include "bindings.h"
+#include "call_mutex.h"
 #include "computing.h"
 #include "dtype_names.h"
 #include "linear_options.h"
@@ -21,12 +22,11 @@ namespace {
 
 constexpr const char* kOperation = "LinearAttentionState";
 
-/// A state that several Python threads may use. The mutex is taken without the interpreter's lock, or the two could
-/// wait for each other.
+/// A state and its lock.
 struct StateObject {
     explicit StateObject(LinearAttentionState kept) : state(std::move(kept)) {}
     LinearAttentionState state;
-    std::shared_mutex mutex;
+    CallMutex mutex;
 };
 
 /// Of copies of a state and a normaliser, which may be None.

@@ -101,7 +101,7 @@ NB_MODULE(_core, module) {
     module.def("set_num_threads", &attend::set_num_threads, nb::arg("count"), nb::call_guard<nb::gil_scoped_release>(),
                R"(Threads that calls use from now on; 0: all processors. No result depends on it.
 
-Raises ValueError for a negative count or one above 1024.
+Raises ValueError for a negative count or one above 1024, and in the handler of a signal that interrupted a call.
 
 >>> import attend
 >>> attend.set_num_threads(1)

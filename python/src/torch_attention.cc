@@ -31,12 +31,6 @@ private:
     std::vector<nb::object> functions_;
 };
 
-bool requires_grad(nb::handle tensor) {
-    const nb::object answer = nb::steal(PyObject_GetAttrString(tensor.ptr(), "requires_grad"));
-    if (!answer.is_valid()) throw nb::python_error();
-    return answer.ptr() == Py_True;
-}
-
 bool is_number(nb::handle object) {
     return object.is_none() || PyFloat_CheckExact(object.ptr()) != 0 || PyLong_CheckExact(object.ptr()) != 0;
 }

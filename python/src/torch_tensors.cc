@@ -174,6 +174,10 @@ bool is_plain_torch(nb::handle object) {
     return type.is(names.tensor) || type.is(names.parameter);
 }
 
+bool requires_grad(nb::handle tensor) {
+    return attribute(tensor, TorchNames::get().requires_grad).ptr() == Py_True;
+}
+
 TorchMemory torch_memory(nb::handle tensor, const std::string& operation, const std::string& what) {
     const TorchNames& names = TorchNames::get();
     // PyTorch lets other threads run while it answers, and they may give the tensor another storage: asked again then.
@@ -216,9 +220,7 @@ void refuse_traces(std::initializer_list<nb::handle> arrays, const std::string& 
 
 void expect_numbers_alone(std::initializer_list<nb::handle> arrays, const std::string& operation) {
     refuse_traces(arrays, operation);
-    const auto wants_gradient = [](nb::handle array) {
-        return is_torch(array) && attribute(array, TorchNames::get().requires_grad).ptr() == Py_True;
-    };
+    const auto wants_gradient = [](nb::handle array) { return is_torch(array) && requires_grad(array); };
     if (std::none_of(arrays.begin(), arrays.end(), wants_gradient)) return;
     if (!nb::cast<bool>(TorchNames::get().is_grad_enabled())) return;
     const int refused = PyErr_WarnFormat(
@@ -239,7 +241,7 @@ nb::object integers_of_torch(nb::handle tensor) {
 
 void about_to_write(nb::handle tensor, const std::string& operation) {
     const TorchNames& names = TorchNames::get();
-    if (attribute(tensor, names.requires_grad).ptr() == Py_True && nb::cast<bool>(names.is_grad_enabled())) {
+    if (requires_grad(tensor) && nb::cast<bool>(names.is_grad_enabled())) {
         throw ValueError(operation,
                          "expected out to be a tensor that requires no gradients, since the call has none, or "
                          "torch.no_grad(), found one that does");

@@ -14,6 +14,8 @@ namespace attend::python {
 bool is_torch(nb::handle object);
 /// Whether a tensor is of PyTorch's own type: torch.Tensor or torch.nn.Parameter.
 bool is_plain_torch(nb::handle object);
+/// The attribute of a tensor.
+bool requires_grad(nb::handle tensor);
 
 /// Where a tensor's numbers lie.
 struct TorchMemory {

@@ -95,6 +95,9 @@ nb::object translate(const Translator& self, nb::handle texts, const Translation
                      nb::handle on_text) {
     std::string one;
     const bool single = nb::try_cast(texts, one);
+    if (!single && PyUnicode_Check(texts.ptr()) != 0) {
+        throw ValueError("Translator", "expected text, found a str with half of a surrogate pair");
+    }
     if (!on_text.is_none()) {
         if (PyCallable_Check(on_text.ptr()) == 0) {
             throw nb::type_error(
@@ -108,8 +111,6 @@ nb::object translate(const Translator& self, nb::handle texts, const Translation
     std::vector<std::string> lines;
     if (single) {
         lines.push_back(one);
-    } else if (PyUnicode_Check(texts.ptr()) != 0) {
-        throw ValueError("Translator", "expected text, found a str with half of a surrogate pair");
     } else if (!nb::try_cast(texts, lines)) {
         throw nb::type_error(("[Translator] expected a str or a list of str, found " + name_of_others(texts)).c_str());
     }

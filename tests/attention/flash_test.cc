@@ -199,6 +199,42 @@ TEST_P(Flash, BitsDoNotDependOnBatchOrPacking) {
     }
 }
 
+// Backward takes blocks of more keys for a sequence of many queries, beside one of few as well.
+TEST(FlashBackward, ManyQueriesMeetBlocksOfMoreKeys) {
+    const std::vector<std::int64_t> query_starts = {0, 4100, 4140};
+    const std::vector<std::int64_t> key_starts = {0, 410, 500};
+    for (const auto& [dtype, bound] : {std::pair(DType::float32, 1e-5), std::pair(DType::bfloat16, 0x1p-6)}) {
+        SCOPED_TRACE(name_of(dtype));
+        const Tensor q = normal({1, 1, query_starts.back(), 128}, 1, dtype);
+        const Tensor k = normal({1, 1, key_starts.back(), 128}, 2, dtype);
+        const Tensor v = normal({1, 1, key_starts.back(), 128}, 3, dtype);
+        const Tensor g = normal({1, 1, query_starts.back(), 128}, 4, dtype);
+        const AttentionOptions together{.mask = Mask::packed(query_starts, key_starts)};
+        const AttentionGradients grads = attention_backward(g, q, k, v, attention(q, k, v, together), together);
+        for (std::size_t s = 0; s < 2; ++s) {
+            const auto queries = [&](const Tensor& x) {
+                return x.view().slice(2, query_starts[s], query_starts[s + 1]).clone();
+            };
+            const auto keys = [&](const Tensor& x) {
+                return x.view().slice(2, key_starts[s], key_starts[s + 1]).clone();
+            };
+            const auto backward = [&](DType type) {
+                const Tensor own[] = {queries(q).to(type), keys(k).to(type), keys(v).to(type)};
+                return attention_backward(queries(g).to(type), own[0], own[1], own[2],
+                                          attention(own[0], own[1], own[2]));
+            };
+            const AttentionGradients alone = backward(dtype);
+            EXPECT_TRUE(same_bits(alone.query, queries(grads.query)));
+            EXPECT_TRUE(same_bits(alone.key, keys(grads.key)));
+            EXPECT_TRUE(same_bits(alone.value, keys(grads.value)));
+            const AttentionGradients want = backward(DType::float64);
+            EXPECT_LE(row_error(alone.query, want.query), bound);
+            EXPECT_LE(row_error(alone.key, want.key), bound);
+            EXPECT_LE(row_error(alone.value, want.value), bound);
+        }
+    }
+}
+
 // Each strip's maximum is above the one before by far more than floats can make up for, or below.
 TEST_P(Flash, MaximaThatRiseAndFallFromStripToStrip) {
     for (const double sign : {1.0, -1.0}) {

@@ -142,7 +142,7 @@ void expect_learned(const Outcome& found, const Outcome& want, double tolerance)
 std::vector<Case> score_cases() {
     std::vector<Case> cases = option_cases();
     cases.push_back({.name = "grouped", .heads = 6, .kv_heads = 2, .queries = 70, .keys = 300});
-    cases.push_back({.name = "few_queries", .heads = 4, .queries = 3, .keys = 700});
+    cases.push_back({.name = "few_queries", .heads = 4, .queries = 3, .keys = 1300});
     cases.push_back({.name = "no_dimensions", .queries = 9, .keys = 40, .d = 0, .dv = 0});
     cases.push_back({.name = "empty", .queries = 0, .keys = 7});
     cases.push_back({.name = "no_keys", .queries = 7, .keys = 0});

@@ -545,7 +545,8 @@ Pace next_rows(const AttentionProblem& problem, const BackwardTensors& tensors, 
     constexpr std::int64_t kMostBytes = std::int64_t{64} << 10U;
     Pace pace;
     const Sequence& next = problem.sequences[static_cast<std::size_t>(sequence)];
-    const std::int64_t head = kv_head * (problem.heads() / problem.key.shape()[1]);
+    const std::int64_t group = problem.heads() / problem.key.shape()[1];
+    const std::int64_t head = kv_head * group;
     const auto add = [&](const TensorView& view, std::int64_t of_head, std::int64_t begin, std::int64_t count) {
         const auto bytes = count * view.shape()[3] * static_cast<std::int64_t>(size_of(view.dtype()));
         if (bytes <= kMostBytes) pace.lines.add(view, next.batch, of_head, begin, count);
@@ -563,7 +564,7 @@ Pace next_rows(const AttentionProblem& problem, const BackwardTensors& tensors, 
     const std::int64_t tiles = divide_up(own.key_count, plan.kernels.rows);
     const std::int64_t panels = plan.panels_of(before);
     const std::int64_t sums = divide_up(panels, panels_of_sum(plan.kernels)) * (plan.blocks + plan.value_blocks);
-    pace.spread(tiles * (2 * panels + sums));
+    pace.spread(group * tiles * (2 * panels + sums));
     return pace;
 }
 

@@ -1,9 +1,9 @@
 /// @file
 /// Flash attention, backward (Dao et al. 2022, section 3.1): scores are computed again from the log-sum-exp.
 ///
-/// For each block of keys (up to 16 tiles of 12; in bfloat16 32 where queries are many), and within it for each block
-/// of 256 queries, tile by tile and panel by panel of 32 queries (transposed, so that what belongs to a query belongs
-/// to a column):
+/// For each block of keys (on AVX-512 96, in bfloat16 192, and twice as many where queries are many), and within it for
+/// each block of 256 queries, tile by tile (12 keys) and panel by panel of 32 queries (transposed, so that what belongs
+/// to a query belongs to a column):
 ///
 ///     P^T  = 2^(K Q^T - lse)      products begin at 0, -lse is added at last
 ///     dS^T = P^T * (V dO^T - delta)   so is -delta; P's exponential is woven into this product

@@ -14,10 +14,13 @@ namespace attend::kernels::cpu::flash {
 
 namespace {
 
-// dS of a key block against a query block takes some 100 KB; dQ is read and written once for each key block.
+// dS of a key block against a query block takes 100 to 200 KB; dQ is read and written once for each key block.
 constexpr std::int64_t kQueriesOfBlock = 256;
-constexpr std::int64_t kKeyTiles = 16;
-constexpr std::int64_t kLongSteps = std::int64_t{1} << 20;  // queries times what is multiplied for each
+constexpr std::int64_t kTiles = 16;      // of a key block: in floats at most, in pairs at least
+constexpr std::int64_t kFloatKeys = 96;  // of a key block
+constexpr std::int64_t kPairKeys = 192;
+constexpr std::int64_t kManyNumbers = std::int64_t{1} << 20;  // of queries and grad_output
+constexpr std::int64_t kWideRows = 256;                       // d + dv from which on key blocks stay small
 
 /// Whether dS is multiplied by the scale at last only: pairs round it, a score function's gradients are unscaled, and a
 /// scale of 0 would leave nothing for the bias.
@@ -57,8 +60,10 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
 }
 
 std::int64_t BackwardPlan::key_tiles_of(const Sequence& sequence) const {
-    const bool is_long = sequence.query_count * kernels.columns * (blocks + value_blocks) > kLongSteps;
-    return kernels.format == Format::pairs && is_long ? kMostKeyTiles : kKeyTiles;
+    const std::int64_t width = kernels.columns * (blocks + value_blocks);
+    const std::int64_t times = width <= kWideRows && sequence.query_count * width >= kManyNumbers ? 2 : 1;
+    if (kernels.format == Format::floats) return std::min(kTiles, times * kFloatKeys / kernels.rows);
+    return std::max(kTiles, times * kPairKeys / kernels.rows);
 }
 
 std::int64_t BackwardPlan::query_blocks(const Sequence& sequence) const {

@@ -49,8 +49,9 @@ struct BackwardPlan {
     /// First panel of each sequence among all panels of queries of one head; one more at the end.
     std::vector<std::int64_t> first_panel = {};
 
-    /// Tiles of a key block of a sequence at most: all queries pass by each block. In pairs, whose dS is half as large,
-    /// there are twice as many where the queries come from memory each time.
+    /// Tiles of a key block of a sequence at most. All queries pass by each block: where they are so many that they
+    /// come from memory each time there are twice as many keys, unless rows are so wide that these would not stay in
+    /// the cache.
     std::int64_t key_tiles_of(const Sequence& sequence) const;
     /// Panels of queries of one head, over all sequences.
     std::int64_t panels() const { return first_panel.back(); }
