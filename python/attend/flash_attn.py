@@ -12,7 +12,7 @@ import torch as _torch
 
 from . import _core
 from .torch._autograd import attention_with_log_sum_exp as _attention_with_log_sum_exp
-from .torch._errors import raising_as_torch as _raising_as_torch
+from .torch._errors import check_number as _check_number, raising_as_torch as _raising_as_torch
 from .torch._flash_operator import flash_attention_by_operator as _flash_attention_by_operator
 from .torch._modes import (are_meta as _are_meta, is_traced as _is_traced, refuse_traces as _refuse_traces,
                            wants_gradients as _wants_gradients)
@@ -49,16 +49,9 @@ def _is_whole(x):
     return isinstance(x, (int, _torch.SymInt)) or hasattr(x, "__index__")
 
 
-def _is_number(x):
-    # NumPy's numbers are arrays to compilers.
-    return isinstance(x, (float, int, _torch.SymFloat, _torch.SymInt)) or hasattr(x, "__float__")
-
-
-def _check_number(function, name, x, is_of_kind, kind="a number"):
-    if not is_of_kind(x):
-        raise TypeError(f"[{function}] expected {name} to be {kind}, found {type(x).__name__}")
-    if isinstance(x, _torch.Tensor) and x.requires_grad and _torch.is_grad_enabled():
-        raise TypeError(f"[{function}] expected {name} to be {kind}, found a tensor that requires gradients")
+def _check_whole(function, name, x):
+    if not _is_whole(x):
+        raise TypeError(f"[{function}] expected {name} to be a whole number, found {type(x).__name__}")
 
 
 def _sides(window_size):
@@ -73,9 +66,9 @@ def _sides(window_size):
 
 def _options(softmax_scale, causal, window_size, softcap, alibi_slopes, dropout_p=0.0):
     if softmax_scale is not None:
-        _check_number("flash_attn", "softmax_scale", softmax_scale, _is_number)
-    _check_number("flash_attn", "softcap", softcap, _is_number)
-    _check_number("flash_attn", "dropout_p", dropout_p, _is_number)
+        _check_number("flash_attn", "softmax_scale", softmax_scale)
+    _check_number("flash_attn", "softcap", softcap)
+    _check_number("flash_attn", "dropout_p", dropout_p)
     options = {"scale": softmax_scale}
     left, right = _sides(window_size)
     if causal:
@@ -242,9 +235,9 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     for name, x in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
         _check("flash_attn_varlen_func", name, x, "sequences + 1")
     if block_table is not None or return_attn_probs:
-        _check_number("flash_attn_varlen_func", "max_seqlen_q", max_seqlen_q, _is_whole, "a whole number")
+        _check_whole("flash_attn_varlen_func", "max_seqlen_q", max_seqlen_q)
     if return_attn_probs:
-        _check_number("flash_attn_varlen_func", "max_seqlen_k", max_seqlen_k, _is_whole, "a whole number")
+        _check_whole("flash_attn_varlen_func", "max_seqlen_k", max_seqlen_k)
     if block_table is not None:
         _check_integers("flash_attn_varlen_func", "block_table", block_table, "sequences, pages")
         lengths = cu_seqlens_k[1:] - cu_seqlens_k[:-1]

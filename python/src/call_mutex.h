@@ -42,8 +42,10 @@ private:
         return mutexes;
     }
     void check() const {
-        if (std::find(held().begin(), held().end(), this) == held().end()) return;
-        throw std::runtime_error("expected an object that is not in use, found one that the interrupted call uses");
+        if (std::find(held().begin(), held().end(), this) != held().end()) {
+            throw std::runtime_error("expected an object that is not in use, found one that the interrupted call uses");
+        }
+        held().reserve(held().size() + 1);  // nothing may throw once it is locked
     }
     void forget() const { held().erase(std::find(held().begin(), held().end(), this)); }
 

@@ -2,6 +2,8 @@
 import functools
 import os
 
+import torch
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -11,6 +13,15 @@ class TorchValueError(ValueError, RuntimeError):
 
 class TorchTypeError(TypeError, RuntimeError):
     pass
+
+
+def check_number(function, name, x):
+    """That x is a number through which no gradients would have to flow."""
+    # NumPy's numbers are arrays to compilers.
+    if not (isinstance(x, (float, int, torch.SymFloat, torch.SymInt)) or hasattr(x, "__float__")):
+        raise TorchTypeError(f"[{function}] expected {name} to be a number, found {type(x).__name__}")
+    if isinstance(x, torch.Tensor) and x.requires_grad:
+        raise TorchTypeError(f"[{function}] expected {name} to be a number, found a tensor that requires gradients")
 
 
 def _is_of_this_package(error):

@@ -7,7 +7,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from .. import _core
 from . import _composite, _operator
 from ._autograd import Attention, attention
-from ._errors import TorchTypeError, TorchValueError, as_torch
+from ._errors import TorchTypeError, TorchValueError, as_torch, check_number
 from ._modes import (are_meta, are_plain, autocast, differentiates_more, is_traced, is_transformed, operator_for_this_call,
                      wants_gradients)
 
@@ -122,9 +122,7 @@ def _check_types(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
             if not isinstance(x, kinds):
                 raise TorchTypeError(f"[scaled_dot_product_attention] expected {name} to be {expected}, found "
                                      f"{type(x).__name__}")
-    if not (isinstance(dropout_p, (float, int, torch.SymFloat)) or hasattr(dropout_p, "__float__")):
-        raise TorchTypeError("[scaled_dot_product_attention] expected dropout_p to be a number, found "
-                             f"{type(dropout_p).__name__}")
+    check_number("scaled_dot_product_attention", "dropout_p", dropout_p)
 
 
 def _check_mask(attn_mask, query):
@@ -147,17 +145,10 @@ def _check(query, key, value, attn_mask, is_causal):
 
 
 def _number(scale):
-    if scale is None or isinstance(scale, (float, int)):
-        return scale
-    if not isinstance(scale, torch.Tensor):
-        if isinstance(scale, (torch.SymFloat, torch.SymInt)) or hasattr(scale, "__float__"):
-            return scale
-        raise TorchTypeError("[scaled_dot_product_attention] expected scale to be a number, found "
-                             f"{type(scale).__name__}")
-    if scale.requires_grad:
-        raise TorchTypeError("[scaled_dot_product_attention] expected scale to be a number, found a tensor that requires "
-                             "gradients")
-    return float(scale)
+    if scale is None:
+        return None
+    check_number("scaled_dot_product_attention", "scale", scale)
+    return float(scale) if isinstance(scale, torch.Tensor) else scale
 
 
 def _of_causal_bias(bias, query, key):

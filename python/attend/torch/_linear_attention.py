@@ -6,7 +6,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from .._results import LinearAttentionResult
 from . import _linear_operator
 from ._autograd import is_batched, is_differentiated
-from ._errors import raising_as_torch
+from ._errors import check_number, raising_as_torch
 from ._modes import are_meta, are_plain, autocast, is_transformed, operator_for_this_call
 
 _WHOLE = slice(7, 10)  # of the operator's arguments: key_lengths, query_starts, key_starts
@@ -58,10 +58,7 @@ def _check_options(feature_map, scale, **switches):
                         "key, and give its results, which have its gradients, with feature_map='identity'")
     if not isinstance(feature_map, str):
         raise TypeError(f"[linear_attention] expected feature_map to be a str, found {type(feature_map).__name__}")
-    if isinstance(scale, torch.Tensor) and scale.requires_grad:
-        raise TypeError("[linear_attention] expected scale to be a number, found a tensor that requires gradients")
-    if not isinstance(scale, (int, float)) and not hasattr(scale, "__float__"):
-        raise TypeError(f"[linear_attention] expected scale to be a number, found {type(scale).__name__}")
+    check_number("linear_attention", "scale", scale)
     for name, x in switches.items():
         if not isinstance(x, bool):
             raise TypeError(f"[linear_attention] expected {name} to be True or False, found {type(x).__name__}")

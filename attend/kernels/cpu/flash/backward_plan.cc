@@ -20,7 +20,7 @@ constexpr std::int64_t kTiles = 16;      // of a key block: in floats at most, i
 constexpr std::int64_t kFloatKeys = 96;  // of a key block
 constexpr std::int64_t kPairKeys = 192;
 constexpr std::int64_t kManyNumbers = std::int64_t{1} << 20;  // of queries and grad_output
-constexpr std::int64_t kWideRows = 256;                       // d + dv from which on key blocks stay small
+constexpr std::int64_t kWideRows = 256;                       // d + dv beyond which key blocks stay small
 
 /// Whether dS is multiplied by the scale at last only: pairs round it, a score function's gradients are unscaled, and a
 /// scale of 0 would leave nothing for the bias.
