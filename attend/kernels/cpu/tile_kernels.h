@@ -177,6 +177,12 @@ struct MutableRows {
     std::int64_t width = 0;        ///< elements of a row
 };
 
+/// What rows are multiplied with.
+struct RowFactors {
+    float all = 1.0F;            ///< every row, or
+    const float* each = nullptr;  ///< [row]
+};
+
 /// A bias or boolean mask over a panel: row r, column j at data + r row_stride + j column_stride (in elements).
 struct PanelSource {
     const void* data = nullptr;      ///< of row 0, column 0
@@ -250,9 +256,9 @@ struct TileKernels {
     void (*pack_steps)(const Rows& source, std::int64_t block_stride, float* out) = nullptr;
     /// out[r] = the dot product of row r of both, which have the same shape.
     void (*row_products)(const Rows& a, const Rows& b, float* out) = nullptr;
-    /// Rows of blocks [block][row][columns], blocks block_stride floats apart and rows row_stride, times factor.
-    void (*unpack_rows)(const float* blocks, std::int64_t block_stride, std::int64_t row_stride, float factor,
-                        const MutableRows& out) = nullptr;
+    /// Rows of blocks [block][row][columns], blocks block_stride floats apart and rows row_stride, times factors.
+    void (*unpack_rows)(const float* blocks, std::int64_t block_stride, std::int64_t row_stride,
+                        const RowFactors& factors, const MutableRows& out) = nullptr;
     /// False when any element is NaN or infinite.
     bool (*all_finite)(const Rows& source) = nullptr;
 

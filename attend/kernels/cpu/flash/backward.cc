@@ -505,7 +505,7 @@ private:
     void store(const MutableTensorView& view, const float* sums, std::int64_t blocks, float factor) {
         for (std::int64_t tile = 0; tile < tiles_; ++tile) {
             kernels_.unpack_rows(
-                sums + tile * blocks * panel_, panel_, kernels_.columns, factor,
+                sums + tile * blocks * panel_, panel_, kernels_.columns, {factor},
                 {row_address(view, sequence_.batch, block_.kv_head, sequence_.key_begin + key_of(tile)), view.dtype(),
                  view.strides()[2], keys_of_tile(tile), view.shape()[3]});
         }

@@ -119,7 +119,7 @@ void finish_grad_query(const AttentionProblem& problem, const BackwardTensors& t
     const std::int64_t place = buffers.panels.place(plan, s, head, 0);
     const MutableTensorView& grad = tensors.grad_query;
     plan.kernels.unpack_rows(buffers.sums + place * plan.kernels.columns * padded, plan.kernels.columns, padded,
-                             plan.final_factor,
+                             {plan.final_factor},
                              {row_address(grad, sequence.batch, head, sequence.query_begin), grad.dtype(),
                               grad.strides()[2], sequence.query_count, grad.shape()[3]});
 }

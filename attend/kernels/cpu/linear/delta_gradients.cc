@@ -90,7 +90,7 @@ public:
         kernels_.scale_rows(kept, rows.beta, count, blocks, kept);
         copy(rows.values, row, count, negated_);
         const MutableTensorView& target = gradients_.value;
-        tiles_.unpack_rows(rows.values.data, rows.values.block_stride, rows.values.row_stride, -1.0F,
+        tiles_.unpack_rows(rows.values.data, rows.values.block_stride, rows.values.row_stride, {-1.0F},
                            {row_address(target, tokens_.batch, kv_head_, token), target.dtype(), target.strides()[2],
                             count, target.shape()[3]});
     }

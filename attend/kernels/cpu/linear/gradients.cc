@@ -88,7 +88,7 @@ void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t coun
         }
     }
     const MutableTensorView& target = rows_.target;
-    tiles_.unpack_rows(out.data, out.block_stride, out.row_stride, 1.0F,
+    tiles_.unpack_rows(out.data, out.block_stride, out.row_stride, {},
                        {row_address(target, rows_.batch, rows_.first_head + reader, rows_.begin + row), target.dtype(),
                         target.strides()[2], count, target.shape()[3]});
 }

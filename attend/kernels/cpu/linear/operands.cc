@@ -16,7 +16,7 @@ void store_state(const TileKernels& tiles, const StateProducts& products, const 
                  const std::optional<MutableTensorView>& to, std::int64_t sequence, std::int64_t kv_head) {
     if (!to) return;
     tiles.unpack_rows(
-        state, products.block_stride(), tiles.columns, 1.0F,
+        state, products.block_stride(), tiles.columns, {},
         {row_address(*to, sequence, kv_head, 0), to->dtype(), to->strides()[2], to->shape()[2], to->shape()[3]});
 }
 
@@ -51,8 +51,8 @@ void OutputSink::take(std::int64_t reader, std::int64_t row, std::int64_t count,
     const std::int64_t head = first_head_ + reader;
     const std::int64_t at = sequence_.query_begin + row;
     const std::int64_t width = problem_.value_dim();
+    float factors[kRowSlots];
     if (problem_.normalise) {
-        float factors[kRowSlots];
         for (std::int64_t r = 0; r < count; ++r) {
             factors[r] = denominators[r] == 0.0F ? 0.0F : 1.0F / denominators[r];
             if (outputs_.denominator) {
@@ -60,9 +60,9 @@ void OutputSink::take(std::int64_t reader, std::int64_t row, std::int64_t count,
                               outputs_.denominator->dtype(), 0, static_cast<double>(denominators[r]));
             }
         }
-        kernels_.scale_rows(out, factors, count, divide_up(width, tiles_.columns), out);
     }
-    tiles_.unpack_rows(out.data, out.block_stride, out.row_stride, 1.0F,
+    tiles_.unpack_rows(out.data, out.block_stride, out.row_stride,
+                       {.each = problem_.normalise ? factors : nullptr},
                        {row_address(outputs_.output, sequence_.batch, head, at), outputs_.output.dtype(),
                         outputs_.output.strides()[2], count, width});
 }

@@ -23,7 +23,11 @@ constexpr int kColumns = 2 * kWidth;
 #include <attend/kernels/cpu/simd/elements.inl>
 #include <attend/kernels/cpu/simd/math.inl>
 
-constexpr float kLog2e = std::numbers::log2e_v<float>;
+/// Bits of the first `count` lanes.
+inline std::uint32_t lanes_under(std::int64_t count) {
+    if (count >= kWidth) return kAllLanes;
+    return count <= 0 ? 0U : (1U << static_cast<unsigned>(count)) - 1U;
+}
 
 inline const void* row_at(const Rows& source, std::int64_t row) {
     return address_at(source.data, row * source.stride * size_in_bytes(source.dtype));
@@ -45,58 +49,61 @@ void for_each_vector(std::int64_t count, std::int64_t blocks, const Use& use, co
     }
 }
 
-/// out = f(x, row, column) for every vector of a source; what lies behind its width becomes 0.
+/// out = f(x, row, column) for every vector of a source; what lies behind its width becomes 0. Sources, targets and f are
+/// copies, as above.
 template <typename Map>
-void load_rows(const Rows& rows, const BlockRows& blocks, const Map& map) {
-    const Rows source = rows;
-    const BlockRows out = blocks;
-    with_loader(source.dtype, [&](const auto& load) {
-        for (std::int64_t r = 0; r < source.count; ++r) {
-            const void* row = row_at(source, r);
-            float* block = out.data + r * out.row_stride;
-            for (std::int64_t c = 0; c < source.width; c += kColumns, block += out.block_stride) {
+void load_rows(const Rows& rows, const BlockRows& blocks, const Map map) {
+    with_loader(rows.dtype, [source = rows, out = blocks, map](const auto& load) {
+        for (std::int64_t c = 0; c < source.width; c += kColumns) {
+            float* block = out.data + c / kColumns * out.block_stride;
+            const std::int64_t left = source.width - c;
+            for (std::int64_t r = 0; r < source.count; ++r, block += out.row_stride) {
+                const void* row = row_at(source, r);
+                if (left >= kColumns) {
+                    Simd::store(block, map(load(row, c), r, c));
+                    Simd::store(block + kWidth, map(load(row, c + kWidth), r, c + kWidth));
+                    continue;
+                }
                 for (std::int64_t v = 0; v < kColumns; v += kWidth) {
-                    const std::int64_t left = source.width - c - v;
-                    if (left >= kWidth) {
-                        Simd::store(block + v, map(load(row, c + v), r, c + v));
-                        continue;
-                    }
-                    if (left <= 0) {
-                        Simd::store(block + v, Simd::zero());
-                        continue;
-                    }
-                    const Vec x = map(load_some(row, source.dtype, c + v, left), r, c + v);
-                    const auto lanes = (1U << static_cast<unsigned>(left)) - 1U;
-                    Simd::store(block + v, Simd::select(lanes, x, Simd::zero()));
+                    const Vec x = map(load_some(row, source.dtype, c + v, left - v), r, c + v);
+                    Simd::store(block + v, Simd::select(lanes_under(left - v), x, Simd::zero()));
                 }
             }
         }
     });
 }
 
+/// phi(x).
 template <RowMap kMap>
-Vec mapped(Vec x) {
-    if constexpr (kMap == RowMap::elu_plus_one) {
-        const Vec power = exp2(Simd::mul(Simd::min(Simd::zero(), x), Simd::set1(kLog2e)));  // NaN, the second, is kept
-        return Simd::select(Simd::less(Simd::zero(), x), Simd::add(x, Simd::set1(1.0F)), power);
-    } else if constexpr (kMap == RowMap::relu) {
-        return Simd::max(Simd::zero(), x);  // the same
-    } else if constexpr (kMap == RowMap::exponential) {
-        return exp2(Simd::mul(x, Simd::set1(kLog2e)));
-    } else {
-        return x;
+class Mapped {
+public:
+    Vec operator()(Vec x) const {
+        if constexpr (kMap == RowMap::elu_plus_one) {
+            return Simd::select(Simd::less(Simd::zero(), x), Simd::add(x, one_), exp_(x));
+        } else if constexpr (kMap == RowMap::relu) {
+            return Simd::max(Simd::zero(), x);  // NaN, the second, is kept
+        } else if constexpr (kMap == RowMap::exponential) {
+            return exp_(x);
+        } else {
+            return x;
+        }
     }
-}
+
+private:
+    Exp exp_ = {};
+    Vec one_ = Simd::set1(1.0F);
+};
 
 template <RowMap kMap>
 void map_rows_by(const Rows& source, float scale, const float* row_factors, const BlockRows& out) {
+    const Mapped<kMap> mapped;
     if (row_factors == nullptr && scale == 1.0F) {
-        load_rows(source, out, [](Vec x, std::int64_t, std::int64_t) { return mapped<kMap>(x); });
+        load_rows(source, out, [mapped](Vec x, std::int64_t, std::int64_t) { return mapped(x); });
         return;
     }
-    load_rows(source, out, [&](Vec x, std::int64_t r, std::int64_t) {
+    load_rows(source, out, [mapped, scale, row_factors](Vec x, std::int64_t r, std::int64_t) {
         const float factor = row_factors == nullptr ? scale : scale * row_factors[r];
-        return Simd::mul(mapped<kMap>(x), Simd::set1(factor));
+        return Simd::mul(mapped(x), Simd::set1(factor));
     });
 }
 
@@ -114,10 +121,10 @@ void map_rows(const Rows& source, RowMap map, float scale, const float* row_fact
 }
 
 void exp_rows(const Rows& source, const float* shift, const BlockRows& out) {
-    load_rows(source, out, [&](Vec x, std::int64_t, std::int64_t c) {
+    load_rows(source, out, [exp = Exp(), shift](Vec x, std::int64_t, std::int64_t c) {
         const Vec by = Simd::load(shift + c);
         const Vec finite = Simd::select(Simd::finite(by), by, Simd::zero());
-        return exp2(Simd::mul(Simd::sub(x, finite), Simd::set1(kLog2e)));
+        return exp(Simd::sub(x, finite));
     });
 }
 
@@ -210,15 +217,26 @@ void row_dots(const BlockRows& a, const BlockRows& b, std::int64_t count, std::i
     }
 }
 
-void add_rows(const BlockRows& in, std::int64_t count, std::int64_t blocks, float* out) {
-    for (std::int64_t b = 0; b < blocks; ++b) {
-        for (std::int64_t c = 0; c < kColumns; c += kWidth) {
-            Vec sum = Simd::zero();
-            for (std::int64_t r = 0; r < count; ++r) sum = Simd::add(sum, Simd::load(at(in, b, r, c)));
-            float* to = out + b * kColumns + c;
-            Simd::store(to, Simd::add(Simd::load(to), sum));
+/// Of kBlocks blocks side by side: each sum waits for the one before.
+template <int kBlocks>
+void add_rows_of(const BlockRows& in, std::int64_t block, std::int64_t count, float* out) {
+    Vec sum[2 * kBlocks];
+    for (Vec& x : sum) x = Simd::zero();
+    for (std::int64_t r = 0; r < count; ++r) {
+        for (int v = 0; v < 2 * kBlocks; ++v) {
+            sum[v] = Simd::add(sum[v], Simd::load(at(in, block + v / 2, r, v % 2 * kWidth)));
         }
     }
+    for (int v = 0; v < 2 * kBlocks; ++v) {
+        float* to = out + block * kColumns + v * kWidth;
+        Simd::store(to, Simd::add(Simd::load(to), sum[v]));
+    }
+}
+
+void add_rows(const BlockRows& in, std::int64_t count, std::int64_t blocks, float* out) {
+    std::int64_t block = 0;
+    for (; block + 2 <= blocks; block += 2) add_rows_of<2>(in, block, count, out);
+    if (block < blocks) add_rows_of<1>(in, block, count, out);
 }
 
 void add_row_sums(const float* panel, std::int64_t count, float* out) {
@@ -234,11 +252,6 @@ inline std::int64_t first_kept(const ChunkMask& mask, std::int64_t r) {
 }
 inline std::int64_t end_kept(const ChunkMask& mask, std::int64_t r) {
     return mask.reverse ? mask.columns : std::min(mask.columns, mask.position + r + 1);
-}
-
-inline std::uint32_t lanes_under(std::int64_t count) {
-    if (count >= kWidth) return kAllLanes;
-    return count <= 0 ? 0U : (1U << static_cast<unsigned>(count)) - 1U;
 }
 
 void mask_panel(const ChunkMask& of_chunk, std::int64_t count, float* panel) {

@@ -730,12 +730,13 @@ void finish_rows(const RowState& state, float factor, const MutableRows& output,
     }
 }
 
-void unpack_rows(const float* blocks, std::int64_t block_stride, std::int64_t row_stride, float factor,
+void unpack_rows(const float* blocks, std::int64_t block_stride, std::int64_t row_stride, const RowFactors& factors,
                  const MutableRows& out) {
     const std::int64_t size = out.dtype == DType::float64 ? 8 : size_in_bytes(out.dtype);
     with_storer(out.dtype, [&](const auto& store) {
         for (std::int64_t r = 0; r < out.count; ++r) {
-            store_row(blocks + r * row_stride, block_stride, Simd::set1(factor), out.width, out.dtype, store,
+            const Vec factor = Simd::set1(factors.each == nullptr ? factors.all : factors.each[r]);
+            store_row(blocks + r * row_stride, block_stride, factor, out.width, out.dtype, store,
                       address_at(out.data, r * out.stride * size));
         }
     });

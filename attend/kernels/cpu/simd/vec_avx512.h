@@ -36,6 +36,8 @@ struct Simd {
     static Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
     static Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+    /// a b - c.
+    static Vec sub_from_product(Vec a, Vec b, Vec c) { return _mm512_fmsub_ps(a, b, c); }
     /// a > b ? a : b; the second where either is NaN.
     static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
     static Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
@@ -154,8 +156,10 @@ struct Simd {
     }
 
     /// table[low four bits of lane i] in lane i.
-    static Vec lookup(const float* table, Vec index) {
-        return _mm512_permutexvar_ps(_mm512_castps_si512(index), _mm512_load_ps(table));
+    static Vec lookup(const float* table, Vec index) { return lookup_in(_mm512_load_ps(table), index); }
+    /// The same of a table in a register.
+    static Vec lookup_in(Vec table, Vec index) {
+        return _mm512_permutexvar_ps(_mm512_castps_si512(index), table);
     }
 
     /// Row i becomes column i, 16 x 16, in four stages of pairwise interleaving.
