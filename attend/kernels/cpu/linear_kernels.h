@@ -62,6 +62,8 @@ struct LinearKernels {
     void (*exp_rows)(const Rows& source, const float* shift, const BlockRows& out) = nullptr;
     /// maximum[column] = max(maximum, x) over the rows; NaN is passed over.
     void (*column_maximum)(const Rows& source, float* maximum) = nullptr;
+    /// out[column][row] of [blocks columns][columns]: rows become columns; whole vectors of rows are written.
+    void (*transpose_rows)(const BlockRows& in, std::int64_t count, std::int64_t blocks, float* out) = nullptr;
     /// out[r] = in[r] factors[r].
     void (*scale_rows)(const BlockRows& in, const float* factors, std::int64_t count, std::int64_t blocks,
                        const BlockRows& out) = nullptr;
@@ -81,9 +83,9 @@ struct LinearKernels {
                      float* out) = nullptr;
     /// out[block][column] += the rows, in order.
     void (*add_rows)(const BlockRows& in, std::int64_t count, std::int64_t blocks, float* out) = nullptr;
-    /// out[r] += sum of row r of a panel.
-    void (*add_row_sums)(const float* panel, std::int64_t count, float* out) = nullptr;
-    /// What a mask hides becomes 0, the rest is multiplied with its decay.
+    /// out[r] += sum of row r of a panel, whole vectors of its columns.
+    void (*add_row_sums)(const float* panel, std::int64_t count, std::int64_t columns, float* out) = nullptr;
+    /// What a mask hides becomes 0, the rest is multiplied with its decay; whole vectors of its columns are written.
     void (*mask_panel)(const ChunkMask& mask, std::int64_t count, float* panel) = nullptr;
     /// prefix[t] = a_0 ... a_t and suffix[t] = a_(t+1) ... a_(count-1).
     void (*running_products)(const BlockRows& a, std::int64_t count, std::int64_t blocks, const BlockRows& prefix,

@@ -179,7 +179,7 @@ struct MutableRows {
 
 /// What rows are multiplied with.
 struct RowFactors {
-    float all = 1.0F;            ///< every row, or
+    float all = 1.0F;             ///< every row, or
     const float* each = nullptr;  ///< [row]
 };
 

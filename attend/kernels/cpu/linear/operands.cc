@@ -61,8 +61,7 @@ void OutputSink::take(std::int64_t reader, std::int64_t row, std::int64_t count,
             }
         }
     }
-    tiles_.unpack_rows(out.data, out.block_stride, out.row_stride,
-                       {.each = problem_.normalise ? factors : nullptr},
+    tiles_.unpack_rows(out.data, out.block_stride, out.row_stride, {.each = problem_.normalise ? factors : nullptr},
                        {row_address(outputs_.output, sequence_.batch, head, at), outputs_.output.dtype(),
                         outputs_.output.strides()[2], count, width});
 }

@@ -11,11 +11,12 @@
 /// tokens. In reverse it stands beside the queries' writers, without values, and what it writes are the values'
 /// gradients (delta_gradients.h).
 ///
-/// A chunk has as many tokens as a panel has columns (32 in AVX-512): the products among its tokens cost 2 C (d + dv)
-/// operations a token where the state costs 4 d dv, so that C has to be small; half as many would spend as much on
-/// calls. Decays multiply operands by products of exp(g), which only shrink: nothing overflows, and exp(-inf) = 0 is a
-/// number like any other. Decays of each channel of x and y (forward, dV) or of z (dQ, dK) take the place of the tile
-/// products among the chunk's tokens by running products, d C / 2 multiply-adds and as many products a token.
+/// A chunk has 16 tokens (32 in AVX-512 where the state is large): the products among its tokens cost 2 C (d + dv)
+/// operations a token where the state costs 4 d dv, so that C has to be small; less would spend as much on reading and
+/// writing the state. Decays multiply operands by products of exp(g), which only shrink: nothing overflows, and
+/// exp(-inf) = 0 is a number like any other. Decays of each channel of x and y (forward, dV) or of z (dQ, dK) take the
+/// place of the tile products among the chunk's tokens by running products, d C / 2 multiply-adds and as many products
+/// a token.
 #pragma once
 
 #include <attend/core/divide.h>
@@ -176,8 +177,9 @@ private:
     const ScanOperands& operands_;
     std::int64_t columns_;
     std::int64_t rows_;
-    std::int64_t chunk_;
     StateProducts products_;
+    std::int64_t chunk_;            // tokens
+    std::int64_t tile_;             // rows of a chunk that are read at once, at most rows_
     bool by_rows_;                  // channels of the decay are those of x and y
     std::int64_t chunk_count_ = 0;  // tokens of the chunk at hand
     float* state_ = nullptr;        // with the normaliser behind it

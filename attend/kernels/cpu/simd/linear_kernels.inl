@@ -49,8 +49,8 @@ void for_each_vector(std::int64_t count, std::int64_t blocks, const Use& use, co
     }
 }
 
-/// out = f(x, row, column) for every vector of a source; what lies behind its width becomes 0. Sources, targets and f are
-/// copies, as above.
+/// out = f(x, row, column) for every vector of a source; what lies behind its width becomes 0. Sources, targets and f
+/// are copies, as above.
 template <typename Map>
 void load_rows(const Rows& rows, const BlockRows& blocks, const Map map) {
     with_loader(rows.dtype, [source = rows, out = blocks, map](const auto& load) {
@@ -143,6 +143,21 @@ void column_maximum(const Rows& source, float* maximum) {
     });
 }
 
+void transpose_rows(const BlockRows& rows, std::int64_t count, std::int64_t blocks, float* out) {
+    const BlockRows in = rows;
+    for (std::int64_t first = 0; first < count; first += kWidth) {
+        const std::int64_t left = count - first;
+        for (std::int64_t c = 0; c < blocks * kColumns; c += kWidth) {
+            Vec square[kWidth];
+            for (std::int64_t r = 0; r < kWidth; ++r) {
+                square[r] = r < left ? Simd::load(at(in, c / kColumns, first + r, c % kColumns)) : Simd::zero();
+            }
+            Simd::transpose(square);
+            for (std::int64_t s = 0; s < kWidth; ++s) Simd::store(out + (c + s) * kColumns + first, square[s]);
+        }
+    }
+}
+
 void scale_rows(const BlockRows& in, const float* factors, std::int64_t count, std::int64_t blocks,
                 const BlockRows& out) {
     const auto scale = [factors](std::int64_t r, const float* from, float* to) {
@@ -203,7 +218,20 @@ void times_derivative(const BlockRows& features, RowMap map, std::int64_t count,
     for_each_vector(count, blocks, multiply, features, out);
 }
 
+/// With the same row of two blocks each time, which stays in registers.
+void row_dots_of(const BlockRows& a, const BlockRows& same, std::int64_t count, float* out) {
+    const BlockRows x = a;
+    Vec y[4];
+    for (int v = 0; v < 4; ++v) y[v] = Simd::load(at(same, v / 2, 0, v % 2 * kWidth));
+    for (std::int64_t r = 0; r < count; ++r) {
+        Vec sum = Simd::zero();
+        for (int v = 0; v < 4; ++v) sum = Simd::fma(Simd::load(at(x, v / 2, r, v % 2 * kWidth)), y[v], sum);
+        out[r] = Simd::sum(sum);
+    }
+}
+
 void row_dots(const BlockRows& a, const BlockRows& b, std::int64_t count, std::int64_t blocks, float* out) {
+    if (b.row_stride == 0 && blocks == 2) return row_dots_of(a, b, count, out);
     const BlockRows x = a;
     const BlockRows y = b;
     for (std::int64_t r = 0; r < count; ++r) {
@@ -239,10 +267,12 @@ void add_rows(const BlockRows& in, std::int64_t count, std::int64_t blocks, floa
     if (block < blocks) add_rows_of<1>(in, block, count, out);
 }
 
-void add_row_sums(const float* panel, std::int64_t count, float* out) {
+void add_row_sums(const float* panel, std::int64_t count, std::int64_t columns, float* out) {
     for (std::int64_t r = 0; r < count; ++r) {
         const float* row = panel + r * kColumns;
-        out[r] += Simd::sum(Simd::add(Simd::load(row), Simd::load(row + kWidth)));
+        Vec sum = Simd::load(row);
+        if (columns > kWidth) sum = Simd::add(sum, Simd::load(row + kWidth));
+        out[r] += Simd::sum(sum);
     }
 }
 
@@ -257,7 +287,7 @@ inline std::int64_t end_kept(const ChunkMask& mask, std::int64_t r) {
 void mask_panel(const ChunkMask& of_chunk, std::int64_t count, float* panel) {
     const ChunkMask mask = of_chunk;
     for (std::int64_t r = 0; r < count; ++r) {
-        for (std::int64_t c = 0; c < kColumns; c += kWidth) {
+        for (std::int64_t c = 0; c < mask.columns; c += kWidth) {
             const std::uint32_t kept = lanes_under(end_kept(mask, r) - c) & ~lanes_under(first_kept(mask, r) - c);
             float* to = panel + r * kColumns + c;
             Vec x = Simd::load(to);
@@ -473,6 +503,7 @@ LinearKernels linear_table() {
     table.map_rows = map_rows;
     table.exp_rows = exp_rows;
     table.column_maximum = column_maximum;
+    table.transpose_rows = transpose_rows;
     table.scale_rows = scale_rows;
     table.add_scaled_rows = add_scaled_rows;
     table.add_products = add_products;

@@ -156,7 +156,9 @@ struct Simd {
     }
 
     /// table[low four bits of lane i] in lane i.
-    static Vec lookup(const float* table, Vec index) { return lookup_in(_mm512_load_ps(table), index); }
+    static Vec lookup(const float* table, Vec index) {
+        return lookup_in(_mm512_load_ps(table), index);
+    }
     /// The same of a table in a register.
     static Vec lookup_in(Vec table, Vec index) {
         return _mm512_permutexvar_ps(_mm512_castps_si512(index), table);
