@@ -380,5 +380,29 @@ TEST_P(Flash, AScoreHasAllBitsOfItsOperands) {
     }
 }
 
+// A log-sum-exp is rounded once, as the natural logarithm that it is (u is 2^-24, and 4 u half of the distance between
+// floats from 4 to 8), and a weight that is had from it again by what its exponential is rounded, 2 u: nowhere by a
+// logarithm of 2, which is larger. A logarithm itself is off by u.
+TEST_P(Flash, WeightsOfTheBackwardPassAreRoundedAsTheirLogSumExp) {
+    constexpr double kUnit = 0x1p-24;
+    const std::int64_t queries = 12;
+    const Tensor q({1, 1, queries, 8});
+    Tensor grad_output({1, 1, queries, 8});
+    for (std::int64_t c = 0; c < 8; ++c) grad_output.data<float>()[c] = 1.0F;  // of one query: sums of one term
+    const Tensor zero({1, 1, 1, 1});
+    for (const bool biased : {false, true}) {
+        const AttentionOptions options = biased ? AttentionOptions{.bias = zero.view()} : AttentionOptions{};
+        for (std::int64_t keys = 300; keys < 2000; keys += 29) {
+            const Tensor k({1, 1, keys, 8});
+            const auto forward = attention(q, k, k, options);
+            const double exact = std::log(static_cast<double>(keys));
+            EXPECT_NEAR(forward.log_sum_exp.data<float>()[0], exact, 5 * kUnit) << keys;
+            const auto gradients = attention_backward(grad_output, q, k, k, forward, options);
+            const double weight = gradients.value.data<float>()[0];
+            EXPECT_NEAR(weight * static_cast<double>(keys), 1.0, 7 * kUnit) << keys << (biased ? " biased" : "");
+        }
+    }
+}
+
 }  // namespace
 }  // namespace attend::testing

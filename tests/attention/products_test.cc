@@ -62,9 +62,12 @@ TEST_P(Products, AssembledEqualCompiledBitForBit) {
             const Tensor rows = operand({depth, compiled.rows}, 1, compiled.format);
             const Tensor columns = operand({depth, compiled.columns}, 2, compiled.format);
             const Tensor start = small({compiled.columns}, 3);
+            Tensor whole({compiled.columns});
+            for (std::int64_t c = 0; c < compiled.columns; ++c) whole.data<float>()[c] = static_cast<float>(c - 9);
             for (const Job job : {Job::none, Job::row_maximum, Job::exp_plain, Job::multiply}) {
                 for (const int active : {compiled.rows / 4, 2 * compiled.rows / 3, compiled.rows - 1, compiled.rows}) {
                     for (const bool half : {false, true}) {
+                        const bool begins = compiled.format == Format::floats && active % 2 == 1;
                         const auto run = [&](const TileKernels& kernels) {
                             std::vector<Tensor> memory;
                             for (std::uint64_t i = 0; i < 5; ++i) memory.push_back(small({2 * panel}, 10 + i));
@@ -72,9 +75,11 @@ TEST_P(Products, AssembledEqualCompiledBitForBit) {
                                             .columns = columns.data<float>(),
                                             .out = memory[0].data<float>(),
                                             .start = half ? nullptr : start.data<float>(),
+                                            .first = begins ? start.data<float>() : nullptr,
                                             .depth = depth};
                             args.job = {.source = memory[1].data<float>(),
                                         .target = memory[2].data<float>(),
+                                        .shift = whole.data<float>(),
                                         .along = memory[3].data<float>(),
                                         .across = memory[4].data<float>(),
                                         .factor = compiled.format == Format::pairs ? 0.7F : 1.0F,

@@ -48,8 +48,9 @@ enum class Job : std::uint8_t {
     none,
     row_maximum,  ///< target[rows][width] = max(target, both vectors of source[rows][columns])
     exponential,  ///< target = 2^((source - shift_row) factor), also added to sums[rows][width] (forward)
-    exp_plain,    ///< source = 2^(source factor) in place (backward); pairs: target = the same rounded
-    multiply,     ///< target *= source (backward: P dP); pairs: target * source, rounded, in `along` and `across`
+    exp_plain,  ///< source = 2^(source + shift_column) in place (backward); pairs: 2^(source factor), and target = the
+                ///< same rounded
+    multiply,   ///< target *= source (backward: P dP); pairs: target * source, rounded, in `along` and `across`
 };
 inline constexpr int kJobs = 5;  ///< how many there are
 
@@ -59,7 +60,7 @@ struct JobArgs {
     float* source = nullptr;       ///< panels of scores
     float* target = nullptr;       ///< see Job; exponential and exp_plain: weights, multiply: scores
     float* sums = nullptr;         ///< [rows][width]
-    const float* shift = nullptr;  ///< [rows]
+    const float* shift = nullptr;  ///< [rows]; exp_plain of floats: [columns], whole numbers within 2^16
     float* along = nullptr;        ///< [rows][columns / 2]: pairs of neighbours in a row
     float* across = nullptr;       ///< [rows / 2][columns]: pairs of neighbours in a column; AMX: [columns][rows / 2]
     float factor = 1.0F;           ///< of the exponent; floats and thirds have it in their operands
@@ -72,6 +73,7 @@ struct ScoresArgs {
     const float* columns = nullptr;  ///< [depth][columns]
     float* out = nullptr;            ///< [rows][columns]; a half panel fills the other half with -inf
     const float* start = nullptr;    ///< [columns], added at last: in front it would round every partial sum; null: 0
+    const float* first = nullptr;    ///< [columns], where sums begin; null: 0. Floats only
     std::int64_t depth = 0;          ///< in steps: numbers, pairs, or thirds of pairs
     JobArgs job = {};                ///< one panel, where the kernel has a job
 };

@@ -307,6 +307,7 @@ private:
             scores.columns = buffers_.queries + place * plan_.depth * columns;
             scores.out = weights;
             scores.start = rules_.has_modifiers() ? nullptr : start;
+            scores.first = plan_.splits_start && !plan_.starts_last ? buffers_.first + place * columns : nullptr;
             pace_.advance();
             score_product(&scores);
             score_product = woven;
@@ -319,6 +320,7 @@ private:
             grads.out = grad_scores;
             grads.start = problem_.dropout > 0.0 ? nullptr : grad_start;
             grads.job.source = weights;
+            grads.job.shift = buffers_.whole + place * columns;
             grads.job.target = weights_of(panel);
             pace_.advance();
             grad_product(&grads);

@@ -127,7 +127,16 @@ void Avx2Generator::make_scores(Job job, std::int64_t depth) {
     mov(rsi, ptr[rbx + offsetof(ScoresArgs, columns)]);
     mov(rdx, ptr[rbx + offsetof(ScoresArgs, out)]);
     mov(rax, ptr[rbx + offsetof(ScoresArgs, start)]);
+    mov(rcx, ptr[rbx + offsetof(ScoresArgs, first)]);
+    Xbyak::Label zeros;
+    Xbyak::Label begun;
+    test(rcx, rcx);
+    jz(zeros, T_NEAR);
+    for_sums([this](int r, int v) { vmovups(sum(r, v), memory(rcx, v * kVector)); });
+    jmp(begun, T_NEAR);
+    L(zeros);
     clear_sums();
+    L(begun);
     std::int64_t left = depth;
     if (is_woven(job)) {
         Stream second;

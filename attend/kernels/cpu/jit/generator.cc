@@ -64,8 +64,9 @@ void Generator::load_job(const Reg64& args, std::size_t offset, Job job) {
     mov(rbp, reinterpret_cast<std::size_t>(&kExpTable));
 }
 
-// x to 2^x: x in kA. Uses kB, kC, kE; the result may not be one of those.
-void Generator::exponential(Stream& out, const Zmm& x, const Zmm& result, bool line) {
+// x to 2^(x + the whole numbers at an address, where there are any): x in kA. Uses kB, kC, kE; the result may not be
+// one of those.
+void Generator::exponential(Stream& out, const Zmm& x, const Zmm& result, bool line, const Address* whole) {
     const auto at = [this](std::size_t offset) { return ptr[rbp + offset]; };
     const auto each = [this](std::size_t offset) { return ptr_b[rbp + offset]; };
     out.push_back([=, this] { vbroadcastss(kB, at(offsetof(ExpTable, lowest))); });
@@ -82,6 +83,7 @@ void Generator::exponential(Stream& out, const Zmm& x, const Zmm& result, bool l
         out.push_back([=, this] { vpermps(next, kB, coefficient(i)); });
         out.push_back([=, this] { vfmadd213ps(result, x, next); });
     }
+    if (whole != nullptr) out.push_back([=, this, at_whole = *whole] { vaddps(kC, kC, at_whole); });
     out.push_back([=, this] { vscalefps(result, result, kC); });
 }
 
@@ -110,7 +112,8 @@ void Generator::job_stream(Stream& out, Job job, int first_row, int count) {
                 const Zmm result = v == 0 ? kF : kD;
                 out.push_back([=, this] { vmovups(kA, memory(r8, at)); });
                 if (pairs) out.push_back([=, this] { vmulps(kA, kA, ptr_b[r12]); });
-                exponential(out, kA, result, pairs);
+                const Address whole = memory(rbx, v * kVector);
+                exponential(out, kA, result, pairs, pairs ? nullptr : &whole);
                 out.push_back([=, this] { store(r8, at, result); });
             }
             if (pairs) {
@@ -234,8 +237,22 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     mov(rdi, ptr[rax + offsetof(ScoresArgs, rows)]);
     mov(rsi, ptr[rax + offsetof(ScoresArgs, columns)]);
     mov(rdx, ptr[rax + offsetof(ScoresArgs, out)]);
+    mov(rcx, ptr[rax + offsetof(ScoresArgs, first)]);
     mov(rax, ptr[rax + offsetof(ScoresArgs, start)]);
+    Xbyak::Label zeros;
+    Xbyak::Label begun;
+    if (format() == Format::floats) {
+        test(rcx, rcx);
+        jz(zeros, T_NEAR);
+        for (int v = 0; v < vectors(); ++v) {
+            vmovups(accumulator(0, v), memory(rcx, v * kVector));
+            for (int r = 1; r < rows(); ++r) vmovaps(accumulator(r, v), accumulator(0, v));
+        }
+        jmp(begun, T_NEAR);
+    }
+    L(zeros);
     clear_accumulators();
+    L(begun);
 
     // The job goes into a loop of equal segments of 32 steps, as many as divide its 12 rows; what is left is plain.
     std::int64_t left = depth;

@@ -37,7 +37,8 @@ private:
     Stream score_steps(std::int64_t steps);
     void accumulate_steps(Stream& out, int steps);
     void job_stream(Stream& out, Job job, int first_row, int count);
-    void exponential(Stream& out, const Xbyak::Zmm& x, const Xbyak::Zmm& result, bool line);
+    void exponential(Stream& out, const Xbyak::Zmm& x, const Xbyak::Zmm& result, bool line,
+                     const Xbyak::Address* whole = nullptr);
     bool has_table(Job job) const;
     void multiply_pairs(Stream& out, int row);
     void load_job(const Xbyak::Reg64& args, std::size_t offset, Job job);

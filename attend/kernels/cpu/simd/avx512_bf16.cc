@@ -47,6 +47,7 @@ struct Pairs {
                                 Simd::lookup(table.line[0].data(), shifted));
         return Simd::scale_by_power(p, sixteenths);
     }
+    static Vec plain(Vec logit, const float*, Vec factor) { return exponential(Simd::mul(logit, factor)); }
 };
 
 }  // namespace

@@ -41,7 +41,7 @@ constexpr ExpTable make() {
     }
     table.cubic_of_eighth = {0.9999999816672671F, 0.6931472085318905F, 0.2402640728990999F, 0.05549890046341884F};
     table.magic_of_eighth = 1572864.0F;
-    table.lowest = -1000.0F;
+    table.lowest = -131072.0F;  // within what magic rounds to sixteenths
     table.magic = 786432.0F;
     table.minus_infinity = -std::numeric_limits<float>::infinity();
     return table;

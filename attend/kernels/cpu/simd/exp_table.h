@@ -22,8 +22,9 @@ struct alignas(64) ExpTable {
     std::array<std::uint32_t, 8> eighths;        ///< 2^(j / 8) as a float's bits, less j 2^20, which n 2^20 adds again
     std::array<float, 4> cubic_of_eighth;        ///< minimax in relative error on [-1/16, 1/16]
     float magic_of_eighth;                       ///< as magic: 1.5 2^23 / 8
-    float lowest;          ///< exponents are raised to it: 2^lowest is 0, and -inf never meets -inf
-    float magic;           ///< 1.5 2^23 / 16: adding it rounds to sixteenths and leaves n mod 16 in the lowest bits
+    float lowest;  ///< exponents are raised to it: 2^lowest is 0, whatever whole number is added, and -inf never
+                   ///< meets -inf
+    float magic;   ///< 1.5 2^23 / 16: adding it rounds to sixteenths and leaves n mod 16 in the lowest bits
     float minus_infinity;  ///< for the unused half of a panel
 };
 

@@ -1,11 +1,11 @@
 // Elementary functions on vectors. Included by the units' other *.inl, inside their namespaces.
 
-/// 2^x; NaN stays NaN, -inf gives 0, results below the smallest normal number may be 0. Error below 2 units in the last
-/// place: the tables of exp_table.h where vectors can look up, else a minimax polynomial of degree 6 (1.9e-9) on
-/// [-1/2, 1/2].
+/// 2^(x + n) for whole numbers n, which are not added to x: the sum would round. NaN stays NaN, x = -inf gives 0,
+/// results below the smallest normal number may be 0. Error below 2 units in the last place for x and n within 2^16:
+/// the tables of exp_table.h where vectors can look up, else a minimax polynomial of degree 6 (1.9e-9) on [-1/2, 1/2].
 template <typename S>
-Vec exp2_of(Vec x) {
-    const Vec clamped = S::max(S::set1(-1000.0F), x);  // the second operand, NaN, is kept
+Vec exp2_of(Vec x, Vec n) {
+    const Vec clamped = S::max(S::set1(kExpTable.lowest), x);  // the second operand, NaN, is kept
     if constexpr (S::kWidth == 16) {
         const ExpTable& table = kExpTable;
         const Vec shifted = S::add(clamped, S::set1(table.magic));
@@ -15,14 +15,15 @@ Vec exp2_of(Vec x) {
         p = S::fma(p, f, S::lookup(table.cubic[2].data(), shifted));
         p = S::fma(p, f, S::lookup(table.cubic[1].data(), shifted));
         p = S::fma(p, f, S::lookup(table.cubic[0].data(), shifted));
-        return S::scale_by_power(p, sixteenths);
+        return S::scale_by_power(p, S::add(sixteenths, n));
     } else if constexpr (S::kWidth == 8) {
         const ExpTable& table = kExpTable;
-        const Vec shifted = S::add(S::min(S::set1(128.0F), x), S::set1(table.magic_of_eighth));
+        const Vec shifted = S::add(S::min(S::set1(-table.lowest), x), S::set1(table.magic_of_eighth));
         const Vec f = S::sub(x, S::sub(shifted, S::set1(table.magic_of_eighth)));
         Vec p = S::set1(table.cubic_of_eighth[3]);
         for (std::size_t i = 3; i > 0; --i) p = S::fma(p, f, S::set1(table.cubic_of_eighth[i - 1]));
-        return S::zero_below(x, -126.0F, S::mul(p, S::power_of_eighths(table.eighths.data(), shifted)));
+        const Vec eighths = S::min(S::set1(table.magic_of_eighth + 128.0F), S::add(shifted, n));
+        return S::zero_below(S::add(x, n), -126.0F, S::mul(p, S::power_of_eighths(table.eighths.data(), eighths)));
     } else {
         const Vec whole = S::round(clamped);
         const Vec f = S::sub(clamped, whole);
@@ -31,12 +32,15 @@ Vec exp2_of(Vec x) {
                               1.00000000055F}) {
             p = S::fma(p, f, S::set1(c));
         }
-        return S::scale_by_power(p, whole);
+        return S::scale_by_power(p, S::add(whole, n));
     }
 }
 
+inline Vec exp2(Vec x, Vec n) {
+    return exp2_of<Simd>(x, n);
+}
 inline Vec exp2(Vec x) {
-    return exp2_of<Simd>(x);
+    return exp2(x, Simd::zero());
 }
 
 /// e^x, as exp2_of but for what a product with log2(e) would lose: it is rounded together with what it is reduced by.
@@ -44,7 +48,7 @@ inline Vec exp2(Vec x) {
 template <typename S, int kWidthOf = S::kWidth>
 class ExpOf {
 public:
-    Vec operator()(Vec x) const { return exp2_of<S>(S::mul(x, log2e_)); }
+    Vec operator()(Vec x) const { return exp2_of<S>(S::mul(x, log2e_), S::zero()); }
 
 private:
     Vec log2e_ = S::set1(std::numbers::log2e_v<float>);
@@ -95,10 +99,15 @@ inline Vec tanh(Vec x) {
 /// Minimax, relative error 7e-10 for t below (sqrt(2) - 1) / (sqrt(2) + 1).
 constexpr float kLog2[4] = {2.88539007979F, 0.961798847642F, 0.576714383962F, 0.431735879191F};
 
-/// log2(x) of a normal positive x = m 2^e: e + log2(m), with m in [1/sqrt(2), sqrt(2)) and log2(m) = t P(t^2), an odd
-/// function of t = (m - 1) / (m + 1). NaN stays NaN, infinity stays. Error below 1.5 units in the last place of the
-/// larger of 1 and the result.
-inline Vec log2(Vec x) {
+/// log2(x) in two parts.
+struct Log2 {
+    Vec exponent = {};  ///< e, a whole number
+    Vec fraction = {};  ///< log2(m), at most 1/2 in magnitude
+};
+
+/// Of a normal positive x = m 2^e, with m in [1/sqrt(2), sqrt(2)) and log2(m) = t P(t^2), an odd function of
+/// t = (m - 1) / (m + 1). The fraction's error is below 1.5 units in the last place of 1/2.
+inline Log2 log2_parts(Vec x) {
     const Vec one = Simd::set1(1.0F);
     const Vec m = Simd::mantissa(x);
     const std::uint32_t upper = Simd::less(Simd::set1(1.414213562F), m);
@@ -108,8 +117,26 @@ inline Vec log2(Vec x) {
     const Vec square = Simd::mul(t, t);
     Vec p = Simd::set1(kLog2[3]);
     for (int i = 2; i >= 0; --i) p = Simd::fma(p, square, Simd::set1(kLog2[i]));
-    const Vec result = Simd::fma(p, t, exponent);
-    return Simd::select(Simd::finite(x), result, x);
+    return {exponent, Simd::mul(p, t)};
+}
+
+/// (shift unit + log2(x)) ln 2, rounded once: the error is half a unit in the last place and a few 1e-8. NaN stays NaN,
+/// x = infinity gives it.
+inline Vec shifted_log(Vec shift, float unit, Vec x) {
+    constexpr float kHigh = 0.693359375F;  // of ten bits: exact times an exponent
+    constexpr float kLow = -2.12194440055e-4F;
+    const Log2 parts = log2_parts(x);
+    const Vec factor = Simd::set1(unit * std::numbers::ln2_v<float>);
+    const Vec a = Simd::mul(shift, factor);
+    const Vec b = Simd::mul(parts.exponent, Simd::set1(kHigh));
+    const Vec sum = Simd::add(a, b);
+    // What the product and the sum (Knuth's, of any order of magnitudes) were rounded by.
+    const Vec of_b = Simd::sub(sum, a);
+    const Vec of_sum = Simd::add(Simd::sub(a, Simd::sub(sum, of_b)), Simd::sub(b, of_b));
+    Vec rest = Simd::add(of_sum, Simd::fma(shift, factor, Simd::sub(Simd::zero(), a)));
+    rest = Simd::fma(parts.exponent, Simd::set1(kLow), rest);
+    rest = Simd::fma(parts.fraction, Simd::set1(std::numbers::ln2_v<float>), rest);
+    return Simd::select(Simd::finite(x), Simd::add(sum, rest), x);
 }
 
 /// erf(x): x P(x^2) below 0.875, else 1 - 2^-Q(|x|), which is 1 from 4.1 on; minimax, error 3 units in the last place.

@@ -171,6 +171,9 @@ struct Floats {
     /// Queries have the factor in them.
     static Vec exponent(Vec logit, Vec shift, Vec) { return Simd::sub(logit, shift); }
     static Vec exponential(Vec x) { return exp2(x); }
+    static Vec plain(Vec logit, const float* shift, Vec) {
+        return exp2(logit, shift == nullptr ? Simd::zero() : Simd::load(shift));
+    }
 };
 
 /// A job on rows [0, count) of its panels.
@@ -194,8 +197,8 @@ void run_one(std::int64_t count, const JobArgs& args) {
                 Simd::store(sums, Simd::add(Simd::add(Simd::load(sums), ea), eb));
                 Operand::store_weights(target + r * Operand::kSteps, ea, eb);
             } else if constexpr (kJob == Job::exp_plain) {
-                const Vec ea = Operand::exponential(Operand::exponent(a, Simd::zero(), factor));
-                const Vec eb = Operand::exponential(Operand::exponent(b, Simd::zero(), factor));
+                const Vec ea = Operand::plain(a, args.shift, factor);
+                const Vec eb = Operand::plain(b, args.shift == nullptr ? nullptr : args.shift + kWidth, factor);
                 Simd::store(source, ea);
                 Simd::store(source + kWidth, eb);
                 if constexpr (Operand::kFormat == Format::pairs) {
@@ -246,7 +249,9 @@ template <typename Operand, int kVectors>
 void scores_product(const ScoresArgs* args) {
     Vec sum[kRows][kVectors];
     for (auto& row : sum) {
-        for (Vec& x : row) x = Simd::zero();
+        for (int v = 0; v < kVectors; ++v) {
+            row[v] = args->first != nullptr ? Simd::load(args->first + v * kWidth) : Simd::zero();
+        }
     }
     const float* rows = args->rows;
     const float* columns = args->columns;
@@ -711,8 +716,7 @@ void finish_rows(const RowState& state, float factor, const MutableRows& output,
         const Vec sum = across_lanes(state.sums + first * kWidth, rows, Simd::add);
         alignas(64) float inverse[kWidth];
         Simd::store(inverse, Simd::div(Simd::set1(1.0F), sum));
-        const Vec logarithm = Simd::fma(Simd::load(state.shift + first), Simd::set1(factor), log2(sum));
-        const Vec natural = Simd::mul(logarithm, Simd::set1(0.6931471806F));
+        const Vec natural = shifted_log(Simd::load(state.shift + first), factor, sum);
         // Neither above 0 nor NaN: nothing was attended to.
         const std::uint32_t nothing = Simd::less(sum, Simd::set1(std::numeric_limits<float>::denorm_min()));
         Simd::store(log_sum_exp + first, Simd::select(nothing, Simd::set1(-kInfinity), natural));
