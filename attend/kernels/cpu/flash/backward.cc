@@ -394,7 +394,7 @@ private:
         }
         const std::int64_t width = view.shape()[3];
         const std::int64_t whole_panels = whole ? count : count - 1;
-        const std::int64_t at_a_time = panels_of_sum(kernels_);
+        const std::int64_t at_a_time = query_panels_of_sum(kernels_, sequence_.query_count);
         for (std::int64_t block = 0; block < blocks; ++block) {
             const Steps steps = query_steps(view, in_place, packed, blocks, panels.begin, block);
             AccumulateArgs args{.stride = steps.stride, .out = sums + (tile * blocks + block) * panel_};
