@@ -19,6 +19,7 @@ constexpr int kRowsOfPointer = 5;     // that one pointer reaches
 constexpr int kFirstColumn = 24;      // zmm24 on hold columns
 constexpr int kStepsOfLine = 4;       // one line is asked for in as many steps
 
+constexpr int kRowsToAsk = 6;         // fewer compute so fast that Zen's own prefetchers are best
 constexpr int kAheadOfFew = 4096;  // bytes, in a panel
 
 }  // namespace
@@ -127,7 +128,7 @@ void DenseGenerator::step(int index) {
 // what it could (Zen 4). Few rows compute so fast that Zen's own prefetchers, left alone, are best: 29 GB/s instead of
 // 20. On Intel's (Emerald Rapids) few rows ask for their panels into the first level, 4 KB ahead: 14% faster.
 void DenseGenerator::ask(int index) {
-    if (panels_ > 1) {
+    if (panels_ > 1 || rows() < kRowsToAsk) {
         if (!is_intel()) return;
         for (int v = 0; v < 2 * panels_; ++v) {
             const std::int64_t at = index * kStepBytes + v % 2 * kVector + kAheadOfFew;
