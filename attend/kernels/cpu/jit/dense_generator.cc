@@ -19,7 +19,7 @@ constexpr int kRowsOfPointer = 5;     // that one pointer reaches
 constexpr int kFirstColumn = 24;      // zmm24 on hold columns
 constexpr int kStepsOfLine = 4;       // one line is asked for in as many steps
 
-constexpr int kRowsToAsk = 6;         // fewer compute so fast that Zen's own prefetchers are best
+constexpr int kRowsToAsk = 6;      // fewer compute so fast that Zen's own prefetchers are best
 constexpr int kAheadOfFew = 4096;  // bytes, in a panel
 
 }  // namespace
