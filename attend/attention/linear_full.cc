@@ -60,18 +60,13 @@ public:
                                     inverse_.numel() == 0 ? nullptr : inverse_.data<float>() + at);
     }
 
-    /// Sums over the tokens of every head of keys, floats() of `like` each: groups in parallel, added in order.
-    /// @param of the sum of a head
-    Tensor sums(std::int64_t floats, bool over_queries,
-                const std::function<linear::FullSum(std::int64_t, std::int64_t)>& of) const {
+    /// Sums over the tokens of every head of keys, `floats` each: groups in parallel, added in order.
+    /// @param write what writes the sum of a group
+    Tensor sums(std::int64_t floats, bool over_queries, const std::function<void(const Part&, float*)>& write) const {
         const std::vector<Part> groups = parts(over_queries, true);
         Tensor partial = Tensor::empty({static_cast<std::int64_t>(groups.size()), floats});
-        run(groups, [&](std::size_t i) {
-            const Part& part = groups[i];
-            const linear::FullSum sum = of(part.sequence, part.kv_head);
-            sum.write(part.begin, part.end, partial.data<float>() + static_cast<std::int64_t>(i) * floats,
-                      thread_scratch(sum.bytes()));
-        });
+        run(groups,
+            [&](std::size_t i) { write(groups[i], partial.data<float>() + static_cast<std::int64_t>(i) * floats); });
         Tensor result({units_, floats});
         for (std::size_t i = 0; i < groups.size(); ++i) {
             float* to = result.data<float>() + (groups[i].sequence * problem_.kv_heads() + groups[i].kv_head) * floats;
@@ -162,8 +157,9 @@ public:
     explicit FullStates(FullCall& call)
         : sum_(sum_of(call, 0, 0)),
           units_per_sequence_(call.problem().kv_heads()),
-          states_(call.sums(sum_.floats(), false, [&](std::int64_t sequence, std::int64_t kv_head) {
-              return sum_of(call, sequence, kv_head);
+          states_(call.sums(sum_.floats(), false, [&](const Part& part, float* state) {
+              const linear::FullSum sum = sum_of(call, part.sequence, part.kv_head);
+              sum.write(part.begin, part.end, state, thread_scratch(sum.bytes()));
           })) {
         const LinearProblem& problem = call.problem();
         const bool softmax = problem.map == FeatureMap::softmax_keys;
@@ -253,21 +249,9 @@ void full_linear_backward(const LinearProblem& problem, const kernels::LinearSav
     const auto extra = [&](linear::Extra kind) { return problem.normalise ? kind : linear::Extra::none; };
     const bool softmax = problem.map == FeatureMap::softmax_keys;
 
-    // R^T = sum of dO q^T, and the state, transposed as it: [dv or dv + 1][d].
-    const auto sum_of = [&](std::int64_t sequence, std::int64_t kv_head) {
-        const linear::HeadRows rows = call.rows(sequence, kv_head);
-        std::vector<linear::RowLoader> y;
-        std::vector<linear::RowLoader> z;
-        for (std::int64_t reader = 0; reader < problem.group(); ++reader) {
-            y.push_back(rows.gradient(saved, reader, 1.0F, extra(linear::Extra::grad_denominator)));
-            z.push_back(rows.query(reader, scale));
-        }
-        return linear::FullSum(tiles, call.kernels(), std::move(y), std::move(z), false);
-    };
-    const linear::FullSum any = sum_of(0, 0);
-    const linear::StateProducts& across = any.products();
-    Tensor grads_across = call.sums(any.floats(), true, sum_of);
-    const std::int64_t units = grads_across.size(0);
+    // The state, transposed as R^T = sum of dO q^T: [dv or dv + 1][d].
+    const linear::StateProducts across(tiles, problem.value_dim() + (problem.normalise ? 1 : 0), problem.dim());
+    const std::int64_t units = static_cast<std::int64_t>(problem.sequences.size()) * problem.kv_heads();
     Tensor states_across({units, across.floats()});
     Tensor grads({units, products.floats()});
     Tensor softmax_sums({units, call.padded()});
@@ -275,21 +259,49 @@ void full_linear_backward(const LinearProblem& problem, const kernels::LinearSav
         return tensor.data<float>() + (sequence * problem.kv_heads() + kv_head) * tensor.size(1);
     };
     FullStates::for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
+        float* state_across = part_of(states_across, sequence, kv_head);
+        transpose(products, states.of(sequence, kv_head), across, problem.dim(), problem.value_dim(), state_across);
+        const float* normaliser = states.normaliser_of(sequence, kv_head);
+        for (std::int64_t c = 0; c < problem.dim() && problem.normalise; ++c) {
+            state_across[across.index(problem.value_dim(), c)] = normaliser[c];
+        }
+    });
+
+    // dQ, and R^T beside it.
+    const std::int64_t features = linear::GradientSink::features_floats(tiles, problem);
+    const linear::FullRowsAndSum of_queries(tiles, call.kernels(), across);
+    Tensor grads_across = call.sums(across.floats(), true, [&](const Part& part, float* sum) {
+        const linear::HeadRows operands = call.rows(part.sequence, part.kv_head);
+        const Sequence& sequence = problem.sequence(part.sequence);
+        cpu::Arena arena(thread_scratch(of_queries.bytes() + cpu::arena_bytes<float>(features)));
+        linear::GradientRows target{.target = gradients.query,
+                                    .batch = sequence.batch,
+                                    .first_head = operands.head(0),
+                                    .begin = sequence.query_begin};
+        for (std::int64_t reader = 0; reader < problem.group() && !softmax; ++reader) {
+            target.features.push_back(operands.query(reader, 1.0F));
+        }
+        linear::GradientSink sink(tiles, call.kernels(), target, arena.take<float>(features));
+        std::fill_n(sum, across.floats(), 0.0F);
+        for (std::int64_t reader = 0; reader < problem.group(); ++reader) {
+            of_queries.write(operands.gradient(saved, reader, scale, extra(linear::Extra::grad_denominator)),
+                             operands.query(reader, 1.0F), reader, part.begin, part.end,
+                             part_of(states_across, part.sequence, part.kv_head), sum, sink, arena.rest());
+        }
+    });
+    FullStates::for_each_head(problem, [&](std::int64_t sequence, std::int64_t kv_head) {
         float* grad_across = part_of(grads_across, sequence, kv_head);
         float* grad = part_of(grads, sequence, kv_head);
-        float* state_across = part_of(states_across, sequence, kv_head);
+        const float* state_across = part_of(states_across, sequence, kv_head);
         std::vector<float> given(static_cast<std::size_t>(across.floats()), 0.0F);
         linear::load_transposed(across, problem, saved.grad_state, saved.grad_normaliser, sequence, kv_head,
                                 given.data());
         call.kernels().add(grad_across, given.data(), across.floats(), grad_across);
         transpose(across, grad_across, products, problem.value_dim(), problem.dim(), grad);
-        transpose(products, states.of(sequence, kv_head), across, problem.dim(), problem.value_dim(), state_across);
-        const float* normaliser = states.normaliser_of(sequence, kv_head);
         for (std::int64_t c = 0; c < problem.dim(); ++c) {
-            const std::int64_t last = across.rows() - 1;
-            if (problem.normalise) state_across[across.index(last, c)] = normaliser[c];
             if (gradients.normaliser) {
-                gradients.normaliser->at<float>({sequence, kv_head, c}) = grad_across[across.index(last, c)];
+                gradients.normaliser->at<float>({sequence, kv_head, c}) =
+                    grad_across[across.index(problem.value_dim(), c)];
             }
             float sum = 0.0F;
             for (std::int64_t e = 0; e < problem.value_dim() && softmax; ++e) {
@@ -302,26 +314,7 @@ void full_linear_backward(const LinearProblem& problem, const kernels::LinearSav
 
     const linear::FullRows rows_across(tiles, call.kernels(), across);
     const linear::FullRows rows(tiles, call.kernels(), products);
-    const std::int64_t features = linear::GradientSink::features_floats(tiles, problem);
     const std::size_t bytes = std::max(rows_across.bytes(), rows.bytes()) + cpu::arena_bytes<float>(features);
-    call.for_each_block(true, [&](const Part& part) {
-        const linear::HeadRows operands = call.rows(part.sequence, part.kv_head);
-        const Sequence& sequence = problem.sequence(part.sequence);
-        cpu::Arena arena(thread_scratch(bytes));
-        linear::GradientRows target{.target = gradients.query,
-                                    .batch = sequence.batch,
-                                    .first_head = operands.head(0),
-                                    .begin = sequence.query_begin};
-        for (std::int64_t reader = 0; reader < problem.group() && !softmax; ++reader) {
-            target.features.push_back(operands.query(reader, 1.0F));
-        }
-        linear::GradientSink sink(tiles, call.kernels(), target, arena.take<float>(features));
-        for (std::int64_t reader = 0; reader < problem.group(); ++reader) {
-            rows_across.write(operands.gradient(saved, reader, scale, extra(linear::Extra::grad_denominator)), reader,
-                              part.begin, part.end, part_of(states_across, part.sequence, part.kv_head), nullptr, sink,
-                              arena.rest());
-        }
-    });
     call.for_each_block(false, [&](const Part& part) {
         const linear::HeadRows operands = call.rows(part.sequence, part.kv_head);
         const Sequence& sequence = problem.sequence(part.sequence);

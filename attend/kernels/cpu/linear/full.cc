@@ -41,6 +41,58 @@ void FullSum::write(std::int64_t begin, std::int64_t end, float* state, std::spa
     }
 }
 
+std::size_t FullRowsAndSum::bytes() const {
+    const std::int64_t panel = std::int64_t{tiles_.rows} * tiles_.columns;
+    return arena_bytes<float>(strip_tiles() * products_.row_blocks() * panel) +
+           arena_bytes<float>(strip_tiles() * products_.blocks() * panel) +
+           arena_bytes<float>(products_.blocks() * panel);
+}
+
+void FullRowsAndSum::write(const RowLoader& y, const RowLoader& z, std::int64_t reader, std::int64_t begin,
+                           std::int64_t end, const float* state, float* sum, RowSink& sink,
+                           std::span<std::byte> scratch) const {
+    Arena arena(scratch);
+    const std::int64_t columns = tiles_.columns;
+    const std::int64_t panel = std::int64_t{tiles_.rows} * columns;
+    const std::int64_t strip = strip_tiles() * tiles_.rows;
+    auto* y_tiles = arena.take<float>(strip_tiles() * products_.row_blocks() * panel);
+    const BlockRows z_rows{arena.take<float>(products_.blocks() * strip * columns), strip * columns, columns};
+    const BlockRows out{arena.take<float>(products_.blocks() * panel), panel, columns};
+    const TokenTiles all{.stride = products_.row_blocks() * panel, .steps = tiles_.rows};
+    const auto y_tile = [&](std::int64_t tile) { return BlockRows{y_tiles + tile * all.stride, panel, columns}; };
+    for (std::int64_t row = begin; row < end; row += strip) {
+        const std::int64_t count = std::min(strip, end - row);
+        const std::int64_t next = std::min(strip, end - row - count);
+        const std::int64_t whole = count / tiles_.rows;
+        const std::int64_t rest = count % tiles_.rows;
+        Pace pace;
+        y.plan(row + count, next, pace.lines);
+        z.plan(row + count, next, pace.lines);
+        sink.plan(reader, row + count, next, pace.lines);
+        pace.spread(products_.calls(whole));
+        StepBlocks steps{z_rows.data, z_rows.block_stride, columns};
+        if (z.in_place()) {
+            const Rows rows = z.rows(row, count);
+            steps = {static_cast<const float*>(rows.data), columns, rows.stride};
+        } else {
+            z.load(row, count, z_rows);
+        }
+        for (std::int64_t tile = 0; tile < divide_up(count, tiles_.rows); ++tile) {
+            const std::int64_t first = tile * tiles_.rows;
+            const std::int64_t rows = std::min<std::int64_t>(tiles_.rows, count - first);
+            y.load(row + first, rows, y_tile(tile));
+            products_.read(y_tile(tile).data, rows, state, out, pace);
+            if (!z.in_place()) sink.lend({z_rows.data + first * columns, z_rows.block_stride, columns});
+            sink.take(reader, row + first, rows, out, nullptr);
+        }
+        TokenTiles tiles = all;
+        tiles.count = whole;
+        if (whole > 0) products_.write(y_tile(0), tiles, steps, sum, pace);
+        steps.data += whole * tiles_.rows * steps.step_stride;
+        if (rest > 0) products_.write(y_tile(whole), steps, rest, sum, pace);
+    }
+}
+
 std::size_t FullRows::bytes() const {
     const std::int64_t panel = std::int64_t{tiles_.rows} * tiles_.columns;
     return arena_bytes<float>(products_.row_blocks() * panel) + arena_bytes<float>(products_.blocks() * panel) +

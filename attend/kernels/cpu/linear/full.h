@@ -60,6 +60,27 @@ private:
     StateProducts products_;
 };
 
+/// The backward pass over queries: rows y T, and a sum of y^T z beside them, so that each row is loaded once.
+class FullRowsAndSum {
+public:
+    /// @param products sizes of T and of the sum, which are alike; must outlive this
+    FullRowsAndSum(const TileKernels& tiles, const LinearKernels& kernels, const StateProducts& products)
+        : tiles_(tiles), kernels_(kernels), products_(products) {}
+
+    /// Bytes of scratch of write.
+    std::size_t bytes() const;
+    /// Rows [begin, end) of a reader, from T; adds their products to `sum`. z is lent to the sink.
+    void write(const RowLoader& y, const RowLoader& z, std::int64_t reader, std::int64_t begin, std::int64_t end,
+               const float* state, float* sum, RowSink& sink, std::span<std::byte> scratch) const;
+
+private:
+    std::int64_t strip_tiles() const { return std::max<std::int64_t>(1, kStripTokens / tiles_.rows); }
+
+    const TileKernels& tiles_;
+    const LinearKernels& kernels_;
+    const StateProducts& products_;
+};
+
 /// Rows x T.
 class FullRows {
 public:

@@ -72,8 +72,9 @@ void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t coun
     if (!rows_.features.empty()) {
         const RowLoader& loader = rows_.features[static_cast<std::size_t>(reader)];
         const std::int64_t columns = tiles_.columns;
-        const BlockRows features{features_, tiles_.rows * columns, columns};
-        if (rows_.decay.kind == Decay::none) loader.load(row, count, features);  // else take_others() had them
+        const bool lent = lent_.data != nullptr && loader.derives_from_features();
+        const BlockRows features = lent ? lent_ : BlockRows{features_, tiles_.rows * columns, columns};
+        if (rows_.decay.kind == Decay::none && !lent) loader.load(row, count, features);  // else take_others() had them
         if (rows_.other.data != nullptr) add_other(row, count, features, out);
         if (rows_.softmax_sums != nullptr) {
             // d k_jc = k'_jc (d k'_jc - sum over positions of k' d k').

@@ -86,6 +86,7 @@ public:
               const float* denominators) override;
     void take_others(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out) override;
     void take_state(std::int64_t token, const float* state) override;
+    void lend(const BlockRows& features) override { lent_ = features; }
     void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) override {
         prefetch.add(rows_.target, rows_.batch, rows_.first_head + reader, rows_.begin + row, count);
     }
@@ -99,6 +100,7 @@ private:
     const LinearKernels& kernels_;
     GradientRows rows_;
     float* features_;
+    BlockRows lent_ = {};
 };
 
 /// A state [d][dv] (and its normaliser as row dv, where `rows` has one) in panels [dv][d], from tensors; 0 without.

@@ -55,6 +55,11 @@ public:
     void load(std::int64_t row, std::int64_t count, const BlockRows& out) const;
     /// The derivative of the feature map at the same rows, from the features that load gave.
     void times_derivative(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out) const;
+    /// Whether features differ from what they are of, and their derivative is had from them.
+    bool derives_from_features() const {
+        return source_.features != nullptr && source_.features->map != FeatureMap::identity &&
+               source_.features->map != FeatureMap::function;
+    }
     /// Whether products may read the rows where they lie.
     bool in_place() const {
         return source_.maximum == nullptr && source_.features == nullptr && source_.scale == 1.0F &&
@@ -63,6 +68,8 @@ public:
     /// Adds rows to what is asked for ahead.
     void plan(std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) const {
         prefetch.add(source_.view, source_.batch, source_.head, source_.begin + row, count);
+        if (source_.extra != Extra::grad_denominator) return;
+        prefetch.add(*source_.saved->output, source_.batch, source_.head, source_.begin + row, count);
     }
     /// The rows as they are.
     Rows rows(std::int64_t row, std::int64_t count) const {

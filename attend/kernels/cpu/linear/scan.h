@@ -54,6 +54,8 @@ public:
     /// the scan has one
     virtual void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
                       const float* denominators) = 0;
+    /// Features of the rows that take() is called with next, so that it need not load them.
+    virtual void lend(const BlockRows& /*features*/) {}
     /// Rows [row, row + count) of the delta rule's writer, before those of the readers.
     virtual void take_delta(std::int64_t /*row*/, std::int64_t /*count*/, const DeltaRows& /*rows*/) {}
     /// The state that tokens from `token` on (in reverse: before it) meet, at every kAnchorTokens of a group.

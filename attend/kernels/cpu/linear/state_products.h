@@ -24,6 +24,13 @@ struct StepBlocks {
     std::int64_t step_stride = 0;   ///< floats from one step to the next
 };
 
+/// Tiles of tokens.
+struct TokenTiles {
+    std::int64_t count = 0;   ///< how many
+    std::int64_t stride = 0;  ///< floats from one to the next
+    std::int64_t steps = 0;   ///< tokens of each
+};
+
 /// What the next chunk reads and writes, asked for between the products of this one.
 using flash::Pace;
 
@@ -67,10 +74,14 @@ public:
 
     /// T += Y^T Z over `count` tokens, y in blocks [block][token][columns].
     void write(const BlockRows& y, const StepBlocks& z, std::int64_t count, float* state, Pace& pace) const {
+        write(y, {.count = 1, .steps = count}, z, state, pace);
+    }
+    /// The same of y in tiles, [tile][block][token][columns].
+    void write(const BlockRows& y, const TokenTiles& tiles, const StepBlocks& z, float* state, Pace& pace) const {
         const std::int64_t columns = tiles_->columns;
-        TransposedArgs args{.tile_stride = 0,
-                            .steps = count,
-                            .tiles = 1,
+        TransposedArgs args{.tile_stride = tiles.stride * static_cast<std::int64_t>(sizeof(float)),
+                            .steps = tiles.steps,
+                            .tiles = tiles.count,
                             .stride = z.step_stride * static_cast<std::int64_t>(sizeof(float)),
                             .out_stride = step_bytes()};
         for (std::int64_t b = 0; b < blocks_; ++b) {
