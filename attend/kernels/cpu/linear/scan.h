@@ -11,12 +11,12 @@
 /// tokens. In reverse it stands beside the queries' writers, without values, and what it writes are the values'
 /// gradients (delta_gradients.h).
 ///
-/// A chunk has 16 tokens (32 in AVX-512 where the state is large): the products among its tokens cost 2 C (d + dv)
-/// operations a token where the state costs 4 d dv, so that C has to be small; less would spend as much on reading and
-/// writing the state. Decays multiply operands by products of exp(g), which only shrink: nothing overflows, and
-/// exp(-inf) = 0 is a number like any other. Decays of each channel of x and y (forward, dV) or of z (dQ, dK) take the
-/// place of the tile products among the chunk's tokens by running products, d C / 2 multiply-adds and as many products
-/// a token.
+/// A chunk has 16 tokens (32 in AVX-512 where the state is large, 8 in NEON): the products among its tokens cost
+/// 2 C (d + dv) operations a token where the state costs 4 d dv, so that C has to be small; less would spend as much on
+/// reading and writing the state. Decays multiply operands by products of exp(g), which only shrink: nothing overflows,
+/// and exp(-inf) = 0 is a number like any other. Decays of each channel of x and y (forward, dV) or of z (dQ, dK) take
+/// the place of the tile products among the chunk's tokens by running products, d C / 2 multiply-adds and as many
+/// products a token.
 #pragma once
 
 #include <attend/core/divide.h>
