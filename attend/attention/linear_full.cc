@@ -228,7 +228,7 @@ void full_linear_forward(const LinearProblem& problem, const kernels::LinearOutp
     });
     const linear::FullRows rows(call.tiles(), call.kernels(), products);
     call.for_each_block(true, [&](const Part& part) {
-        linear::OutputSink sink(call.tiles(), call.kernels(), problem, outputs, part.sequence, part.kv_head);
+        linear::OutputSink sink(call.tiles(), problem, outputs, part.sequence, part.kv_head);
         const float* normaliser = problem.normalise ? states.normaliser_of(part.sequence, part.kv_head) : nullptr;
         for (std::int64_t reader = 0; reader < problem.group(); ++reader) {
             rows.write(call.rows(part.sequence, part.kv_head).query(reader, static_cast<float>(problem.scale)), reader,
@@ -269,7 +269,7 @@ void full_linear_backward(const LinearProblem& problem, const kernels::LinearSav
 
     // dQ, and R^T beside it.
     const std::int64_t features = linear::GradientSink::features_floats(tiles, problem);
-    const linear::FullRowsAndSum of_queries(tiles, call.kernels(), across);
+    const linear::FullRowsAndSum of_queries(tiles, across);
     Tensor grads_across = call.sums(across.floats(), true, [&](const Part& part, float* sum) {
         const linear::HeadRows operands = call.rows(part.sequence, part.kv_head);
         const Sequence& sequence = problem.sequence(part.sequence);

@@ -31,7 +31,7 @@ ScanOperands CausalForward::operands(bool with_rows) const {
 }
 
 OutputSink CausalForward::sink() const {
-    return {tiles_, kernels_, problem_, outputs_, sequence_, kv_head_};
+    return {tiles_, problem_, outputs_, sequence_, kv_head_};
 }
 
 std::size_t CausalForward::scratch_bytes() const {

@@ -64,8 +64,7 @@ private:
 class FullRowsAndSum {
 public:
     /// @param products sizes of T and of the sum, which are alike; must outlive this
-    FullRowsAndSum(const TileKernels& tiles, const LinearKernels& kernels, const StateProducts& products)
-        : tiles_(tiles), kernels_(kernels), products_(products) {}
+    FullRowsAndSum(const TileKernels& tiles, const StateProducts& products) : tiles_(tiles), products_(products) {}
 
     /// Bytes of scratch of write.
     std::size_t bytes() const;
@@ -77,7 +76,6 @@ private:
     std::int64_t strip_tiles() const { return std::max<std::int64_t>(1, kStripTokens / tiles_.rows); }
 
     const TileKernels& tiles_;
-    const LinearKernels& kernels_;
     const StateProducts& products_;
 };
 

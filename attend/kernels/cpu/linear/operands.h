@@ -93,10 +93,9 @@ void add_initial(const StateProducts& products, const LinearProblem& problem, st
 class OutputSink final : public RowSink {
 public:
     /// Rows of the query heads that share a head of keys.
-    OutputSink(const TileKernels& tiles, const LinearKernels& kernels, const LinearProblem& problem,
-               const LinearOutputs& outputs, std::int64_t sequence, std::int64_t kv_head)
+    OutputSink(const TileKernels& tiles, const LinearProblem& problem, const LinearOutputs& outputs,
+               std::int64_t sequence, std::int64_t kv_head)
         : tiles_(tiles),
-          kernels_(kernels),
           problem_(problem),
           outputs_(outputs),
           sequence_(problem.sequence(sequence)),
@@ -110,7 +109,6 @@ public:
 
 private:
     const TileKernels& tiles_;
-    const LinearKernels& kernels_;
     const LinearProblem& problem_;
     const LinearOutputs& outputs_;
     const Sequence& sequence_;

@@ -55,11 +55,10 @@ public:
     void load(std::int64_t row, std::int64_t count, const BlockRows& out) const;
     /// The derivative of the feature map at the same rows, from the features that load gave.
     void times_derivative(std::int64_t row, std::int64_t count, const BlockRows& features, const BlockRows& out) const;
-    /// Whether features differ from what they are of, and their derivative is had from them.
-    bool derives_from_features() const {
-        return source_.features != nullptr && source_.features->map != FeatureMap::identity &&
-               source_.features->map != FeatureMap::function;
-    }
+    /// Whether there is a feature map whose derivative is not 1.
+    bool has_derivative() const { return source_.features != nullptr && source_.features->map != FeatureMap::identity; }
+    /// Whether it is had from the features, which times_derivative() then leaves as they are.
+    bool derives_from_features() const { return has_derivative() && source_.features->map != FeatureMap::function; }
     /// Whether products may read the rows where they lie.
     bool in_place() const {
         return source_.maximum == nullptr && source_.features == nullptr && source_.scale == 1.0F &&

@@ -67,8 +67,7 @@ public:
             }
             float denominator = 1.0F;
             if (problem_.normalise) kernels_.row_dots(row(query_), row(normaliser_), 1, blocks_, &denominator);
-            OutputSink(tiles_, kernels_, problem_, outputs_, index_, kv_head_)
-                .take(reader, 0, 1, row(out_), &denominator);
+            OutputSink(tiles_, problem_, outputs_, index_, kv_head_).take(reader, 0, 1, row(out_), &denominator);
         }
         store_state(state);
         if (problem_.normalise) store_normaliser(normaliser_, outputs_.normaliser, index_, kv_head_);
