@@ -104,7 +104,9 @@ private:
         for (std::int64_t unit = 0; unit < units_; ++unit) {
             const Sequence& sequence = problem_.sequence(unit / problem_.kv_heads());
             const std::int64_t rows = of_queries ? sequence.query_count : sequence.key_count;
-            const std::int64_t step = groups ? linear::group_tokens(rows) : linear::kRowsOfTask;
+            const std::int64_t step = !groups      ? linear::kRowsOfTask
+                                      : of_queries ? linear::group_tokens(rows, linear::kRowsOfTask)
+                                                   : linear::group_tokens(rows);
             for (std::int64_t begin = 0; begin < rows; begin += step) {
                 result.push_back(
                     {unit / problem_.kv_heads(), unit % problem_.kv_heads(), begin, std::min(rows, begin + step)});

@@ -98,5 +98,12 @@ def limit_of(name, machine, options):
 
 
 def chosen_limit(case, machine, options):
-    """The first of a case's limits that the processor has, or None."""
-    return next((name for name in case["limits"] if limit_of(name, machine, options) is not None), None)
+    """The first of a case's limits that the processor has, or None. A case that counts both bytes and operations is held
+    to reading, where that takes longer."""
+    limits = {name: limit_of(name, machine, options) for name in case["limits"]}
+    chosen = next((name for name, billions in limits.items() if billions is not None), None)
+    if "bytes" in case and "operations" in case and chosen != "memory":
+        memory = limit_of("memory", machine, options)
+        if memory and (chosen is None or case["bytes"] / memory > case["operations"] / limits[chosen]):
+            return "memory"
+    return chosen

@@ -30,7 +30,8 @@ def rows_of(workload, case, threads, results, limit, versions, isa):
             if "calls" in case:
                 row["us_per_call"] = 1e6 * own / case["calls"]
             if "bytes" in case:
-                row["gb_per_s"] = reached = case["bytes"] / own / 1e9
+                row["gb_per_s"] = case["bytes"] / own / 1e9
+                reached = row["gb_per_s"] if not limit or limit[0] == "memory" else reached
             if limit:
                 row["limit"], row["limit_of"] = limit[1], limit[0]
                 row["percent_of_limit"] = 100.0 * reached / limit[1]

@@ -8,10 +8,6 @@ TITLE = "dense products, y = x W^T"
 # Inputs of int8 are drawn as float32: W is quantised before anything is timed, x within each call, and y is float32.
 DTYPES = ("float32", "bfloat16", "int8")
 
-# From so many rows on a core multiplies for longer than it reads W from memory, in every type: 2 x 16 operations for each of
-# float32's four bytes take 0.27 ns at 117 GFLOP/s, and four bytes 0.13 ns at 30 GB/s.
-ROWS_THAT_COMPUTE = 16
-
 # What an output may differ from the float64 reference, relative to its row's scale. float32 has room for any order of
 # summation; bfloat16 is the rounding of y; int8 that of x and W, where x has one scale for all rows.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2, "int8": 5e-2}
@@ -19,8 +15,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2, "int8": 5e-2}
 
 def matmul_case(dtype, m, n, k, *, cold=False, cold_bytes=COLD_BYTES):
     """One case. Where it is cold, calls go round as many copies of W as `cold_bytes` holds: a model's other layers come
-    between two products with the same weights. What counts for few rows is then how fast W is read."""
-    reads = cold and m < ROWS_THAT_COMPUTE
+    between two products with the same weights. Its limit is reading W or multiplying, whichever takes longer."""
     stored = "float32" if dtype == "int8" else dtype
     case = {
         "name": f"m{m}_n{n}_k{k}" + ("_cold" if cold else ""),
@@ -28,13 +23,12 @@ def matmul_case(dtype, m, n, k, *, cold=False, cold_bytes=COLD_BYTES):
         "inputs": {"x": {"shape": [m, k], "dtype": stored}, "weight": {"shape": [n, k], "dtype": stored}},
         "operations": 2 * m * n * k,
         # Without instructions for it int8 is multiplied in 16 bits, which no limit here measures.
-        "limits": ["memory"] if reads else LIMITS.get(dtype, ["int8"]),
+        "limits": LIMITS.get(dtype, ["int8"]),
         "tolerance": TOLERANCE[dtype],
     }
     if cold:
-        case["copies"] = max(1, -(-cold_bytes // (n * k * BYTES[dtype])))
-    if reads:
         case["bytes"] = n * k * BYTES[dtype]
+        case["copies"] = max(1, -(-cold_bytes // case["bytes"]))
     return case
 
 

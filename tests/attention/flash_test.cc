@@ -154,14 +154,19 @@ TEST_P(Flash, BitsDoNotDependOnThreads) {
 // Sequences of other lengths beside it, padding behind it, other rows before it: nothing of that shows.
 TEST_P(Flash, BitsDoNotDependOnBatchOrPacking) {
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
-        const std::vector<std::int64_t> lengths = {430, 1, 600, 63};
-        const std::int64_t longest = 600;
+        const std::vector<std::int64_t> lengths = {430, 1, 790, 63};
+        const std::int64_t longest = 790;
         const Tensor q = normal({4, 2, longest, 200}, 1, dtype);
         const Tensor k = normal({4, 1, longest, 200}, 2, dtype);
         const Tensor v = normal({4, 1, longest, 200}, 3, dtype);
-        const Tensor g = normal({4, 2, longest, 200}, 4, dtype);
+        Tensor g = normal({4, 2, longest, 200}, 4, dtype);
         std::vector<std::int64_t> starts = {0};
         for (const std::int64_t length : lengths) starts.push_back(starts.back() + length);
+        for (std::size_t s = 0; s < lengths.size(); ++s) {
+            const auto b = static_cast<std::int64_t>(s);
+            const MutableTensorView padding = g.view().slice(0, b, b + 1).slice(2, lengths[s], longest);
+            padding.copy_from(Tensor(padding.shape(), dtype));
+        }
         const auto pack = [&](const Tensor& padded) {
             Tensor packed = Tensor::empty({1, padded.size(1), starts.back(), padded.size(3)}, dtype);
             for (std::size_t s = 0; s < lengths.size(); ++s) {
@@ -179,8 +184,9 @@ TEST_P(Flash, BitsDoNotDependOnBatchOrPacking) {
         const AttentionOptions together{.mask = Mask::packed(starts) & Mask::causal()};
         const AttentionResult packed = attention(packed_q, packed_k, packed_v, together);
         const AttentionGradients grads = attention_backward(packed_g, packed_q, packed_k, packed_v, packed, together);
-        const AttentionResult batch =
-            attention(q, k, v, {.mask = Mask::key_lengths(lengths) & Mask::causal_top_left()});
+        const AttentionOptions padded{.mask = Mask::key_lengths(lengths) & Mask::causal_top_left()};
+        const AttentionResult batch = attention(q, k, v, padded);
+        const AttentionGradients batch_grads = attention_backward(g, q, k, v, batch, padded);
         for (std::size_t s = 0; s < lengths.size(); ++s) {
             const auto b = static_cast<std::int64_t>(s);
             const auto own = [&](const Tensor& padded) {
@@ -195,14 +201,17 @@ TEST_P(Flash, BitsDoNotDependOnBatchOrPacking) {
             EXPECT_TRUE(same_bits(grad.query, part(grads.query)));
             EXPECT_TRUE(same_bits(grad.key, part(grads.key)));
             EXPECT_TRUE(same_bits(grad.value, part(grads.value)));
+            EXPECT_TRUE(same_bits(grad.query, own(batch_grads.query).clone()));
+            EXPECT_TRUE(same_bits(grad.key, own(batch_grads.key).clone()));
+            EXPECT_TRUE(same_bits(grad.value, own(batch_grads.value).clone()));
         }
     }
 }
 
-// Backward takes blocks of more keys for a sequence of many queries, beside one of few as well.
-TEST(FlashBackward, ManyQueriesMeetBlocksOfMoreKeys) {
-    const std::vector<std::int64_t> query_starts = {0, 4100, 4140};
-    const std::vector<std::int64_t> key_starts = {0, 410, 500};
+// Backward takes larger blocks of keys for a long sequence, beside a short one as well.
+TEST(FlashBackward, LongSequencesHaveBlocksOfMoreKeys) {
+    const std::vector<std::int64_t> query_starts = {0, 410, 500};
+    const std::vector<std::int64_t> key_starts = {0, 4100, 4140};
     for (const auto& [dtype, bound] : {std::pair(DType::float32, 1e-5), std::pair(DType::bfloat16, 0x1p-6)}) {
         SCOPED_TRACE(name_of(dtype));
         const Tensor q = normal({1, 1, query_starts.back(), 128}, 1, dtype);

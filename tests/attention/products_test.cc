@@ -268,13 +268,15 @@ TEST_P(Products, Exponential) {
     const TileKernels& kernels = tile_kernels(DType::float32, true);
     const std::int64_t panel = std::int64_t{kernels.rows} * kernels.columns;
     Tensor x({panel});
+    const Tensor zeros({kernels.columns});
     double worst = 0.0;
     for (double from = -125.0; from < 3.0; from += 0.37) {
         for (std::int64_t i = 0; i < panel; ++i) {
             x.data<float>()[i] = static_cast<float>(from + 0.37 * static_cast<double>(i) / static_cast<double>(panel));
         }
         Tensor y = x;
-        kernels.run(Job::exp_plain, kernels.rows, {.source = y.data<float>(), .panels = 1});
+        kernels.run(Job::exp_plain, kernels.rows,
+                    {.source = y.data<float>(), .shift = zeros.data<float>(), .panels = 1});
         for (std::int64_t i = 0; i < panel; ++i) {
             const double want = std::exp2(static_cast<double>(x.data<float>()[i]));
             worst = std::max(worst, std::fabs(static_cast<double>(y.data<float>()[i]) - want) / want);
@@ -285,7 +287,7 @@ TEST_P(Products, Exponential) {
     x.data<float>()[1] = std::numeric_limits<float>::quiet_NaN();
     x.data<float>()[2] = -std::numeric_limits<float>::quiet_NaN();
     x.data<float>()[3] = 0.0F;
-    kernels.run(Job::exp_plain, 1, {.source = x.data<float>(), .panels = 1});
+    kernels.run(Job::exp_plain, 1, {.source = x.data<float>(), .shift = zeros.data<float>(), .panels = 1});
     EXPECT_EQ(x.data<float>()[0], 0.0F);
     EXPECT_TRUE(std::isnan(x.data<float>()[1]));
     EXPECT_TRUE(std::isnan(x.data<float>()[2]));

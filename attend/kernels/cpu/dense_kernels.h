@@ -79,9 +79,9 @@ struct DenseKernels {
     std::int64_t row_lane_bytes = kLaneBytes;
 
     /// The kernel for `count` rows and some panels: below rows_of_one_panel up to 2 rows take 1, 2 or 4, others 1 or 2,
-    /// since sums of few rows would wait for each other. Kernels for one panel (AVX-512) or of five and six rows (AVX2,
-    /// but quads) ask for what is wanted soon: with `stream` for as many lines of `ahead` as they read, up to two
-    /// panels, else for one line in four steps.
+    /// since sums of few rows would wait for each other. Kernels for one panel of six rows and more (AVX-512) or of
+    /// four and more (AVX2, but quads) ask for what is wanted soon: with `stream` for as many lines of `ahead` as they
+    /// read, up to two panels, else for one line in four steps.
     DenseKernel (*kernel)(int count, int panels, bool stream) = nullptr;
     /// Before this thread calls kernels for another number of rows than before, 0 after the last one; null: nothing.
     void (*begin_rows)(int count) = nullptr;

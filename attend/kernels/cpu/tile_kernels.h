@@ -60,7 +60,7 @@ struct JobArgs {
     float* source = nullptr;       ///< panels of scores
     float* target = nullptr;       ///< see Job; exponential and exp_plain: weights, multiply: scores
     float* sums = nullptr;         ///< [rows][width]
-    const float* shift = nullptr;  ///< [rows]; exp_plain of floats: [columns], whole numbers within 2^16
+    const float* shift = nullptr;  ///< [rows]; exp_plain of floats: [columns], whole numbers within 2^16, not null
     float* along = nullptr;        ///< [rows][columns / 2]: pairs of neighbours in a row
     float* across = nullptr;       ///< [rows / 2][columns]: pairs of neighbours in a column; AMX: [columns][rows / 2]
     float factor = 1.0F;           ///< of the exponent; floats and thirds have it in their operands
@@ -238,7 +238,7 @@ struct TileKernels {
     int columns = 0;                 ///< of a panel: two vectors
     int step_columns = 0;            ///< depth steps that a panel of weights has: columns, half of it, or 3 / 2 of it
     int depth_steps = 1;             ///< the depth of packed operands is a multiple of it; steps behind hold 0
-    int sum_keys = 128;  ///< keys (queries) whose products are summed before they are added to what is there
+    int sum_keys = 128;  ///< keys (queries, at most) whose products are summed before they are added to what is there
 
     /// What a thread does before the products of a unit of work, and again where code of others may have run since;
     /// null: nothing.

@@ -394,7 +394,7 @@ private:
         }
         const std::int64_t width = view.shape()[3];
         const std::int64_t whole_panels = whole ? count : count - 1;
-        const std::int64_t at_a_time = query_panels_of_sum(kernels_, sequence_.query_count);
+        const std::int64_t at_a_time = query_panels_of_sum(kernels_, sequence_.key_count);
         for (std::int64_t block = 0; block < blocks; ++block) {
             const Steps steps = query_steps(view, in_place, packed, blocks, panels.begin, block);
             AccumulateArgs args{.stride = steps.stride, .out = sums + (tile * blocks + block) * panel_};
@@ -565,7 +565,8 @@ Pace next_rows(const AttentionProblem& problem, const BackwardTensors& tensors, 
     const Sequence& own = problem.sequences[static_cast<std::size_t>(before)];
     const std::int64_t tiles = divide_up(own.key_count, plan.kernels.rows);
     const std::int64_t panels = plan.panels_of(before);
-    const std::int64_t sums = divide_up(panels, panels_of_sum(plan.kernels)) * (plan.blocks + plan.value_blocks);
+    const std::int64_t at_a_time = query_panels_of_sum(plan.kernels, own.key_count);
+    const std::int64_t sums = divide_up(panels, at_a_time) * (plan.blocks + plan.value_blocks);
     pace.spread(group * tiles * (2 * panels + sums));
     return pace;
 }

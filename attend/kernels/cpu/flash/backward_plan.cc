@@ -19,7 +19,7 @@ constexpr std::int64_t kQueriesOfBlock = 256;
 constexpr std::int64_t kTiles = 16;      // of a key block: in floats at most, in pairs at least
 constexpr std::int64_t kFloatKeys = 96;  // of a key block
 constexpr std::int64_t kPairKeys = 192;
-constexpr std::int64_t kManyNumbers = std::int64_t{1} << 20;  // of queries and grad_output
+constexpr std::int64_t kManyNumbers = std::int64_t{1} << 20;  // of as many queries and rows of grad_output as keys
 constexpr std::int64_t kWideRows = 256;                       // d + dv beyond which key blocks stay small
 
 /// Whether dS is multiplied by the scale at last only: pairs round it, a score function's gradients are unscaled, and a
@@ -63,7 +63,7 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
 
 std::int64_t BackwardPlan::key_tiles_of(const Sequence& sequence) const {
     const std::int64_t width = kernels.columns * (blocks + value_blocks);
-    const std::int64_t times = width <= kWideRows && sequence.query_count * width >= kManyNumbers ? 2 : 1;
+    const std::int64_t times = width <= kWideRows && sequence.key_count * width >= kManyNumbers ? 2 : 1;
     if (kernels.format == Format::floats) return std::min(kTiles, times * kFloatKeys / kernels.rows);
     return std::max(kTiles, times * kPairKeys / kernels.rows);
 }

@@ -53,7 +53,7 @@ struct BackwardPlan {
 
     /// Tiles of a key block of a sequence at most. All queries pass by each block: where they are so many that they
     /// come from memory each time there are twice as many keys, unless rows are so wide that these would not stay in
-    /// the cache.
+    /// the cache. They are taken to be as many as keys: padding behind them would change the order of sums.
     std::int64_t key_tiles_of(const Sequence& sequence) const;
     /// Panels of queries of one head, over all sequences.
     std::int64_t panels() const { return first_panel.back(); }

@@ -22,13 +22,14 @@ inline std::int64_t panels_of_sum(const TileKernels& kernels) {
     return kernels.sum_keys / kernels.columns;
 }
 
-/// The same over queries, for gradients of keys and values. Few queries in floats are summed by 32 or 64: their errors
-/// would exceed PyTorch's, which multiplies as many at a time; it costs half a percent. Pairs are rounded by far more.
-inline std::int64_t query_panels_of_sum(const TileKernels& kernels, std::int64_t queries) {
+/// The same over queries, for gradients of the keys and values of a sequence. Short sequences in floats are summed by
+/// 32 or 64: their errors would exceed PyTorch's, which multiplies as many at a time; it costs half a percent. Pairs
+/// are rounded by far more. @param keys of the sequence: its queries may have padding behind them, which must not show
+inline std::int64_t query_panels_of_sum(const TileKernels& kernels, std::int64_t keys) {
     constexpr std::int64_t kFew = 192;
     constexpr std::int64_t kMany = 768;
-    if (kernels.format != Format::floats || queries >= kMany) return panels_of_sum(kernels);
-    return std::min<std::int64_t>(panels_of_sum(kernels), (queries < kFew ? 32 : 64) / kernels.columns);
+    if (kernels.format != Format::floats || keys >= kMany) return panels_of_sum(kernels);
+    return std::min<std::int64_t>(panels_of_sum(kernels), (keys < kFew ? 32 : 64) / kernels.columns);
 }
 
 /// Keys of a strip whose packed rows have `depth` floats: a quarter of a second-level cache of 1 MiB. Fewer keys mean

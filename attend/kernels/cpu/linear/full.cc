@@ -69,20 +69,15 @@ void FullRowsAndSum::write(const RowLoader& y, const RowLoader& z, std::int64_t 
         y.plan(row + count, next, pace.lines);
         z.plan(row + count, next, pace.lines);
         sink.plan(reader, row + count, next, pace.lines);
-        pace.spread(products_.calls(whole));
+        pace.spread(products_.blocks() * divide_up(count, tiles_.rows) + products_.calls(0));
+        z.load(row, count, z_rows);
         StepBlocks steps{z_rows.data, z_rows.block_stride, columns};
-        if (z.in_place()) {
-            const Rows rows = z.rows(row, count);
-            steps = {static_cast<const float*>(rows.data), columns, rows.stride};
-        } else {
-            z.load(row, count, z_rows);
-        }
         for (std::int64_t tile = 0; tile < divide_up(count, tiles_.rows); ++tile) {
             const std::int64_t first = tile * tiles_.rows;
             const std::int64_t rows = std::min<std::int64_t>(tiles_.rows, count - first);
             y.load(row + first, rows, y_tile(tile));
             products_.read(y_tile(tile).data, rows, state, out, pace);
-            if (!z.in_place()) sink.lend({z_rows.data + first * columns, z_rows.block_stride, columns});
+            sink.lend({z_rows.data + first * columns, z_rows.block_stride, columns});
             sink.take(reader, row + first, rows, out, nullptr);
         }
         TokenTiles tiles = all;

@@ -21,12 +21,12 @@ namespace attend::kernels::cpu::linear {
 inline constexpr std::int64_t kStripTokens = 64;  ///< whose products are added to a state at once
 inline constexpr std::int64_t kRowsOfTask = 768;  ///< rows that one task reads a state for
 
-/// Tokens of a group: 32 groups of a long sequence, so that memory does not grow with it.
-constexpr std::int64_t group_tokens(std::int64_t tokens) {
-    constexpr std::int64_t kLeast = 2048;
+/// Tokens of a group: 32 groups of a long sequence, so that memory does not grow with it. @param least of a group;
+/// those whose tasks write rows as well have kRowsOfTask
+constexpr std::int64_t group_tokens(std::int64_t tokens, std::int64_t least = 2048) {
     constexpr std::int64_t kGroups = 32;
     const std::int64_t strips = divide_up(divide_up(tokens, kGroups), kStripTokens);
-    return std::max(kLeast, strips * kStripTokens);
+    return std::max(least, strips * kStripTokens);
 }
 
 /// A sum of products over tokens.

@@ -74,6 +74,7 @@ void GradientSink::take(std::int64_t reader, std::int64_t row, std::int64_t coun
         const std::int64_t columns = tiles_.columns;
         const bool lent = lent_.data != nullptr && loader.derives_from_features();
         const BlockRows features = lent ? lent_ : BlockRows{features_, tiles_.rows * columns, columns};
+        lent_ = {};
         const bool needed = loader.has_derivative() || rows_.softmax_sums != nullptr;
         // With a decay take_others() had them.
         if (rows_.decay.kind == Decay::none && needed && !lent) loader.load(row, count, features);

@@ -43,8 +43,7 @@ inline Vec exp2(Vec x) {
     return exp2(x, Simd::zero());
 }
 
-/// e^x, as exp2_of but for what a product with log2(e) would lose: it is rounded together with what it is reduced by.
-/// An object, so that loops keep its constants in registers.
+/// e^x. An object, so that loops keep its constants in registers. Here log2(e) x is rounded, |x| 2^-24 of the result.
 template <typename S, int kWidthOf = S::kWidth>
 class ExpOf {
 public:
@@ -54,7 +53,8 @@ private:
     Vec log2e_ = S::set1(std::numbers::log2e_v<float>);
 };
 
-/// One cubic times the table's power: a third less than exp2_of's lookups, and one multiplication more.
+/// One cubic times the table's power: a third less than exp2_of's lookups, and one multiplication more. log2(e) x is
+/// rounded together with what it is reduced by: the error is that of exp2_of.
 template <typename S>
 class ExpOf<S, 16> {
 public:
@@ -120,8 +120,9 @@ inline Log2 log2_parts(Vec x) {
     return {exponent, Simd::mul(p, t)};
 }
 
-/// (shift unit + log2(x)) ln 2, rounded once: the error is half a unit in the last place and a few 1e-8. NaN stays NaN,
-/// x = infinity gives it.
+/// (shift unit + log2(x)) ln 2, rounded once where the unit is 1: the error is half a unit in the last place and a few
+/// 1e-8. Another unit is rounded with ln 2, 1e-7 of shift unit. NaN stays NaN, x = infinity gives it, and a sum beyond
+/// all numbers is infinite.
 inline Vec shifted_log(Vec shift, float unit, Vec x) {
     constexpr float kHigh = 0.693359375F;  // of ten bits: exact times an exponent
     constexpr float kLow = -2.12194440055e-4F;
@@ -136,7 +137,8 @@ inline Vec shifted_log(Vec shift, float unit, Vec x) {
     Vec rest = Simd::add(of_sum, Simd::fma(shift, factor, Simd::sub(Simd::zero(), a)));
     rest = Simd::fma(parts.exponent, Simd::set1(kLow), rest);
     rest = Simd::fma(parts.fraction, Simd::set1(std::numbers::ln2_v<float>), rest);
-    return Simd::select(Simd::finite(x), Simd::add(sum, rest), x);
+    const Vec result = Simd::select(Simd::finite(sum), Simd::add(sum, rest), sum);
+    return Simd::select(Simd::finite(x), result, x);
 }
 
 /// erf(x): x P(x^2) below 0.875, else 1 - 2^-Q(|x|), which is 1 from 4.1 on; minimax, error 3 units in the last place.

@@ -171,9 +171,7 @@ struct Floats {
     /// Queries have the factor in them.
     static Vec exponent(Vec logit, Vec shift, Vec) { return Simd::sub(logit, shift); }
     static Vec exponential(Vec x) { return exp2(x); }
-    static Vec plain(Vec logit, const float* shift, Vec) {
-        return exp2(logit, shift == nullptr ? Simd::zero() : Simd::load(shift));
-    }
+    static Vec plain(Vec logit, const float* shift, Vec) { return exp2(logit, Simd::load(shift)); }
 };
 
 /// A job on rows [0, count) of its panels.
@@ -198,7 +196,7 @@ void run_one(std::int64_t count, const JobArgs& args) {
                 Operand::store_weights(target + r * Operand::kSteps, ea, eb);
             } else if constexpr (kJob == Job::exp_plain) {
                 const Vec ea = Operand::plain(a, args.shift, factor);
-                const Vec eb = Operand::plain(b, args.shift == nullptr ? nullptr : args.shift + kWidth, factor);
+                const Vec eb = Operand::plain(b, args.shift + kWidth, factor);
                 Simd::store(source, ea);
                 Simd::store(source + kWidth, eb);
                 if constexpr (Operand::kFormat == Format::pairs) {
