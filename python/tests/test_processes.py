@@ -104,7 +104,7 @@ def test_handlers_may_compute(threads, count):
 def test_handlers_are_refused_what_their_call_uses():
     cache = attend.KvCache(kv_heads=1, head_dim=16)
     cache.append(*[np.ones((1, 1, 200_000, 16), np.float32)] * 2)
-    q, refused = np.ones((1, 1, 400, 16), np.float32), []
+    refused = []
 
     def append():
         try:
@@ -112,9 +112,10 @@ def test_handlers_are_refused_what_their_call_uses():
         except RuntimeError as error:
             refused.append(str(error))
 
-    for _ in range(100):
+    # Handlers are looked for every 50 ms: the calls grow until one takes as long.
+    for queries in [400 * 2**i for i in range(8)]:
         with alarms(append):
-            cache.attention(q)
+            cache.attention(np.ones((1, 1, queries, 16), np.float32))
         if refused:
             break
     assert refused and "the interrupted call uses" in refused[0]
