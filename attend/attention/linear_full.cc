@@ -197,10 +197,7 @@ public:
 private:
     static linear::FullSum sum_of(const FullCall& call, std::int64_t sequence, std::int64_t kv_head) {
         const bool sums_keys = call.problem().normalise || call.problem().map == FeatureMap::softmax_keys;
-        return {call.tiles(),
-                call.kernels(),
-                {call.key(sequence, kv_head)},
-                {call.rows(sequence, kv_head).value()},
+        return {call.tiles(), call.kernels(), call.key(sequence, kv_head), call.rows(sequence, kv_head).value(),
                 sums_keys};
     }
 

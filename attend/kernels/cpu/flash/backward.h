@@ -1,11 +1,11 @@
 /// @file
 /// Flash attention, backward (Dao et al. 2022, section 3.1): scores are computed again from the log-sum-exp.
 ///
-/// For each block of keys (on AVX-512 96, in bfloat16 192, and twice as many where queries are many), and within it for
+/// For each block of keys (on AVX-512 96, in bfloat16 192, and twice as many in long sequences), and within it for
 /// each block of 256 queries, tile by tile (12 keys) and panel by panel of 32 queries (transposed, so that what belongs
 /// to a query belongs to a column):
 ///
-///     P^T  = 2^(K Q^T - lse)      products begin at 0, -lse is added at last
+///     P^T  = 2^(K Q^T - lse)      the whole number of -lse log2(e) is added to exponents, the rest begins the sum
 ///     dS^T = P^T * (V dO^T - delta)   so is -delta; P's exponential is woven into this product
 ///     dV  += P^T dO               the product P dP is woven into this one or the next panel's scores
 ///     dK  += dS^T Q

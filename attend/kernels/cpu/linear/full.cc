@@ -16,28 +16,23 @@ void FullSum::write(std::int64_t begin, std::int64_t end, float* state, std::spa
     const BlockRows y_rows{arena.take<float>(products_.row_blocks() * panel), panel, tiles_.columns};
     const BlockRows z_rows{arena.take<float>(products_.blocks() * panel), panel, tiles_.columns};
     std::fill_n(state, floats(), 0.0F);
-    const std::int64_t calls = products_.calls(0) * static_cast<std::int64_t>(y_.size());
     for (std::int64_t token = begin; token < end; token += kStripTokens) {
         const std::int64_t count = std::min(kStripTokens, end - token);
         const std::int64_t next = std::min(kStripTokens, end - token - count);
         Pace pace;
-        for (std::size_t w = 0; w < y_.size(); ++w) {
-            y_[w].plan(token + count, next, pace.lines);
-            z_[w].plan(token + count, next, pace.lines);
+        y_.plan(token + count, next, pace.lines);
+        z_.plan(token + count, next, pace.lines);
+        pace.spread(products_.calls(0));
+        y_.load(token, count, y_rows);
+        StepBlocks z{z_rows.data, panel, tiles_.columns};
+        if (z_.in_place()) {
+            const Rows rows = z_.rows(token, count);
+            z = {static_cast<const float*>(rows.data), tiles_.columns, rows.stride};
+        } else {
+            z_.load(token, count, z_rows);
         }
-        pace.spread(calls);
-        for (std::size_t w = 0; w < y_.size(); ++w) {
-            y_[w].load(token, count, y_rows);
-            StepBlocks z{z_rows.data, panel, tiles_.columns};
-            if (z_[w].in_place()) {
-                const Rows rows = z_[w].rows(token, count);
-                z = {static_cast<const float*>(rows.data), tiles_.columns, rows.stride};
-            } else {
-                z_[w].load(token, count, z_rows);
-            }
-            products_.write(y_rows, z, count, state, pace);
-            if (sums_y_) kernels_.add_rows(y_rows, count, products_.row_blocks(), state + products_.floats());
-        }
+        products_.write(y_rows, z, count, state, pace);
+        if (sums_y_) kernels_.add_rows(y_rows, count, products_.row_blocks(), state + products_.floats());
     }
 }
 

@@ -14,7 +14,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 namespace attend::kernels::cpu::linear {
 
@@ -32,15 +31,9 @@ constexpr std::int64_t group_tokens(std::int64_t tokens, std::int64_t least = 20
 /// A sum of products over tokens.
 class FullSum {
 public:
-    /// Writers: heads that add to the state. @param sums_y whether the normaliser, sum of y, is wanted
-    FullSum(const TileKernels& tiles, const LinearKernels& kernels, std::vector<RowLoader> y, std::vector<RowLoader> z,
-            bool sums_y)
-        : tiles_(tiles),
-          kernels_(kernels),
-          y_(std::move(y)),
-          z_(std::move(z)),
-          sums_y_(sums_y),
-          products_(tiles, y_.front().width(), z_.front().width()) {}
+    /// @param sums_y whether the normaliser, sum of y, is wanted
+    FullSum(const TileKernels& tiles, const LinearKernels& kernels, const RowLoader& y, const RowLoader& z, bool sums_y)
+        : tiles_(tiles), kernels_(kernels), y_(y), z_(z), sums_y_(sums_y), products_(tiles, y.width(), z.width()) {}
 
     /// Sizes of the state.
     const StateProducts& products() const { return products_; }
@@ -54,8 +47,8 @@ public:
 private:
     const TileKernels& tiles_;
     const LinearKernels& kernels_;
-    std::vector<RowLoader> y_;
-    std::vector<RowLoader> z_;
+    RowLoader y_;
+    RowLoader z_;
     bool sums_y_;
     StateProducts products_;
 };

@@ -62,7 +62,7 @@ public:
         const Vec clamped = S::min(highest_, S::max(lowest_, x));  // the second operands, NaN, are kept
         const Vec shifted = S::fma(clamped, log2e_, magic_);
         const Vec sixteenths = S::sub(shifted, magic_);
-        const Vec f = S::sub_from_product(clamped, log2e_, sixteenths);
+        const Vec f = S::fms(clamped, log2e_, sixteenths);
         const Vec p = S::fma(S::fma(cubic_, f, square_), f, line_);
         const Vec power = S::lookup_in(powers_, shifted);
         return S::scale_by_power(S::fma(p, S::mul(power, f), power), sixteenths);

@@ -37,7 +37,7 @@ struct Simd {
     static Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     /// a b - c.
-    static Vec sub_from_product(Vec a, Vec b, Vec c) { return _mm512_fmsub_ps(a, b, c); }
+    static Vec fms(Vec a, Vec b, Vec c) { return _mm512_fmsub_ps(a, b, c); }
     /// a > b ? a : b; the second where either is NaN.
     static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
     static Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
