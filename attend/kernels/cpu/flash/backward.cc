@@ -306,8 +306,8 @@ private:
             float* grad_scores = products_of(tile, panel);
             scores.columns = buffers_.queries + place * plan_.depth * columns;
             scores.out = weights;
-            scores.start = rules_.has_modifiers() ? nullptr : start;
-            scores.first = plan_.splits_start && !plan_.starts_last ? buffers_.first + place * columns : nullptr;
+            // Modifiers add it behind them; sums of floats begin with it, which is small.
+            if (!rules_.has_modifiers()) (kernels_.format == Format::floats ? scores.first : scores.start) = start;
             pace_.advance();
             score_product(&scores);
             score_product = woven;

@@ -20,7 +20,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kMostWhole = 65536.0;  // that exponents take, see JobArgs::shift
 
 /// Floats of each of the buffers, in their order; 0 where none is needed.
-std::array<std::int64_t, 9> buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan,
+std::array<std::int64_t, 8> buffer_sizes(const AttentionProblem& problem, const BackwardPlan& plan,
                                          std::int64_t panels) {
     const std::int64_t columns = plan.kernels.columns;
     const std::int64_t steps = plan.kernels.step_columns;
@@ -28,7 +28,6 @@ std::array<std::int64_t, 9> buffer_sizes(const AttentionProblem& problem, const 
             panels * plan.value_depth * columns,
             plan.queries_in_place ? 0 : panels * plan.blocks * steps * columns,
             plan.grads_in_place ? 0 : panels * plan.value_blocks * steps * columns,
-            panels * columns,
             panels * columns,
             panels * columns,
             panels * columns,
@@ -57,9 +56,8 @@ BackwardBuffers::BackwardBuffers(const AttentionProblem& problem, const Backward
                                  const BufferedPanels& buffered_panels, std::int64_t heads, std::span<std::byte> memory)
     : panels(buffered_panels) {
     Arena arena(memory);
-    const std::array<std::int64_t, 9> sizes = buffer_sizes(problem, plan, heads * panels.panels);
-    const std::array<float**, 9> parts{&queries, &grads, &query_rows, &grad_rows, &start,
-                                       &first,   &whole, &grad_start, &sums};
+    const std::array<std::int64_t, 8> sizes = buffer_sizes(problem, plan, heads * panels.panels);
+    const std::array<float**, 8> parts{&queries, &grads, &query_rows, &grad_rows, &start, &whole, &grad_start, &sums};
     for (std::size_t i = 0; i < parts.size(); ++i) *parts[i] = arena.take<float>(sizes[i]);
 }
 
@@ -89,7 +87,6 @@ void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, co
     float delta[kMaxColumns] = {};
     kernels.row_products(grads, rows_of(tensors.output, sequence.batch, head, row, count), delta);
     float* start = buffers.start + place * columns;
-    float* first = buffers.first + place * columns;
     float* whole = buffers.whole + place * columns;
     float* grad_start = buffers.grad_start + place * columns;
     const TensorView& saved = tensors.log_sum_exp;
@@ -97,7 +94,7 @@ void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, co
     const float exponent = plan.exponent_factor;
     for (std::int64_t j = 0; j < columns; ++j) {
         start[j] = -kInfinity;
-        first[j] = whole[j] = 0.0F;
+        whole[j] = 0.0F;
         grad_start[j] = 0.0F;
         if (j >= count) continue;
         const double log_sum_exp = load_element(
@@ -106,12 +103,10 @@ void prepare(const AttentionProblem& problem, const BackwardTensors& tensors, co
         // A row that attended to nothing has no gradients: its weights are 2^-inf.
         if (log_sum_exp == -std::numeric_limits<double>::infinity()) continue;
         const double logarithm = -log_sum_exp * std::numbers::log2e / static_cast<double>(exponent);
-        start[j] = static_cast<float>(logarithm);
-        if (plan.splits_start && std::fabs(logarithm) < kMostWhole) {
+        if (kernels.format == Format::floats && std::fabs(logarithm) < kMostWhole) {
             whole[j] = static_cast<float>(std::nearbyint(logarithm));
-            start[j] = 0.0F;
-            (plan.starts_last ? start : first)[j] = static_cast<float>(logarithm - static_cast<double>(whole[j]));
         }
+        start[j] = static_cast<float>(logarithm - static_cast<double>(whole[j]));
         grad_start[j] = -delta[j] * factor;
     }
     const std::int64_t width = problem.query.shape()[3];

@@ -55,8 +55,7 @@ struct BackwardBuffers {
     float* grad_rows = nullptr;   ///< the same of grad_output
     float* start = nullptr;  ///< [head][panel][columns]: -lse log2(e), or what is left of it; -inf for rows that do
                              ///< not count
-    float* whole = nullptr;  ///< the same: whole numbers of -lse log2(e), which no score is rounded with
-    float* first = nullptr;  ///< the same: what is left of it where sums begin with that; start is 0
+    float* whole = nullptr;  ///< the same: whole numbers of -lse log2(e), which no score is rounded with; floats only
     float* grad_start = nullptr;  ///< [head][panel][columns]: -delta, times the scale where values are
     float* sums = nullptr;        ///< dQ, [head][panel][column][padded width], where it is not summed in place
 };

@@ -38,8 +38,6 @@ BackwardPlan::BackwardPlan(const AttentionProblem& problem, const TileKernels& t
       exponent_factor(tile_kernels.format == Format::pairs && !has_modifiers(problem, tile_kernels)
                           ? static_cast<float>(problem.scale * std::numbers::log2e)
                           : 1.0F),
-      splits_start(tile_kernels.format == Format::floats),
-      starts_last(has_modifiers(problem, tile_kernels)),
       depth(depth_of(tile_kernels, problem.query.shape()[3])),
       value_depth(depth_of(tile_kernels, problem.value.shape()[3])),
       blocks(divide_up(problem.query.shape()[3], tile_kernels.columns)),

@@ -35,8 +35,6 @@ struct BackwardPlan {
     float grad_score_scale = 1.0F;   ///< what dS carries, by values and delta: the problem's scale, or 1
     float final_factor = 1.0F;       ///< what sums over dS lack
     float exponent_factor = 1.0F;    ///< what turns products into exponents of 2 where the operands do not have it
-    bool splits_start = false;       ///< log-sum-exps are whole numbers, added to exponents, and rests
-    bool starts_last = false;        ///< rests are added to what modifiers leave; else sums begin with them
     std::int64_t depth = 0;          ///< steps of d
     std::int64_t value_depth = 0;    ///< steps of dv
     std::int64_t blocks = 0;         ///< column blocks of d
