@@ -231,5 +231,19 @@ class Comparing(unittest.TestCase):
         worker.close()
 
 
+class Limits(unittest.TestCase):
+    def test_what_takes_longer_binds(self):
+        machine = SimpleNamespace(ask=lambda _, name, **__: {"billions": {"memory": 30.0, "float32": 120.0}.get(name)})
+        options = SimpleNamespace(isa=None, limit_bytes=1)
+        chosen = lambda **case: measure.chosen_limit(case, machine, options)
+        # 4 bytes take 0.13 ns; 8 operations take 0.07 ns and 32 take 0.27.
+        self.assertEqual(chosen(limits=["float32"], bytes=4, operations=8), "memory")
+        self.assertEqual(chosen(limits=["float32"], bytes=4, operations=32), "float32")
+        self.assertEqual(chosen(limits=["int8"], bytes=4, operations=32), "memory")
+        self.assertEqual(chosen(limits=["int8", "float32"], operations=8), "float32")
+        self.assertEqual(chosen(limits=["memory"], bytes=4), "memory")
+        self.assertIsNone(chosen(limits=[]))
+
+
 if __name__ == "__main__":
     unittest.main()
