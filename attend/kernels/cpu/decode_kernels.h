@@ -57,6 +57,9 @@ struct DecodeValues {
 struct DecodeKernels {
     Isa isa = Isa::scalar;            ///< what they are written for
     std::int64_t step = kDecodeStep;  ///< lists of rows are padded to a multiple
+    /// list[i] = first + i stride: addresses of rows, bytes apart.
+    void (*list_rows)(const std::byte* first, std::int64_t stride, std::int64_t count,
+                      const std::byte** list) = nullptr;
     /// Bytes, a multiple of 64, of packed queries.
     std::size_t (*query_bytes)(std::int64_t rows, std::int64_t dim) = nullptr;
     /// One row of the queries into place `row` of packed ones.

@@ -120,18 +120,16 @@ private:
 
     /// The list of keys (first 0) or values (first padded_).
     DecodeRows rows_of(std::int64_t first, std::int64_t dim) const {
-        return {parts_.lists + first, source_.dtype == DType::int8 ? parts_.scales + first : nullptr, padded_, dim};
+        return {parts_.lists + first, first == 0 ? key_scales_ : value_scales_, padded_, dim};
     }
 
     /// Addresses of keys, then of values, then of the keys that come next: what is read soon is always some places
     /// further on.
     void list_rows() {
         const auto size = static_cast<std::int64_t>(size_of(source_.dtype));
-        const auto fill = [](const std::byte** to, const void* from, std::int64_t stride, std::int64_t count) {
+        const auto fill = [&](const std::byte** to, const void* from, std::int64_t stride, std::int64_t count) {
             // Rows without elements may have no address.
-            const std::int64_t step = from == nullptr ? 0 : stride;
-            const auto* row = static_cast<const std::byte*>(from);
-            for (std::int64_t j = 0; j < count; ++j) to[j] = row + j * step;
+            kernels_.list_rows(static_cast<const std::byte*>(from), from == nullptr ? 0 : stride * size, count, to);
         };
         const std::byte** values = parts_.lists + padded_;
         const std::byte** next = parts_.lists + 2 * padded_;
@@ -140,12 +138,9 @@ private:
             const bool own = j < keys_;
             CacheRun run = source_.run(sequence_.batch, split_.kv_head, sequence_.key_begin + split_.begin + j);
             run.count = std::min(run.count, (own ? keys_ : keys_ + ahead) - j);
-            fill(own ? parts_.lists + j : next + (j - keys_), run.keys, source_.key_stride * size, run.count);
-            if (own) fill(values + j, run.values, source_.value_stride * size, run.count);
-            if (own && source_.dtype == DType::int8) {
-                std::copy_n(run.key_scales, run.count, parts_.scales + j);
-                std::copy_n(run.value_scales, run.count, parts_.scales + padded_ + j);
-            }
+            fill(own ? parts_.lists + j : next + (j - keys_), run.keys, source_.key_stride, run.count);
+            if (own) fill(values + j, run.values, source_.value_stride, run.count);
+            if (own && run.key_scales != nullptr) list_scales(run, j);
             j += run.count;
         }
         std::fill(parts_.lists + keys_, values, kZeros);
@@ -153,6 +148,21 @@ private:
         std::fill(next + ahead, next + kPrefetchRows, kZeros);
         std::fill(parts_.scales + keys_, parts_.scales + padded_, 0.0F);
         std::fill(parts_.scales + padded_ + keys_, parts_.scales + 2 * padded_, 0.0F);
+    }
+
+    /// Scales of a run's tokens, the split's from j on: where they lie if they are all of them, which spares waiting
+    /// for them here, else a copy.
+    void list_scales(const CacheRun& run, std::int64_t j) {
+        if (run.count == padded_) {
+            key_scales_ = run.key_scales;
+            value_scales_ = run.value_scales;
+            return;
+        }
+        float* own[] = {parts_.scales, parts_.scales + padded_};
+        std::copy_n(run.key_scales, run.count, own[0] + j);
+        std::copy_n(run.value_scales, run.count, own[1] + j);
+        key_scales_ = own[0];
+        value_scales_ = own[1];
     }
 
     /// Asks for what the next split reads first, where that is not the rest of this one's sequence.
@@ -203,24 +213,25 @@ private:
 
     /// O of a row once more, where it is not finite: zeros take the place of values that it does not see.
     void add_visible(const DecodeValues& args, std::int64_t row) {
-        const std::byte** values = parts_.lists + padded_;
-        const std::vector<const std::byte*> kept(values, values + padded_);
-        const std::vector<float> kept_scales(parts_.scales + padded_, parts_.scales + 2 * padded_);
+        const std::byte* const* listed = parts_.lists + padded_;
+        std::vector<const std::byte*> values(listed, listed + padded_ + kPrefetchRows);
+        std::vector<float> scales;
+        if (value_scales_ != nullptr) scales.assign(value_scales_, value_scales_ + padded_);
         std::vector<float> weights(static_cast<std::size_t>(padded_));
         for (std::int64_t j = 0; j < padded_; ++j) {
             weights[static_cast<std::size_t>(j)] =
                 parts_.panels[(j / columns_ * rows_ + row) * columns_ + j % columns_];
             if (j >= keys_ || rules_.visible(head_of(row), query_of(row), split_.begin + j)) continue;
-            values[j] = kZeros;
-            parts_.scales[padded_ + j] = 0.0F;
+            values[static_cast<std::size_t>(j)] = kZeros;
+            if (!scales.empty()) scales[static_cast<std::size_t>(j)] = 0.0F;
         }
         DecodeValues one = args;
         one.weights = weights.data();
+        one.values.row = values.data();
+        one.values.scale = scales.empty() ? nullptr : scales.data();
         one.rows = 1;
         one.out = args.out + row * args.out_stride;
         kernels_.values(one);
-        std::copy(kept.begin(), kept.end(), values);
-        std::copy(kept_scales.begin(), kept_scales.end(), parts_.scales + padded_);
     }
 
     const AttentionProblem& problem_;
@@ -239,6 +250,8 @@ private:
     std::int64_t panels_;
     bool sees_all_;  ///< whether every query sees every key
     Parts parts_;
+    const float* key_scales_ = nullptr;    ///< [padded_], of int8
+    const float* value_scales_ = nullptr;  ///< the same of values
 };
 
 }  // namespace

@@ -19,20 +19,15 @@ Vec add_pairs(Vec sum, Vec a, Vec b) {
 struct PairProduct {
     static constexpr std::int64_t kStep = kPairStep;
     static constexpr std::int64_t kBytes = 2;
-    static constexpr int kParts = 1;
     static constexpr int kTogether = 1;
 
     static constexpr std::int64_t query_stride(std::int64_t dim) { return padded(dim) * 2; }
-    static constexpr std::int64_t query_part(std::int64_t, int) { return 0; }
     static Vec load_query(const std::byte* query, std::int64_t i) { return load_16bit(query + 2 * i); }
     static Vec load(const std::byte* key, std::int64_t i) { return load_16bit(key + 2 * i); }
     static Vec load_first(const std::byte* key, std::int64_t i, std::int64_t count) {
         return load_16bit_first(key + 2 * i, count);
     }
     static Vec multiply_add(Vec key, Vec query, Vec sum) { return add_pairs(sum, key, query); }
-    static Vec next_part(Vec sum) { return sum; }
-    static Vec combine(Vec a, Vec b) { return Simd::add(a, b); }
-    using Finish = FloatProduct<DType::bfloat16>::Finish;
 };
 
 /// Weights are [row][kPairs], each of two keys.

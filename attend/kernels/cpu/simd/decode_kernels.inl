@@ -156,14 +156,12 @@ template <DType kType>
 struct FloatProduct {
     static constexpr std::int64_t kStep = kWidth;
     static constexpr std::int64_t kBytes = Element<kType>::kBytes;
-    static constexpr int kParts = 1;
     /// Keys that share the load of a query where there are four rows. Each vector that is converted costs more than
     /// its load.
     static constexpr int kTogether = kType == DType::float32 ? 1 : 2;
 
-    /// Bytes of a row's packed query, and where its part begins.
+    /// Bytes of a row's packed query.
     static constexpr std::int64_t query_stride(std::int64_t dim) { return padded(dim) * 4; }
-    static constexpr std::int64_t query_part(std::int64_t, int) { return 0; }
     static Vec load_query(const std::byte* query, std::int64_t i) {
         return Simd::load(reinterpret_cast<const float*>(query) + i);
     }
@@ -172,18 +170,6 @@ struct FloatProduct {
         return Element<kType>::load_first(key, i, count);
     }
     static Vec multiply_add(Vec key, Vec query, Vec sum) { return Simd::fma(key, query, sum); }
-    static Vec next_part(Vec sum) { return sum; }
-    static Vec combine(Vec a, Vec b) { return Simd::add(a, b); }
-
-    /// Sums to numbers: lane i is of row `row` + i / keys.
-    class Finish {
-    public:
-        Finish(const DecodeScores& args, std::int64_t, int) : factor_(Simd::set1(args.factor)) {}
-        Vec operator()(Vec sums) const { return Simd::mul(sums, factor_); }
-
-    private:
-        Vec factor_;
-    };
 };
 
 /// Packed queries of kQueries rows; those of one row are kept in registers. @tparam kSteps vectors; 0: any number
@@ -194,7 +180,7 @@ public:
         : dim_(args.keys.dim), first_(args.queries + row * Product::query_stride(dim_)) {
         if constexpr (kKept > 0) {
 #pragma GCC unroll 16
-            for (int i = 0; i < kKept; ++i) kept_[i] = from_memory(i / kSteps, 0, i % kSteps);
+            for (int i = 0; i < kKept; ++i) kept_[i] = from_memory(0, i);
         }
     }
     /// Numbers of a row.
@@ -205,20 +191,19 @@ public:
     void refresh() {
         if constexpr (kKept == 0) first_ = opaque(first_);
     }
-    Vec load(int part, int row, std::int64_t step) const {
+    Vec load(int row, std::int64_t step) const {
         if constexpr (kKept > 0) {
-            return kept_[part * kSteps + step];
+            return kept_[step];
         } else {
-            return from_memory(part, row, step);
+            return from_memory(row, step);
         }
     }
 
 private:
-    static constexpr int kKept = kQueries == 1 && kSteps * Product::kParts <= 8 ? kSteps * Product::kParts : 0;
+    static constexpr int kKept = kQueries == 1 && kSteps <= 8 ? kSteps : 0;
 
-    Vec from_memory(int part, int row, std::int64_t step) const {
-        const std::byte* query = first_ + row * Product::query_stride(dim()) + Product::query_part(dim(), part);
-        return Product::load_query(query, step * Product::kStep);
+    Vec from_memory(int row, std::int64_t step) const {
+        return Product::load_query(first_ + row * Product::query_stride(dim()), step * Product::kStep);
     }
 
     std::int64_t dim_;
@@ -239,35 +224,26 @@ template <typename Product, int kQueries, int kTogether, int kSteps>
 #pragma GCC unroll 4
         for (int r = 0; r < kQueries; ++r) sum[r][t] = Simd::zero();
     }
-#pragma GCC unroll 2
-    for (int part = 0; part < Product::kParts; ++part) {
-        const auto step = [&](std::int64_t i, const auto& load) __attribute__((always_inline)) {
-            Vec x[kTogether];
+    const auto step = [&](std::int64_t i, const auto& load) __attribute__((always_inline)) {
+        Vec x[kTogether];
 #pragma GCC unroll 4
-            for (int t = 0; t < kTogether; ++t) x[t] = load(key[t], i * Product::kStep);
-#pragma GCC unroll 4
-            for (int r = 0; r < kQueries; ++r) {
-                const Vec q = queries.load(part, r, i);
-#pragma GCC unroll 4
-                for (int t = 0; t < kTogether; ++t) sum[r][t] = Product::multiply_add(x[t], q, sum[r][t]);
-            }
-        };
-        const auto whole = [](const std::byte* from, std::int64_t c) { return Product::load(from, c); };
-        if constexpr (kSteps > 0) {
-#pragma GCC unroll 16
-            for (int i = 0; i < kSteps; ++i) step(i, whole);
-        } else {
-            std::int64_t i = 0;
-            for (; (i + 1) * Product::kStep <= dim; ++i) step(i, whole);
-            if (i * Product::kStep < dim) {
-                step(i, [dim](const std::byte* from, std::int64_t c) { return Product::load_first(from, c, dim - c); });
-            }
-        }
-        if (part + 1 == Product::kParts) break;
+        for (int t = 0; t < kTogether; ++t) x[t] = load(key[t], i * Product::kStep);
 #pragma GCC unroll 4
         for (int r = 0; r < kQueries; ++r) {
+            const Vec q = queries.load(r, i);
 #pragma GCC unroll 4
-            for (int t = 0; t < kTogether; ++t) sum[r][t] = Product::next_part(sum[r][t]);
+            for (int t = 0; t < kTogether; ++t) sum[r][t] = Product::multiply_add(x[t], q, sum[r][t]);
+        }
+    };
+    const auto whole = [](const std::byte* from, std::int64_t c) { return Product::load(from, c); };
+    if constexpr (kSteps > 0) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kSteps; ++i) step(i, whole);
+    } else {
+        std::int64_t i = 0;
+        for (; (i + 1) * Product::kStep <= dim; ++i) step(i, whole);
+        if (i * Product::kStep < dim) {
+            step(i, [dim](const std::byte* from, std::int64_t c) { return Product::load_first(from, c, dim - c); });
         }
     }
 }
@@ -280,7 +256,7 @@ void score_keys(const DecodeScores& args, std::int64_t row, std::int64_t first, 
     constexpr std::int64_t kStepBytes = Product::kStep * Product::kBytes;
     constexpr int kRead = rows_of_body(kSteps * kStepBytes);
     constexpr int kBody = std::min(kKeys, std::max(kTogether, kRead));
-    const typename Product::Finish finish(args, row, kKeys);
+    const Vec factor = Simd::set1(args.factor);
     Queries<Product, kQueries, kSteps> queries(args, row);
     RowQueue rows(args.keys.row + first);
     // Where results go is known without a load, which would hold up the loads behind the store.
@@ -316,8 +292,8 @@ void score_keys(const DecodeScores& args, std::int64_t row, std::int64_t first, 
             for (int i = 0; i < kBody; i += kTogether) take(k + i);
         }
         alignas(64) float lanes[kWidth];
-        const Vec numbers = across<Simd>(sum, [](Vec a, Vec b) { return Product::combine(a, b); });
-        Simd::store(lanes, finish(numbers));
+        const Vec numbers = across<Simd>(sum, [](Vec a, Vec b) { return Simd::add(a, b); });
+        Simd::store(lanes, Simd::mul(numbers, factor));
 #pragma GCC unroll 4
         for (int r = 0; r < kQueries; ++r) {
             std::memcpy(out + column + r * kColumns, lanes + r * kKeys, kKeys * sizeof(float));
@@ -340,9 +316,10 @@ inline void scale_scores(const DecodeScores& args) {
     }
 }
 
-template <typename Product, int kSteps>
-void scores_of(const DecodeScores& args) {
-    const std::int64_t row_bytes = args.keys.dim * Product::kBytes;
+/// Calls score(N, asks, row, first, keys, ahead) for all rows and keys, N rows at a time; the first rows ask for the
+/// keys `ahead`, where those are to be asked for.
+template <typename Score>
+void take_scores(const DecodeScores& args, std::int64_t row_bytes, const Score& score) {
     const std::int64_t ahead = rows_ahead(row_bytes);
     const bool asks = asks_ahead(args.rows, args.keys, row_bytes);
     // All keys, unless rows of queries take turns.
@@ -351,12 +328,11 @@ void scores_of(const DecodeScores& args) {
     for (std::int64_t first = 0; first < args.keys.count; first += block) {
         std::int64_t r = 0;
         const auto take = [&](auto queries) {
-            constexpr int kQueries = decltype(queries)::value;
-            for (; r + kQueries <= args.rows; r += kQueries) {
+            for (; r + queries <= args.rows; r += queries) {
                 if (is_tuned() && r == 0 && asks) {
-                    score_keys<Product, kQueries, kSteps, is_tuned()>(args, r, first, block, ahead);
+                    score(queries, std::bool_constant<is_tuned()>{}, r, first, block, ahead);
                 } else {
-                    score_keys<Product, kQueries, kSteps, false>(args, r, first, block, 0);
+                    score(queries, std::false_type{}, r, first, block, ahead);
                 }
             }
         };
@@ -364,6 +340,15 @@ void scores_of(const DecodeScores& args) {
         take(std::integral_constant<int, std::min(2, kMostQueries)>{});
         take(std::integral_constant<int, 1>{});
     }
+}
+
+template <typename Product, int kSteps>
+void scores_of(const DecodeScores& args) {
+    take_scores(
+        args, args.keys.dim * Product::kBytes,
+        [&](auto queries, auto asks, std::int64_t row, std::int64_t first, std::int64_t keys, std::int64_t ahead) {
+            score_keys<Product, decltype(queries)::value, kSteps, decltype(asks)::value>(args, row, first, keys, ahead);
+        });
     scale_scores(args);
 }
 
@@ -665,10 +650,16 @@ inline bool all_finite(const float* x, std::int64_t count) {
     return true;
 }
 
+/// Addresses of rows that lie one after the other.
+inline void list_rows(const std::byte* first, std::int64_t stride, std::int64_t count, const std::byte** list) {
+    for (std::int64_t i = 0; i < count; ++i) list[i] = first + i * stride;
+}
+
 /// A table of what all types of cache share.
 inline DecodeKernels decode_common(Isa isa) {
     DecodeKernels table;
     table.isa = isa;
+    table.list_rows = list_rows;
     table.weigh = weigh;
     table.all_finite = all_finite;
     return table;
