@@ -62,8 +62,8 @@ struct LinearKernels {
     void (*exp_rows)(const Rows& source, const float* shift, const BlockRows& out) = nullptr;
     /// maximum[column] = max(maximum, x) over the rows; NaN is passed over.
     void (*column_maximum)(const Rows& source, float* maximum) = nullptr;
-    /// out[column][row] of [blocks columns][columns]: rows become columns; whole vectors of rows are written.
-    void (*transpose_rows)(const BlockRows& in, std::int64_t count, std::int64_t blocks, float* out) = nullptr;
+    /// out[column][row] of [width][columns]: rows become columns; whole vectors of both are read and written.
+    void (*transpose_rows)(const BlockRows& in, std::int64_t count, std::int64_t width, float* out) = nullptr;
     /// out[r] = in[r] factors[r].
     void (*scale_rows)(const BlockRows& in, const float* factors, std::int64_t count, std::int64_t blocks,
                        const BlockRows& out) = nullptr;

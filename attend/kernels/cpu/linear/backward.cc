@@ -29,6 +29,12 @@ CausalBackward::CausalBackward(const LinearProblem& problem, const LinearSaved& 
     decay_.anchors = anchors_.data();
 }
 
+/// The passes there are: that of keys is also that of values where it reads across.
+std::span<const CausalBackward::Pass> CausalBackward::passes() const {
+    static constexpr Pass kPasses[] = {Pass::query, Pass::key, Pass::value};
+    return std::span(kPasses).first(reads_across() ? 2 : 3);
+}
+
 ScanOperands CausalBackward::operands(Pass pass, bool with_rows) const {
     const auto extra = [&](Extra kind) { return problem_.normalise ? kind : Extra::none; };
     const auto scale = static_cast<float>(problem_.scale);
@@ -48,6 +54,10 @@ ScanOperands CausalBackward::operands(Pass pass, bool with_rows) const {
             rows_.gradient(saved_, reader, 1.0F, pass == Pass::key ? extra(Extra::grad_denominator) : Extra::none);
         operands.y.push_back(pass == Pass::key ? gradient : query);
         operands.z.push_back(pass == Pass::key ? query : gradient);
+    }
+    if (pass == Pass::key && reads_across() && with_rows) {
+        operands.across = rows_.key();
+        operands.across_width = problem_.value_dim();
     }
     operands.by_columns = pass != Pass::value;
     operands.reverse = pass != Pass::query;
@@ -100,6 +110,7 @@ void CausalBackward::store(Pass pass, Scan& scan) const {
             gradients_.normaliser->at<float>({index_, kv_head_, c}) =
                 scan.state()[scan.products().index(problem_.value_dim(), c)];
         }
+        if (reads_across()) store_transposed(scan.products(), scan.state(), gradients_.state, index_, kv_head_);
     } else {
         store_state(tiles_, scan.products(), scan.state(), gradients_.state, index_, kv_head_);
     }
@@ -128,12 +139,17 @@ void CausalBackward::with_scan(Pass pass, std::span<std::byte> scratch, const Us
     const ScanOperands all = operands(pass, true);
     Scan scan(tiles_, kernels_, all, arena.rest());
     GradientSink sink(tiles_, kernels_, rows(pass), features);
-    use(scan, sink);
+    if (!all.across) {
+        use(scan, sink);
+        return;
+    }
+    KeyValueSink both(std::move(sink), {tiles_, kernels_, rows(Pass::value), nullptr});
+    use(scan, both);
 }
 
 std::size_t CausalBackward::scratch_bytes() const {
     std::size_t bytes = 0;
-    for (const Pass pass : kPasses) {
+    for (const Pass pass : passes()) {
         ScanOperands all = operands(pass, true);
         all.group_tokens = kMaxColumns;
         bytes = std::max(bytes, Scan::bytes(tiles_, all));
@@ -143,8 +159,8 @@ std::size_t CausalBackward::scratch_bytes() const {
 
 void CausalBackward::run(std::span<std::byte> scratch) {
     decay_.clear();
-    for (const Pass pass : kPasses) {
-        with_scan(pass, scratch, [&](Scan& scan, GradientSink& sink) {
+    for (const Pass pass : passes()) {
+        with_scan(pass, scratch, [&](Scan& scan, RowSink& sink) {
             load(pass, scan);
             scan.run(sink);
             store(pass, scan);
@@ -164,18 +180,18 @@ std::int64_t CausalBackward::in_order(Pass pass, std::int64_t group) const {
 
 std::int64_t CausalBackward::own_floats() const {
     std::int64_t floats = 0;
-    for (const Pass pass : kPasses) floats += groups() * Scan::own_floats(tiles_, operands(pass, false));
+    for (const Pass pass : passes()) floats += groups() * Scan::own_floats(tiles_, operands(pass, false));
     return floats;
 }
 
 std::int64_t CausalBackward::base_floats() const {
     std::int64_t floats = 0;
-    for (const Pass pass : kPasses) floats += groups() * Scan::floats(tiles_, operands(pass, false));
+    for (const Pass pass : passes()) floats += groups() * Scan::floats(tiles_, operands(pass, false));
     return floats;
 }
 
 void CausalBackward::sum_group(std::int64_t group, float* own, std::span<std::byte> scratch) const {
-    for (const Pass pass : kPasses) {
+    for (const Pass pass : passes()) {
         const ScanOperands writers = operands(pass, false);
         Scan scan(tiles_, kernels_, writers, scratch);
         scan.own_state(in_order(pass, group), own);
@@ -185,8 +201,8 @@ void CausalBackward::sum_group(std::int64_t group, float* own, std::span<std::by
 
 void CausalBackward::scan_groups(const float* own, float* bases, std::span<std::byte> scratch) {
     decay_.clear();
-    for (const Pass pass : kPasses) {
-        with_scan(pass, scratch, [&](Scan& scan, GradientSink& sink) {
+    for (const Pass pass : passes()) {
+        with_scan(pass, scratch, [&](Scan& scan, RowSink& sink) {
             load(pass, scan);
             scan.scan_groups(own, bases, sink);
             store(pass, scan);
@@ -197,8 +213,8 @@ void CausalBackward::scan_groups(const float* own, float* bases, std::span<std::
 }
 
 void CausalBackward::group_rows(std::int64_t group, const float* bases, std::span<std::byte> scratch) const {
-    for (const Pass pass : kPasses) {
-        with_scan(pass, scratch, [&](Scan& scan, GradientSink& sink) {
+    for (const Pass pass : passes()) {
+        with_scan(pass, scratch, [&](Scan& scan, RowSink& sink) {
             scan.group_rows(in_order(pass, group), bases, sink);
             bases += groups() * scan.floats();
         });

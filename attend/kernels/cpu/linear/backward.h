@@ -4,9 +4,9 @@
 ///     dQ = dO S^T: (x, y, z) = (dO, v, k) in order          dK = v R^T: (v, dO, q) in reverse, R = sum of q dO^T
 ///     dV = k R:    (k, q, dO) in reverse                    dg_t = sum over i >= t of q_i dq_i - k_i dk_i
 ///
-/// 12 d dv operations a token where 10 would do: R is summed twice, once transposed. Normalised: dO is divided, and
-/// has the divisor's gradient as a column more, beside a column of ones in v. The delta rule's are in
-/// delta_gradients.h.
+/// Without decays the scan of dK gives dV as well, reading R from its other side: 10 d dv operations a token. With
+/// them R is summed twice, once transposed: 12. Normalised: dO is divided, and has the divisor's gradient as a column
+/// more, beside a column of ones in v. The delta rule's are in delta_gradients.h.
 #pragma once
 
 #include <attend/kernels/cpu/linear/gradients.h>
@@ -39,8 +39,9 @@ public:
 
 private:
     enum class Pass : std::uint8_t { query, key, value };
-    static constexpr Pass kPasses[] = {Pass::query, Pass::key, Pass::value};
 
+    bool reads_across() const { return problem_.decay_kind == Decay::none; }
+    std::span<const Pass> passes() const;
     ScanOperands operands(Pass pass, bool with_rows) const;
     GradientRows rows(Pass pass) const;
     void load(Pass pass, Scan& scan) const;

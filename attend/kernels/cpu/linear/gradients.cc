@@ -152,6 +152,16 @@ void GradientSink::add_to_decay(float sign, std::int64_t row, std::int64_t count
     }
 }
 
+void store_transposed(const StateProducts& products, const float* state, const std::optional<MutableTensorView>& to,
+                      std::int64_t sequence, std::int64_t kv_head) {
+    if (!to) return;
+    for (std::int64_t c = 0; c < to->shape()[2]; ++c) {
+        for (std::int64_t e = 0; e < to->shape()[3]; ++e) {
+            to->at<float>({sequence, kv_head, c, e}) = state[products.index(e, c)];
+        }
+    }
+}
+
 void load_transposed(const StateProducts& products, const LinearProblem& problem, const std::optional<TensorView>& from,
                      const std::optional<TensorView>& normaliser, std::int64_t sequence, std::int64_t kv_head,
                      float* state) {

@@ -103,6 +103,33 @@ private:
     BlockRows lent_ = {};
 };
 
+/// Gradients of keys, and of values that are read across.
+class KeyValueSink final : public RowSink {
+public:
+    KeyValueSink(GradientSink keys, GradientSink values) : keys_(std::move(keys)), values_(std::move(values)) {}
+
+    void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
+              const float* denominators) override {
+        keys_.take(reader, row, count, out, denominators);
+    }
+    void take_across(std::int64_t row, std::int64_t count, const BlockRows& out) override {
+        values_.take(0, row, count, out, nullptr);
+    }
+    void lend(const BlockRows& features) override { keys_.lend(features); }
+    void plan(std::int64_t reader, std::int64_t row, std::int64_t count, flash::Prefetch& prefetch) override {
+        keys_.plan(reader, row, count, prefetch);
+        values_.plan(reader, row, count, prefetch);
+    }
+
+private:
+    GradientSink keys_;
+    GradientSink values_;
+};
+
+/// The other way of load_transposed.
+void store_transposed(const StateProducts& products, const float* state, const std::optional<MutableTensorView>& to,
+                      std::int64_t sequence, std::int64_t kv_head);
+
 /// A state [d][dv] (and its normaliser as row dv, where `rows` has one) in panels [dv][d], from tensors; 0 without.
 void load_transposed(const StateProducts& products, const LinearProblem& problem, const std::optional<TensorView>& from,
                      const std::optional<TensorView>& normaliser, std::int64_t sequence, std::int64_t kv_head,

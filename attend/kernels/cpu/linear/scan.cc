@@ -94,7 +94,7 @@ void Scan::lay_out(Taker& arena) {
     for (std::size_t w = 0; w < writers_.size(); ++w) {
         Writer& writer = writers_[w];
         const bool solved = operands_.beta && w + 1 == writers_.size();
-        const bool in_place = !solved && operands_.z[w].in_place();
+        const bool in_place = !solved && !operands_.across && operands_.z[w].in_place();
         writer.y = take(of_rows);
         writer.y_decayed = by_rows_ ? take(of_rows) : writer.y;
         writer.y_columns = take(products_.padded_rows() * columns_);
@@ -106,6 +106,13 @@ void Scan::lay_out(Taker& arena) {
         predicted_ = take(blocks * (chunk_ + rows_) * columns_);
         among_ = take((chunk_ + rows_) * columns_);
         beta_ = take(chunk_);
+    }
+    if (operands_.across) {
+        w_ = take(of_columns);
+        w_columns_ = take(blocks * columns_ * columns_);
+        across_panel_ = take((chunk_ + rows_) * columns_);
+        across_sums_ = take(products_.padded_rows() * columns_);
+        across_ = take(products_.padded_rows() * columns_);
     }
 }
 
@@ -220,6 +227,7 @@ void Scan::step(std::int64_t begin, std::int64_t count, RowSink& sink) {
         decay_writer(writers_[w], count);
     }
     if (operands_.beta) solve_delta(begin, count, sink);
+    if (operands_.across) load_across(begin, count);
     for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
         const bool of_tokens = operands_.reverse || is_of_tokens(reader, operands_.x.size());
         const std::int64_t rows = of_tokens ? count : std::min(count, operands_.rows - begin);
@@ -227,6 +235,7 @@ void Scan::step(std::int64_t begin, std::int64_t count, RowSink& sink) {
             read_tile(static_cast<std::int64_t>(reader), begin, first, std::min(tile_, rows - first), sink);
         }
     }
+    if (operands_.across) read_across(begin, count, sink);
     update_state(begin + count == operands_.tokens && keeps_last() ? count - 1 : count);
 }
 
@@ -241,9 +250,10 @@ void Scan::plan_prefetch(std::int64_t begin, RowSink& sink) {
     for (std::size_t reader = 0; reader < operands_.x.size(); ++reader) {
         sink.plan(static_cast<std::int64_t>(reader), begin, count, pace_.lines);
     }
+    if (operands_.across) operands_.across->plan(begin, count, pace_.lines);
     const std::int64_t calls = products_.calls(divide_up(chunk_, tile_)) *
                                static_cast<std::int64_t>(std::max(operands_.x.size(), writers_.size()));
-    pace_.spread(calls);
+    pace_.spread(calls + (operands_.across ? products_.calls_across(operands_.across_width) : 0));
 }
 
 void Scan::load_decays(std::int64_t begin, std::int64_t count) {
@@ -308,16 +318,21 @@ void Scan::load_writer(std::int64_t w, std::int64_t begin, std::int64_t count) {
     }
     z.load(begin, count, chunk_rows(writer.z));
     writer.z_steps = {writer.z, chunk_ * columns_, columns_};
-    writer.finite = true;
-    for (std::int64_t b = 0; b < products_.blocks() && writer.finite; ++b) {
-        writer.finite =
-            tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
+    writer.finite = all_finite(writer.z, products_.blocks(), count);
+    if (operands_.across) writer.y_finite = all_finite(writer.y, products_.row_blocks(), count);
+}
+
+/// Whether no number of a chunk's rows is NaN or infinite.
+bool Scan::all_finite(const float* rows, std::int64_t blocks, std::int64_t count) const {
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        if (!tiles_.all_finite({rows + b * chunk_ * columns_, DType::float32, columns_, count, columns_})) return false;
     }
+    return true;
 }
 
 /// Columns of tokens behind the last are what they were, or 0: masks hide them.
 void Scan::pack_writer(const Writer& writer, std::int64_t count) const {
-    kernels_.transpose_rows(chunk_rows(writer.y), count, products_.row_blocks(), writer.y_columns);
+    kernels_.transpose_rows(chunk_rows(writer.y), count, products_.padded_rows(), writer.y_columns);
 }
 
 void Scan::decay_writer(Writer& writer, std::int64_t count) {
@@ -398,7 +413,48 @@ void Scan::read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first
         sink.take_others(reader, begin + first, count, out);
         add_own(which, first, count, out);
     }
+    if (operands_.across) sink.lend({w_ + first * columns_, chunk_ * columns_, columns_});
     sink.take(reader, begin + first, count, out, sums_);
+}
+
+void Scan::load_across(std::int64_t begin, std::int64_t count) {
+    operands_.across->load(begin, count, chunk_rows(w_));
+    kernels_.transpose_rows(chunk_rows(w_), count, products_.blocks() * columns_, w_columns_);
+}
+
+/// The chunk's rows from the other side: numbers of y are rows here, and tokens columns.
+void Scan::read_across(std::int64_t begin, std::int64_t count, RowSink& sink) {
+    const std::int64_t width = operands_.across_width;
+    products_.read_across(w_columns_, read_, width, is_half(), across_sums_, pace_);
+    for (const Writer& writer : writers_) {
+        for (std::int64_t first = 0; first < count; first += tile_) {
+            const std::int64_t rows = std::min(tile_, count - first);
+            float* panel = across_panel_ + first * columns_;
+            products_.multiply_blocks(writer.z + first * columns_, chunk_ * columns_, rows, w_columns_, is_half(),
+                                      panel);
+            kernels_.mask_panel({.position = first, .columns = count}, rows, panel);
+        }
+        if (writer.y_finite) {
+            products_.add_weighted_across(chunk_rows(writer.y), across_panel_, count, width, is_half(), across_sums_,
+                                          pace_);
+            continue;
+        }
+        // As in add_weighted.
+        for (std::int64_t t = 0; t < count; ++t) {
+            for (std::int64_t j = t; j < count; ++j) {
+                for (std::int64_t e = 0; e < width; ++e) {
+                    across_sums_[e * columns_ + t] += across_panel_[j * columns_ + t] *
+                                                      writer.y[(e / columns_ * chunk_ + j) * columns_ + e % columns_];
+                }
+            }
+        }
+    }
+    const BlockRows out{across_, columns_ * columns_, columns_};
+    for (std::int64_t e = 0; e < width; e += columns_) {
+        kernels_.transpose_rows({across_sums_ + e * columns_, 0, columns_}, std::min(columns_, width - e), count,
+                                out.data + e / columns_ * out.block_stride);
+    }
+    sink.take_across(begin, count, out);
 }
 
 /// out += what rows of the tile have of their own tokens, those behind the last token of that one.
@@ -425,7 +481,7 @@ void Scan::weigh(const Writer& writer, std::int64_t first, std::int64_t count) {
                                 products_.row_blocks(), work_, panel_);
         return;
     }
-    const bool half = chunk_ <= tiles_.width || (!operands_.reverse && first + count <= tiles_.width);
+    const bool half = is_half() || (!operands_.reverse && first + count <= tiles_.width);
     products_.scores(x_, count, writer.y_columns, half, panel_);
     kernels_.mask_panel(mask, count, panel_);
 }
@@ -476,11 +532,7 @@ void Scan::solve_delta(std::int64_t begin, std::int64_t count, RowSink& sink) {
         std::copy_n(panel_, rows * columns_, among_ + first * columns_);
     }
     kernels_.solve_delta(among_, beta_, operands_.reverse, predicted, count, products_.blocks(), chunk_rows(writer.z));
-    writer.finite = true;
-    for (std::int64_t b = 0; b < products_.blocks() && writer.finite; ++b) {
-        writer.finite =
-            tiles_.all_finite({writer.z + b * chunk_ * columns_, DType::float32, columns_, count, columns_});
-    }
+    writer.finite = all_finite(writer.z, products_.blocks(), count);
     sink.take_delta(begin, count, {.errors = predicted, .values = chunk_rows(writer.z), .beta = beta_});
 }
 

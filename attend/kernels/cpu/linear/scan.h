@@ -5,7 +5,11 @@
 ///     T = W T + sum_j y_j z_j^T W, for the next chunk
 ///
 /// where T is the state before the chunk. With (x, y, z) = (q, k, v) out is o; with (dO, v, k) it is dQ; in reverse
-/// with (v, dO, q) it is dK and with (k, q, dO) dV.
+/// with (v, dO, q) it is dK and with (k, q, dO) dV. A state can be read from its other side as well,
+///
+///     across_i = T w_i + sum over j of the chunk, from i on, of (w_i . z_j) y_j
+///
+/// so that the scan of dK gives dV too, w being k: two states are read where one is summed.
 ///
 /// The delta rule's writer has z = u_t = beta_t (z_t - what y_t would read): a triangular system among a chunk's
 /// tokens. In reverse it stands beside the queries' writers, without values, and what it writes are the values'
@@ -54,6 +58,8 @@ public:
     /// the scan has one
     virtual void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
                       const float* denominators) = 0;
+    /// Rows [row, row + count) of what is read across: `out` may be overwritten.
+    virtual void take_across(std::int64_t /*row*/, std::int64_t /*count*/, const BlockRows& /*out*/) {}
     /// Features of the rows that take() is called with next, so that it need not load them.
     virtual void lend(const BlockRows& /*features*/) {}
     /// Rows [row, row + count) of the delta rule's writer, before those of the readers.
@@ -66,17 +72,20 @@ public:
 
 /// What a scan computes with.
 struct ScanOperands {
-    std::vector<RowLoader> x = {};       ///< readers: heads whose outputs are asked for
-    std::vector<RowLoader> y = {};       ///< writers: heads that add to the state
-    std::vector<RowLoader> z = {};       ///< of the same; the delta rule's, the last, may have none: 0
-    std::int64_t tokens = 0;             ///< with keys
-    std::int64_t rows = 0;               ///< queries; those behind the last token neither decay nor are hidden
-    bool reverse = false;                ///< from the last token to the first; queries are then writers
-    bool normaliser = false;             ///< also sums y, and gives x . sum
-    Decay decay = Decay::none;           ///< kind
-    bool by_columns = false;             ///< channels of the decay are those of z
-    RowSource decays = {};               ///< g of the tokens
-    std::optional<RowSource> beta = {};  ///< the delta rule, of the last writer
+    std::vector<RowLoader> x = {};         ///< readers: heads whose outputs are asked for
+    std::vector<RowLoader> y = {};         ///< writers: heads that add to the state
+    std::vector<RowLoader> z = {};         ///< of the same; the delta rule's, the last, may have none: 0
+    std::int64_t tokens = 0;               ///< with keys
+    std::int64_t rows = 0;                 ///< queries; those behind the last token neither decay nor are hidden
+    bool reverse = false;                  ///< from the last token to the first; queries are then writers
+    bool normaliser = false;               ///< also sums y, and gives x . sum
+    Decay decay = Decay::none;             ///< kind
+    bool by_columns = false;               ///< channels of the decay are those of z
+    RowSource decays = {};                 ///< g of the tokens
+    std::optional<RowSource> beta = {};    ///< the delta rule, of the last writer
+    std::optional<RowLoader> across = {};  ///< w, in reverse without decays: also reads the state across; take() is
+                                           ///< lent its rows
+    std::int64_t across_width = 0;         ///< numbers of y that are then asked for, the first
     bool last_of_tokens = false;    ///< the last reader (in reverse: writer) has rows of tokens in place of queries;
                                     ///< a token does not see itself, but what was before, decayed
     bool own_apart = false;         ///< rows are shown without their own tokens' part first, which is added last; not
@@ -139,10 +148,11 @@ private:
         float* y = nullptr;          // [block][token][columns]
         float* y_decayed = nullptr;  // the same, as it enters the state
         float* y_columns = nullptr;  // [row of y][columns]
-        float* z = nullptr;          // [block][token][columns]
+        float* z = nullptr;          // [block][token][columns]; null: in place
         float* z_decayed = nullptr;  // the same, where the decay is by columns
         StepBlocks z_steps = {};
-        bool finite = true;
+        bool finite = true;    // z
+        bool y_finite = true;  // y, where it is read across
     };
 
     template <typename Taker>
@@ -163,6 +173,8 @@ private:
     void read_tile(std::int64_t reader, std::int64_t begin, std::int64_t first, std::int64_t count, RowSink& sink);
     void weigh(const Writer& writer, std::int64_t first, std::int64_t count);
     void add_weighted(const Writer& writer, std::int64_t first, std::int64_t count, const BlockRows& out);
+    void load_across(std::int64_t begin, std::int64_t count);
+    void read_across(std::int64_t begin, std::int64_t count, RowSink& sink);
     void add_own(std::size_t reader, std::int64_t first, std::int64_t count, const BlockRows& out);
     bool is_of_tokens(std::size_t which, std::size_t count) const;
     bool hides_own(std::size_t reader, std::size_t writer) const;
@@ -170,6 +182,8 @@ private:
     float* own_weights(std::size_t writer) const { return own_weights_ + static_cast<std::int64_t>(writer) * rows_; }
     void decay_state(const float* factors, float* state) const;
     void update_state(std::int64_t count);
+    bool all_finite(const float* rows, std::int64_t blocks, std::int64_t count) const;
+    bool is_half() const { return chunk_ <= tiles_.width; }
     ChunkMask mask_at(std::int64_t first) const;
     BlockRows chunk_rows(float* data) const { return {data, chunk_ * columns_, columns_}; }
     BlockRows tile_rows(float* data) const { return {data, rows_ * columns_, columns_}; }
@@ -206,6 +220,11 @@ private:
     float* predicted_ = nullptr;  // delta rule, then errors: [block][token][columns], room for a whole tile more
     float* among_ = nullptr;      // delta rule: [token][columns], the same
     float* beta_ = nullptr;
+    float* w_ = nullptr;             // across: [block of z][token][columns]
+    float* w_columns_ = nullptr;     // [row of z][columns]
+    float* across_panel_ = nullptr;  // [token j][token i]
+    float* across_sums_ = nullptr;   // [row of y][token]
+    float* across_ = nullptr;        // [block of y][token][columns]
     std::vector<Writer> writers_;
     Pace pace_;
 };

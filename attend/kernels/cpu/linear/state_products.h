@@ -86,17 +86,12 @@ public:
                             .out_stride = step_bytes()};
         for (std::int64_t b = 0; b < blocks_; ++b) {
             args.columns = z.data + b * z.block_stride;
-            for (std::int64_t r = 0; r < rows_;) {
-                const std::int64_t in_block = r % columns;
-                // Kernels have multiples of four rows; what they write beyond the last lies in the padding.
-                const std::int64_t left = (rows_ - r + 3) / 4 * 4;
-                const std::int64_t rows = std::min({std::int64_t{tiles_->rows}, columns - in_block, left});
-                args.weights = y.data + r / columns * y.block_stride + in_block;
+            for_row_tiles(rows_, [&](std::int64_t r, std::int64_t rows) {
+                args.weights = y.data + r / columns * y.block_stride + r % columns;
                 args.out = state + b * block_stride() + r * columns;
                 pace.advance();
                 products_->transposed(static_cast<int>(rows), is_half(b))(&args);
-                r += rows;
-            }
+            });
         }
     }
 
@@ -124,12 +119,68 @@ public:
         products_->accumulate(Job::none, static_cast<int>(count), half)(&args);
     }
 
+    /// out[r][token] = row r of T . z of the token, for the first `count` rows; z in columns, [d][columns].
+    void read_across(const float* z_columns, const float* state, std::int64_t count, bool half, float* out,
+                     Pace& pace) const {
+        for_row_tiles(count, [&](std::int64_t r, std::int64_t rows) {
+            multiply_blocks(state + r * tiles_->columns, block_stride(), rows, z_columns, half,
+                            out + r * tiles_->columns);
+            pace.advance();
+        });
+    }
+    /// out[r][token] += sum over `steps` tokens j of y_jr panel[j][token], for the first `count` rows.
+    void add_weighted_across(const BlockRows& y, const float* panel, std::int64_t steps, std::int64_t count, bool half,
+                             float* out, Pace& pace) const {
+        const std::int64_t columns = tiles_->columns;
+        for_row_tiles(count, [&](std::int64_t r, std::int64_t rows) {
+            const TransposedArgs args{.weights = y.data + r / columns * y.block_stride + r % columns,
+                                      .steps = steps,
+                                      .tiles = 1,
+                                      .columns = panel,
+                                      .stride = step_bytes(),
+                                      .out = out + r * columns,
+                                      .out_stride = step_bytes()};
+            pace.advance();
+            products_->transposed(static_cast<int>(rows), half)(&args);
+        });
+    }
+    /// out = rows times columns of z, both of d numbers: rows [block][row][columns], z [d][columns].
+    void multiply_blocks(const float* row, std::int64_t row_block_stride, std::int64_t count, const float* z_columns,
+                         bool half, float* out) const {
+        const std::int64_t columns = tiles_->columns;
+        for (std::int64_t b = 0; b < blocks_; ++b) {
+            const std::int64_t steps = std::min(columns, width_ - b * columns);
+            const AccumulateArgs args{.weights = row + b * row_block_stride,
+                                      .columns = z_columns + b * columns * columns,
+                                      .stride = step_bytes(),
+                                      .out = out,
+                                      .panels = steps / columns,
+                                      .rest = steps % columns,
+                                      .fresh = b == 0};
+            products_->accumulate(Job::none, static_cast<int>(count), half)(&args);
+        }
+    }
+    /// Products of both ways across, for so many rows.
+    std::int64_t calls_across(std::int64_t count) const { return 2 * divide_up(count, tiles_->rows); }
+
     /// Products of reading a tile and writing the state.
     std::int64_t calls(std::int64_t tiles_of_rows) const {
         return blocks_ * (2 * tiles_of_rows + divide_up(rows_, tiles_->rows));
     }
 
 private:
+    /// Calls use(first, rows) for tiles of the first `count` rows of the state, none of which crosses blocks.
+    template <typename Use>
+    void for_row_tiles(std::int64_t count, const Use& use) const {
+        for (std::int64_t r = 0; r < count;) {
+            // Kernels have multiples of four rows; what they write beyond the last lies in the padding.
+            const std::int64_t left = (count - r + 3) / 4 * 4;
+            const std::int64_t rows =
+                std::min({std::int64_t{tiles_->rows}, tiles_->columns - r % tiles_->columns, left});
+            use(r, rows);
+            r += rows;
+        }
+    }
     std::int64_t step_bytes() const { return tiles_->columns * static_cast<std::int64_t>(sizeof(float)); }
     bool is_half(std::int64_t block) const { return width_ - block * tiles_->columns <= tiles_->width; }
 

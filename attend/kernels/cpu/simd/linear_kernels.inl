@@ -143,11 +143,11 @@ void column_maximum(const Rows& source, float* maximum) {
     });
 }
 
-void transpose_rows(const BlockRows& rows, std::int64_t count, std::int64_t blocks, float* out) {
+void transpose_rows(const BlockRows& rows, std::int64_t count, std::int64_t width, float* out) {
     const BlockRows in = rows;
     for (std::int64_t first = 0; first < count; first += kWidth) {
         const std::int64_t left = count - first;
-        for (std::int64_t c = 0; c < blocks * kColumns; c += kWidth) {
+        for (std::int64_t c = 0; c < width; c += kWidth) {
             Vec square[kWidth];
             for (std::int64_t r = 0; r < kWidth; ++r) {
                 square[r] = r < left ? Simd::load(at(in, c / kColumns, first + r, c % kColumns)) : Simd::zero();
