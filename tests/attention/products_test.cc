@@ -108,6 +108,50 @@ TEST_P(Products, AssembledEqualCompiledBitForBit) {
     }
 }
 
+// Panels of one call against one call each; the job's source may be what the call itself writes.
+TEST_P(Products, PanelsTogetherEqualPanelsAlone) {
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+        const TileKernels& kernels = tile_kernels(dtype, false);
+        constexpr std::int64_t kPanels = 5;
+        if (kernels.panels_together < kPanels) continue;
+        const std::int64_t panel = std::int64_t{kernels.rows} * kernels.columns;
+        for (const std::int64_t depth : {1, 15, 16, 32, 40, 64, 128, 200}) {
+            const Tensor rows = operand({depth, kernels.rows}, 1, kernels.format);
+            const Tensor columns = operand({kPanels, depth, kernels.columns}, 2, kernels.format);
+            for (const Job job : {Job::none, Job::row_maximum}) {
+                for (const int active : {kernels.rows / 3, kernels.rows - 1, kernels.rows}) {
+                    const auto run = [&](std::int64_t together) {
+                        std::vector<Tensor> memory;
+                        memory.push_back(small({(kPanels + 1) * panel}, 3));  // one panel before those of the call
+                        memory.push_back(small({std::int64_t{kernels.rows} * kernels.width}, 4));
+                        ScoresArgs args{.rows = rows.data<float>(), .depth = depth, .panels = together};
+                        args.job = {.target = memory[1].data<float>(), .panels = 1};
+                        for (std::int64_t p = 0; p < kPanels; p += together) {
+                            args.columns = columns.data<float>() + p * depth * kernels.columns;
+                            args.job.source = memory[0].data<float>() + p * panel;
+                            args.out = args.job.source + panel;
+                            kernels.products(depth).scores(job, active, false)(&args);
+                        }
+                        return memory;
+                    };
+                    const std::vector<Tensor> alone = run(1);
+                    const std::vector<Tensor> together = run(kPanels);
+                    EXPECT_EQ(std::memcmp(alone[1].data(), together[1].data(),
+                                          static_cast<std::size_t>(active) * kernels.width * 4),
+                              0)
+                        << "depth " << depth << " rows " << active;
+                    for (std::int64_t p = 0; p < kPanels + 1; ++p) {
+                        EXPECT_EQ(std::memcmp(alone[0].data<float>() + p * panel, together[0].data<float>() + p * panel,
+                                              static_cast<std::size_t>(active) * kernels.columns * 4),
+                                  0)
+                            << "depth " << depth << " rows " << active << " panel " << p;
+                    }
+                }
+            }
+        }
+    }
+}
+
 // As many rows as a tile has, and what is left of a panel's columns; tiles of all their steps and of fewer.
 TEST_P(Products, AssembledTransposedEqualCompiledOnes) {
     for (const TileKernels& compiled : compiled_tables(GetParam())) {

@@ -75,7 +75,10 @@ struct ScoresArgs {
     const float* start = nullptr;    ///< [columns], added at last: in front it would round every partial sum; null: 0
     const float* first = nullptr;    ///< [columns], where sums begin; null: 0. Floats only
     std::int64_t depth = 0;          ///< in steps: numbers, pairs, or thirds of pairs
-    JobArgs job = {};                ///< one panel, where the kernel has a job
+    std::int64_t panels = 1;  ///< so many, one behind the other: of columns, out and the job's source. More than one,
+                              ///< at most TileKernels::panels_together, only of whole panels, from 0, and with
+                              ///< Job::none or row_maximum, which may be of the panel before
+    JobArgs job = {};         ///< one panel for each, where the kernel has a job
 };
 
 /// out[rows][columns] += weights columns (fresh: =), over `panels` whole panels and `rest` steps of one more.
@@ -238,6 +241,7 @@ struct TileKernels {
     int columns = 0;                 ///< of a panel: two vectors
     int step_columns = 0;            ///< depth steps that a panel of weights has: columns, half of it, or 3 / 2 of it
     int depth_steps = 1;             ///< the depth of packed operands is a multiple of it; steps behind hold 0
+    int panels_together = 1;         ///< panels of scores of one call at most
     int sum_keys = 128;  ///< keys (queries, at most) whose products are summed before they are added to what is there
 
     /// What a thread does before the products of a unit of work, and again where code of others may have run since;

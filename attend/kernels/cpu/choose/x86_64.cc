@@ -46,7 +46,10 @@ bool may_use_tiles() {
 }
 
 TileKernels with_products(TileKernels table, ProductsOfDepth assembled) {
-    if (assembled != nullptr) table.products = assembled;
+    constexpr int kPanelsTogether = 64;
+    if (assembled == nullptr) return table;
+    table.products = assembled;
+    table.panels_together = kPanelsTogether;
     return table;
 }
 

@@ -193,19 +193,23 @@ private:
         const ScoresKernel woven = products_.scores(Job::row_maximum, rows, false);
         const std::int64_t plain_end = run.begin + plain_panels(tile, run);
         std::int64_t panel = run.begin;
-        const auto next = [&] {
-            pace_.advance();
-            args.job.source = args.out;
-            args.columns += layout_.depth * kernels_.columns;
-            args.out += layout_.panel;
+        const auto next = [&](std::int64_t count) {
+            pace_.advance(count);
+            args.columns += count * layout_.depth * kernels_.columns;
+            args.out += count * layout_.panel;
+            args.job.source = args.out - layout_.panel;
             product = woven;
-            ++panel;
+            panel += count;
         };
+        const bool finite = parts_.infinite_queries[tile] == 0 && !strip_.has_infinite_keys();
+        const std::int64_t together = finite ? std::min<std::int64_t>(kernels_.panels_together, pace_.together) : 1;
         while (panel < plain_end) {
+            args.panels = panel == run.begin ? 1 : std::min(plain_end - panel, together);
             product(&args);
-            add_infinite_scores(tile, panel, run.key_end);
-            next();
+            if (!finite) add_infinite_scores(tile, panel, run.key_end);
+            next(args.panels);
         }
+        args.panels = 1;
         while (panel < run.end) {
             const PanelPosition position = position_of(tile, panel, run.key_end);
             if (panel + kPanelsAhead < run.end) rules_.prefetch(position_of(tile, panel + kPanelsAhead, run.key_end));
@@ -220,7 +224,7 @@ private:
             if (rules_.has_masks() || !whole || !rules_.positions_full(position)) {
                 rules_.mask(position, false, args.out);
             }
-            next();
+            next(1);
         }
         kernels_.run(Job::row_maximum, rows, args.job);
     }

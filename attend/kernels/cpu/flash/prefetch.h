@@ -71,14 +71,23 @@ private:
 
 /// Lines to be asked for between products, a few before each: what waits for more lines than the processor asks for at
 /// once holds up the loads behind it.
-struct Pace {
-    Prefetch lines = {};    ///< left to ask for
-    std::int64_t each = 0;  ///< before a product
+class Pace {
+public:
+    Prefetch lines = {};                    ///< left to ask for
+    std::int64_t each = 0;                  ///< before a product
+    std::int64_t together = kMostTogether;  ///< products that may follow each other before lines are asked for
 
     /// Spreads the lines over so many products.
-    void spread(std::int64_t products) { each = divide_up(lines.lines(), std::max<std::int64_t>(1, products)); }
-    /// Before a product.
-    void advance() { lines.advance(each); }
+    void spread(std::int64_t products) {
+        each = divide_up(lines.lines(), std::max<std::int64_t>(1, products));
+        together = std::clamp<std::int64_t>(kMostLines / std::max<std::int64_t>(1, each), 1, kMostTogether);
+    }
+    /// Before so many products.
+    void advance(std::int64_t products = 1) { lines.advance(each * products); }
+
+private:
+    static constexpr std::int64_t kMostLines = 16;  // at once
+    static constexpr std::int64_t kMostTogether = 64;
 };
 
 }  // namespace attend::kernels::cpu::flash

@@ -128,6 +128,7 @@ void Avx2Generator::make_scores(Job job, std::int64_t depth) {
     mov(rdx, ptr[rbx + offsetof(ScoresArgs, out)]);
     mov(rax, ptr[rbx + offsetof(ScoresArgs, start)]);
     mov(rcx, ptr[rbx + offsetof(ScoresArgs, first)]);
+    mov(r11, ptr[rbx + offsetof(ScoresArgs, panels)]);
     Xbyak::Label zeros;
     Xbyak::Label begun;
     test(rcx, rcx);
@@ -168,6 +169,14 @@ void Avx2Generator::make_scores(Job job, std::int64_t depth) {
         vbroadcastss(kRow, ptr[rax]);
         for (int r = 0; r < rows_; ++r) vmovups(memory(rdx, r * kPanelRow + kVector), kRow);
     }
+    Xbyak::Label end;
+    dec(r11);
+    jz(end, T_NEAR);
+    mov(rdi, ptr[rbx + offsetof(ScoresArgs, rows)]);
+    move(rdx, kPanel);
+    if (job == Job::row_maximum) move(r8, kPanel);
+    jmp(zeros, T_NEAR);
+    L(end);
     pop(rbx);
     vzeroupper();
     ret();

@@ -233,8 +233,12 @@ Stream Generator::score_steps(std::int64_t steps) {
 void Generator::make_scores(Job job, std::int64_t depth) {
     // The kernel's one argument arrives in rdi; it is kept in rax.
     mov(rax, rdi);
+    push(r13);
+    push(r14);
     load_job(rax, offsetof(ScoresArgs, job), job);
-    mov(rdi, ptr[rax + offsetof(ScoresArgs, rows)]);
+    mov(r13, ptr[rax + offsetof(ScoresArgs, panels)]);
+    mov(r14, ptr[rax + offsetof(ScoresArgs, rows)]);
+    mov(rdi, r14);
     mov(rsi, ptr[rax + offsetof(ScoresArgs, columns)]);
     mov(rdx, ptr[rax + offsetof(ScoresArgs, out)]);
     mov(rcx, ptr[rax + offsetof(ScoresArgs, first)]);
@@ -253,7 +257,6 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     L(zeros);
     clear_accumulators();
     L(begun);
-
     // The job goes into a loop of equal segments of 32 steps, as many as divide its 12 rows; what is left is plain.
     std::int64_t left = depth;
     const auto loop = [&](std::int64_t count, std::int64_t steps, Job segment_job, int job_rows) {
@@ -308,7 +311,20 @@ void Generator::make_scores(Job job, std::int64_t depth) {
         for (int v = 0; v < vectors(); ++v) store(rdx, r * kPanelRow + v * kVector, accumulator(r, v));
         if (vectors() == 1) store(rdx, r * kPanelRow + kVector, kA);
     }
+    Xbyak::Label end;
+    dec(r13);
+    jz(end, T_NEAR);
+    mov(rdi, r14);
+    move(rdx, kTileRows * kPanelRow);
+    if (job == Job::row_maximum) {
+        move(r8, (kTileRows - rows()) * kPanelRow);
+        move(r9, -rows() * kVector);
+    }
+    jmp(zeros, T_NEAR);
+    L(end);
     if (has_table(job)) restore();
+    pop(r14);
+    pop(r13);
     vzeroupper();
     ret();
 }
