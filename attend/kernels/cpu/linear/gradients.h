@@ -106,6 +106,7 @@ private:
 /// Gradients of keys, and of values that are read across.
 class KeyValueSink final : public RowSink {
 public:
+    /// @param keys of take() @param values of take_across()
     KeyValueSink(GradientSink keys, GradientSink values) : keys_(std::move(keys)), values_(std::move(values)) {}
 
     void take(std::int64_t reader, std::int64_t row, std::int64_t count, const BlockRows& out,
