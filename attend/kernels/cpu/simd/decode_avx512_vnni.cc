@@ -72,8 +72,10 @@ class ByteQueries {
 public:
     ByteQueries(const DecodeScores& args, std::int64_t row)
         : dim_(args.keys.dim), first_(args.queries + row * doubled_stride(args.keys.dim)) {
+        if constexpr (kKept > 0) {
 #pragma GCC unroll 8
-        for (int i = 0; i < kKept; ++i) kept_[i] = from_memory(i / kPieces, 0, i % kPieces);
+            for (int i = 0; i < kKept; ++i) kept_[i] = from_memory(i / kPieces, 0, i % kPieces);
+        }
     }
     /// Numbers of a row.
     std::int64_t dim() const {
