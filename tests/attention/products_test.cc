@@ -137,12 +137,12 @@ TEST_P(Products, PanelsTogetherEqualPanelsAlone) {
                     const std::vector<Tensor> alone = run(1);
                     const std::vector<Tensor> together = run(kPanels);
                     EXPECT_EQ(std::memcmp(alone[1].data(), together[1].data(),
-                                          static_cast<std::size_t>(active) * kernels.width * 4),
+                                          static_cast<std::size_t>(active * kernels.width) * 4),
                               0)
                         << "depth " << depth << " rows " << active;
                     for (std::int64_t p = 0; p < kPanels + 1; ++p) {
                         EXPECT_EQ(std::memcmp(alone[0].data<float>() + p * panel, together[0].data<float>() + p * panel,
-                                              static_cast<std::size_t>(active) * kernels.columns * 4),
+                                              static_cast<std::size_t>(active * kernels.columns) * 4),
                                   0)
                             << "depth " << depth << " rows " << active << " panel " << p;
                     }
