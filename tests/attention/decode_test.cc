@@ -321,7 +321,7 @@ Tensor held(const Tensor& rows, const Tensor& scales, std::int64_t count) {
 TEST_P(Decode, CachesOfEveryTypeForQueriesOfEveryType) {
     for (const DType cached : {DType::float32, DType::bfloat16, DType::float16, DType::int8}) {
         for (const DType type : {DType::float32, DType::bfloat16, DType::float16}) {
-            for (const std::int64_t d : {24, 59, 64, 128, 200}) {
+            for (const std::int64_t d : {24, 32, 59, 64, 128, 200}) {
                 const std::int64_t keys = d == 59 || d == 64 ? 1100 : 70;  // two splits, or one
                 SCOPED_TRACE(::testing::Message() << name_of(cached) << " " << name_of(type) << " " << d);
                 const Tensor q = normal({2, 6, 1, d}, 1, type);
@@ -334,6 +334,15 @@ TEST_P(Decode, CachesOfEveryTypeForQueriesOfEveryType) {
                 EXPECT_LE(row_error(attention(q, cache).output, attention(q64, k, v).output,
                                     attention(q64, k, absolute(v)).output),
                           bound_of(type) + (cached == DType::int8 ? int8_bound(q, k) : 0.0));
+                // As many heads to a head of keys as there are loops for.
+                for (const std::int64_t heads : {2, 4, 8}) {
+                    const Tensor few = normal({2, heads, 1, d}, 4, type);
+                    const Tensor few64 = few.to(DType::float64);
+                    EXPECT_LE(row_error(attention(few, cache).output, attention(few64, k, v).output,
+                                        attention(few64, k, absolute(v)).output),
+                              bound_of(type) + (cached == DType::int8 ? int8_bound(few, k) : 0.0))
+                        << heads << " heads";
+                }
             }
         }
     }
@@ -434,16 +443,23 @@ TEST_P(Decode, BiasOfMinusInfinityReadsTheValue) {
 // Integers have no NaN: a row's scale carries it.
 TEST_P(Decode, NaNInAnInt8CacheReachesTheRowsThatAttend) {
     const Tensor q = normal({1, 1, 2, 16}, 1);
-    for (const double bad : {kNaN, std::numeric_limits<double>::infinity()}) {
-        for (const bool in_keys : {true, false}) {
-            Tensor k = normal({1, 1, 40, 16}, 2);
-            Tensor v = normal({1, 1, 40, 16}, 3);
-            (in_keys ? k : v).at<float>({0, 0, 39, 3}) = static_cast<float>(bad);
-            KvCache cache({.kv_heads = 1, .head_dim = 16, .dtype = DType::int8});
-            cache.append(k, v);
-            const AttentionResult y = attention(q, cache, {.mask = Mask::causal_bottom_right()});
-            EXPECT_FALSE(std::isnan(y.output.at<float>({0, 0, 0, 3})));
-            EXPECT_TRUE(std::isnan(y.output.at<float>({0, 0, 1, 3})));
+    for (const std::int64_t keys : {40, 64}) {  // whose scales are copied, or read where they lie
+        for (const double bad : {kNaN, std::numeric_limits<double>::infinity()}) {
+            for (const bool in_keys : {true, false}) {
+                Tensor k = normal({1, 1, keys, 16}, 2);
+                Tensor v = normal({1, 1, keys, 16}, 3);
+                (in_keys ? k : v).at<float>({0, 0, keys - 1, 3}) = static_cast<float>(bad);
+                KvCache cache({.kv_heads = 1, .head_dim = 16, .dtype = DType::int8});
+                cache.append(k, v);
+                const AttentionResult y = attention(q, cache, {.mask = Mask::causal_bottom_right()});
+                EXPECT_TRUE(std::isnan(y.output.at<float>({0, 0, 1, 3})));
+                // The other row is what it is without the last token.
+                cache.truncate(0, keys - 1);
+                const AttentionResult before = attention(q, cache);
+                for (std::int64_t e = 0; e < 16; ++e) {
+                    EXPECT_FLOAT_EQ(y.output.at<float>({0, 0, 0, e}), before.output.at<float>({0, 0, 0, e})) << e;
+                }
+            }
         }
     }
 }

@@ -44,6 +44,7 @@ std::vector<Case> long_cases() {
     };
     return {
         with("plain", [](Case& c) { c.keys = 1161; }),
+        with("no_head_size", [](Case& c) { c.d = 0; }),
         with("causal",
              [](Case& c) {
                  c.heads = 2;

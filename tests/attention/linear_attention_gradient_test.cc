@@ -400,5 +400,31 @@ TEST(LinearAttentionGradient, NanStaysOnItsSide) {
     }
 }
 
+// Infinity in one column of a row of the output's gradient: all others are as the reference has them, in whichever
+// block of columns they lie.
+TEST(LinearAttentionGradient, InfinityLeavesOtherColumns) {
+    LinearCase c{.map = FeatureMap::identity, .heads = 2, .kv_heads = 2, .queries = 40, .keys = 40};
+    c.dim = 20;
+    c.value_dim = 70;
+    LinearInputs inputs(c, DType::float32, 94);
+    inputs.grad_output.at<float>({0, 0, 30, 3}) = std::numeric_limits<float>::infinity();
+    for (const Isa isa : available_isas()) {
+        const IsaOverride forced(isa);
+        const LinearAttentionResult result = inputs.forward();
+        const Tensor found = inputs.backward(result).value;
+        const Tensor want = inputs.backward(result, Algorithm::reference).value;
+        for (std::int64_t t = 0; t < c.keys; ++t) {
+            for (std::int64_t e = 0; e < c.value_dim; ++e) {
+                const double x = want.item({0, 0, t, e});
+                if (e == 3 && t <= 30) {
+                    EXPECT_FALSE(std::isfinite(found.item({0, 0, t, e}))) << t;
+                } else {
+                    EXPECT_NEAR(found.item({0, 0, t, e}), x, 1e-4 * (1 + std::fabs(x))) << t << " " << e;
+                }
+            }
+        }
+    }
+}
+
 }  // namespace
 }  // namespace attend::testing

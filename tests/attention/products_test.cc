@@ -115,7 +115,7 @@ TEST_P(Products, PanelsTogetherEqualPanelsAlone) {
         constexpr std::int64_t kPanels = 5;
         if (kernels.panels_together < kPanels) continue;
         const std::int64_t panel = std::int64_t{kernels.rows} * kernels.columns;
-        for (const std::int64_t depth : {1, 15, 16, 32, 40, 64, 128, 200}) {
+        for (const std::int64_t depth : {0, 1, 15, 16, 32, 40, 64, 128, 200}) {
             const Tensor rows = operand({depth, kernels.rows}, 1, kernels.format);
             const Tensor columns = operand({kPanels, depth, kernels.columns}, 2, kernels.format);
             for (const Job job : {Job::none, Job::row_maximum}) {

@@ -76,8 +76,8 @@ struct ScoresArgs {
     const float* first = nullptr;    ///< [columns], where sums begin; null: 0. Floats only
     std::int64_t depth = 0;          ///< in steps: numbers, pairs, or thirds of pairs
     std::int64_t panels = 1;  ///< so many, one behind the other: of columns, out and the job's source. More than one,
-                              ///< at most TileKernels::panels_together, only of whole panels, from 0, and with
-                              ///< Job::none or row_maximum, which may be of the panel before
+                              ///< at most TileKernels::panels_together, only of whole panels, without `start` and
+                              ///< `first`, and with Job::none or row_maximum, which may be of the panel before
     JobArgs job = {};         ///< one panel for each, where the kernel has a job
 };
 

@@ -201,12 +201,12 @@ private:
             product = woven;
             panel += count;
         };
-        const bool finite = parts_.infinite_queries[tile] == 0 && !strip_.has_infinite_keys();
-        const std::int64_t together = finite ? std::min<std::int64_t>(kernels_.panels_together, pace_.together) : 1;
+        const auto together = std::min<std::int64_t>(kernels_.panels_together, pace_.together);
         while (panel < plain_end) {
             args.panels = panel == run.begin ? 1 : std::min(plain_end - panel, together);
             product(&args);
-            if (!finite) add_infinite_scores(tile, panel, run.key_end);
+            // Where infinities are set apart, panels come one by one.
+            if (together == 1) add_infinite_scores(tile, panel, run.key_end);
             next(args.panels);
         }
         args.panels = 1;

@@ -26,7 +26,6 @@ bool Strip::pack(std::int64_t index, const KeyRange& visible) {
     if (rules_.has_blocks()) narrow();
     if (packed_.empty()) return false;
     bool finite = true;
-    infinite_ = false;
     for_each_run([&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t key = begin; key < end; key += columns) {
             const Rows rows = rows_of(problem_.key, sequence_.batch, kv_head_, sequence_.key_begin + key,
@@ -34,7 +33,6 @@ bool Strip::pack(std::int64_t index, const KeyRange& visible) {
             const std::int64_t panel = (key - begin_) / columns;
             kernels_.pack_columns(rows, parts_.keys + panel * layout_.depth * columns);
             parts_.infinite_keys[panel] = infinite_rows(kernels_, rows);
-            infinite_ = infinite_ || parts_.infinite_keys[panel] != 0;
         }
         finite = finite && kernels_.all_finite(value_rows(begin, end - begin));
     });

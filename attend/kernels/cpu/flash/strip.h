@@ -31,9 +31,7 @@ public:
 
     /// Packed keys of a panel.
     const float* keys(std::int64_t panel) const;
-    /// Whether any key has infinity, see infinite_rows.
-    bool has_infinite_keys() const { return infinite_; }
-    /// A bit for each key of a panel that has.
+    /// A bit for each key of a panel with infinity, see infinite_rows.
     std::uint32_t infinite_keys(std::int64_t panel) const { return parts_.infinite_keys[panel]; }
     /// Values from a panel on, a block of columns of them.
     Steps values(std::int64_t panel, std::int64_t block) const;
@@ -61,7 +59,6 @@ private:
     KeyRange packed_;
     std::int64_t broken_count_ = 0;
     bool values_packed_ = false;
-    bool infinite_ = false;
 };
 
 }  // namespace attend::kernels::cpu::flash

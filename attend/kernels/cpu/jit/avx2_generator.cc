@@ -31,7 +31,8 @@ bool is_woven(Job job) {
 }  // namespace
 
 // General registers, all kernels: rbx the arguments, rdi row operand, rsi column operand, rdx out, rcx and r10
-// counters, rax bytes between steps of the columns; job: r8 source, r9 target.
+// counters, rax bytes between steps of the columns (r11 ahead of them; of scores: panels left); job: r8 source, r9
+// target.
 Avx2Generator::Avx2Generator(int rows, bool half, Run run) : rows_(rows), vectors_(half ? 1 : 2), run_(run) {
     push(rbx);
     mov(rbx, rdi);

@@ -32,7 +32,8 @@ const Zmm kF = Zmm(31);
 }  // namespace
 
 // General registers, all kernels: rdi row operand (r10 its rows from 8 on), rsi column operand, rdx out, rcx counter;
-// job: r8 source, r9 target, r11 sums, rbx shift, rbp table, factor broadcast from [r12].
+// scores: r13 panels left, r14 where the row operand begins; job: r8 source, r9 target, r11 sums, rbx shift, rbp table,
+// factor broadcast from [r12].
 Generator::Generator(Format format, int rows, bool half) : TileGenerator(format, rows, half ? 1 : 2) {}
 
 void Generator::multiply_add(Stream& out, int row, const Address& broadcast) {
@@ -289,6 +290,7 @@ void Generator::make_scores(Job job, std::int64_t depth) {
     } else if (job != Job::none) {
         Stream alone;
         job_stream(alone, job, 0, rows());
+        advance_job(alone, job, rows());
         weave(alone, {});
     }
     loop(left / 32, 32, Job::none, 0);

@@ -5,8 +5,8 @@
 // over 64 keys, weights times the values' scales become integers 256 hi + lo of 16 bits, hi and lo unsigned bytes,
 // times a scale; the rows of four keys are interleaved. |sum| <= 64 65535 127 < 2^31. Rounding: a query's number is off
 // by 1/16256 of its row's largest, a weight by 1/131070 of the largest of 64. Cost for four rows of queries: 16
-// multiply-adds a key of 128 numbers for scores and 16 for values, with as much again for sums across lanes and
-// interleaving: more than the 16 cycles in which memory delivers a row (Zen 4).
+// multiply-adds a key of 128 numbers for scores and 16 for values, and half as much again for putting halves together,
+// sums across lanes and interleaving: more than the 16 cycles in which memory delivers a row (Zen 4).
 
 #include <attend/kernels/cpu/simd/vec_avx512.h>
 
