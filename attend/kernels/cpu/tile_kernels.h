@@ -241,7 +241,7 @@ struct TileKernels {
     int columns = 0;                 ///< of a panel: two vectors
     int step_columns = 0;            ///< depth steps that a panel of weights has: columns, half of it, or 3 / 2 of it
     int depth_steps = 1;             ///< the depth of packed operands is a multiple of it; steps behind hold 0
-    int panels_together = 1;         ///< panels of scores of one call at most
+    int panels_together = 1;         ///< panels of scores of one call at most; of thirds 1, see add_infinite_scores
     int sum_keys = 128;  ///< keys (queries, at most) whose products are summed before they are added to what is there
 
     /// What a thread does before the products of a unit of work, and again where code of others may have run since;

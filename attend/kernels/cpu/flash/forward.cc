@@ -205,7 +205,7 @@ private:
         while (panel < plain_end) {
             args.panels = panel == run.begin ? 1 : std::min(plain_end - panel, together);
             product(&args);
-            // Where infinities are set apart, panels come one by one.
+            // Thirds, whose infinities are set apart, come panel by panel.
             if (together == 1) add_infinite_scores(tile, panel, run.key_end);
             next(args.panels);
         }

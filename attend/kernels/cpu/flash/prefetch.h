@@ -69,10 +69,12 @@ private:
     std::int64_t lines_ = 0;
 };
 
+inline constexpr std::int64_t kMostLines = 16;     ///< that are asked for at once
+inline constexpr std::int64_t kMostTogether = 64;  ///< products without asking in between
+
 /// Lines to be asked for between products, a few before each: what waits for more lines than the processor asks for at
 /// once holds up the loads behind it.
-class Pace {
-public:
+struct Pace {
     Prefetch lines = {};                    ///< left to ask for
     std::int64_t each = 0;                  ///< before a product
     std::int64_t together = kMostTogether;  ///< products that may follow each other before lines are asked for
@@ -84,10 +86,6 @@ public:
     }
     /// Before so many products.
     void advance(std::int64_t products = 1) { lines.advance(each * products); }
-
-private:
-    static constexpr std::int64_t kMostLines = 16;  // at once
-    static constexpr std::int64_t kMostTogether = 64;
 };
 
 }  // namespace attend::kernels::cpu::flash

@@ -103,7 +103,7 @@ private:
     BlockRows lent_ = {};
 };
 
-/// Gradients of keys, and of values that are read across.
+/// Gradients of keys, and of values that are read across: without decays, whose sinks are shown more.
 class KeyValueSink final : public RowSink {
 public:
     /// @param keys of take() @param values of take_across()
